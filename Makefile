@@ -1,0 +1,55 @@
+# One door for people and for CI. `make help` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format gen baseline unit bench containers up clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(INSTALLED) ## create .venv and install everything into it
+
+# The stamp is written last, so that an interrupted installation is repaired by the next run.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "charlm needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Run: make PYTHON=python3.11 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing charlm into .venv (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(INSTALLED)
+
+demo: $(INSTALLED) ## train for a minute, serve, stream text, show surprisal
+	@$(BIN)/python demo.py
+
+test: check unit ## everything CI runs
+
+check: $(INSTALLED) ## format, lint, types, import contracts, wire contract, generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against proto/baseline.binpb
+	$(BIN)/python proto/generate.py --check
+
+unit: $(INSTALLED) ## all tests
+	$(BIN)/python -m pytest
+
+format: $(INSTALLED) ## rewrite the sources in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+gen: $(INSTALLED) ## regenerate the Python code of the wire contract
+	$(BIN)/python proto/generate.py
+
+baseline: $(INSTALLED) ## accept the present wire contract as the one not to break
+	$(BIN)/buf build --output proto/baseline.binpb
+
+bench: $(INSTALLED) ## list the benchmarks
+	@ls benchmarks/*.py
+
+clean: ## remove everything that can be made again
+	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
