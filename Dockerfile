@@ -1,0 +1,41 @@
+# One file, two images: `server` (with torch) and `client` (without).
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS sources
+WORKDIR /src
+COPY pyproject.toml README.md ./
+COPY proto/charlm proto/charlm
+COPY client/charlm_client client/charlm_client
+COPY model/charlm_model model/charlm_model
+COPY server/charlm_server server/charlm_server
+COPY training/charlm_training training/charlm_training
+
+FROM sources AS server-build
+RUN python3 -m venv /opt/charlm \
+    && /opt/charlm/bin/pip install --no-cache-dir --disable-pip-version-check ".[server,training]"
+
+FROM sources AS client-build
+RUN python3 -m venv /opt/charlm \
+    && /opt/charlm/bin/pip install --no-cache-dir --disable-pip-version-check .
+
+FROM ${PYTHON_IMAGE} AS runtime
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin charlm
+ENV PATH=/opt/charlm/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
+ENTRYPOINT ["charlm"]
+
+FROM runtime AS client
+COPY --from=client-build /opt/charlm /opt/charlm
+CMD ["--help"]
+
+FROM runtime AS server
+COPY --from=server-build /opt/charlm /opt/charlm
+ENV CHARLM_HOST=0.0.0.0 \
+    CHARLM_PORT=50051
+EXPOSE 50051
+# The standard health service is asked over the wire: a process that runs but cannot serve is unhealthy.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["charlm", "health", "--server", "127.0.0.1:50051"]
+CMD ["serve", "/models"]

@@ -1,0 +1,84 @@
+"""The design, frozen: what these tests hold is a decision, not an accident."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("model", "training", "server", "client")
+SOURCES = sorted(
+    path.relative_to(ROOT)
+    for room in ROOMS
+    for path in (ROOT / room).rglob("*.py")
+)
+TESTS = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))
+PROTOS = sorted(path.relative_to(ROOT) for path in (ROOT / "proto").rglob("*.proto"))
+UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+
+
+def lines_in(path: Path) -> int:
+    return len((ROOT / path).read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_a_source_file_stays_readable(path: Path) -> None:
+    assert lines_in(path) <= 400
+
+
+@pytest.mark.parametrize("path", TESTS, ids=str)
+def test_a_test_file_stays_readable(path: Path) -> None:
+    assert lines_in(path) <= 500
+
+
+@pytest.mark.parametrize("path", PROTOS, ids=str)
+def test_a_proto_file_stays_readable(path: Path) -> None:
+    assert lines_in(path) <= 300
+
+
+def test_the_readme_stays_short() -> None:
+    assert lines_in(Path("README.md")) <= 150
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_nothing_is_unpickled(path: Path) -> None:
+    """No module that unpickles is imported, and torch.load is never called."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+    imported = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+    assert not imported & UNPICKLERS
+    assert not called & {"torch.load", "numpy.load", "np.load"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["charlm_client", "charlm_client.cli"])
+def test_the_client_loads_no_tensors(module: str) -> None:
+    heavy = {"torch", "numpy", "safetensors", "sentencepiece", "charlm_model", "charlm_server"}
+    program = f"import {module}, sys; print(*sorted({heavy!r} & set(sys.modules)))"
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert loaded.stdout.split() == []
+
+
+def test_no_folder_is_called_utils() -> None:
+    vague = {"utils", "util", "common", "helpers", "misc"}
+
+    assert not [path for path in SOURCES if vague & set(path.with_suffix("").parts)]
+
+
+def test_torch_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    assert "torch==2.13.0" in project["optional-dependencies"]["model"]
