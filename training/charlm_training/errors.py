@@ -1,0 +1,53 @@
+"""What can go wrong in training. Every message is a sentence a person can act on.
+
+TrainingError
+  CorpusError           the text cannot be used
+    CorpusNotFound      nothing is at that path
+    CorpusIsBinary      a file that is not text
+    CorpusIsNotUtf8     a byte that is not UTF-8, at a named offset
+    CorpusTooSmall      not enough characters to learn from
+  InvalidOption         a flag is out of its range
+  OutputInTheWay        the output directory holds something that would be lost
+  OutputFailed          the disk would not take the checkpoint
+  Diverged              the loss exploded again and again
+"""
+
+
+class TrainingError(Exception):
+    """The base of all errors that a user of training can cause."""
+
+
+class CorpusError(TrainingError):
+    """The corpus cannot be used."""
+
+
+class CorpusNotFound(CorpusError):
+    """No text is at the given place."""
+
+
+class CorpusIsBinary(CorpusError):
+    """A file holds NUL bytes, so it is not text."""
+
+
+class CorpusIsNotUtf8(CorpusError):
+    """A file holds a byte sequence that is not UTF-8."""
+
+
+class CorpusTooSmall(CorpusError):
+    """The corpus has too few characters to train and validate on."""
+
+
+class InvalidOption(TrainingError):
+    """A flag has a value outside its range, or two flags exclude each other."""
+
+
+class OutputInTheWay(TrainingError):
+    """The output directory exists and was not said to be replaceable."""
+
+
+class OutputFailed(TrainingError):
+    """A file of the run could not be written."""
+
+
+class Diverged(TrainingError):
+    """Training diverged more often than lower learning rates could repair."""
