@@ -1,0 +1,84 @@
+"""Where training text ends and validation text begins: one cut, and the last part validates."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from charlm_training.errors import CorpusTooSmall, InvalidOption
+
+# Below this a split leaves nothing to predict on one of its sides.
+MIN_CHARACTERS = 10
+MIN_VALIDATION_CHARACTERS = 2
+LARGEST_FRACTION = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """The first `boundary` characters train, the rest validate."""
+
+    boundary: int
+    num_characters: int
+
+    def train(self, chunks: Iterable[str]) -> Iterator[str]:
+        return between(chunks, 0, self.boundary)
+
+    def validation(self, chunks: Iterable[str]) -> Iterator[str]:
+        return between(chunks, self.boundary, self.num_characters)
+
+
+def split_characters(num_characters: int, validation_fraction: float) -> Split:
+    """Cut a corpus of a known length; 0.1 validates on the last tenth."""
+    _check(num_characters, validation_fraction)
+    boundary = int(num_characters * (1 - validation_fraction) + 1e-9)
+    boundary = min(boundary, num_characters - MIN_VALIDATION_CHARACTERS)
+    return Split(boundary=boundary, num_characters=num_characters)
+
+
+def split_lines(chunks: Iterable[str], split: Split) -> Split:
+    """Move the cut to the end of the line it falls into, so that no line is torn."""
+    seen = 0
+    for chunk in chunks:
+        start = max(split.boundary - 1 - seen, 0)
+        at = chunk.find("\n", start) if start < len(chunk) else -1
+        # A cut at the very end would leave no line to validate on.
+        if at >= 0 and seen + at + 1 < split.num_characters:
+            return Split(boundary=seen + at + 1, num_characters=split.num_characters)
+        seen += len(chunk)
+    raise CorpusTooSmall(
+        "The corpus has too few lines: --unit line needs at least one line to train on and one "
+        "to validate on. Use --unit stream for a text that is not a list of lines."
+    )
+
+
+def between(chunks: Iterable[str], start: int, stop: int) -> Iterator[str]:
+    """The characters from `start` up to `stop`, still in pieces."""
+    seen = 0
+    for chunk in chunks:
+        piece = chunk[max(start - seen, 0) : max(stop - seen, 0)]
+        if piece:
+            yield piece
+        seen += len(chunk)
+        if seen >= stop:
+            return
+
+
+def whole_lines(chunks: Iterable[str]) -> Iterator[list[str]]:
+    """The non-empty lines, a list for every chunk; none is torn at the edge of a chunk."""
+    held = ""
+    for chunk in chunks:
+        *lines, held = (held + chunk).split("\n")
+        yield [line for line in lines if line]
+    if held:
+        yield [held]
+
+
+def _check(num_characters: int, validation_fraction: float) -> None:
+    if not 0 < validation_fraction <= LARGEST_FRACTION:
+        raise InvalidOption(
+            f"--validation-fraction is {validation_fraction}; it must be above 0 and at most "
+            f"{LARGEST_FRACTION}."
+        )
+    if num_characters < MIN_CHARACTERS:
+        raise CorpusTooSmall(
+            f"The corpus has {num_characters} character(s), and training needs at least "
+            f"{MIN_CHARACTERS}: some to learn from and some to validate on. Give it more text."
+        )
