@@ -1,0 +1,102 @@
+"""How much training is enough: a wall clock, a number of steps or a number of epochs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from charlm_training.errors import InvalidOption
+
+Clock = Callable[[], float]
+
+SECONDS_OF_UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0}
+SHORTEST_S, LONGEST_S = 1.0, 30 * 24 * 3600.0
+# The smallest share of a wall clock that is left to training when evaluation is slow.
+LEAST_TRAINING_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a run has used so far."""
+
+    steps: int
+    epochs: float
+
+
+class Budget(Protocol):
+    """Says how far a run has come: 0 at the start of training, 1 when it must stop."""
+
+    def progress(self, spent: Spent) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepBudget:
+    """A number of optimizer steps."""
+
+    steps: int
+
+    def progress(self, spent: Spent) -> float:
+        return spent.steps / self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBudget:
+    """A number of passes over the training text."""
+
+    epochs: float
+
+    def progress(self, spent: Spent) -> float:
+        return spent.epochs / self.epochs
+
+
+@dataclass(slots=True)
+class TimeBudget:
+    """Seconds of wall clock for everything that happens after the corpus is read.
+
+    `reserve_s` is kept back for what follows training: the final evaluation and the last save.
+    It may be corrected while training runs, as the machine turns out to be slower or faster.
+    """
+
+    total_s: float
+    clock: Clock
+    reserve_s: float = 0.0
+    _started: float = field(init=False)
+    _training_since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._started = self._training_since = self.clock()
+
+    def elapsed_s(self) -> float:
+        return self.clock() - self._started
+
+    def remaining_s(self) -> float:
+        return self.total_s - self.elapsed_s()
+
+    def begin_training(self, reserve_s: float) -> None:
+        """Probing is over: the schedule counts from here."""
+        self._training_since = self.clock()
+        self.set_reserve(reserve_s)
+
+    def set_reserve(self, reserve_s: float) -> None:
+        before = self._training_since - self._started
+        self.reserve_s = min(reserve_s, (self.total_s - before) * (1 - LEAST_TRAINING_SHARE))
+
+    def progress(self, spent: Spent) -> float:
+        del spent  # seconds pass whether or not anything was done in them
+        before = self._training_since - self._started
+        available = max(self.total_s - before - self.reserve_s, 1e-9)
+        return (self.clock() - self._training_since) / available
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in '90', '90s', '3m' or '1h30m'."""
+    parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
+    if parts is None or not text:
+        raise InvalidOption(f"--budget is {text!r}; write a duration such as 90s, 3m or 1h30m.")
+    amounts = [float(amount or 0) for amount in parts.groups()]
+    seconds = sum(a * s for a, s in zip(amounts, SECONDS_OF_UNIT.values(), strict=True))
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise InvalidOption(f"--budget is {text!r}; it must be from 1 second to 30 days.")
+    return seconds

@@ -1,0 +1,33 @@
+"""How the learning rate moves from the first step to the last of a budget."""
+
+import math
+from dataclasses import dataclass
+
+from charlm_training.errors import InvalidOption
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """A short warm-up, then half a cosine down to nearly nothing.
+
+    Progress is the spent fraction of the budget, whether that is counted in seconds, steps or
+    epochs, so every run ends annealed however fast the machine turned out to be.
+    """
+
+    peak: float
+    warmup: float = 0.02
+    final_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.peak <= 1:
+            raise InvalidOption(
+                f"--learning-rate is {self.peak}; it must be above 0 and at most 1."
+            )
+
+    def rate(self, progress: float) -> float:
+        """The learning rate at `progress` in [0, 1]."""
+        if progress < self.warmup:
+            return self.peak * max(progress / self.warmup, self.final_share)
+        remaining = (1 - min(progress, 1.0)) / (1 - self.warmup)
+        cosine = 0.5 * (1 - math.cos(math.pi * remaining))
+        return self.peak * (self.final_share + (1 - self.final_share) * cosine)
