@@ -1,0 +1,1 @@
+"""Serves character-level language models over gRPC: engine, scheduler, servicers."""

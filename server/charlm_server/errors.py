@@ -1,0 +1,105 @@
+"""What can go wrong. The wire names are in interceptors.py; this file imports nothing.
+
+CharlmError
+  InvalidRequest        the caller can fix it: a field, its value, what is allowed
+  ModelNotFound         no such model is loaded
+  QueueFull             try again later
+  DeadlineTooShort      the call cannot start, or did not, before its deadline
+  Draining              the server is stopping and admits nothing new
+  NotOffered            the contract names it, this server does not do it
+ServeError              the server cannot start; read by a person, never sent
+"""
+
+
+class CharlmError(Exception):
+    """The base of all errors that a caller is told about."""
+
+    reason = "UNKNOWN"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Machine-readable details beside the sentence."""
+        return {}
+
+
+class InvalidRequest(CharlmError):
+    """A field has a value outside its range; `allowed` says what would do."""
+
+    def __init__(
+        self, field: str, value: object, allowed: str, *, reason: str = "INVALID_FIELD"
+    ) -> None:
+        self.field, self.value, self.allowed, self.reason = field, value, allowed, reason
+        super().__init__(f"{field} is {_shown(value)}, but it must be {allowed}.")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"field": self.field, "value": _shown(self.value), "allowed": self.allowed}
+
+
+class ModelNotFound(CharlmError):
+    """No model of that name is loaded."""
+
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, name: str, loaded: list[str]) -> None:
+        self.name, self.loaded = name, loaded
+        super().__init__(f"No model {_shown(name)} is loaded; loaded: {', '.join(loaded)}.")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"model": self.name}
+
+
+class QueueFull(CharlmError):
+    """The bounded queue has no place; `retry_after_s` is when one is expected."""
+
+    reason = "QUEUE_FULL"
+
+    def __init__(self, what: str, limit: int, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        self.limit = limit
+        super().__init__(f"The queue is full ({limit} {what}); try again in {retry_after_s:.1f} s.")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"limit": str(self.limit)}
+
+
+class DeadlineTooShort(CharlmError):
+    """The call's deadline comes before its turn."""
+
+    reason = "DEADLINE_TOO_SHORT"
+
+    def __init__(self, remaining_s: float, needed_s: float) -> None:
+        super().__init__(
+            f"The deadline leaves {max(remaining_s, 0):.3f} s, but the call starts only in about "
+            f"{needed_s:.3f} s; allow more time or try again later."
+        )
+
+
+class Draining(CharlmError):
+    """The server is stopping; another replica may take the call."""
+
+    reason = "DRAINING"
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping and takes no new calls; try another replica.")
+
+
+class NotOffered(CharlmError):
+    """Part of the contract that this server does not do."""
+
+    reason = "NOT_OFFERED"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not offered by this version of the server.")
+
+
+class ServeError(Exception):
+    """The server cannot start. The message is one sentence that says what to do."""
+
+
+def _shown(value: object) -> str:
+    """The value as a person reads it, cut where it would fill a screen."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
