@@ -1,0 +1,1 @@
+"""The language model: vocabularies, families, state, sampling, scoring and checkpoints."""

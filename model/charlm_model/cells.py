@@ -1,0 +1,71 @@
+"""The recurrent cells, written out: the lesson, the exact path and the oracle of the fused kernels.
+
+A cell sees its input and its hidden state already multiplied by its weights (`from_input`,
+`from_hidden`: gates side by side, biases added) and says what becomes of the state. The layout of
+weights and gates is torch's, so one checkpoint serves both.
+
+Legend: B batch, H hidden, G gates times H.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One family's step and its fused twin."""
+
+    state_names: tuple[str, ...]
+    fused: type[nn.RNNBase]
+    step: Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+
+def rnn_step(from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """h' = tanh(W x + U h + b).
+
+    Source: Elman (1990).
+    """
+    return ((from_input_BG + from_hidden_BG).tanh(),)
+
+
+def gru_step(from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """One step of a gated recurrent unit.
+
+        r, z = sigmoid(W x + U h + b)        reset and update gates
+        n    = tanh(W x + b + r * (U h + b'))  candidate
+        h'   = (1 - z) * n + z * h
+
+    Source: Cho et al. (2014), in the form of cuDNN, whose reset gate acts after the product.
+    """
+    (hidden_BH,) = state
+    reset_x, update_x, new_x = from_input_BG.chunk(3, dim=-1)
+    reset_h, update_h, new_h = from_hidden_BG.chunk(3, dim=-1)
+    reset_BH = (reset_x + reset_h).sigmoid()
+    update_BH = (update_x + update_h).sigmoid()
+    new_BH = (new_x + reset_BH * new_h).tanh()
+    return (new_BH + update_BH * (hidden_BH - new_BH),)
+
+
+def lstm_step(from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """One step of a long short-term memory.
+
+        i, f, o = sigmoid(W x + U h + b)     input, forget and output gates
+        g       = tanh(W x + U h + b)        candidate
+        c'      = f * c + i * g              cell state
+        h'      = o * tanh(c')               hidden state
+
+    Source: Hochreiter & Schmidhuber (1997), forget gate from Gers et al. (2000).
+    """
+    _, cell_BH = state
+    i, f, g, o = (from_input_BG + from_hidden_BG).chunk(4, dim=-1)
+    cell_BH = f.sigmoid() * cell_BH + i.sigmoid() * g.tanh()
+    return o.sigmoid() * cell_BH.tanh(), cell_BH
+
+
+CELLS: dict[str, Cell] = {
+    "rnn": Cell(("hidden",), nn.RNN, rnn_step),
+    "gru": Cell(("hidden",), nn.GRU, gru_step),
+    "lstm": Cell(("hidden", "cell"), nn.LSTM, lstm_step),
+}

@@ -1,0 +1,75 @@
+"""What can go wrong with a model, its vocabulary or its checkpoint.
+
+ModelError
+  InvalidConfig         a size or name that no model can have
+  InvalidText           bytes that are not UTF-8
+  UnknownCharacter      a character outside the vocabulary
+  InvalidSampling       a sampling parameter out of its range
+  CheckpointError
+    CheckpointNotFound  the path holds no checkpoint
+    CheckpointCorrupt   a file is missing, truncated or changed
+    UnsupportedFormat   written by a newer charlm
+    GoldenMismatch      this machine computes other log-probs than were recorded
+"""
+
+
+class ModelError(Exception):
+    """The base of everything raised here; its text is a complete sentence for a person."""
+
+
+class InvalidConfig(ModelError):
+    """A size or name that no model can have."""
+
+
+class InvalidText(ModelError):
+    """Bytes that are not UTF-8."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        super().__init__(
+            f"The text is not UTF-8: byte {offset} starts no character. "
+            "Convert it to UTF-8, or use a model with the byte vocabulary."
+        )
+
+
+class UnknownCharacter(ModelError):
+    """A character outside the vocabulary, and where it stands (in characters)."""
+
+    def __init__(self, character: str, offset: int) -> None:
+        self.character = character
+        self.offset = offset
+        super().__init__(
+            f"The character {character!r} (U+{ord(character):04X}) at offset {offset} is not in the "
+            "model's vocabulary. Remove it, ask for unknown characters to be replaced, or use a "
+            "model with the byte vocabulary."
+        )
+
+
+class InvalidSampling(ModelError):
+    """A sampling parameter out of its range."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+        super().__init__(f"{field} is {value}, but must be {allowed}.")
+
+
+class CheckpointError(ModelError):
+    """A directory that cannot be loaded as a checkpoint."""
+
+
+class CheckpointNotFound(CheckpointError):
+    """The path holds no checkpoint."""
+
+
+class CheckpointCorrupt(CheckpointError):
+    """A file is missing, truncated or changed."""
+
+
+class UnsupportedFormat(CheckpointError):
+    """Written by a newer charlm."""
+
+
+class GoldenMismatch(CheckpointError):
+    """This machine computes other log-probs than were recorded."""

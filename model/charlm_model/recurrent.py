@@ -1,0 +1,127 @@
+"""RNN, GRU and LSTM: embedding, recurrent layers, head. Fused kernels train, written-out cells serve.
+
+Legend: B batch, T time, V vocabulary, E embedding, H hidden, L layers, G gates times H.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from charlm_model.cells import CELLS
+from charlm_model.config import ModelConfig
+from charlm_model.exact import PackedLinear, pad_rows, row_multiple
+from charlm_model.language_model import LanguageModel
+from charlm_model.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class _ExactWeights:
+    """The weights as the exact path wants them."""
+
+    first_inputs_VG: Tensor  # what every token contributes to the first layer's gates
+    from_input: list[PackedLinear]  # of the layers after the first
+    from_hidden: list[PackedLinear]
+    head: PackedLinear
+
+
+class RecurrentModel(LanguageModel):
+    """h_t = f(h_{t-1}, x_t), and p(x_{t+1}) from h_t."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self._cell = CELLS[config.family]
+        self._exact: _ExactWeights | None = None
+        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.recurrent = self._cell.fused(
+            config.embedding_size,
+            config.hidden_size,
+            config.num_layers,
+            batch_first=True,
+            dropout=config.dropout if config.num_layers > 1 else 0.0,
+        )
+        self.head = nn.Linear(config.hidden_size, config.vocab_size)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Orthogonal recurrent weights; a forget bias of 1, so that a fresh LSTM remembers.
+
+        Source: Saxe et al. (2014); Jozefowicz et al. (2015).
+        """
+        H = self.config.hidden_size
+        for name, parameter in self.recurrent.named_parameters():
+            if name.startswith("weight_hh"):
+                for gate_HH in parameter.data.split(H):
+                    nn.init.orthogonal_(gate_HH)
+            elif name.startswith("bias"):
+                nn.init.zeros_(parameter)
+                if self.config.family == "lstm" and name.startswith("bias_ih"):
+                    nn.init.ones_(parameter.data[H : 2 * H])
+
+    def initial_state(self, batch_size: int) -> State:
+        shape = batch_size, self.config.num_layers, self.config.hidden_size
+        return State({name: torch.zeros(shape) for name in self._cell.state_names})
+
+    def train(self, mode: bool = True) -> "RecurrentModel":
+        self._exact = None  # the weights may change before the exact path is next asked
+        super().train(mode)
+        return self
+
+    def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
+        names = self._cell.state_names
+        before = [state[name].transpose(0, 1).contiguous() for name in names]
+        x_BTE = self.embedding(ids_BT)
+        y_BTH, after = self.recurrent(x_BTE, tuple(before) if len(names) > 1 else before[0])
+        y_BTH = F.dropout(y_BTH, self.config.dropout, self.training)
+        tensors = after if len(names) > 1 else (after,)
+        return self.head(y_BTH), State(
+            {name: tensor.transpose(0, 1) for name, tensor in zip(names, tensors, strict=True)}
+        )
+
+    @torch.inference_mode()
+    def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
+        weights = self._exact_weights()
+        num_rows = len(ids_BT)
+        multiple = row_multiple(self.config.hidden_size)
+        ids_TB = pad_rows(ids_BT, multiple).T
+        tensors = [pad_rows(state[name], multiple).unbind(1) for name in self._cell.state_names]
+        from_input_TBG = weights.first_inputs_VG[ids_TB]
+        layers_after = []
+        for layer, from_hidden in enumerate(weights.from_hidden):
+            if layer:
+                from_input_TBG = weights.from_input[layer - 1](hidden_TBH)
+            before = tuple(tensor[layer] for tensor in tensors)
+            hidden_TBH, after = self._run_layer(from_input_TBG, from_hidden, before)
+            layers_after.append(after)
+        logits_TBV = weights.head(hidden_TBH)
+        names_and_layers = zip(self._cell.state_names, zip(*layers_after, strict=True), strict=True)
+        return logits_TBV.transpose(0, 1)[:num_rows], State(
+            {name: torch.stack(layers, 1)[:num_rows] for name, layers in names_and_layers}
+        )
+
+    def _run_layer(
+        self, from_input_TBG: Tensor, from_hidden: PackedLinear, state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        hidden = []
+        for from_input_BG in from_input_TBG:
+            state = self._cell.step(from_input_BG, from_hidden(state[0]), state)
+            hidden.append(state[0])
+        return torch.stack(hidden), state
+
+    def _exact_weights(self) -> _ExactWeights:
+        if self._exact is None:
+            layers = range(self.config.num_layers)
+            from_input = [self._packed("ih", layer) for layer in layers]
+            self._exact = _ExactWeights(
+                first_inputs_VG=from_input[0](self.embedding.weight.detach()),
+                from_input=from_input[1:],
+                from_hidden=[self._packed("hh", layer) for layer in layers],
+                head=PackedLinear(self.head.weight, self.head.bias),
+            )
+        return self._exact
+
+    def _packed(self, side: str, layer: int) -> PackedLinear:
+        weight: Tensor = getattr(self.recurrent, f"weight_{side}_l{layer}")
+        bias: Tensor = getattr(self.recurrent, f"bias_{side}_l{layer}")
+        return PackedLinear(weight, bias)

@@ -1,0 +1,52 @@
+"""What a model carries between steps: named tensors whose first dimension is the batch row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Row b of every tensor belongs to sequence b. Tensors are named, never positional."""
+
+    tensors: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    @property
+    def batch_size(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    @property
+    def num_bytes_per_row(self) -> int:
+        return sum(
+            tensor[0].numel() * tensor.element_size() for tensor in self.tensors.values()
+        )
+
+    def select_rows(self, rows: Sequence[int]) -> "State":
+        """The given rows, in the given order; a row may be taken more than once."""
+        index = torch.tensor(rows, dtype=torch.long)
+        return State({name: tensor[index] for name, tensor in self.tensors.items()})
+
+    def put_rows(self, rows: Sequence[int], other: "State") -> None:
+        """Write row i of `other` over row rows[i], in place."""
+        index = torch.tensor(rows, dtype=torch.long)
+        for name, tensor in self.tensors.items():
+            tensor[index] = other[name]
+
+    def detach(self) -> "State":
+        """The same values with no gradient history: the cut of truncated BPTT."""
+        return State({name: tensor.detach() for name, tensor in self.tensors.items()})
+
+    def clone(self) -> "State":
+        """A copy that later steps cannot change."""
+        return State({name: tensor.clone() for name, tensor in self.tensors.items()})
+
+
+def concat_rows(states: Sequence[State]) -> State:
+    """The rows of all states, one below the other."""
+    names = states[0].tensors
+    return State({name: torch.cat([state[name] for state in states]) for name in names})
