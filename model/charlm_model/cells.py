@@ -22,7 +22,9 @@ class Cell:
     step: Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
-def rnn_step(from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def rnn_step(
+    from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
     """h' = tanh(W x + U h + b).
 
     Source: Elman (1990).
@@ -30,7 +32,9 @@ def rnn_step(from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor,
     return ((from_input_BG + from_hidden_BG).tanh(),)
 
 
-def gru_step(from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def gru_step(
+    from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
     """One step of a gated recurrent unit.
 
         r, z = sigmoid(W x + U h + b)        reset and update gates
@@ -48,7 +52,9 @@ def gru_step(from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor,
     return (new_BH + update_BH * (hidden_BH - new_BH),)
 
 
-def lstm_step(from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def lstm_step(
+    from_input_BG: Tensor, from_hidden_BG: Tensor, state: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
     """One step of a long short-term memory.
 
         i, f, o = sigmoid(W x + U h + b)     input, forget and output gates

@@ -1,4 +1,4 @@
-"""A checkpoint is a directory that needs nothing else: weights, config, vocabulary, report, digests.
+"""A checkpoint: a directory with all that a model needs, and a digest of each of its files.
 
 It is never unpickled. `manifest.json` holds the SHA-256 of every other file.
 """
@@ -152,7 +152,9 @@ def _logprobs(model: LanguageModel, ids: Sequence[int]) -> list[float]:
 def _read_checked(directory: Path) -> tuple[dict[str, bytes], str]:
     _recover(directory)
     if not directory.is_dir():
-        raise CheckpointNotFound(f"There is no directory {directory}. Give one that holds a checkpoint.")
+        raise CheckpointNotFound(
+            f"There is no directory {directory}. Give one that holds a checkpoint."
+        )
     if not (directory / CONFIG).is_file():
         raise CheckpointNotFound(
             f"{directory} is no checkpoint: it has no {CONFIG}. `charlm train` makes one."
@@ -165,7 +167,9 @@ def _read_checked(directory: Path) -> tuple[dict[str, bytes], str]:
     except (ValueError, KeyError, TypeError):
         raise CheckpointCorrupt(f"{directory / MANIFEST} is damaged. Use another copy.") from None
     if missing:
-        raise CheckpointCorrupt(f"{directory / MANIFEST} does not list {', '.join(sorted(missing))}.")
+        raise CheckpointCorrupt(
+            f"{directory / MANIFEST} does not list {', '.join(sorted(missing))}."
+        )
     files = {}
     for name, expected in digests.items():
         files[name] = _read(directory, Path(name).name)

@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM: embedding, recurrent layers, head. Fused kernels train, written-out cells serve.
+"""RNN, GRU and LSTM: fused kernels train them, the written-out cells serve them.
 
 Legend: B batch, T time, V vocabulary, E embedding, H hidden, L layers, G gates times H.
 """
@@ -89,11 +89,11 @@ class RecurrentModel(LanguageModel):
         from_input_TBG = weights.first_inputs_VG[ids_TB]
         layers_after = []
         for layer, from_hidden in enumerate(weights.from_hidden):
-            if layer:
-                from_input_TBG = weights.from_input[layer - 1](hidden_TBH)
             before = tuple(tensor[layer] for tensor in tensors)
             hidden_TBH, after = self._run_layer(from_input_TBG, from_hidden, before)
             layers_after.append(after)
+            if layer < len(weights.from_input):
+                from_input_TBG = weights.from_input[layer](hidden_TBH)
         logits_TBV = weights.head(hidden_TBH)
         names_and_layers = zip(self._cell.state_names, zip(*layers_after, strict=True), strict=True)
         return logits_TBV.transpose(0, 1)[:num_rows], State(

@@ -22,9 +22,7 @@ class State:
 
     @property
     def num_bytes_per_row(self) -> int:
-        return sum(
-            tensor[0].numel() * tensor.element_size() for tensor in self.tensors.values()
-        )
+        return sum(tensor[0].numel() * tensor.element_size() for tensor in self.tensors.values())
 
     def select_rows(self, rows: Sequence[int]) -> "State":
         """The given rows, in the given order; a row may be taken more than once."""

@@ -170,7 +170,7 @@ class Transformer(LanguageModel):
         return angles.cos().float(), angles.sin().float()
 
     def _window(self, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Ring slots of the cached keys in order of position (B, S), and who sees whom (B, T, S + T)."""
+        """Slots of the cached keys by position (B, S), and who sees whom (B, T, S + T)."""
         num_past = min(int(position_B.max()), self.config.context_length - 1)
         past_BS = position_B[:, None] - num_past + torch.arange(num_past)
         now_BT = position_B[:, None] + torch.arange(length)

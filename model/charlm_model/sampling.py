@@ -1,0 +1,56 @@
+"""From logits to one token: log-probabilities, the processed distribution, and the draw.
+
+Every function treats its rows one by one: a row's bits do not depend on the others.
+
+Legend: B batch, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm_model.processors import Floats, processed
+from charlm_model.sampling_params import SamplingParams
+
+Ints = NDArray[np.int64]
+
+
+def logprobs_from(logits_BV: NDArray[np.float32]) -> Floats:
+    """Log-softmax in float64, so that probabilities sum to 1 within 1e-12."""
+    shifted = logits_BV.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+def draw(logprobs_BV: Floats, uniforms_B: Floats) -> Ints:
+    """Inverse-CDF sampling in id order: the first token whose cumulated probability exceeds u."""
+    cumulated_BV = np.exp(logprobs_BV).cumsum(axis=-1)
+    targets_B1 = (uniforms_B * cumulated_BV[:, -1])[:, None]
+    ids_B: Ints = (cumulated_BV <= targets_B1).sum(axis=-1)
+    return ids_B
+
+
+def sample_rows(
+    logprobs_BV: Floats,
+    params_B: Sequence[SamplingParams],
+    recent_B: Sequence[Sequence[int]],
+    uniforms_B: Floats,
+) -> tuple[Ints, Floats]:
+    """One token per row, and its log-prob under the distribution it was drawn from.
+
+    `recent_B` holds each row's past token ids, prompt included, oldest first; only the rows whose
+    params penalize are looked at, and of those the last `penalty_window` ids.
+    """
+    sampling_BV = logprobs_BV
+    special = [row for row, params in enumerate(params_B) if not params.is_plain]
+    if special:
+        sampling_BV = logprobs_BV.copy()
+        sampling_BV[special] = processed(
+            logprobs_BV[special],
+            [params_B[row] for row in special],
+            [recent_B[row] for row in special],
+        )
+    ids_B = draw(sampling_BV, uniforms_B)
+    return ids_B, sampling_BV[np.arange(len(ids_B)), ids_B]

@@ -1,0 +1,78 @@
+"""How the next token is drawn: the parameters and their ranges."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+
+from charlm_model.errors import InvalidSampling
+
+MAX_TEMPERATURE = 100.0
+MAX_BIAS = 100.0
+MAX_PENALTY_WINDOW = 65_536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingParams:
+    """How the next token is drawn. The defaults draw from the model's own distribution."""
+
+    temperature: float = 1.0
+    """0 takes the most probable token, of several the one with the lowest id."""
+    top_k: int = 0
+    """Keep the k most probable tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the fewest tokens whose probabilities reach p."""
+    min_p: float = 0.0
+    """Keep tokens at least this fraction as probable as the best."""
+    typical_p: float = 1.0
+    """Keep the tokens nearest the entropy whose probabilities reach p."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens in the window."""
+    presence_penalty: float = 0.0
+    """Taken off the logit of every token in the window."""
+    frequency_penalty: float = 0.0
+    """Taken off the logit once for every time the token occurs in the window."""
+    penalty_window: int = 256
+    """How many of the last tokens, prompt included, the penalties look at."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of these token ids."""
+
+    def __post_init__(self) -> None:
+        _check(self, "temperature", 0, MAX_TEMPERATURE)
+        _check(self, "top_k", 0, 2**31 - 1)
+        _check(self, "top_p", 0, 1, low_is_open=True)
+        _check(self, "min_p", 0, 1)
+        _check(self, "typical_p", 0, 1, low_is_open=True)
+        _check(self, "repetition_penalty", 0, 10, low_is_open=True)
+        _check(self, "presence_penalty", -MAX_BIAS, MAX_BIAS)
+        _check(self, "frequency_penalty", -MAX_BIAS, MAX_BIAS)
+        _check(self, "penalty_window", 0, MAX_PENALTY_WINDOW)
+        for token_id, bias in self.logit_bias.items():
+            if not (isfinite(bias) and -MAX_BIAS <= bias <= MAX_BIAS):
+                allowed = f"in [{-MAX_BIAS:g}, {MAX_BIAS:g}]"
+                raise InvalidSampling(f"logit_bias[{token_id}]", bias, allowed)
+
+    @property
+    def is_penalizing(self) -> bool:
+        return (
+            self.repetition_penalty != 1
+            or self.presence_penalty != 0
+            or self.frequency_penalty != 0
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model's own distribution is sampled as it is."""
+        return self == _PLAIN
+
+
+def _check(
+    params: SamplingParams, name: str, low: float, high: float, *, low_is_open: bool = False
+) -> None:
+    value = getattr(params, name)
+    is_low_enough = value > low if low_is_open else value >= low
+    if not (isfinite(value) and is_low_enough and value <= high):
+        bracket = "(" if low_is_open else "["
+        raise InvalidSampling(name, value, f"in {bracket}{low:g}, {high:g}]")
+
+
+_PLAIN = SamplingParams()

@@ -1,0 +1,190 @@
+"""How probable a text is, token by token, and a model's figures over a whole text.
+
+Legend: B batch, T time, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm_model.language_model import LanguageModel
+from charlm_model.sampling import logprobs_from
+from charlm_model.state import State
+from charlm_model.vocabulary import END_OF_TEXT_ID, Ids, Vocabulary
+
+NATS_PER_BIT = log(2)
+BLOCK_LENGTH = 256
+# Bounds the dense answers: this many logits at a time.
+_MAX_LOGITS = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """One entry per token: log-prob (nats), rank (1 = most probable), entropy before it (nats)."""
+
+    logprobs: NDArray[np.float32]
+    ranks: NDArray[np.int32]
+    entropies: NDArray[np.float32]
+
+
+def score_tokens(logits_TV: Tensor, ids_T: Ids) -> TokenScores:
+    """How each id fares under the distribution in its row. The bits do not depend on T."""
+    logprobs_TV = logprobs_from(logits_TV.numpy())
+    chosen_T1 = logprobs_TV[np.arange(len(ids_T)), ids_T][:, None]
+    above_T = (logprobs_TV > chosen_T1).sum(axis=-1)
+    is_lower_id = np.arange(logprobs_TV.shape[1]) < ids_T[:, None]
+    ties_T = ((logprobs_TV == chosen_T1) & is_lower_id).sum(axis=-1)
+    return TokenScores(
+        chosen_T1[:, 0].astype(np.float32),
+        (above_T + ties_T + 1).astype(np.int32),
+        -(np.exp(logprobs_TV) * logprobs_TV).sum(axis=-1).astype(np.float32),
+    )
+
+
+def score(
+    model: LanguageModel, ids: Sequence[int], state: State, first_id: int
+) -> tuple[TokenScores, State]:
+    """Score ids after a state whose next input is `first_id`, through the exact path.
+
+    Returns the scores and the state that has read `first_id` and all ids but the last.
+    """
+    inputs = [first_id, *ids[:-1]]
+    chunk = max(1, _MAX_LOGITS // model.config.vocab_size)
+    parts = []
+    for start in range(0, len(ids), chunk):
+        ids_1T = torch.tensor([inputs[start : start + chunk]])
+        logits_1TV, state = model.advance(ids_1T, state)
+        parts.append(score_tokens(logits_1TV[0], np.array(ids[start : start + chunk])))
+    fields = ("logprobs", "ranks", "entropies")
+    return TokenScores(
+        *(np.concatenate([getattr(part, f) for part in parts]) for f in fields)
+    ), state
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """A model's figures over a text, with the protocol that they were taken by."""
+
+    protocol: str
+    num_tokens: int
+    num_characters: int
+    num_bytes: int
+    nats: float
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.num_tokens
+
+    @property
+    def nats_per_character(self) -> float:
+        return self.nats / self.num_characters
+
+    @property
+    def bits_per_character(self) -> float:
+        return self.nats_per_character / NATS_PER_BIT
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable across vocabularies."""
+        return self.nats / self.num_bytes / NATS_PER_BIT
+
+    def to_json(self) -> dict[str, float | str]:
+        return {
+            "protocol": self.protocol,
+            "num_tokens": self.num_tokens,
+            "num_characters": self.num_characters,
+            "num_bytes": self.num_bytes,
+            "nats_per_token": self.nats_per_token,
+            "nats_per_character": self.nats_per_character,
+            "bits_per_character": self.bits_per_character,
+            "bits_per_byte": self.bits_per_byte,
+        }
+
+
+def evaluate_streamed(model: LanguageModel, vocabulary: Vocabulary, ids: Ids) -> Evaluation:
+    """One pass from the start of the text, the state carried throughout: every token is scored."""
+    inputs = np.concatenate([[END_OF_TEXT_ID], ids[:-1]])
+    state = model.initial_state(1)
+    nats = 0.0
+    for start in range(0, len(ids), 4096):
+        ids_1T = torch.from_numpy(inputs[start : start + 4096])[None]
+        nats_1T, state = _nats(model, ids_1T, ids[None, start : start + 4096], state)
+        nats += float(nats_1T.sum())
+    return _evaluation("streamed with carried state", vocabulary, ids, nats)
+
+
+def evaluate_blocks(
+    model: LanguageModel, vocabulary: Vocabulary, ids: Ids, block_length: int = BLOCK_LENGTH
+) -> Evaluation:
+    """Disjoint blocks, each cold: the state starts anew, so early tokens have little context.
+
+    A block's first token is only read; what is scored are all tokens of the text but the first.
+    """
+    nats = sum(_blocks_nats(model, ids, block_length))
+    protocol = f"cold blocks of {block_length}"
+    return _evaluation(protocol, vocabulary, ids[1:], nats)
+
+
+def _blocks_nats(model: LanguageModel, ids: Ids, block_length: int) -> Iterator[float]:
+    num_whole = (len(ids) - 1) // block_length
+    batch = max(1, _MAX_LOGITS // (model.config.vocab_size * block_length))
+    for first in range(0, num_whole, batch):
+        last = min(first + batch, num_whole)
+        span = ids[first * block_length : last * block_length + 1]
+        shape = last - first, block_length
+        inputs_BT, targets_BT = span[:-1].reshape(shape), span[1:].reshape(shape)
+        yield _cold_nats(model, inputs_BT, targets_BT)
+    rest = ids[num_whole * block_length :]
+    if len(rest) > 1:
+        yield _cold_nats(model, rest[None, :-1], rest[None, 1:])
+
+
+def evaluate_lines(
+    model: LanguageModel, vocabulary: Vocabulary, lines: Sequence[Ids]
+) -> Evaluation:
+    """Every line cold from the start of text; its end of text is scored too."""
+    nats, num_tokens = 0.0, 0
+    for line in lines:
+        inputs = np.concatenate([[END_OF_TEXT_ID], line])
+        targets = np.concatenate([line, [END_OF_TEXT_ID]])
+        nats += _cold_nats(model, inputs[None], targets[None])
+        num_tokens += len(targets)
+    text = "\n".join(vocabulary.decode(line.tolist()) for line in lines) + "\n"
+    return Evaluation(
+        protocol="every line cold, its end included",
+        num_tokens=num_tokens,
+        num_characters=len(text),
+        num_bytes=len(text.encode()),
+        nats=nats,
+    )
+
+
+def _cold_nats(model: LanguageModel, inputs_BT: Ids, targets_BT: Ids) -> float:
+    state = model.initial_state(len(inputs_BT))
+    nats_BT, _ = _nats(model, torch.from_numpy(inputs_BT), targets_BT, state)
+    return float(nats_BT.sum())
+
+
+def _nats(
+    model: LanguageModel, inputs_BT: Tensor, targets_BT: Ids, state: State
+) -> tuple[NDArray[np.float64], State]:
+    logits_BTV, state = model.advance(inputs_BT, state)
+    logprobs_NV = logprobs_from(logits_BTV.flatten(0, 1).numpy())
+    chosen_N = logprobs_NV[np.arange(len(logprobs_NV)), targets_BT.reshape(-1)]
+    return -chosen_N.reshape(targets_BT.shape), state
+
+
+def _evaluation(protocol: str, vocabulary: Vocabulary, ids: Ids, nats: float) -> Evaluation:
+    data = b"".join(map(vocabulary.token_bytes, ids.tolist()))
+    return Evaluation(
+        protocol=protocol,
+        num_tokens=len(ids),
+        num_characters=len(data.decode(errors="replace")),
+        num_bytes=len(data),
+        nats=nats,
+    )
