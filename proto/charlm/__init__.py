@@ -1,0 +1,1 @@
+"""The wire contract of charlm; its versions are the packages below."""
