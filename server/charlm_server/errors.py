@@ -7,6 +7,7 @@ CharlmError
   DeadlineTooShort      the call cannot start, or did not, before its deadline
   Draining              the server is stopping and admits nothing new
   NotOffered            the contract names it, this server does not do it
+  EngineFailed          a fault of ours; the details are in the server's log
 ServeError              the server cannot start; read by a person, never sent
 """
 
@@ -93,6 +94,15 @@ class NotOffered(CharlmError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} is not offered by this version of the server.")
+
+
+class EngineFailed(CharlmError):
+    """A fault of ours while the call was being worked on."""
+
+    reason = "ENGINE_FAILED"
+
+    def __init__(self) -> None:
+        super().__init__("The engine failed while working on this call; it may be tried again.")
 
 
 class ServeError(Exception):

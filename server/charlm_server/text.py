@@ -27,6 +27,11 @@ class Release:
     text: str
     num_tokens: int
 
+    def __add__(self, later: "Release") -> "Release":
+        return Release(
+            self.data + later.data, self.text + later.text, self.num_tokens + later.num_tokens
+        )
+
 
 class TextAssembler:
     """One continuation on its way out: holds back what may become a stop, then cuts at one.

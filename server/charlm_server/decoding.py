@@ -1,0 +1,107 @@
+"""Decoding: sample a token for every live row, feed it, and again, for a burst of steps.
+
+Legend: K steps, B live rows, R rows that want details, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm_model.counter import uniforms
+from charlm_model.sampling import logprobs_from, sample_rows
+from charlm_server.batch import RowBatch
+from charlm_server.columns import Float32s, Float64s, Ids, TokenColumns, chosen, details
+from charlm_server.sequence import Sequence
+
+MAX_KEPT_LOGITS = 1 << 21  # of one burst, for details: 16 MB once they are in float64
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One token for every live row."""
+
+    ids_B: Ids
+    logprobs_B: Float32s
+    sampling_logprobs_B: Float32s
+    detailed_RV: Tensor  # pending logits of the rows that want details
+
+
+def burst(batch: RowBatch, num_steps: int) -> list[TokenColumns]:
+    """Sample `num_steps` tokens for every live row, in the order of the rows.
+
+    Tokens past a row's end are sampled too and discarded by who knows the end; that is safe because
+    a token's random number depends on its seed, output and position alone.
+    """
+    detailed = [row for row, live in enumerate(batch.sequences) if live.job.returns.details]
+    if detailed:
+        kept_per_step = len(detailed) * batch.logits_BV.shape[1]
+        num_steps = max(1, min(num_steps, MAX_KEPT_LOGITS // kept_per_step))
+    counters = _Counters(batch.sequences)
+    steps = [_step(batch, counters.uniforms(offset), detailed) for offset in range(num_steps)]
+    return _by_row(batch.sequences, steps, detailed)
+
+
+class _Counters:
+    """What each row's random numbers are made of: seed, output and position."""
+
+    def __init__(self, sequences: list[Sequence]) -> None:
+        self._seeds_B = _uint64s([sequence.job.seed for sequence in sequences])
+        self._outputs_B = _uint64s([sequence.index for sequence in sequences])
+        self._positions_B = _uint64s([sequence.num_sampled for sequence in sequences])
+
+    def uniforms(self, offset: int) -> Float64s:
+        return uniforms(self._seeds_B, self._outputs_B, self._positions_B + np.uint64(offset))
+
+
+def _uint64s(values: list[int]) -> NDArray[np.uint64]:
+    return np.array(values, dtype=np.uint64)
+
+
+def _step(batch: RowBatch, uniforms_B: Float64s, detailed: list[int]) -> _Step:
+    live = batch.sequences
+    logits_BV = batch.logits_BV
+    logprobs_BV = logprobs_from(logits_BV.numpy())
+    ids_B, sampling_logprobs_B = sample_rows(
+        logprobs_BV,
+        [sequence.job.params for sequence in live],
+        [sequence.recent for sequence in live],
+        uniforms_B,
+    )
+    detailed_RV = logits_BV[detailed]  # a copy: the step may write over the logits
+    ids = ids_B.tolist()
+    for sequence, token in zip(live, ids, strict=True):
+        if sequence.job.params.is_penalizing:
+            sequence.recent.append(token)
+    batch.step(ids)
+    return _Step(
+        ids_B,
+        chosen(logprobs_BV, ids_B),
+        sampling_logprobs_B.astype(np.float32),
+        detailed_RV,
+    )
+
+
+def _by_row(
+    sequences: list[Sequence], steps: list[_Step], detailed: list[int]
+) -> list[TokenColumns]:
+    """The same tokens, one run for each row instead of one line for each step."""
+    ids_BK = np.stack([step.ids_B for step in steps], axis=1)
+    logprobs_BK = np.stack([step.logprobs_B for step in steps], axis=1)
+    sampling_BK = np.stack([step.sampling_logprobs_B for step in steps], axis=1)
+    detailed_RKV = torch.stack([step.detailed_RV for step in steps], dim=1)
+    return [
+        TokenColumns(
+            ids_T=ids_BK[row],
+            logprobs_T=logprobs_BK[row],
+            sampling_logprobs_T=sampling_BK[row],
+            **(
+                details(detailed_RKV[detailed.index(row)], ids_BK[row], sequence.job.returns)
+                if row in detailed
+                else {}
+            ),
+        )
+        for row, sequence in enumerate(sequences)
+    ]

@@ -1,0 +1,272 @@
+"""The engine: reads prompts, decodes all rows together, scores texts, a bounded piece at a time.
+
+It belongs to one thread and never waits: not for a reader, a write, or the event loop.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from charlm_model.language_model import LanguageModel
+from charlm_model.state import State
+from charlm_server.batch import PlacedSequence, RowBatch
+from charlm_server.columns import TokenColumns
+from charlm_server.decoding import burst
+from charlm_server.errors import DeadlineTooShort, Draining
+from charlm_server.job import Event, Outbox
+from charlm_server.pace import Pace
+from charlm_server.reading import ReadingLane
+from charlm_server.scoring import ItemReader, NextJob, NextReader, ScoringJob
+from charlm_server.sequence import Delta, FinishReason, GenerationJob, PromptReader, Sequence
+
+MAX_PART_BYTES = 1 << 18  # of one hand-over; a message joins parts up to its own bound
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """How the engine divides its time. None of it changes a result."""
+
+    batch_sizes: tuple[int, ...]  # certified; the largest is the number of rows decoded together
+    max_prefill_rows: int = 8
+    max_scoring_rows: int = 32
+    max_burst: int = 64
+    max_chunk: int = 256  # tokens of one row that are read in one go
+    tick_target_s: float = 0.01  # of each kind of work in a tick
+
+    def sizes_up_to(self, max_rows: int) -> list[int]:
+        return [size for size in self.batch_sizes if size <= max_rows] or [min(self.batch_sizes)]
+
+
+class Engine:
+    """Owns one model's tensors. Sequences go prefill -> ready -> batch (<-> parked) -> out."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        token_bytes: list[bytes],
+        config: EngineConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model, self._token_bytes, self._config, self.clock = model, token_bytes, config, clock
+        self._outbox = Outbox()
+        self._decode_pace = Pace(config.max_burst)
+        self._prefill_pace = Pace(config.max_chunk)
+        self._scoring_pace = Pace(config.max_chunk)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all work; those who wait for it are the caller's business."""
+        config = self._config
+        self._batch = RowBatch(self._model, list(config.batch_sizes))
+        self._prefill = ReadingLane(
+            self._model, config.sizes_up_to(config.max_prefill_rows), keeps_state=True
+        )
+        self._scoring = ReadingLane(
+            self._model, config.sizes_up_to(config.max_scoring_rows), keeps_state=False
+        )
+        self._ready: deque[PlacedSequence] = deque()
+        self._parked: list[PlacedSequence] = []
+        self._generations: list[GenerationJob] = []
+        self._scorings: list[ScoringJob | NextJob] = []
+        self._burst_length = 1
+
+    # --- what comes in ---
+
+    def begin_generation(self, job: GenerationJob) -> None:
+        job.started_at = self.clock()
+        self._generations.append(job)
+        self._prefill.add(PromptReader(job, self._place))
+
+    def begin_scoring(self, job: ScoringJob) -> None:
+        job.started_at = self.clock()
+        self._scorings.append(job)
+        for index in range(len(job.items)):
+            self._scoring.add(ItemReader(job, index, self._outbox))
+
+    def begin_next(self, job: NextJob) -> None:
+        job.started_at = self.clock()
+        self._scorings.append(job)
+        self._scoring.add(NextReader(job, self._outbox))
+
+    # --- what it is doing ---
+
+    @property
+    def num_running(self) -> int:
+        """Live rows of the batch."""
+        return len(self._batch.sequences)
+
+    @property
+    def num_parked(self) -> int:
+        return len(self._parked)
+
+    @property
+    def capacity(self) -> int:
+        return self._batch.capacity
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more job may begin: a row is free that nobody is on the way to."""
+        taken = sum(job.num_open_outputs for job in self._generations if not job.is_over)
+        return taken - len(self._parked) < self.capacity
+
+    @property
+    def has_scoring_room(self) -> bool:
+        return len(self._scorings) < self._config.max_scoring_rows
+
+    @property
+    def seconds_per_prompt_token(self) -> float:
+        """As measured lately; 0 before anything was read."""
+        return self._prefill_pace.seconds_per_step
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a tick would do something now."""
+        return bool(
+            self._batch.sequences
+            or self._ready
+            or self._prefill.num_readers
+            or self._scoring.num_readers
+            or any(parked.sequence.job.output.has_room for parked in self._parked)
+        )
+
+    @property
+    def next_deadline(self) -> float:
+        """When a tick is due even if there is no work, for the parked ones' sake."""
+        return min((parked.sequence.job.deadline for parked in self._parked), default=float("inf"))
+
+    # --- one tick ---
+
+    @torch.inference_mode()
+    def tick(self) -> list[Event]:
+        """A bounded piece of each kind of work; returns what there is to hand over."""
+        self._drop_over(self.clock())
+        self._unpark()
+        self._read_prompts()
+        has_newcomers = self._fill_rows()
+        self._decode(has_newcomers)
+        self._park_slow()
+        self._score()
+        return self._outbox.take()
+
+    def fail_all(self, error: Exception) -> list[Event]:
+        """After a fault of our own: tell everyone and begin afresh."""
+        for job in [*self._generations, *self._scorings]:
+            if not job.is_over:
+                self._outbox.close(job, error)
+        self.reset()
+        return self._outbox.take()
+
+    @torch.inference_mode()
+    def stop_all(self) -> list[Event]:
+        """End every job now: continuations with what they have, scores without."""
+        for generation in self._generations:
+            self._end(generation, FinishReason.DRAINED)
+        for scoring in self._scorings:
+            if not scoring.is_over:
+                self._outbox.close(scoring, Draining())
+        self.reset()
+        return self._outbox.take()
+
+    def _drop_over(self, now: float) -> None:
+        """Free the rows of whatever ended, was cancelled or ran out of time."""
+        for generation in self._generations:
+            if generation.deadline <= now:
+                self._end(generation, FinishReason.TIME_LIMIT)
+        for scoring in self._scorings:
+            if scoring.deadline <= now and not scoring.is_over:
+                self._outbox.close(scoring, DeadlineTooShort(0.0, now - scoring.submitted_at))
+        self._generations = [job for job in self._generations if not job.is_over]
+        self._scorings = [job for job in self._scorings if not job.is_over]
+        self._batch.remove({live for live in self._batch.sequences if live.is_over})
+        self._parked = [parked for parked in self._parked if not parked.sequence.is_over]
+
+    def _end(self, job: GenerationJob, reason: FinishReason) -> None:
+        for sequence in job.sequences:
+            if not sequence.is_over:
+                self._put(sequence, sequence.end(reason, self.clock()))
+
+    def _unpark(self) -> None:
+        waiting = self._parked
+        self._parked = [parked for parked in waiting if not parked.sequence.job.output.has_room]
+        self._ready.extendleft(
+            parked for parked in reversed(waiting) if parked.sequence.job.output.has_room
+        )
+
+    def _read_prompts(self) -> None:
+        if self._prefill.num_readers:
+            self._read(self._prefill, self._prefill_pace)
+
+    def _score(self) -> None:
+        if self._scoring.num_readers:
+            self._read(self._scoring, self._scoring_pace)
+
+    def _read(self, lane: ReadingLane, pace: Pace) -> None:
+        started = self.clock()
+        num_steps = lane.read_chunk(pace.num_steps(self._reading_target_s()))
+        if num_steps:
+            pace.record(num_steps, self.clock() - started)
+
+    def _reading_target_s(self) -> float:
+        """While others decode, a chunk may delay them by no more than about two steps."""
+        if not self._batch.sequences:
+            return self._config.tick_target_s
+        return min(self._config.tick_target_s, 2 * self._decode_pace.seconds_per_step)
+
+    def _place(self, job: GenerationJob, state: State, logits_1V: Tensor) -> None:
+        """A prompt is read: fork what was read into the job's outputs."""
+        job.prefilled_at = self.clock()
+        self._ready.extend(PlacedSequence(each, state, logits_1V) for each in job.sequences)
+
+    def _fill_rows(self) -> bool:
+        """Give free rows to who is ready; returns whether anyone came in."""
+        newcomers: list[PlacedSequence] = []
+        while self._ready and len(newcomers) < self._batch.num_free:
+            placed = self._ready.popleft()
+            if not placed.sequence.is_over:
+                newcomers.append(placed)
+        if newcomers:
+            self._batch.join(newcomers)
+        return bool(newcomers)
+
+    def _decode(self, has_newcomers: bool) -> None:
+        if not self._batch.sequences:
+            return
+        self._burst_length = self._next_burst_length(has_newcomers)
+        started = self.clock()
+        sampled = burst(self._batch, self._burst_length)
+        self._decode_pace.record(len(sampled[0]), self.clock() - started)
+        for sequence, columns in zip(list(self._batch.sequences), sampled, strict=True):
+            self._take(sequence, columns)
+        self._batch.remove({live for live in self._batch.sequences if live.is_over})
+
+    def _next_burst_length(self, has_newcomers: bool) -> int:
+        """1 while anyone waits for a first token, then twice the last, up to the pace."""
+        if has_newcomers or self._prefill.num_readers:
+            return 1
+        longest = max(sequence.num_missing for sequence in self._batch.sequences)
+        pace = self._decode_pace.num_steps(self._config.tick_target_s)
+        return min(2 * self._burst_length, longest, pace)
+
+    def _take(self, sequence: Sequence, columns: TokenColumns) -> None:
+        """Hand a row's tokens over in parts that fit a message."""
+        per_part = max(1, MAX_PART_BYTES // sequence.job.bytes_per_token)
+        for start in range(0, len(columns), per_part):
+            if not sequence.is_over:
+                part = columns[start : start + per_part]
+                self._put(sequence, sequence.accept(part, self._token_bytes, self.clock()))
+
+    def _put(self, sequence: Sequence, delta: Delta) -> None:
+        if delta.finish is not None or delta.data or len(delta.columns):
+            closes = sequence.job.num_open_outputs == 0
+            self._outbox.put(sequence.job, delta, closes=closes)
+
+    def _park_slow(self) -> None:
+        """Rows whose reader is too far behind leave the batch; their state waits with them."""
+        slow = [live for live in self._batch.sequences if live.job.output.is_full]
+        self._parked += [self._batch.take_out(sequence) for sequence in slow]
+        self._batch.remove(set(slow))

@@ -1,0 +1,207 @@
+"""A request inside the engine: one prompt, and each of its growing continuations."""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import Tensor
+
+from charlm_model.sampling_params import SamplingParams
+from charlm_model.state import State
+from charlm_model.vocabulary import END_OF_TEXT_ID
+from charlm_server.accumulator import Accumulator
+from charlm_server.columns import Returns, TokenColumns, concat_columns
+from charlm_server.job import Job
+from charlm_server.stopping import StopAutomaton
+from charlm_server.text import Release, TextAssembler
+
+
+class FinishReason(enum.Enum):
+    """Why a continuation ended."""
+
+    LENGTH = enum.auto()
+    STOP = enum.auto()
+    END_OF_TEXT = enum.auto()
+    TIME_LIMIT = enum.auto()
+    DRAINED = enum.auto()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stopping:
+    """What ends a continuation, beside the deadline of its job."""
+
+    max_new_tokens: int
+    stops: StopAutomaton | None = None
+    include_stop: bool = False
+    ignore_end_of_text: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finish:
+    """How a continuation ended, and what it took. Times are in seconds."""
+
+    reason: FinishReason
+    matched_stop: bytes | None
+    num_tokens: int
+    num_bytes: int
+    sum_logprob: float
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delta:
+    """What one tick added to one continuation; the last one alone has a finish."""
+
+    index: int
+    position: int  # of its first token in the continuation
+    data: bytes
+    text: str
+    columns: TokenColumns
+    num_bytes: int
+    finish: Finish | None = None
+
+
+@dataclass(kw_only=True, eq=False)
+class GenerationJob(Job):
+    """One request: a prompt and how to continue it, `num_outputs` times."""
+
+    prompt_ids: list[int]  # begins with the start context; never empty
+    params: SamplingParams
+    seed: int
+    stopping: Stopping
+    returns: Returns
+    num_outputs: int
+    bytes_per_token: int
+    output: Accumulator[Delta]
+    prefilled_at: float = 0.0
+    sequences: list["Sequence"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sequences = [Sequence(self, index) for index in range(self.num_outputs)]
+
+    @property
+    def num_open_outputs(self) -> int:
+        return sum(sequence.finish is None for sequence in self.sequences)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + self.num_outputs * self.stopping.max_new_tokens
+
+    @property
+    def num_rows(self) -> int:
+        return self.num_outputs
+
+
+class Sequence:
+    """One continuation of a job's prompt: owns its counts and what is held back of it."""
+
+    def __init__(self, job: GenerationJob, index: int) -> None:
+        self.job = job
+        self.index = index
+        self.num_sampled = 0
+        # What the penalties look at: the prompt without its start context, and what was sampled.
+        self.recent = job.prompt_ids[1:] if job.params.is_penalizing else []
+        self.finish: Finish | None = None
+        self._assembler = TextAssembler(job.stopping.stops, include_stop=job.stopping.include_stop)
+        self._held: list[TokenColumns] = []
+        self._num_released = 0
+        self._num_bytes = 0
+        self._sum_logprob = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more is to be done for it: it ended, or nobody listens any more."""
+        return self.finish is not None or self.job.is_over
+
+    @property
+    def num_missing(self) -> int:
+        """How many more tokens it may take."""
+        return self.job.stopping.max_new_tokens - self.num_sampled
+
+    def accept(self, sampled: TokenColumns, token_bytes: list[bytes], now: float) -> Delta:
+        """Take what was sampled, up to its end; what was sampled past it is discarded."""
+        kept, reason = self._kept(sampled)
+        self.num_sampled += len(kept)
+        release, match = self._assembler.feed([token_bytes[token] for token in kept.ids_T])
+        self._held.append(kept)
+        if match is not None:
+            return self._end(FinishReason.STOP, release, now, match.stop)
+        if reason is None:
+            return self._delta(release)
+        return self._end(reason, release + self._assembler.finish(), now)
+
+    def end(self, reason: FinishReason, now: float) -> Delta:
+        """End it from outside, with all that was held back."""
+        return self._end(reason, self._assembler.finish(), now)
+
+    def _kept(self, sampled: TokenColumns) -> tuple[TokenColumns, FinishReason | None]:
+        room = self.num_missing
+        if not self.job.stopping.ignore_end_of_text:
+            (ends,) = np.nonzero(sampled.ids_T[:room] == END_OF_TEXT_ID)
+            if len(ends):
+                return sampled[: ends[0]], FinishReason.END_OF_TEXT
+        reason = FinishReason.LENGTH if len(sampled) >= room else None
+        return sampled[:room], reason
+
+    def _delta(self, release: Release, finish: Finish | None = None) -> Delta:
+        columns = self._take_held(release.num_tokens)
+        position, self._num_released = self._num_released, self._num_released + len(columns)
+        self._num_bytes += len(release.data)
+        self._sum_logprob += float(columns.logprobs_T.sum(dtype=np.float64))
+        return Delta(
+            index=self.index,
+            position=position,
+            data=release.data,
+            text=release.text,
+            columns=columns,
+            num_bytes=len(columns) * self.job.bytes_per_token + 2 * len(release.data) + 64,
+            finish=finish,
+        )
+
+    def _take_held(self, num_tokens: int) -> TokenColumns:
+        held = concat_columns(self._held)
+        self._held = [held[num_tokens:]]
+        return held[:num_tokens]
+
+    def _end(
+        self, reason: FinishReason, release: Release, now: float, stop: bytes | None = None
+    ) -> Delta:
+        delta = self._delta(release)
+        self.finish = Finish(
+            reason=reason,
+            matched_stop=stop,
+            num_tokens=self._num_released,
+            num_bytes=self._num_bytes,
+            sum_logprob=self._sum_logprob,
+            queue_s=max(self.job.started_at - self.job.submitted_at, 0.0),
+            prefill_s=max(self.job.prefilled_at - self.job.started_at, 0.0),
+            decode_s=max(now - self.job.prefilled_at, 0.0),
+        )
+        return replace(delta, finish=self.finish)
+
+
+class PromptReader:
+    """Reads a job's prompt, once for all of its outputs."""
+
+    def __init__(
+        self, job: GenerationJob, on_read: Callable[[GenerationJob, State, Tensor], None]
+    ) -> None:
+        self._job, self._on_read = job, on_read
+
+    @property
+    def ids(self) -> list[int]:
+        return self._job.prompt_ids
+
+    @property
+    def is_over(self) -> bool:
+        return self._job.is_over
+
+    def accept(self, logits_TV: Tensor, start: int) -> None:
+        """Only what follows the last token counts."""
+
+    def done(self, state: State | None, logits_1V: Tensor) -> None:
+        assert state is not None
+        self._on_read(self._job, state, logits_1V)

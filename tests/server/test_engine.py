@@ -1,0 +1,302 @@
+"""The engine continues prompts exactly, shares its time, and frees what is no longer wanted."""
+
+from collections.abc import Callable
+
+import pytest
+
+from charlm_server.columns import Returns
+from charlm_server.errors import DeadlineTooShort
+from charlm_server.scoring import NextJob
+from charlm_server.sequence import Delta, FinishReason, GenerationJob
+from tests.server.conftest import Bench, deltas_of, ids_of, periodic, text_of
+
+MakeBench = Callable[..., Bench]
+
+
+def finish_of(deltas: list[Delta]) -> FinishReason:
+    finish = deltas[-1].finish
+    assert finish is not None
+    return finish.reason
+
+
+async def test_a_prompt_is_continued(bench: Bench) -> None:
+    job = bench.job("abc", max_new_tokens=5)
+    bench.begin(job)
+
+    bench.run()
+
+    deltas = await deltas_of(job)
+    assert text_of(deltas) == "defgh"
+    assert finish_of(deltas) is FinishReason.LENGTH
+
+
+async def test_the_last_delta_alone_has_a_finish(bench: Bench) -> None:
+    job = bench.job(max_new_tokens=9)
+    bench.begin(job)
+
+    bench.run()
+
+    assert not any(delta.finish for delta in (await deltas_of(job))[:-1])
+
+
+@pytest.mark.parametrize("num_jobs", [1, 3, 4, 11])
+async def test_rows_come_and_go_and_change_nothing(bench: Bench, num_jobs: int) -> None:
+    """More jobs than rows, of all lengths, arriving one tick after the other."""
+    jobs = [bench.job("abcdefghijk"[: i % 5], max_new_tokens=1 + 3 * i) for i in range(num_jobs)]
+
+    for job in jobs:
+        bench.begin(job)
+        bench.tick()
+    bench.run()
+
+    for i, job in enumerate(jobs):
+        assert text_of(await deltas_of(job)) == periodic("abcdefghijk"[: i % 5], 1 + 3 * i)
+
+
+async def test_the_first_token_leaves_in_the_tick_that_reads_the_prompt(bench: Bench) -> None:
+    job = bench.job("a", max_new_tokens=50)
+    bench.begin(job)
+    bench.tick()  # a first piece of work is one token long: nothing was measured yet
+    bench.tick()
+
+    first = await job.output.take(1 << 20)
+
+    assert text_of(first)[:1] == "b"
+
+
+async def test_bursts_double_while_nobody_waits_and_begin_anew_when_someone_does(
+    bench: Bench,
+) -> None:
+    long, late = bench.job(max_new_tokens=1000), bench.job("abc")
+    bench.begin(long)
+    bench.run_until(lambda: bench.engine.num_running == 1)
+    lengths = [bench.tick_lengths() for _ in range(4)]
+    bench.begin(late)
+
+    assert lengths == [2, 4, 8, 16]
+    assert bench.tick_lengths() == 4 + 1  # the prompt with its start, and one step for both
+
+
+async def test_tokens_past_the_end_are_discarded(make_bench: MakeBench) -> None:
+    bench = make_bench(seconds_per_token=0.0001)
+    short, long = bench.job(max_new_tokens=37), bench.job(max_new_tokens=200)
+    bench.begin(short, long)
+
+    bench.run()
+
+    assert text_of(await deltas_of(short)) == periodic("", 37)
+    assert text_of(await deltas_of(long)) == periodic("", 200)
+
+
+@pytest.mark.parametrize("max_burst", [1, 3, 64])
+async def test_a_stop_sequence_ends_it_and_is_never_emitted(
+    make_bench: MakeBench, max_burst: int
+) -> None:
+    bench = make_bench(max_burst=max_burst)
+    job = bench.job("a", max_new_tokens=20, stops=["hi", "xyz"])
+    bench.begin(job)
+
+    bench.run()
+
+    deltas = await deltas_of(job)
+    assert text_of(deltas) == "bcdefg"
+    assert sum(len(delta.columns) for delta in deltas) == 6
+    assert deltas[-1].finish is not None
+    assert deltas[-1].finish.matched_stop == b"hi"
+
+
+async def test_end_of_text_ends_it(bench: Bench) -> None:
+    """The ring has no end of text of its own, so the end is forced by a bias."""
+    job = bench.job("a", max_new_tokens=20, logit_bias={0: 100.0})
+    bench.begin(job)
+
+    bench.run()
+
+    deltas = await deltas_of(job)
+    assert text_of(deltas) == ""
+    assert finish_of(deltas) is FinishReason.END_OF_TEXT
+
+
+async def test_outputs_share_one_reading_of_the_prompt(bench: Bench) -> None:
+    job = bench.job("abcdef", num_outputs=3, max_new_tokens=4)
+    bench.begin(job)
+
+    bench.run()
+
+    assert bench.model.num_steps == 7 + 4
+    deltas = await deltas_of(job)
+    assert [text_of(deltas, index) for index in range(3)] == ["ghij"] * 3
+
+
+async def test_more_outputs_than_rows_take_turns(bench: Bench) -> None:
+    job = bench.job("a", num_outputs=10, max_new_tokens=4)
+    bench.begin(job)
+
+    bench.run()
+
+    deltas = await deltas_of(job)
+    assert [text_of(deltas, index) for index in range(10)] == ["bcde"] * 10
+
+
+async def test_a_cancelled_row_is_free_within_one_tick(bench: Bench) -> None:
+    jobs = [bench.job(max_new_tokens=10**6) for _ in range(4)]
+    bench.begin(*jobs)
+    bench.run_until(lambda: bench.engine.num_running == 4)
+
+    jobs[1].is_cancelled = jobs[2].is_cancelled = True
+    bench.tick()
+
+    assert bench.engine.num_running == 2
+    assert bench.engine.has_room
+
+
+async def test_a_prompt_cancelled_while_it_is_read_is_dropped(bench: Bench) -> None:
+    job = bench.job("abc" * 50)
+    bench.begin(job)
+    bench.tick()
+
+    job.is_cancelled = True
+    bench.tick()
+
+    assert not bench.engine.has_work
+
+
+async def test_time_running_out_returns_what_there_is(bench: Bench) -> None:
+    job = bench.job(max_new_tokens=10**6, deadline=200.0)
+    bench.begin(job)
+    bench.run_until(lambda: bench.engine.num_running == 1)
+    bench.tick()
+
+    bench.clock.now = 200.0
+    bench.tick()
+
+    deltas = await deltas_of(job)
+    assert finish_of(deltas) is FinishReason.TIME_LIMIT
+    assert text_of(deltas) == periodic("", len(text_of(deltas))) != ""
+    assert not bench.engine.has_work
+
+
+async def test_a_slow_reader_is_parked_and_the_others_run_on(bench: Bench) -> None:
+    slow = bench.job("a", max_new_tokens=300, max_waiting_bytes=600)
+    quick = bench.job("b", max_new_tokens=300)
+    bench.begin(slow, quick)
+
+    bench.run()
+
+    assert text_of(await deltas_of(quick)) == periodic("b", 300)
+    assert bench.engine.num_parked == 1
+
+
+async def test_a_parked_row_goes_on_where_it_stopped(bench: Bench) -> None:
+    job = bench.job("a", max_new_tokens=300, max_waiting_bytes=600)
+    bench.begin(job)
+
+    deltas: list[Delta] = []
+    while not deltas or deltas[-1].finish is None:
+        bench.run()
+        deltas += await job.output.take(1 << 20)
+
+    assert text_of(deltas) == periodic("a", 300)
+    assert bench.rooms_made
+
+
+async def test_a_parked_row_makes_room_and_still_has_its_deadline(bench: Bench) -> None:
+    jobs = [bench.job(max_new_tokens=300, max_waiting_bytes=200, deadline=200.0) for _ in range(4)]
+    bench.begin(*jobs)
+    bench.run()
+
+    assert bench.engine.num_parked == 4
+    assert bench.engine.has_room
+    assert bench.engine.next_deadline == 200.0
+
+
+async def test_scores_are_the_log_probs_of_the_text(bench: Bench) -> None:
+    job = bench.scoring_job("abc", "abd", "")
+    bench.engine.begin_scoring(job)
+
+    bench.run()
+
+    parts = [part async for batch in job.output.batches(1 << 30) for part in batch]
+    sums = [0.0, 0.0, 0.0]
+    for part in parts:
+        sums[part.item] += float(part.columns.logprobs_T.sum())
+    assert sums == pytest.approx([0.0, -60.0, 0.0], abs=1e-4)
+
+
+async def test_scoring_goes_on_between_decode_steps(bench: Bench) -> None:
+    generation, scoring = bench.job(max_new_tokens=10**6), bench.scoring_job("abcdefg" * 20)
+    bench.begin(generation)
+    bench.engine.begin_scoring(scoring)
+
+    bench.run_until(lambda: scoring.is_closed)
+
+    assert not generation.is_closed
+    assert bench.engine.num_running == 1
+
+
+async def test_what_comes_next_is_a_distribution(bench: Bench) -> None:
+    job = NextJob(context_ids=[0, *ids_of("abc")], output=bench.accumulator(1 << 20))
+    bench.engine.begin_next(job)
+
+    bench.run()
+
+    [part] = await job.output.take(1 << 20)
+    assert part.logprobs_V.argmax() == ids_of("d")[0]
+
+
+async def test_details_are_told_to_whom_asked(bench: Bench) -> None:
+    asked = bench.job("a", returns=Returns(ranks=True, entropies=True, num_alternatives=2))
+    plain = bench.job("a")
+    bench.begin(asked, plain)
+
+    bench.run()
+
+    columns = (await deltas_of(asked))[0].columns
+    assert columns.ranks_T is not None
+    assert columns.ranks_T.tolist() == [1] * len(columns)
+    assert columns.top_ids_TK is not None
+    assert columns.top_ids_TK.shape == (len(columns), 2)
+    assert (await deltas_of(plain))[0].columns.ranks_T is None
+
+
+async def test_large_details_are_cut_into_parts_that_fit_a_message(bench: Bench) -> None:
+    job = bench.job("a", max_new_tokens=64, max_waiting_bytes=1 << 30)
+    job.bytes_per_token = 100_000
+    bench.begin(job)
+
+    bench.run()
+
+    deltas = await deltas_of(job)
+    assert max(len(delta.columns) for delta in deltas) == 2
+    assert text_of(deltas) == periodic("a", 64)
+
+
+async def test_stopping_everything_tells_everyone(bench: Bench) -> None:
+    generation, scoring = bench.job(max_new_tokens=10**6), bench.scoring_job("abc" * 1000)
+    bench.begin(generation)
+    bench.run_until(lambda: bench.engine.num_running == 1)
+    bench.engine.begin_scoring(scoring)
+
+    for event in bench.engine.stop_all():
+        event.deliver()
+
+    assert finish_of(await deltas_of(generation)) is FinishReason.DRAINED
+    with pytest.raises(Exception, match="stopping"):
+        await scoring.output.take(1)
+    assert not bench.engine.has_work
+
+
+async def test_a_score_that_runs_out_of_time_says_so(bench: Bench) -> None:
+    job = bench.scoring_job("abc", deadline=99.0)
+    bench.engine.begin_scoring(job)
+
+    bench.tick()
+
+    with pytest.raises(DeadlineTooShort):
+        await job.output.take(1)
+
+
+def test_a_job_counts_all_it_may_cost(bench: Bench) -> None:
+    job: GenerationJob = bench.job("abc", num_outputs=2, max_new_tokens=10)
+
+    assert job.num_tokens == 4 + 20
