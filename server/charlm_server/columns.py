@@ -35,7 +35,7 @@ class Returns:
 
     def bytes_per_token(self, vocab_size: int) -> int:
         """About what one token costs on its way to the caller, for bounds."""
-        dense = 4 * vocab_size if self.distributions else 0
+        dense = 8 * vocab_size if self.distributions else 0
         return 24 + 8 * self.num_alternatives + dense
 
 
@@ -50,7 +50,7 @@ class TokenColumns:
     entropies_T: Float32s | None = None  # of the model's distribution, in nats
     top_ids_TK: Ids | None = None
     top_logprobs_TK: Float32s | None = None
-    distributions_TV: Float32s | None = None  # log-probs of the whole vocabulary
+    distributions_TV: Float64s | None = None  # log-probs of the whole vocabulary
 
     def __len__(self) -> int:
         return len(self.ids_T)
@@ -62,6 +62,9 @@ class TokenColumns:
 
     def _columns(self) -> list[tuple[str, NDArray[Any] | None]]:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+
+NO_TOKENS = TokenColumns(ids_T=np.zeros(0, np.int64), logprobs_T=np.zeros(0, np.float32))
 
 
 def concat_columns(parts: Sequence[TokenColumns]) -> TokenColumns:
@@ -99,7 +102,7 @@ def details(logits_TV: Tensor, ids_T: Ids, returns: Returns) -> dict[str, NDArra
         logprobs_TV = logprobs_from(logits_TV.numpy())
         columns |= alternatives(logprobs_TV, returns.num_alternatives)
         if returns.distributions:
-            columns["distributions_TV"] = logprobs_TV.astype(np.float32)
+            columns["distributions_TV"] = logprobs_TV
     return columns
 
 

@@ -137,7 +137,7 @@ class Engine:
     @property
     def next_deadline(self) -> float:
         """When a tick is due even if there is no work, for the parked ones' sake."""
-        return min((parked.sequence.job.deadline for parked in self._parked), default=float("inf"))
+        return min((parked.sequence.job.ends_at for parked in self._parked), default=float("inf"))
 
     # --- one tick ---
 
@@ -175,7 +175,7 @@ class Engine:
     def _drop_over(self, now: float) -> None:
         """Free the rows of whatever ended, was cancelled or ran out of time."""
         for generation in self._generations:
-            if generation.deadline <= now:
+            if generation.ends_at <= now:
                 self._end(generation, FinishReason.TIME_LIMIT)
         for scoring in self._scorings:
             if scoring.deadline <= now and not scoring.is_over:
@@ -260,10 +260,12 @@ class Engine:
                 part = columns[start : start + per_part]
                 self._put(sequence, sequence.accept(part, self._token_bytes, self.clock()))
 
-    def _put(self, sequence: Sequence, delta: Delta) -> None:
-        if delta.finish is not None or delta.data or len(delta.columns):
-            closes = sequence.job.num_open_outputs == 0
-            self._outbox.put(sequence.job, delta, closes=closes)
+    def _put(self, sequence: Sequence, deltas: list[Delta]) -> None:
+        for delta in deltas:
+            if delta.finish is not None:
+                self._outbox.put(sequence.job, delta, closes=sequence.job.num_open_outputs == 0)
+            elif delta.data or len(delta.columns):
+                self._outbox.put(sequence.job, delta)
 
     def _park_slow(self) -> None:
         """Rows whose reader is too far behind leave the batch; their state waits with them."""

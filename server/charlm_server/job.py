@@ -14,11 +14,16 @@ class Job(ABC):
     """One admitted request. Times are on the engine's clock, in seconds."""
 
     output: Accumulator[Any]
-    deadline: float = FOREVER
+    deadline: float = FOREVER  # past it the caller hears nothing, so it must end before
+    time_limit: float = FOREVER  # asked for: what there is by then is the answer
     submitted_at: float = 0.0
     started_at: float = 0.0
     is_cancelled: bool = False  # written by the loop, read by the engine's thread
     is_closed: bool = False  # written and read by the engine's thread
+
+    @property
+    def ends_at(self) -> float:
+        return min(self.deadline, self.time_limit)
 
     @property
     def is_over(self) -> bool:

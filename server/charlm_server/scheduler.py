@@ -186,11 +186,15 @@ class Scheduler:
     def _let_in(self) -> list[Event]:
         """Begin whoever has a place, in the order of arrival; turn away who came too late."""
         events = self._turn_away(self._generations) + self._turn_away(self._scorings)
-        while self._generations and self._engine.has_room:
+        while self._generations and (self._engine.has_room or self._has_ended(self._generations)):
             self._begin(self._generations)
         while self._scorings and self._engine.has_scoring_room:
             self._begin(self._scorings)
         return events
+
+    def _has_ended(self, queue: deque[_Waiting]) -> bool:
+        """Whether the first one's own time limit has passed: the engine answers it at once."""
+        return queue[0].job.time_limit <= self._engine.clock()
 
     def _begin(self, queue: deque[_Waiting]) -> None:
         queue.popleft().begin()

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import fsum
 
 import numpy as np
 from torch import Tensor
@@ -11,7 +12,7 @@ from charlm_model.sampling_params import SamplingParams
 from charlm_model.state import State
 from charlm_model.vocabulary import END_OF_TEXT_ID
 from charlm_server.accumulator import Accumulator
-from charlm_server.columns import Returns, TokenColumns, concat_columns
+from charlm_server.columns import NO_TOKENS, Returns, TokenColumns, concat_columns
 from charlm_server.job import Job
 from charlm_server.stopping import StopAutomaton
 from charlm_server.text import Release, TextAssembler
@@ -43,10 +44,9 @@ class Finish:
 
     reason: FinishReason
     matched_stop: bytes | None
-    num_tokens: int
-    num_bytes: int
-    sum_logprob: float
-    queue_s: float
+    num_new_tokens: int  # all that were sampled, those that are not shown included
+    total_logprob: float  # of the tokens shown, exactly summed
+    queued_s: float
     prefill_s: float
     decode_s: float
 
@@ -75,6 +75,7 @@ class GenerationJob(Job):
     returns: Returns
     num_outputs: int
     bytes_per_token: int
+    max_chunk_tokens: int | None = None
     output: Accumulator[Delta]
     prefilled_at: float = 0.0
     sequences: list["Sequence"] = field(init=False)
@@ -106,10 +107,9 @@ class Sequence:
         self.recent = job.prompt_ids[1:] if job.params.is_penalizing else []
         self.finish: Finish | None = None
         self._assembler = TextAssembler(job.stopping.stops, include_stop=job.stopping.include_stop)
-        self._held: list[TokenColumns] = []
+        self._held: TokenColumns | None = None
         self._num_released = 0
-        self._num_bytes = 0
-        self._sum_logprob = 0.0
+        self._logprobs: list[float] = []
 
     @property
     def is_over(self) -> bool:
@@ -121,19 +121,20 @@ class Sequence:
         """How many more tokens it may take."""
         return self.job.stopping.max_new_tokens - self.num_sampled
 
-    def accept(self, sampled: TokenColumns, token_bytes: list[bytes], now: float) -> Delta:
+    def accept(self, sampled: TokenColumns, token_bytes: list[bytes], now: float) -> list[Delta]:
         """Take what was sampled, up to its end; what was sampled past it is discarded."""
         kept, reason = self._kept(sampled)
-        self.num_sampled += len(kept)
-        release, match = self._assembler.feed([token_bytes[token] for token in kept.ids_T])
-        self._held.append(kept)
-        if match is not None:
-            return self._end(FinishReason.STOP, release, now, match.stop)
+        releases, stopped = self._assembler.feed([token_bytes[token] for token in kept.ids_T])
+        self._held = concat_columns([self._held, kept]) if self._held is not None else kept
+        if stopped is not None:
+            self.num_sampled += stopped.num_tokens
+            return self._end(FinishReason.STOP, releases, now, stopped.stop)
+        self.num_sampled += len(kept) + (reason is FinishReason.END_OF_TEXT)
         if reason is None:
-            return self._delta(release)
-        return self._end(reason, release + self._assembler.finish(), now)
+            return [self._delta(release) for release in releases]
+        return self._end(reason, releases + self._assembler.finish(), now)
 
-    def end(self, reason: FinishReason, now: float) -> Delta:
+    def end(self, reason: FinishReason, now: float) -> list[Delta]:
         """End it from outside, with all that was held back."""
         return self._end(reason, self._assembler.finish(), now)
 
@@ -146,11 +147,10 @@ class Sequence:
         reason = FinishReason.LENGTH if len(sampled) >= room else None
         return sampled[:room], reason
 
-    def _delta(self, release: Release, finish: Finish | None = None) -> Delta:
+    def _delta(self, release: Release) -> Delta:
         columns = self._take_held(release.num_tokens)
         position, self._num_released = self._num_released, self._num_released + len(columns)
-        self._num_bytes += len(release.data)
-        self._sum_logprob += float(columns.logprobs_T.sum(dtype=np.float64))
+        self._logprobs += columns.logprobs_T.tolist()
         return Delta(
             index=self.index,
             position=position,
@@ -158,29 +158,30 @@ class Sequence:
             text=release.text,
             columns=columns,
             num_bytes=len(columns) * self.job.bytes_per_token + 2 * len(release.data) + 64,
-            finish=finish,
         )
 
     def _take_held(self, num_tokens: int) -> TokenColumns:
-        held = concat_columns(self._held)
-        self._held = [held[num_tokens:]]
-        return held[:num_tokens]
+        if self._held is None:
+            return NO_TOKENS
+        held, rest = self._held[:num_tokens], self._held[num_tokens:]
+        self._held = rest if len(rest) else None
+        return held
 
     def _end(
-        self, reason: FinishReason, release: Release, now: float, stop: bytes | None = None
-    ) -> Delta:
-        delta = self._delta(release)
+        self, reason: FinishReason, releases: list[Release], now: float, stop: bytes | None = None
+    ) -> list[Delta]:
+        deltas = [self._delta(release) for release in releases]
         self.finish = Finish(
             reason=reason,
             matched_stop=stop,
-            num_tokens=self._num_released,
-            num_bytes=self._num_bytes,
-            sum_logprob=self._sum_logprob,
-            queue_s=max(self.job.started_at - self.job.submitted_at, 0.0),
+            num_new_tokens=self.num_sampled,
+            total_logprob=fsum(self._logprobs),
+            queued_s=max(self.job.started_at - self.job.submitted_at, 0.0),
             prefill_s=max(self.job.prefilled_at - self.job.started_at, 0.0),
-            decode_s=max(now - self.job.prefilled_at, 0.0),
+            decode_s=max(now - self.job.prefilled_at, 0.0) if self.job.prefilled_at else 0.0,
         )
-        return replace(delta, finish=self.finish)
+        deltas[-1] = replace(deltas[-1], finish=self.finish)
+        return deltas
 
 
 class PromptReader:

@@ -29,6 +29,13 @@ def endless(bench: Bench) -> GenerationJob:
     return bench.job(max_new_tokens=ENDLESS, max_waiting_bytes=1 << 40)
 
 
+@asynccontextmanager
+async def row_taken(job: GenerationJob) -> AsyncIterator[None]:
+    """From when the job has a row of its own."""
+    await job.output.take(1)
+    yield
+
+
 @pytest.fixture
 def busy_bench(make_bench: Callable[..., Bench]) -> Bench:
     """One row only, in short bursts."""
@@ -109,22 +116,21 @@ async def test_a_cancelled_task_frees_the_row(busy_bench: Bench) -> None:
 
 async def test_the_queue_is_bounded_by_requests(busy_bench: Bench) -> None:
     async with running(busy_bench, QueueLimits(max_requests=1)) as scheduler:
-        async with scheduler.generate(first := endless(busy_bench)):
-            await first.output.take(1)
-            async with scheduler.generate(busy_bench.job("a")):
-                with pytest.raises(QueueFull, match="1 requests") as refusal:
-                    await finish(scheduler, busy_bench.job("a"))
+        inside = scheduler.generate(first := endless(busy_bench))
+        async with inside, row_taken(first), scheduler.generate(busy_bench.job("a")):
+            with pytest.raises(QueueFull, match="1 requests") as refusal:
+                await finish(scheduler, busy_bench.job("a"))
 
     assert refusal.value.retry_after_s > 0
 
 
 async def test_the_queue_is_bounded_by_tokens(busy_bench: Bench) -> None:
     async with running(busy_bench, QueueLimits(max_tokens=100)) as scheduler:
-        async with scheduler.generate(first := endless(busy_bench)):
-            await first.output.take(1)
-            async with scheduler.generate(busy_bench.job("a", max_new_tokens=60)):
-                with pytest.raises(QueueFull, match="100 tokens"):
-                    await finish(scheduler, busy_bench.job("a", max_new_tokens=60))
+        inside = scheduler.generate(first := endless(busy_bench))
+        queued = scheduler.generate(busy_bench.job("a", max_new_tokens=60))
+        async with inside, row_taken(first), queued:
+            with pytest.raises(QueueFull, match="100 tokens"):
+                await finish(scheduler, busy_bench.job("a", max_new_tokens=60))
 
 
 async def test_a_large_job_alone_is_not_refused(bench: Bench) -> None:
@@ -157,6 +163,21 @@ async def test_a_deadline_that_passes_in_the_queue_is_refused(
         await first.output.take(1)
         with pytest.raises(DeadlineTooShort):
             await finish(scheduler, bench.job(deadline=bench.clock.now + 5))
+
+
+async def test_a_time_limit_that_passes_in_the_queue_returns_nothing_in_time(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(batch_sizes=(1,), seconds_per_token=0.01)
+    async with running(bench) as scheduler:
+        inside = scheduler.generate(first := endless(bench))
+        late = bench.job(time_limit=bench.clock.now + 5)
+        async with inside, row_taken(first), scheduler.generate(late):
+            deltas = await deltas_of(late)
+
+    assert deltas[-1].finish is not None
+    assert deltas[-1].finish.reason is FinishReason.TIME_LIMIT
+    assert text_of(deltas) == ""
 
 
 async def test_draining_admits_no_one_and_waits_for_those_inside(bench: Bench) -> None:

@@ -22,11 +22,11 @@ def cut(data: bytes, lengths: list[int]) -> list[bytes]:
 def assemble(assembler: TextAssembler, tokens: list[bytes], per_chunk: int) -> list[Release]:
     releases: list[Release] = []
     for start in range(0, len(tokens), per_chunk):
-        release, match = assembler.feed(tokens[start : start + per_chunk])
-        releases.append(release)
-        if match is not None:
+        shown, stopped = assembler.feed(tokens[start : start + per_chunk])
+        releases += shown
+        if stopped is not None:
             return releases
-    return [*releases, assembler.finish()]
+    return releases + assembler.finish()
 
 
 LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=4)
@@ -94,6 +94,37 @@ def test_released_tokens_spell_no_more_than_the_text(lengths: list[int], per_chu
 def test_text_that_cannot_become_a_stop_leaves_at_once() -> None:
     assembler = TextAssembler(StopAutomaton([b"\n\n"]))
 
-    release, _ = assembler.feed([b"a", b"b"])
+    [release], _ = assembler.feed([b"a", b"b"])
 
     assert release.data == b"ab"
+
+
+@given(st.integers(1, 20), STOPS, LENGTHS, st.integers(1, 4))
+def test_a_release_has_no_more_tokens_than_asked_for(
+    per_chunk: int, stops: list[str], lengths: list[int], max_tokens: int
+) -> None:
+    tokens = cut(HANGUL_AND_EMOJI.encode(), lengths)
+    automaton = StopAutomaton([stop.encode() for stop in stops])
+
+    whole = assemble(TextAssembler(automaton), tokens, per_chunk)
+    pieces = assemble(TextAssembler(automaton, max_tokens=max_tokens), tokens, per_chunk)
+
+    assert max(piece.num_tokens for piece in pieces) <= max_tokens
+    assert "".join(piece.text for piece in pieces) == "".join(release.text for release in whole)
+    assert b"".join(piece.data for piece in pieces) == b"".join(r.data for r in whole)
+
+
+@given(LENGTHS, st.integers(1, 4))
+def test_the_token_that_completes_a_stop_is_known(lengths: list[int], per_chunk: int) -> None:
+    tokens = cut(b"before STOP after", lengths)
+    assembler = TextAssembler(StopAutomaton([b"STOP"]))
+
+    for start in range(0, len(tokens), per_chunk):
+        _, stopped = assembler.feed(tokens[start : start + per_chunk])
+        if stopped is not None:
+            break
+
+    assert stopped is not None
+    sampled = tokens[: start + stopped.num_tokens]
+    assert b"STOP" in b"".join(sampled)
+    assert b"STOP" not in b"".join(sampled[:-1])
