@@ -40,8 +40,8 @@ class UnknownCharacter(ModelError):
         self.offset = offset
         super().__init__(
             f"The character {character!r} (U+{ord(character):04X}) at offset {offset} is not in "
-            "the model's vocabulary. Remove it, ask for unknown characters to be replaced, or use a "
-            "model with the byte vocabulary."
+            "the model's vocabulary. Remove it, ask for unknown characters to be replaced, or use "
+            "a model with the byte vocabulary."
         )
 
 
