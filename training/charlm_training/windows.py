@@ -7,7 +7,7 @@ position can be reached without replaying what came before. B batch, T time, N t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,13 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from charlm_model.vocabulary import END_OF_TEXT_ID
 from charlm_training.token_file import Ids, positions_of
 
 Indices = npt.NDArray[np.int64]
 
 # What cross_entropy skips: the padding after the end of a short document.
 NO_TARGET = -100
-END_OF_TEXT_ID = 0
 # Documents are sorted by length among this many batches, which keeps padding small.
 BATCHES_PER_POOL = 32
 
@@ -171,3 +171,18 @@ class DocumentWindows:
         input_BT = self._ids_N[at_BT].astype(np.int64)
         target_BT = np.where(inside_BT, self._ids_N[at_BT + 1].astype(np.int64), NO_TARGET)
         return Window(torch.from_numpy(input_BT), torch.from_numpy(target_BT), start == 0, after)
+
+
+def stream_shape(num_tokens: int, wanted: Shape) -> Shape:
+    """The wanted shape, shrunk until every lane of a short text holds at least two windows."""
+    length = min(wanted.length, max(num_tokens // 4, 1))
+    batch_size = max(min(wanted.batch_size, num_tokens // (2 * length)), 1)
+    return replace(wanted, batch_size=batch_size, length=length)
+
+
+def document_shape(ids_N: Ids, wanted: Shape) -> Shape:
+    """As many documents as hold the tokens of the wanted shape, and not more than there are."""
+    num_documents = int(len(positions_of(ids_N, END_OF_TEXT_ID)) - 1)
+    mean_length = (len(ids_N) - 1) / num_documents
+    batch_size = max(round(wanted.batch_size * wanted.length / mean_length), 1)
+    return replace(wanted, batch_size=min(batch_size, num_documents))
