@@ -15,6 +15,8 @@ SECONDS_OF_UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0}
 SHORTEST_S, LONGEST_S = 1.0, 30 * 24 * 3600.0
 # The smallest share of a wall clock that is left to training when evaluation is slow.
 LEAST_TRAINING_SHARE = 0.5
+# The share that evaluation usually takes, for planning; the real reserve is measured.
+USUAL_RESERVE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,28 @@ class Spent:
     epochs: float
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a model of some size works through a text. Speed is measured only when asked."""
+
+    tokens_per_step: float
+    tokens_per_epoch: float
+    measure_tokens_per_s: Callable[[], float]
+
+
 class Budget(Protocol):
     """Says how far a run has come: 0 at the start of training, 1 when it must stop."""
 
     def progress(self, spent: Spent) -> float: ...
+
+    def affordable_tokens(self, pace: Pace) -> float:
+        """About how many tokens can be trained on at this pace."""
+
+    def seconds(self) -> float | None:
+        """The whole wall clock; None where no clock runs."""
+
+    def begin_training(self, reserve_s: float) -> None:
+        """Probing is over: the schedule counts from here. `reserve_s` is for what follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +60,15 @@ class StepBudget:
     def progress(self, spent: Spent) -> float:
         return spent.steps / self.steps
 
+    def affordable_tokens(self, pace: Pace) -> float:
+        return self.steps * pace.tokens_per_step
+
+    def seconds(self) -> float | None:
+        return None
+
+    def begin_training(self, reserve_s: float) -> None:
+        del reserve_s  # what is counted does not pass by itself
+
 
 @dataclass(frozen=True, slots=True)
 class EpochBudget:
@@ -49,6 +78,15 @@ class EpochBudget:
 
     def progress(self, spent: Spent) -> float:
         return spent.epochs / self.epochs
+
+    def affordable_tokens(self, pace: Pace) -> float:
+        return self.epochs * pace.tokens_per_epoch
+
+    def seconds(self) -> float | None:
+        return None
+
+    def begin_training(self, reserve_s: float) -> None:
+        del reserve_s  # what is counted does not pass by itself
 
 
 @dataclass(slots=True)
@@ -68,6 +106,9 @@ class TimeBudget:
     def __post_init__(self) -> None:
         self._started = self._training_since = self.clock()
 
+    def seconds(self) -> float | None:
+        return self.total_s
+
     def elapsed_s(self) -> float:
         return self.clock() - self._started
 
@@ -75,7 +116,6 @@ class TimeBudget:
         return self.total_s - self.elapsed_s()
 
     def begin_training(self, reserve_s: float) -> None:
-        """Probing is over: the schedule counts from here."""
         self._training_since = self.clock()
         self.set_reserve(reserve_s)
 
@@ -88,6 +128,10 @@ class TimeBudget:
         before = self._training_since - self._started
         available = max(self.total_s - before - self.reserve_s, 1e-9)
         return (self.clock() - self._training_since) / available
+
+    def affordable_tokens(self, pace: Pace) -> float:
+        tokens_per_s = pace.measure_tokens_per_s()
+        return tokens_per_s * self.remaining_s() * (1 - USUAL_RESERVE)
 
 
 def parse_duration(text: str) -> float:

@@ -1,0 +1,151 @@
+"""The commands `charlm train` and `charlm evaluate`. Flags are parsed here and nowhere else."""
+
+# torch takes a second to import, so whatever reaches it is imported inside the commands:
+# `charlm train --help` must answer at once.
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from charlm_training.errors import TrainingError
+
+Corpus = Annotated[
+    str,
+    typer.Argument(
+        metavar="CORPUS",
+        help="Text to learn from, in UTF-8: a file, a folder, a pattern such as 'books/*.txt', "
+        "builtin:python-docs or builtin:python-source.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")]
+
+INTERRUPTED = 130
+# How long a thread of torch spins while it waits for another; charlm_training.threads says why.
+SPIN_VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "2000"
+
+
+def train(
+    corpus: Corpus,
+    out: Annotated[Path, typer.Option(help="Directory for the checkpoint.")],
+    family: Annotated[
+        str, typer.Option(help="One of ngram, rnn, gru, lstm, transformer.")
+    ] = "lstm",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Wall clock for everything after the corpus is read: 90s, 3m, 1h30m."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of optimizer steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training text.")] = None,
+    unit: Annotated[
+        str, typer.Option(help="stream: one long text. line: every line is a text of its own.")
+    ] = "stream",
+    vocabulary: Annotated[
+        str, typer.Option(help="char, byte or sentencepiece, built from the training part alone.")
+    ] = "char",
+    vocab_size: Annotated[int | None, typer.Option(help="Number of sentencepiece pieces.")] = None,
+    validation_fraction: Annotated[
+        float, typer.Option(help="The last share of the text, kept back for validation.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
+    hidden_size: Annotated[
+        int | None, typer.Option(help="Width; unset: chosen by probing.")
+    ] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Depth.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Attention heads (transformer).")] = None,
+    embedding_size: Annotated[int | None, typer.Option(help="Width of token vectors.")] = None,
+    context_length: Annotated[
+        int | None, typer.Option(help="Attention window, or the order of the n-gram.")
+    ] = None,
+    dropout: Annotated[float | None, typer.Option(help="From 0 to below 1.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows trained side by side.")] = None,
+    window_length: Annotated[
+        int | None, typer.Option(help="Tokens between two cuts of the gradient.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard files.")] = False,
+    as_json: AsJson = False,
+    force: Annotated[bool, typer.Option(help="Replace a checkpoint that is there.")] = False,
+) -> None:
+    """Fit a model to a text and say how good it is."""
+    shorten_spinning()
+    from charlm_training.data import DataOptions
+    from charlm_training.options import TrainOptions
+    from charlm_training.plan import SizeOptions
+    from charlm_training.report import print_lines, training_lines
+    from charlm_training.session import train_in_terminal
+
+    with clear_errors():
+        options = TrainOptions(
+            corpus=corpus,
+            out=out,
+            family=family,
+            budget=budget,
+            steps=steps,
+            epochs=epochs,
+            seed=seed,
+            data=DataOptions(
+                unit=unit,
+                vocabulary=vocabulary,
+                vocab_size=vocab_size,
+                validation_fraction=validation_fraction,
+            ),
+            size=SizeOptions(
+                hidden_size=hidden_size,
+                num_layers=num_layers,
+                num_heads=num_heads,
+                embedding_size=embedding_size,
+                context_length=context_length,
+                dropout=dropout,
+                learning_rate=learning_rate,
+                batch_size=batch_size,
+                window_length=window_length,
+            ),
+            force=force,
+            command=shlex.join(["charlm", *sys.argv[1:]]),
+        )
+        outcome = train_in_terminal(options, tensorboard=tensorboard)
+        lines = training_lines(outcome.report, out)
+        print_lines(lines, outcome.report, as_json=as_json)
+    if outcome.stopped_by == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="A trained checkpoint.")],
+    corpus: Corpus,
+    as_json: AsJson = False,
+) -> None:
+    """Say how good a checkpoint is on a text; on its own text, as its training did."""
+    shorten_spinning()
+    from charlm_training.evaluate import evaluate_checkpoint
+    from charlm_training.report import evaluation_report_lines, print_lines
+
+    with clear_errors():
+        report = evaluate_checkpoint(checkpoint, corpus)
+        print_lines(evaluation_report_lines(report), report, as_json=as_json)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Whatever a person can cause ends in one sentence on stderr and exit code 1."""
+    from charlm_model.errors import ModelError
+
+    try:
+        yield
+    except (TrainingError, ModelError) as error:
+        typer.echo(f"charlm: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("charlm: stopped before the end; nothing more was saved.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def shorten_spinning() -> None:
+    """Has an effect only before torch is imported. What a person set is left alone."""
+    os.environ.setdefault(SPIN_VARIABLE, SPIN_COUNT)

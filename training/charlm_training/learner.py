@@ -1,0 +1,122 @@
+"""A model in training: all that one more step depends on. B batch, T time, V vocabulary."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from charlm_model.language_model import LanguageModel
+from charlm_model.state import State
+from charlm_training.budget import Spent
+from charlm_training.optimizer import build_optimizer, clip_gradients, set_rate
+from charlm_training.windows import NO_TARGET, Position, Window, Windows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What one step saw, before its update."""
+
+    loss_nats: float
+    gradient_norm: float
+    num_targets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A learner at one moment. Restored, it continues as if nothing had happened since."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, object]
+    state: State | None
+    position: Position
+    steps: int
+    tokens: int
+    random: Tensor
+
+
+class Learner:
+    """Fits a model by truncated BPTT with teacher forcing, one window at a time."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        windows: Windows,
+        *,
+        clip_norm: float,
+        weight_decay: float,
+    ) -> None:
+        self.model = model
+        self._windows, self._clip_norm = windows, clip_norm
+        self._optimizer = build_optimizer(model, weight_decay=weight_decay)
+        self._state: State | None = None
+        self._steps = self._tokens = 0
+        self._seek(Position())
+
+    @property
+    def spent(self) -> Spent:
+        return Spent(self._steps, self._tokens / self._windows.tokens_per_epoch)
+
+    @property
+    def tokens(self) -> int:
+        return self._tokens
+
+    def step(self, rate: float) -> StepResult:
+        """One window forward, one update."""
+        self.model.train()
+        window = next(self._upcoming)
+        state = self._state
+        if state is None or window.is_start:
+            state = self.model.initial_state(window.input_BT.shape[0])
+        logits_BTV, state = self.model(window.input_BT, state)
+        loss = token_loss(logits_BTV, window.target_BT)
+        gradient_norm = self._update(loss, rate)
+        self._state = state.detach()  # the truncation: no gradient crosses a window
+        return self._count(window, loss.item(), gradient_norm)
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            weights=copy.deepcopy(self.model.state_dict()),
+            optimizer=copy.deepcopy(self._optimizer.state_dict()),
+            state=None if self._state is None else self._state.clone(),
+            position=self._position,
+            steps=self._steps,
+            tokens=self._tokens,
+            random=torch.get_rng_state(),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self.model.load_state_dict(snapshot.weights)
+        self._optimizer.load_state_dict(copy.deepcopy(snapshot.optimizer))
+        self._state = None if snapshot.state is None else snapshot.state.clone()
+        self._steps, self._tokens = snapshot.steps, snapshot.tokens
+        torch.set_rng_state(snapshot.random)
+        self._seek(snapshot.position)
+
+    def _seek(self, position: Position) -> None:
+        self._position = position
+        self._upcoming: Iterator[Window] = self._windows.starting_at(position)
+
+    def _update(self, loss: Tensor, rate: float) -> float:
+        self._optimizer.zero_grad()
+        loss.backward()
+        gradient_norm = clip_gradients(self.model.parameters(), self._clip_norm)
+        set_rate(self._optimizer, rate)
+        self._optimizer.step()
+        return gradient_norm
+
+    def _count(self, window: Window, loss_nats: float, gradient_norm: float) -> StepResult:
+        num_targets = int((window.target_BT != NO_TARGET).sum())
+        self._position = window.after
+        self._steps += 1
+        self._tokens += num_targets * self._windows.shape.num_ranks
+        return StepResult(loss_nats=loss_nats, gradient_norm=gradient_norm, num_targets=num_targets)
+
+
+def token_loss(logits_BTV: Tensor, target_BT: Tensor) -> Tensor:
+    """Mean cross-entropy in nats over the tokens that have a target."""
+    return cross_entropy(logits_BTV.flatten(0, 1), target_BT.flatten(), ignore_index=NO_TARGET)

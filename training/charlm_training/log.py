@@ -1,0 +1,80 @@
+"""Writes what happens during a run to disk: JSON lines always, TensorBoard on request."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charlm_training.errors import InvalidOption, OutputFailed
+from charlm_training.events import Evaluated, Event, Progressed, Sampled
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+
+class JsonLog:
+    """One JSON object a line, each with the name of its event; complete after every line."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise OutputFailed(f"Cannot write the log {path}: {error.strerror}.") from error
+
+    def __call__(self, event: Event) -> None:
+        record = {"event": type(event).__name__.lower(), **_finite(asdict(event))}
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardLog:
+    """Curves and samples for TensorBoard."""
+
+    def __init__(self, directory: Path) -> None:
+        self._writer = _summary_writer()(log_dir=str(directory))
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progressed):
+            self._scalars("train", event.step, loss_nats=event.loss_nats)
+            self._scalars("train", event.step, learning_rate=event.learning_rate)
+            self._scalars("train", event.step, gradient_norm=event.gradient_norm)
+            self._scalars("train", event.step, characters_per_s=event.characters_per_s)
+        elif isinstance(event, Evaluated):
+            self._scalars("validation", event.step, bits_per_character=event.bits_per_character)
+        elif isinstance(event, Sampled):
+            self._writer.add_text("sample", event.text, event.step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _scalars(self, group: str, step: int, **values: float) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"{group}/{name}", value, step)
+
+
+def _summary_writer() -> Callable[..., SummaryWriter]:
+    """Imported on request, because TensorBoard is an extra that most runs do without."""
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError as error:
+        raise InvalidOption(
+            "--tensorboard needs TensorBoard, which is not installed. "
+            "Run: pip install 'charlm[tensorboard]'"
+        ) from error
+    return SummaryWriter
+
+
+def _finite(record: dict[str, object]) -> dict[str, object]:
+    """JSON has no NaN or infinity, and a diverged run has both: they become null."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }

@@ -1,0 +1,199 @@
+"""Decides size, batch and schedule before the first step, from the flags, the text and a probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from charlm_model.config import ModelConfig
+from charlm_model.families import build
+from charlm_training.budget import Budget, Clock, Pace
+from charlm_training.data import Data
+from charlm_training.errors import InvalidOption
+from charlm_training.learner import Learner
+from charlm_training.presets import RECIPES, Recipe, Rung, choose_rung, dropout_for
+from charlm_training.windows import (
+    DocumentWindows,
+    Shape,
+    StreamWindows,
+    Windows,
+    document_shape,
+    stream_shape,
+)
+
+# Long enough to be repeatable, short enough not to be missed.
+PROBE_S, PROBE_STEPS = 0.3, 4
+PROBE_RATE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizeOptions:
+    """What a person set by hand; None leaves the choice to the plan."""
+
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
+    embedding_size: int | None = None
+    context_length: int | None = None
+    dropout: float | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    window_length: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "window_length"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 65_536:
+                flag = "--" + name.replace("_", "-")
+                raise InvalidOption(f"{flag} is {value}; it must be from 1 to 65536.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything that is decided before training. The same plan gives the same model."""
+
+    config: ModelConfig
+    shape: Shape
+    learning_rate: float
+    clip_norm: float
+    weight_decay: float
+    notices: tuple[str, ...] = ()
+
+    def learner(self, data: Data) -> Learner:
+        # Probing drew random numbers too; the run itself must not depend on that.
+        torch.manual_seed(self.shape.seed)
+        return Learner(
+            build(self.config),
+            windows_of(data, self.shape),
+            clip_norm=self.clip_norm,
+            weight_decay=self.weight_decay,
+        )
+
+    def settings(self) -> dict[str, int | float]:
+        """What decides a run beside the model's own sizes."""
+        return {
+            "batch_size": self.shape.batch_size,
+            "window_length": self.shape.length,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "clip_norm": self.clip_norm,
+        }
+
+
+def windows_of(data: Data, shape: Shape) -> Windows:
+    """Lanes of one long text, or batches of short ones."""
+    kind = StreamWindows if data.unit == "stream" else DocumentWindows
+    return kind(data.train.ids_N, shape)
+
+
+@dataclass(slots=True)
+class Planner:
+    """Chooses a plan for one family, one text and one budget."""
+
+    family: str
+    data: Data
+    budget: Budget
+    options: SizeOptions
+    clock: Clock
+    _speeds: dict[Rung, float] = field(default_factory=dict)
+
+    def plan(self, seed: int) -> Plan:
+        shape, notices = self._shape(seed)
+        rung = self._rung(shape)
+        plan = self._plan_for(rung, shape)
+        if self.options.dropout is None:
+            epochs = self._affordable_tokens(rung, shape) / len(self.data.train.ids_N)
+            plan = replace(plan, config=replace(plan.config, dropout=dropout_for(epochs)))
+        return replace(plan, notices=notices)
+
+    def _shape(self, seed: int) -> tuple[Shape, tuple[str, ...]]:
+        recipe, ids_N = self._recipe(), self.data.train.ids_N
+        wanted = Shape(
+            batch_size=self.options.batch_size or recipe.batch_size,
+            length=self.options.window_length or recipe.window_length,
+            seed=seed,
+        )
+        if self.data.unit == "line":
+            return document_shape(ids_N, wanted), ()
+        shape = stream_shape(len(ids_N), wanted)
+        return shape, () if shape == wanted else (shrunk(wanted, shape, self.data),)
+
+    def _rung(self, shape: Shape) -> Rung:
+        if self.options.hidden_size is not None:
+            return self._nearest(self.options.hidden_size)
+        return choose_rung(
+            self._recipe().ladder,
+            num_parameters=lambda rung: self._num_parameters(rung, shape),
+            affordable_tokens=lambda rung: self._affordable_tokens(rung, shape),
+            train_tokens=len(self.data.train.ids_N),
+        )
+
+    def _nearest(self, hidden_size: int) -> Rung:
+        """Layers and heads that suit a width chosen by hand."""
+        ladder = self._recipe().ladder
+        rung = min(ladder, key=lambda rung: abs(rung.hidden_size - hidden_size))
+        return replace(rung, hidden_size=hidden_size)
+
+    def _num_parameters(self, rung: Rung, shape: Shape) -> int:
+        return build(self._plan_for(rung, shape).config).num_parameters
+
+    def _affordable_tokens(self, rung: Rung, shape: Shape) -> float:
+        return self.budget.affordable_tokens(
+            Pace(
+                tokens_per_step=shape.batch_size * shape.length,
+                tokens_per_epoch=len(self.data.train.ids_N),
+                measure_tokens_per_s=lambda: self._speed(rung, shape),
+            )
+        )
+
+    def _speed(self, rung: Rung, shape: Shape) -> float:
+        if rung not in self._speeds:
+            learner = self._plan_for(rung, shape).learner(self.data)
+            self._speeds[rung] = tokens_per_s(learner, self.clock)
+        return self._speeds[rung]
+
+    def _plan_for(self, rung: Rung, shape: Shape) -> Plan:
+        recipe, options = self._recipe(), self.options
+        return Plan(
+            config=self._config(rung),
+            shape=shape,
+            learning_rate=options.learning_rate or recipe.learning_rate,
+            clip_norm=recipe.clip_norm,
+            weight_decay=recipe.weight_decay,
+        )
+
+    def _config(self, rung: Rung) -> ModelConfig:
+        recipe, options = self._recipe(), self.options
+        return ModelConfig(
+            family=self.family,
+            vocab_size=self.data.vocabulary.size,
+            unit=self.data.unit,
+            embedding_size=options.embedding_size or recipe.embedding_size or rung.hidden_size,
+            hidden_size=rung.hidden_size,
+            num_layers=options.num_layers or rung.num_layers,
+            num_heads=options.num_heads or rung.num_heads,
+            dropout=options.dropout or 0.0,
+            context_length=options.context_length or recipe.context_length,
+        )
+
+    def _recipe(self) -> Recipe:
+        return RECIPES[self.family]
+
+
+def tokens_per_s(learner: Learner, clock: Clock) -> float:
+    """The training speed of a learner, measured over a few steps after a first one."""
+    learner.step(PROBE_RATE)
+    began, tokens, steps = clock(), 0, 0
+    while steps < PROBE_STEPS or clock() - began < PROBE_S:
+        tokens += learner.step(PROBE_RATE).num_targets
+        steps += 1
+    return tokens / max(clock() - began, 1e-9)
+
+
+def shrunk(wanted: Shape, shape: Shape, data: Data) -> str:
+    return (
+        f"The training text is short ({data.train.num_characters:,} characters): batch and window "
+        f"were shrunk from {wanted.batch_size} x {wanted.length} to "
+        f"{shape.batch_size} x {shape.length}. Expect the model to learn it by heart."
+    )

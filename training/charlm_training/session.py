@@ -1,0 +1,43 @@
+"""A run with a person watching: progress, logs and Ctrl-C."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from rich.console import Console
+
+from charlm_training.events import Event, Listener
+from charlm_training.log import JsonLog, TensorBoardLog
+from charlm_training.options import TrainOptions
+from charlm_training.progress import progress_on
+from charlm_training.run import Outcome, Run
+from charlm_training.signals import interruption
+from charlm_training.workspace import Workspace
+
+
+def train_in_terminal(options: TrainOptions, *, tensorboard: bool) -> Outcome:
+    """Train; progress goes to stderr, so that stdout holds the report alone."""
+    workspace = Workspace(options.out)
+    workspace.prepare(force=options.force)
+    with ExitStack() as stack:
+        log = JsonLog(workspace.log)
+        stack.callback(log.close)
+        listeners: list[Listener] = [log]
+        if tensorboard:
+            board = TensorBoardLog(workspace.tensorboard)
+            stack.callback(board.close)
+            listeners.append(board)
+        is_interrupted = stack.enter_context(interruption())
+        listeners.append(stack.enter_context(progress_on(Console(stderr=True))))
+        return Run(options, Broadcast(listeners), is_interrupted).train()
+
+
+class Broadcast:
+    """One listener that tells many."""
+
+    def __init__(self, listeners: list[Listener]) -> None:
+        self._listeners = listeners
+
+    def __call__(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)

@@ -1,0 +1,29 @@
+"""Ctrl-C ends training cleanly: the step under way is finished, then evaluated and saved."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def interruption() -> Iterator[Callable[[], bool]]:
+    """Yields a question: was the run asked to stop? A second signal stops at once."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in STOPPING}
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in STOPPING:
+        signal.signal(number, receive)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
