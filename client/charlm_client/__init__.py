@@ -1,0 +1,68 @@
+"""Asks a charlm server: generate, score, look at the next character. Needs no torch, no numpy."""
+
+from charlm_client.client import Client
+from charlm_client.errors import (
+    CharlmError,
+    DataLoss,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    ModelNotFound,
+    NotOffered,
+    QueueFull,
+    ServerFault,
+    StateMismatch,
+    Unavailable,
+    UnknownCharacter,
+)
+from charlm_client.stream import GenerationStream
+from charlm_client.sync import SyncClient, SyncGenerationStream
+from charlm_client.types import (
+    Chunk,
+    Encoding,
+    EvaluationResult,
+    FinishReason,
+    Generation,
+    Model,
+    NextDistribution,
+    Output,
+    OutputEnd,
+    Sampling,
+    Score,
+    Stopping,
+    StreamHeader,
+    TopToken,
+)
+
+__all__ = [
+    "CharlmError",
+    "Chunk",
+    "Client",
+    "DataLoss",
+    "DeadlineExceeded",
+    "Draining",
+    "Encoding",
+    "EvaluationResult",
+    "FinishReason",
+    "Generation",
+    "GenerationStream",
+    "InvalidRequest",
+    "Model",
+    "ModelNotFound",
+    "NextDistribution",
+    "NotOffered",
+    "Output",
+    "OutputEnd",
+    "QueueFull",
+    "Sampling",
+    "Score",
+    "ServerFault",
+    "StateMismatch",
+    "Stopping",
+    "StreamHeader",
+    "SyncClient",
+    "SyncGenerationStream",
+    "TopToken",
+    "Unavailable",
+    "UnknownCharacter",
+]

@@ -1,0 +1,5 @@
+"""`python -m charlm_client` is `charlm`."""
+
+from charlm_client.cli import main
+
+main()

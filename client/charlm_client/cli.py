@@ -1,0 +1,260 @@
+"""The command `charlm`: flags are parsed here and nowhere else in the client."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+
+from charlm_client import commands, plugins
+from charlm_client.client import Client
+from charlm_client.errors import CharlmError, InvalidRequest
+from charlm_client.options import (
+    SERVER_DEFAULT,
+    TIMEOUT_DEFAULT,
+    AsJson,
+    Color,
+    Model,
+    Server,
+    Timeout,
+)
+from charlm_client.rendering import console
+from charlm_client.types import Sampling, Stopping
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+Result = TypeVar("Result")
+_SAMPLING, _STOPPING = "How tokens are drawn", "When the output ends"
+
+app = typer.Typer(
+    name="charlm",
+    help="Train, serve and ask character-level language models.",
+    epilog="Start with: charlm train builtin:python-docs --out model --budget 1m, "
+    "then charlm serve model, then charlm generate 'The '",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to continue; - reads it from stdin.")] = "",
+    model: Model = "",
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens.", rich_help_panel=_STOPPING)
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="Text that ends the output; repeatable.", rich_help_panel=_STOPPING),
+    ] = None,
+    max_time: Annotated[
+        float | None, typer.Option(help="Most seconds.", rich_help_panel=_STOPPING)
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature", "-t", help="0 takes the best token.", rich_help_panel=_SAMPLING
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Keep the k best.", rich_help_panel=_SAMPLING)
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Keep the fewest that reach p.", rich_help_panel=_SAMPLING),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep those as probable as this share of the best.", rich_help_panel=_SAMPLING
+        ),
+    ] = None,
+    typical_p: Annotated[
+        float | None,
+        typer.Option(help="Keep those nearest the entropy.", rich_help_panel=_SAMPLING),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Over 1 repeats less.", rich_help_panel=_SAMPLING)
+    ] = None,
+    presence_penalty: Annotated[
+        float | None, typer.Option(help="Nats off for having occurred.", rich_help_panel=_SAMPLING)
+    ] = None,
+    frequency_penalty: Annotated[
+        float | None, typer.Option(help="Nats off for each time.", rich_help_panel=_SAMPLING)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Same seed, same text.", rich_help_panel=_SAMPLING),
+    ] = None,
+    num_outputs: Annotated[
+        int, typer.Option("--num-outputs", "-n", min=1, help="Outputs for one prompt.")
+    ] = 1,
+    as_json: AsJson = False,
+    color: Color = "auto",
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """Continue a text, character by character as they are sampled.
+
+    [dim]charlm generate "To be" -t 0.7 --seed 1
+    echo "To be" | charlm generate - --max-tokens 1000 > out.txt[/dim]
+    """
+    sampling = Sampling(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        typical_p=typical_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        seed=seed,
+    )
+    stopping = Stopping(
+        max_new_tokens=max_tokens, stop_sequences=tuple(stop or ()), max_time_s=max_time
+    )
+    wish = commands.Wish(
+        prompt=_read(prompt),
+        model=model,
+        sampling=sampling,
+        stopping=stopping,
+        num_outputs=num_outputs,
+    )
+    _ask(
+        server,
+        timeout,
+        lambda client: commands.generate(client, wish, as_json=as_json, console=console(color)),
+    )
+
+
+@app.command()
+def score(
+    text: Annotated[str, typer.Argument(help="What to score; - reads it from stdin.")] = "",
+    file: Annotated[Path | None, typer.Option(help="Score this file instead.")] = None,
+    model: Model = "",
+    context: Annotated[str, typer.Option(help="What comes before the text.")] = "",
+    as_json: AsJson = False,
+    color: Color = "auto",
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """Show how much each character of a text surprises the model.
+
+    [dim]charlm score "To be or not to bee"
+    charlm score --file draft.txt > surprisals.tsv[/dim]
+    """
+    content = _read_file(file) if file else _read(text)
+    _ask(
+        server,
+        timeout,
+        lambda client: commands.score(
+            client, content, model=model, context=context, as_json=as_json, console=console(color)
+        ),
+    )
+
+
+@app.command(name="next")
+def next_token(
+    prompt: Annotated[str, typer.Argument(help="What comes before; - reads it from stdin.")] = "",
+    model: Model = "",
+    top_k: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    as_json: AsJson = False,
+    color: Color = "auto",
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """Show the most probable next characters.
+
+    [dim]charlm next "To be or not to b"[/dim]
+    """
+    text = _read(prompt)
+    _ask(
+        server,
+        timeout,
+        lambda client: commands.next_token(
+            client, text, model=model, top_k=top_k, as_json=as_json, console=console(color)
+        ),
+    )
+
+
+@app.command()
+def models(
+    as_json: AsJson = False,
+    color: Color = "auto",
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """List the models that a server has loaded."""
+    _ask(
+        server,
+        timeout,
+        lambda client: commands.models(client, as_json=as_json, console=console(color)),
+    )
+
+
+@app.command()
+def health(
+    service: Annotated[str, typer.Argument(help="A service or model; empty: the server.")] = "",
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = 3.0,
+) -> None:
+    """Say whether a server is serving; exits with 1 when it is not."""
+    is_serving = _ask(
+        server, timeout, lambda client: commands.health(client, service, as_json=as_json)
+    )
+    if not is_serving:
+        raise typer.Exit(EXIT_ERROR)
+
+
+plugins.list_in(app)
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    try:
+        name = sys.argv[1] if len(sys.argv) > 1 else ""
+        if name in plugins.PLUGINS:
+            plugins.load(name)(args=sys.argv[2:], prog_name=f"charlm {name}")
+        else:
+            app(prog_name="charlm")
+    except CharlmError as error:
+        _fail(str(error), EXIT_ERROR)
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_ERROR)
+
+
+def _ask(server: str, timeout: float, ask: Callable[[Client], Awaitable[Result]]) -> Result:
+    async def asking() -> Result:
+        async with Client(server, timeout_s=timeout) as client:
+            return await ask(client)
+
+    return asyncio.run(asking())
+
+
+def _read(text: str) -> str:
+    return sys.stdin.read() if text == "-" else text
+
+
+def _read_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"{path} is not UTF-8: byte {error.start} starts no character."
+        ) from None
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"charlm: {message}", file=sys.stderr)
+    sys.exit(code)

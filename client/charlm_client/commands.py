@@ -1,0 +1,161 @@
+"""What each command does once its flags are read."""
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+
+from charlm_client.client import Client
+from charlm_client.rendering import (
+    NATS_PER_BIT,
+    bars,
+    colored,
+    legend,
+    model_row,
+    model_table,
+    printable,
+    token_label,
+    totals,
+)
+from charlm_client.types import Chunk, Sampling, Score, Stopping, StreamHeader
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What to generate."""
+
+    prompt: str
+    model: str
+    sampling: Sampling
+    stopping: Stopping
+    num_outputs: int
+
+
+async def generate(client: Client, wish: Wish, *, as_json: bool, console: Console) -> None:
+    """Print characters as they arrive; several outputs one after the other, as they end."""
+    stream = client.stream_generate(
+        wish.prompt,
+        model=await _chosen(client, wish.model),
+        sampling=wish.sampling,
+        stopping=wish.stopping,
+        num_outputs=wish.num_outputs,
+    )
+    async with stream:
+        if as_json:
+            async for chunk in stream:
+                _print_json(_chunk_json(chunk, stream.header))
+        elif wish.num_outputs > 1:
+            await _print_outputs(stream.__aiter__(), wish.num_outputs)
+        else:
+            await _print_as_it_comes(stream.__aiter__(), wish.prompt, console)
+
+
+async def _print_as_it_comes(chunks: AsyncIterator[Chunk], prompt: str, console: Console) -> None:
+    is_terminal = console.is_terminal
+    if is_terminal:
+        console.print(printable(prompt), style="bold", end="", markup=False)
+    async for chunk in chunks:
+        sys.stdout.write(printable(chunk.text) if is_terminal else chunk.text)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+async def _print_outputs(chunks: AsyncIterator[Chunk], num_outputs: int) -> None:
+    texts = [""] * num_outputs
+    async for chunk in chunks:
+        texts[chunk.index] += chunk.text
+        if chunk.end is not None:
+            print(f"[{chunk.index}] {printable(texts[chunk.index])}", flush=True)
+
+
+def _chunk_json(chunk: Chunk, header: StreamHeader | None) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "index": chunk.index,
+        "text": chunk.text,
+        "first_position": chunk.first_position,
+        "token_ids": chunk.token_ids,
+        "logprobs": chunk.logprobs,
+    }
+    if chunk.first_position == 0 and header is not None:
+        value |= {"model": header.model, "digest": header.model_digest, "seed": header.seed}
+    if chunk.end is not None:
+        value["finish_reason"] = chunk.end.finish_reason.value
+        value["total_logprob"] = chunk.end.total_logprob
+    return value
+
+
+async def score(
+    client: Client, text: str, *, model: str, context: str, as_json: bool, console: Console
+) -> None:
+    """Print a text colored by surprisal; a row for each token where no one is watching."""
+    chosen = await _chosen(client, model)
+    (result,) = await client.score([text], model=chosen, context=context, details=True)
+    if as_json:
+        _print_json(asdict(result) | {"text": text, "model": chosen})
+    elif console.is_terminal:
+        console.print(colored(text, result.character_offsets, result.logprobs))
+        console.print(legend())
+        console.print(totals(result), style="dim")
+    else:
+        _print_rows(text, result)
+
+
+def _print_rows(text: str, result: Score) -> None:
+    print("offset\ttoken\tlogprob_nats\tsurprisal_bits\trank")
+    ends = [*result.character_offsets[1:], len(text)]
+    columns = zip(result.character_offsets, ends, result.logprobs, result.ranks, strict=True)
+    for start, end, logprob, rank in columns:
+        surprisal = -logprob / NATS_PER_BIT
+        print(f"{start}\t{json.dumps(text[start:end])}\t{logprob:.6f}\t{surprisal:.4f}\t{rank}")
+    print(totals(result), file=sys.stderr)
+
+
+async def next_token(
+    client: Client, prompt: str, *, model: str, top_k: int, as_json: bool, console: Console
+) -> None:
+    """Print the most probable next tokens."""
+    chosen = await _chosen(client, model)
+    distribution = await client.next_distribution(prompt, model=chosen, top_k=top_k)
+    if as_json:
+        _print_json(asdict(distribution) | {"model": chosen})
+    elif console.is_terminal:
+        console.print(bars(distribution))
+        console.print(f"entropy {distribution.entropy / NATS_PER_BIT:.3f} bits", style="dim")
+    else:
+        for token in distribution.top:
+            print(f"{json.dumps(token_label(token.text))}\t{token.logprob:.6f}")
+
+
+async def models(client: Client, *, as_json: bool, console: Console) -> None:
+    """Print the loaded models."""
+    loaded = await client.list_models()
+    if as_json:
+        for model in loaded:
+            _print_json(asdict(model))
+    elif console.is_terminal:
+        console.print(model_table(loaded))
+    else:
+        for model in loaded:
+            print("\t".join(model_row(model)))
+
+
+async def health(client: Client, service: str, *, as_json: bool) -> bool:
+    """Print and return whether the server is serving."""
+    is_serving = await client.check_health(service)
+    status = "SERVING" if is_serving else "NOT_SERVING"
+    if as_json:
+        _print_json({"service": service, "status": status})
+    else:
+        print(status)
+    return is_serving
+
+
+async def _chosen(client: Client, model: str) -> str:
+    return model or await client.only_model()
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False), flush=True)

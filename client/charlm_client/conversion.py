@@ -1,0 +1,194 @@
+"""Values to messages and messages to values."""
+
+import struct
+
+from charlm.v1 import (
+    generation_pb2,
+    models_pb2,
+    sampling_pb2,
+    scoring_pb2,
+    tokenizer_pb2,
+)
+from charlm_client.types import (
+    Chunk,
+    EvaluationResult,
+    FinishReason,
+    Generation,
+    Model,
+    NextDistribution,
+    Output,
+    OutputEnd,
+    Sampling,
+    Score,
+    Stopping,
+    StreamHeader,
+    TopToken,
+)
+
+
+def model_name(model: str) -> str:
+    """The resource name: "shakespeare" and "models/shakespeare" mean the same."""
+    return model if model.startswith("models/") else f"models/{model}"
+
+
+def sampling_message(sampling: Sampling) -> sampling_pb2.SamplingParams:
+    message = sampling_pb2.SamplingParams(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        typical_p=sampling.typical_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        penalty_window=sampling.penalty_window,
+        seed=sampling.seed,
+    )
+    for token_id, bias in sampling.logit_bias.items():
+        message.biases.add(token_id=token_id, bias=bias)
+    return message
+
+
+def stopping_message(stopping: Stopping) -> sampling_pb2.StoppingParams:
+    message = sampling_pb2.StoppingParams(
+        max_new_tokens=stopping.max_new_tokens,
+        stop_sequences=stopping.stop_sequences,
+        include_stop_sequence=stopping.include_stop_sequence,
+        ignore_end_of_text=stopping.ignore_end_of_text,
+    )
+    if stopping.max_time_s is not None:
+        message.max_time.FromNanoseconds(int(stopping.max_time_s * 1e9))
+    return message
+
+
+def generation_from(message: generation_pb2.GenerateResponse) -> Generation:
+    return Generation(
+        outputs=tuple(map(_output_from, message.outputs)),
+        seed=message.seed,
+        num_prompt_tokens=message.num_prompt_tokens,
+        model=message.model,
+        model_digest=message.model_digest,
+    )
+
+
+def _output_from(message: generation_pb2.Output) -> Output:
+    return Output(
+        index=message.index,
+        text=message.text,
+        data=message.data,
+        token_ids=tuple(message.tokens.token_ids),
+        logprobs=tuple(message.tokens.logprobs),
+        end=_end_from(message.end),
+    )
+
+
+def header_from(message: generation_pb2.StreamHeader) -> StreamHeader:
+    return StreamHeader(
+        model=message.model,
+        model_digest=message.model_digest,
+        numerics_id=message.numerics.id,
+        seed=message.seed,
+        num_prompt_tokens=message.num_prompt_tokens,
+    )
+
+
+def chunk_from(message: generation_pb2.OutputChunk) -> Chunk:
+    return Chunk(
+        index=message.index,
+        text=message.text,
+        data=message.data,
+        first_position=message.tokens.first_position,
+        token_ids=tuple(message.tokens.token_ids),
+        logprobs=tuple(message.tokens.logprobs),
+        sampling_logprobs=tuple(message.tokens.sampling_logprobs),
+        resume_token=message.resume_token,
+        end=_end_from(message.end) if message.HasField("end") else None,
+    )
+
+
+def _end_from(message: generation_pb2.OutputEnd) -> OutputEnd:
+    return OutputEnd(
+        finish_reason=_finish_reason_from(message.finish_reason),
+        matched_stop_sequence=message.matched_stop_sequence,
+        num_new_tokens=message.num_new_tokens,
+        total_logprob=message.total_logprob,
+    )
+
+
+def _finish_reason_from(value: int) -> FinishReason:
+    known = generation_pb2.FinishReason.values()
+    if value not in known:
+        return FinishReason.UNSPECIFIED
+    name = generation_pb2.FinishReason.Name(value)  # type: ignore[arg-type]  # checked above
+    return FinishReason(_short(name, "FINISH_REASON_"))
+
+
+def score_from(message: scoring_pb2.Score) -> Score:
+    tokens = message.tokens
+    return Score(
+        total_logprob=message.total_logprob,
+        num_tokens=message.num_tokens,
+        num_characters=message.num_characters,
+        num_bytes=message.num_bytes,
+        bits_per_character=message.bits_per_character,
+        bits_per_byte=message.bits_per_byte,
+        is_greedy=message.is_greedy,
+        token_ids=tuple(tokens.token_ids),
+        character_offsets=tuple(tokens.character_offsets),
+        logprobs=tuple(tokens.logprobs),
+        ranks=tuple(tokens.ranks),
+        entropies=tuple(tokens.entropies),
+    )
+
+
+def distribution_from(
+    message: scoring_pb2.GetNextDistributionResponse, vocabulary: tuple[bytes, ...]
+) -> NextDistribution:
+    top = message.top_tokens
+    return NextDistribution(
+        logprobs=struct.unpack(f"<{len(vocabulary)}f", message.distribution.data),
+        top=tuple(
+            TopToken(
+                token_id=token_id,
+                text=vocabulary[token_id].decode(errors="replace"),
+                logprob=logprob,
+            )
+            for token_id, logprob in zip(top.token_ids, top.logprobs, strict=True)
+        ),
+        entropy=message.entropy,
+    )
+
+
+def model_from(message: models_pb2.Model) -> Model:
+    return Model(
+        name=message.name,
+        digest=message.digest,
+        family=_short(models_pb2.ModelFamily.Name(message.family), "MODEL_FAMILY_"),
+        num_parameters=message.num_parameters,
+        vocabulary_kind=_short(
+            tokenizer_pb2.VocabularyKind.Name(message.vocabulary_kind), "VOCABULARY_KIND_"
+        ),
+        vocab_size=message.vocab_size,
+        unit=_short(models_pb2.DocumentUnit.Name(message.unit), "DOCUMENT_UNIT_"),
+        context_length=message.context_length,
+        state_size_bytes=message.state_size_bytes,
+        max_new_tokens=message.limits.max_new_tokens,
+        max_outputs=message.limits.max_outputs,
+        is_batch_invariant=message.numerics.is_batch_invariant,
+        evaluations=tuple(map(_evaluation_from, message.training_report.evaluations)),
+    )
+
+
+def _evaluation_from(message: models_pb2.EvaluationResult) -> EvaluationResult:
+    return EvaluationResult(
+        protocol=message.protocol,
+        nats_per_character=message.nats_per_character,
+        bits_per_character=message.bits_per_character,
+        bits_per_byte=message.bits_per_byte,
+        num_characters=message.num_characters,
+    )
+
+
+def _short(name: str, prefix: str) -> str:
+    """An enum value's name as people write it."""
+    return name.removeprefix(prefix).lower()

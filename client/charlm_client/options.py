@@ -1,0 +1,39 @@
+"""The flags that several commands share. Every one is also an environment variable."""
+
+from typing import Annotated
+
+import typer
+
+from charlm_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
+
+_ASKING = "Asking"
+
+Server = Annotated[
+    str,
+    typer.Option(envvar="CHARLM_SERVER", help="Address of the server.", rich_help_panel=_ASKING),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        envvar="CHARLM_MODEL",
+        help="Name of the model; may be left out when one is loaded.",
+        rich_help_panel=_ASKING,
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        envvar="CHARLM_TIMEOUT",
+        help="Longest time for the whole call, in seconds.",
+        min=0.001,
+        rich_help_panel=_ASKING,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Color = Annotated[
+    str,
+    typer.Option(envvar="CHARLM_COLOR", help="auto, always or never: auto colors a terminal."),
+]
+
+SERVER_DEFAULT = DEFAULT_ADDRESS
+TIMEOUT_DEFAULT = DEFAULT_TIMEOUT_S

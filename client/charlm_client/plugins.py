@@ -1,0 +1,54 @@
+"""The commands of the other rooms: listed here, found by entry point, loaded only when called."""
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+import typer
+
+from charlm_client.errors import CharlmError
+
+ENTRY_POINT_GROUP = "charlm.commands"
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A command of another room: what it does in one line, and the extra that carries it."""
+
+    help: str
+    extra: str
+
+
+PLUGINS: dict[str, Plugin] = {
+    "train": Plugin("Fit a model to a text: a file, folder, glob or builtin text.", "training"),
+    "evaluate": Plugin("Measure a checkpoint on a text, by the report's protocols.", "training"),
+    "serve": Plugin("Serve checkpoints over gRPC.", "server"),
+}
+
+
+class NotInstalled(CharlmError):
+    """The command's room is not installed."""
+
+
+def list_in(app: typer.Typer) -> None:
+    """Show the plugins in the app's help. They never run from there: see `load`."""
+    for name, plugin in PLUGINS.items():
+        app.command(name, help=plugin.help, rich_help_panel="Training and serving")(_listed_only)
+
+
+def load(name: str) -> typer.Typer:
+    """An app of the one command. Raises NotInstalled, saying what to install."""
+    try:
+        (entry_point,) = entry_points(group=ENTRY_POINT_GROUP, name=name)
+        function = entry_point.load()
+    except (ValueError, ImportError):
+        extra = PLUGINS[name].extra
+        raise NotInstalled(
+            f"charlm {name} needs the {extra} extra. Run: pip install 'charlm[{extra}]'"
+        ) from None
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    app.command()(function)
+    return app
+
+
+def _listed_only() -> None:
+    raise AssertionError("a plugin is run through its own app")

@@ -1,0 +1,128 @@
+"""What a person sees: text made safe for a terminal, colored by surprisal; bars and tables."""
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from charlm_client.errors import InvalidRequest
+from charlm_client.types import Model, NextDistribution, Score
+
+NATS_PER_BIT = math.log(2)
+_BAR_WIDTH = 30
+# Upper edges in bits; what lies above the last has the last style.
+_SURPRISAL_STYLES = [
+    (1, "color(245)"),
+    (2, "color(40)"),
+    (4, "color(148)"),
+    (6, "color(214)"),
+    (math.inf, "bold color(196)"),
+]
+_PICTURES = {"\n": "↵\n", "\t": "→\t", "\r": "␍", "\x7f": "␡"}
+
+
+def console(color: str, *, is_error: bool = False) -> Console:
+    """A console that colors as asked. Raises InvalidRequest for another word."""
+    forced = {"auto": None, "always": True, "never": False}
+    if color not in forced:
+        raise InvalidRequest(f"--color is {color!r}, but must be auto, always or never.")
+    return Console(
+        force_terminal=forced[color],
+        no_color=forced[color] is False,
+        stderr=is_error,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def printable(text: str) -> str:
+    """Text in which no character can command a terminal; line ends and tabs stay."""
+    return "".join(
+        character if character in "\n\t" or character.isprintable() else visible(character)
+        for character in text
+    )
+
+
+def visible(character: str) -> str:
+    """A control character as a picture or an escape."""
+    if character in _PICTURES:
+        return _PICTURES[character]
+    if ord(character) < 32:
+        return chr(0x2400 + ord(character))
+    return character if character.isprintable() else f"\\u{{{ord(character):x}}}"
+
+
+def surprisal_style(bits: float) -> str:
+    return next(style for edge, style in _SURPRISAL_STYLES if bits < edge)
+
+
+def colored(text: str, offsets: Sequence[int], logprobs: Sequence[float]) -> Text:
+    """The text, each token in the color of its surprisal."""
+    rendered = Text()
+    ends = [*offsets[1:], len(text)]
+    for start, end, logprob in zip(offsets, ends, logprobs, strict=True):
+        piece = "".join(map(visible, text[start:end]))
+        rendered.append(piece, style=surprisal_style(-logprob / NATS_PER_BIT))
+    return rendered
+
+
+def legend() -> Text:
+    """What the colors mean."""
+    rendered = Text("surprisal in bits: ", style="dim")
+    previous = 0.0
+    for edge, style in _SURPRISAL_STYLES:
+        label = f"over {previous:g}" if math.isinf(edge) else f"{previous:g} to {edge:g}"
+        rendered.append(f" {label} ", style=style)
+        previous = edge
+    return rendered
+
+
+def totals(score: Score) -> str:
+    """A score in one line, in all three units."""
+    return (
+        f"{-score.total_logprob:.3f} nats over {score.num_characters} characters: "
+        f"{score.bits_per_character:.4f} bits per character, "
+        f"{score.bits_per_byte:.4f} bits per byte"
+    )
+
+
+def bars(distribution: NextDistribution) -> Table:
+    """The most probable next tokens, longest bar first."""
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    best = math.exp(distribution.top[0].logprob) if distribution.top else 1.0
+    for token in distribution.top:
+        p = math.exp(token.logprob)
+        length = max(1, round(_BAR_WIDTH * p / best))
+        style = surprisal_style(-token.logprob / NATS_PER_BIT)
+        table.add_row(Text(token_label(token.text)), f"{p:7.2%}", Text("█" * length, style=style))
+    return table
+
+
+def token_label(text: str) -> str:
+    """A token's text between quotes, or what it means when it has none."""
+    return "end of text" if not text else "'" + "".join(map(visible, text)).strip("\n") + "'"
+
+
+def model_table(models: Sequence[Model]) -> Table:
+    """One row for each model."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("MODEL", "FAMILY", "PARAMETERS", "VOCABULARY", "BITS/CHARACTER", "BITS/BYTE"):
+        table.add_column(heading, justify="left" if heading in ("MODEL", "FAMILY") else "right")
+    for model in models:
+        table.add_row(*model_row(model))
+    return table
+
+
+def model_row(model: Model) -> tuple[str, ...]:
+    """A model in six words; the figures are those of the first protocol of its report."""
+    first = model.evaluations[0] if model.evaluations else None
+    return (
+        model.name,
+        model.family,
+        f"{model.num_parameters:,}",
+        f"{model.vocabulary_kind} {model.vocab_size}",
+        f"{first.bits_per_character:.4f}" if first else "-",
+        f"{first.bits_per_byte:.4f}" if first else "-",
+    )

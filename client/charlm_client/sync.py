@@ -1,0 +1,169 @@
+"""The synchronous face: runs the asynchronous client on an event loop of its own thread."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from charlm_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client
+from charlm_client.stream import GenerationStream
+from charlm_client.types import (
+    Chunk,
+    Encoding,
+    Generation,
+    Model,
+    NextDistribution,
+    Sampling,
+    Score,
+    Stopping,
+    StreamHeader,
+)
+
+Result = TypeVar("Result")
+
+
+class SyncClient:
+    """`Client` for programs without an event loop: the same methods, which block."""
+
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._client = self._run(self._open(address, timeout_s))
+
+    @staticmethod
+    async def _open(address: str, timeout_s: float) -> Client:
+        return Client(address, timeout_s=timeout_s)  # a channel belongs to the loop it is made on
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect and end the thread."""
+        self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        model: str,
+        sampling: Sampling | None = None,
+        stopping: Stopping | None = None,
+        num_outputs: int | None = None,
+    ) -> Generation:
+        """See Client.generate."""
+        return self._run(
+            self._client.generate(
+                prompt, model=model, sampling=sampling, stopping=stopping, num_outputs=num_outputs
+            )
+        )
+
+    def stream_generate(
+        self,
+        prompt: str,
+        *,
+        model: str,
+        sampling: Sampling | None = None,
+        stopping: Stopping | None = None,
+        num_outputs: int | None = None,
+    ) -> "SyncGenerationStream":
+        """See Client.stream_generate."""
+
+        async def start() -> GenerationStream:
+            return self._client.stream_generate(
+                prompt, model=model, sampling=sampling, stopping=stopping, num_outputs=num_outputs
+            )
+
+        return SyncGenerationStream(self._run(start()), self._run)
+
+    def score(
+        self, texts: Sequence[str], *, model: str, context: str = "", details: bool = False
+    ) -> list[Score]:
+        """See Client.score."""
+        return self._run(self._client.score(texts, model=model, context=context, details=details))
+
+    def next_distribution(self, prompt: str, *, model: str, top_k: int = 10) -> NextDistribution:
+        """See Client.next_distribution."""
+        return self._run(self._client.next_distribution(prompt, model=model, top_k=top_k))
+
+    def encode(self, texts: Sequence[str], *, model: str) -> list[Encoding]:
+        """See Client.encode."""
+        return self._run(self._client.encode(texts, model=model))
+
+    def decode(self, sequences: Sequence[Sequence[int]], *, model: str) -> list[str]:
+        """See Client.decode."""
+        return self._run(self._client.decode(sequences, model=model))
+
+    def vocabulary(self, *, model: str) -> tuple[bytes, ...]:
+        """See Client.vocabulary."""
+        return self._run(self._client.vocabulary(model=model))
+
+    def list_models(self) -> list[Model]:
+        """See Client.list_models."""
+        return self._run(self._client.list_models())
+
+    def get_model(self, model: str) -> Model:
+        """See Client.get_model."""
+        return self._run(self._client.get_model(model))
+
+    def only_model(self) -> str:
+        """See Client.only_model."""
+        return self._run(self._client.only_model())
+
+    def check_health(self, service: str = "") -> bool:
+        """See Client.check_health."""
+        return self._run(self._client.check_health(service))
+
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class SyncGenerationStream:
+    """`GenerationStream` as a plain iterator; leaving the block cancels the call."""
+
+    def __init__(
+        self, stream: GenerationStream, run: Callable[[Coroutine[Any, Any, Any]], Any]
+    ) -> None:
+        self._stream, self._run = stream, run
+
+    @property
+    def header(self) -> StreamHeader | None:
+        """Set once the first chunk has come."""
+        return self._stream.header
+
+    def __iter__(self) -> Iterator[Chunk]:
+        chunks = self._stream.__aiter__()
+        while (chunk := self._run(_next(chunks.__anext__))) is not None:
+            yield chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._run(self._stream.__aexit__(kind, error, traceback))
+
+
+async def _next(advance: Callable[[], Awaitable[Chunk]]) -> Chunk | None:
+    try:
+        return await advance()
+    except StopAsyncIteration:
+        return None

@@ -1,0 +1,89 @@
+"""The one seam where gRPC's errors become ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from charlm_client.errors import (
+    CharlmError,
+    DataLoss,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    ModelNotFound,
+    NotOffered,
+    QueueFull,
+    ServerFault,
+    StateMismatch,
+    Unavailable,
+    UnknownCharacter,
+)
+
+ERROR_OF_STATUS: dict[grpc.StatusCode, type[CharlmError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+    grpc.StatusCode.NOT_FOUND: ModelNotFound,
+    grpc.StatusCode.FAILED_PRECONDITION: StateMismatch,
+    grpc.StatusCode.ABORTED: StateMismatch,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: QueueFull,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.UNIMPLEMENTED: NotOffered,
+    grpc.StatusCode.DATA_LOSS: DataLoss,
+}
+# Where a reason says more than the status.
+ERROR_OF_REASON: dict[str, type[CharlmError]] = {
+    "UNKNOWN_CHARACTER": UnknownCharacter,
+    "DRAINING": Draining,
+}
+
+
+@contextmanager
+def translated(address: str) -> Iterator[None]:
+    """Raise our errors in place of gRPC's."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise error_from(error, address) from error
+
+
+def error_from(error: grpc.aio.AioRpcError, address: str) -> CharlmError:
+    """The error of ours that a failed call stands for."""
+    details = _Details(error)
+    message = error.details() or error.code().name
+    kind = ERROR_OF_REASON.get(details.reason) or ERROR_OF_STATUS.get(error.code(), ServerFault)
+    if kind is Unavailable:
+        message = (
+            f"No charlm server answers at {address}. "
+            f"Start one with `charlm serve DIR`, or name another address. ({message})"
+        )
+    if issubclass(kind, InvalidRequest):
+        return kind(message, reason=details.reason, field=details.field)
+    if issubclass(kind, QueueFull):
+        return kind(message, reason=details.reason, retry_after_s=details.retry_after_s)
+    return kind(message, reason=details.reason)
+
+
+class _Details:
+    """What the rich error of a call carries; empty where it has none."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self.reason, self.field, self.retry_after_s = "", "", 1.0
+        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # has all that it reads
+        for detail in status.details if status else ():
+            self._read(detail)
+
+    def _read(self, detail: any_pb2.Any) -> None:
+        info = error_details_pb2.ErrorInfo()
+        bad = error_details_pb2.BadRequest()
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            self.reason = info.reason
+        elif detail.Unpack(bad):
+            self.field = bad.field_violations[0].field if bad.field_violations else ""
+        elif detail.Unpack(retry):
+            self.retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9

@@ -1,0 +1,180 @@
+"""What one asks with and what one gets: plain values, no messages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How the next token is drawn. None means the model's default."""
+
+    temperature: float | None = None
+    """In [0, 100]; 0 takes the most probable token."""
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    penalty_window: int | None = None
+    seed: int | None = None
+    """The same seed gives the same text; the server draws and tells one when there is none."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stopping:
+    """When an output ends. None means the server's default."""
+
+    max_new_tokens: int | None = None
+    stop_sequences: tuple[str, ...] = ()
+    include_stop_sequence: bool | None = None
+    ignore_end_of_text: bool | None = None
+    max_time_s: float | None = None
+
+
+class FinishReason(Enum):
+    """Why an output ended; UNSPECIFIED for a reason newer than this client."""
+
+    UNSPECIFIED = "unspecified"
+    LENGTH = "length"
+    STOP_SEQUENCE = "stop_sequence"
+    END_OF_TEXT = "end_of_text"
+    CONSTRAINT_COMPLETE = "constraint_complete"
+    TIME_LIMIT = "time_limit"
+    DRAINED = "drained"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputEnd:
+    """How an output ended."""
+
+    finish_reason: FinishReason
+    matched_stop_sequence: str
+    num_new_tokens: int
+    total_logprob: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """A piece of one output of a stream: complete characters, exact bytes, and their tokens."""
+
+    index: int
+    text: str
+    data: bytes
+    first_position: int
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    sampling_logprobs: tuple[float, ...]
+    resume_token: bytes
+    end: OutputEnd | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamHeader:
+    """What holds for a whole stream."""
+
+    model: str
+    model_digest: str
+    numerics_id: str
+    seed: int
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Output:
+    """One whole output; logprobs are natural logarithms under the model."""
+
+    index: int
+    text: str
+    data: bytes
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    end: OutputEnd
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Generation:
+    """All outputs of one call."""
+
+    outputs: tuple[Output, ...]
+    seed: int
+    num_prompt_tokens: int
+    model: str
+    model_digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """How probable one text is; per-token tuples have an entry for each token."""
+
+    total_logprob: float
+    num_tokens: int
+    num_characters: int
+    num_bytes: int
+    bits_per_character: float
+    bits_per_byte: float
+    is_greedy: bool
+    token_ids: tuple[int, ...]
+    character_offsets: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    ranks: tuple[int, ...]
+    entropies: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopToken:
+    """One candidate for the next token. The end of text has the empty text."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NextDistribution:
+    """The distribution of the next token: all log-probs by token id, and the best of them."""
+
+    logprobs: tuple[float, ...]
+    top: tuple[TopToken, ...]
+    entropy: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationResult:
+    """A model's figures over its validation text."""
+
+    protocol: str
+    nats_per_character: float
+    bits_per_character: float
+    bits_per_byte: float
+    num_characters: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A loaded model."""
+
+    name: str
+    digest: str
+    family: str
+    num_parameters: int
+    vocabulary_kind: str
+    vocab_size: int
+    unit: str
+    context_length: int
+    state_size_bytes: int
+    max_new_tokens: int
+    max_outputs: int
+    is_batch_invariant: bool
+    evaluations: tuple[EvaluationResult, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoding:
+    """One text's tokens, and where each begins in it (in characters)."""
+
+    token_ids: tuple[int, ...]
+    character_offsets: tuple[int, ...]
