@@ -3,8 +3,10 @@
 Legend: T tokens, V vocabulary, K alternatives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,12 @@ Ids = NDArray[np.int64]
 class Returns:
     """Which columns a caller wants beside ids and log-probs; each costs time and bytes."""
 
+    logprobs: bool = True
     ranks: bool = False
     entropies: bool = False
     num_alternatives: int = 0
     distributions: bool = False
+    is_float64: bool = False  # how the distributions are sent
 
     @property
     def details(self) -> bool:
@@ -35,7 +39,7 @@ class Returns:
 
     def bytes_per_token(self, vocab_size: int) -> int:
         """About what one token costs on its way to the caller, for bounds."""
-        dense = 8 * vocab_size if self.distributions else 0
+        dense = (8 if self.is_float64 else 4) * vocab_size if self.distributions else 0
         return 24 + 8 * self.num_alternatives + dense
 
 
@@ -78,6 +82,11 @@ def concat_columns(parts: Sequence[TokenColumns]) -> TokenColumns:
             if getattr(parts[0], field.name) is not None
         }
     )
+
+
+def exact_sum(parts: Iterable[Float32s]) -> float:
+    """The sum of all entries, rounded once: however they are cut into parts, the same bits."""
+    return fsum(chain.from_iterable(part.tolist() for part in parts))
 
 
 def columns_of(logits_TV: Tensor, ids_T: Ids, returns: Returns) -> TokenColumns:

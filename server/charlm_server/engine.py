@@ -262,10 +262,8 @@ class Engine:
 
     def _put(self, sequence: Sequence, deltas: list[Delta]) -> None:
         for delta in deltas:
-            if delta.finish is not None:
-                self._outbox.put(sequence.job, delta, closes=sequence.job.num_open_outputs == 0)
-            elif delta.data or len(delta.columns):
-                self._outbox.put(sequence.job, delta)
+            if delta.finish is not None or delta.data or len(delta.columns):
+                self._outbox.put(sequence.job, delta, closes=delta.is_last)
 
     def _park_slow(self) -> None:
         """Rows whose reader is too far behind leave the batch; their state waits with them."""

@@ -2,6 +2,8 @@
 
 CharlmError
   InvalidRequest        the caller can fix it: a field, its value, what is allowed
+    InvalidText         a text that the model's vocabulary cannot spell
+  AnswerTooLarge        the answer would not fit a message
   ModelNotFound         no such model is loaded
   QueueFull             try again later
   DeadlineTooShort      the call cannot start, or did not, before its deadline
@@ -26,15 +28,45 @@ class CharlmError(Exception):
 class InvalidRequest(CharlmError):
     """A field has a value outside its range; `allowed` says what would do."""
 
+    reason = "INVALID_FIELD"
+
     def __init__(
-        self, field: str, value: object, allowed: str, *, reason: str = "INVALID_FIELD"
+        self, field: str, value: object, allowed: str, *, reason: str | None = None
     ) -> None:
-        self.field, self.value, self.allowed, self.reason = field, value, allowed, reason
+        self.field, self.value, self.allowed = field, value, allowed
+        self.reason = reason or self.reason
         super().__init__(f"{field} is {_shown(value)}, but it must be {allowed}.")
 
     @property
     def metadata(self) -> dict[str, str]:
         return {"field": self.field, "value": _shown(self.value), "allowed": self.allowed}
+
+
+class InvalidText(InvalidRequest):
+    """A text that the model's vocabulary cannot spell; `offset` is where."""
+
+    def __init__(self, field: str, sentence: str, offset: int, *, reason: str) -> None:
+        super().__init__(field, offset, "within the vocabulary", reason=reason)
+        self.offset = offset
+        self.args = (f"{field}: {sentence}",)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"field": self.field, "offset": str(self.offset)}
+
+
+class AnswerTooLarge(CharlmError):
+    """The answer would not fit a message."""
+
+    reason = "ANSWER_TOO_LARGE"
+
+    def __init__(self, limit: int, advice: str) -> None:
+        self.limit = limit
+        super().__init__(f"The answer would be larger than a message of {limit} bytes; {advice}.")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"limit": str(self.limit)}
 
 
 class ModelNotFound(CharlmError):
@@ -82,6 +114,7 @@ class Draining(CharlmError):
     """The server is stopping; another replica may take the call."""
 
     reason = "DRAINING"
+    retry_after_s = 1.0
 
     def __init__(self) -> None:
         super().__init__("The server is stopping and takes no new calls; try another replica.")

@@ -104,6 +104,10 @@ class Scheduler:
         begin = self._engine.begin_next
         return self._running(_Waiting(job, lambda: begin(job)), self._scorings, 0.0)
 
+    def now(self) -> float:
+        """The clock by which deadlines are given."""
+        return self._engine.clock()
+
     def wake(self) -> None:
         """Something changed that the thread should look at."""
         with self._changed:

@@ -30,6 +30,7 @@ class ScorePart:
     item: int
     position: int
     columns: TokenColumns
+    is_greedy: bool  # whether each was the most probable token
     num_bytes: int
 
 
@@ -82,8 +83,13 @@ class ItemReader:
         position = start + skipped - self._first
         ids_T = self._targets[position : position + len(logits_TV) - skipped]
         columns = columns_of(logits_TV[skipped:], ids_T, self._job.returns)
-        num_bytes = len(columns) * self._job.bytes_per_token
-        part = ScorePart(item=self._index, position=position, columns=columns, num_bytes=num_bytes)
+        part = ScorePart(
+            item=self._index,
+            position=position,
+            columns=columns,
+            is_greedy=bool((logits_TV[skipped:].numpy().argmax(axis=-1) == ids_T).all()),
+            num_bytes=len(columns) * self._job.bytes_per_token,
+        )
         self._outbox.put(self._job, part)
 
     def done(self, _state: State | None, _logits_1V: Tensor) -> None:

@@ -3,7 +3,6 @@
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import fsum
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +11,14 @@ from charlm_model.sampling_params import SamplingParams
 from charlm_model.state import State
 from charlm_model.vocabulary import END_OF_TEXT_ID
 from charlm_server.accumulator import Accumulator
-from charlm_server.columns import NO_TOKENS, Returns, TokenColumns, concat_columns
+from charlm_server.columns import (
+    NO_TOKENS,
+    Float32s,
+    Returns,
+    TokenColumns,
+    concat_columns,
+    exact_sum,
+)
 from charlm_server.job import Job
 from charlm_server.stopping import StopAutomaton
 from charlm_server.text import Release, TextAssembler
@@ -62,6 +68,7 @@ class Delta:
     columns: TokenColumns
     num_bytes: int
     finish: Finish | None = None
+    is_last: bool = False  # nothing follows for any output
 
 
 @dataclass(kw_only=True, eq=False)
@@ -109,7 +116,7 @@ class Sequence:
         self._assembler = TextAssembler(job.stopping.stops, include_stop=job.stopping.include_stop)
         self._held: TokenColumns | None = None
         self._num_released = 0
-        self._logprobs: list[float] = []
+        self._logprobs: list[Float32s] = []
 
     @property
     def is_over(self) -> bool:
@@ -150,7 +157,7 @@ class Sequence:
     def _delta(self, release: Release) -> Delta:
         columns = self._take_held(release.num_tokens)
         position, self._num_released = self._num_released, self._num_released + len(columns)
-        self._logprobs += columns.logprobs_T.tolist()
+        self._logprobs.append(columns.logprobs_T)
         return Delta(
             index=self.index,
             position=position,
@@ -175,12 +182,13 @@ class Sequence:
             reason=reason,
             matched_stop=stop,
             num_new_tokens=self.num_sampled,
-            total_logprob=fsum(self._logprobs),
+            total_logprob=exact_sum(self._logprobs),
             queued_s=max(self.job.started_at - self.job.submitted_at, 0.0),
             prefill_s=max(self.job.prefilled_at - self.job.started_at, 0.0),
             decode_s=max(now - self.job.prefilled_at, 0.0) if self.job.prefilled_at else 0.0,
         )
-        deltas[-1] = replace(deltas[-1], finish=self.finish)
+        is_last = self.job.num_open_outputs == 0
+        deltas[-1] = replace(deltas[-1], finish=self.finish, is_last=is_last)
         return deltas
 
 

@@ -1,0 +1,119 @@
+"""The server's life: start, serve until asked to stop, drain."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from charlm.v1 import (
+    generation_pb2,
+    generation_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    scoring_pb2,
+    scoring_pb2_grpc,
+    tokenizer_pb2,
+    tokenizer_pb2_grpc,
+)
+from charlm_server.config import Limits, ServeConfig
+from charlm_server.errors import ServeError
+from charlm_server.generation_service import GenerationService
+from charlm_server.health import Health
+from charlm_server.interceptors import ReportingInterceptor
+from charlm_server.loaded import Models, load_models
+from charlm_server.model_service import ModelService
+from charlm_server.reflection import add_reflection
+from charlm_server.scoring_service import ScoringService
+from charlm_server.tokenizer_service import TokenizerService
+from charlm_server.unoffered import UNOFFERED, add_unoffered
+
+OFFERED = [
+    generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
+    models_pb2.DESCRIPTOR.services_by_name["ModelService"],
+    scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"],
+    tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"],
+]
+HEALTH_SERVICE = "grpc.health.v1.Health"
+MIN_PING_INTERVAL_MS = 10_000  # clients may keep quiet connections alive this often
+LAST_WORDS_S = 0.5  # for messages on their way and for those who watch the health
+
+
+class App:
+    """Models behind one port."""
+
+    def __init__(self, config: ServeConfig, models: Models) -> None:
+        self._config, self._models = config, models
+        names = [service.full_name for service in OFFERED]
+        self._health = Health([*names, *models.names])
+        self._server = grpc.aio.server(
+            interceptors=[ReportingInterceptor()], options=channel_options(config.limits)
+        )
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(
+            GenerationService(models), self._server
+        )
+        scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringService(models), self._server)
+        tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(
+            TokenizerService(models), self._server
+        )
+        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        add_unoffered(self._server)
+        if config.reflection:
+            every_name = [service.full_name for service in [*OFFERED, *UNOFFERED]]
+            add_reflection(self._server, [*every_name, HEALTH_SERVICE])
+
+    async def start(self) -> str:
+        """Listen and serve; returns the address, with the port that was found if 0 was asked."""
+        address = address_of(self._config.host, self._config.port)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ServeError(
+                f"The server cannot listen on {address}: the port is in use or the address is not "
+                "this machine's. Give another with --port (0 finds a free one) or --host."
+            ) from error
+        for model in self._models:
+            model.scheduler.start()
+        await self._server.start()
+        self._health.set_all(is_serving=True)
+        return address_of(self._config.host, port)
+
+    async def drain(self) -> None:
+        """Admit nothing, let calls finish for a while, end the rest with what they have, stop."""
+        self._health.set_all(is_serving=False)
+        grace_s = self._config.drain_grace_s
+        async with asyncio.TaskGroup() as group:
+            for model in self._models:
+                group.create_task(model.scheduler.drain(grace_s))
+        await self._server.stop(LAST_WORDS_S)
+        for model in self._models:
+            await model.scheduler.close()
+
+
+async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
+    """Run a server until SIGTERM or SIGINT. Raises ServeError if it cannot start."""
+    asked_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop.set)
+    models = await asyncio.to_thread(load_models, config)
+    app = App(config, models)
+    address = await app.start()
+    on_ready(f"charlm: serving {' '.join(models.names)} on {address}")
+    await asked_to_stop.wait()
+    await app.drain()
+
+
+def address_of(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def channel_options(limits: Limits) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # or a second server would silently share the port
+        ("grpc.max_receive_message_length", limits.max_request_bytes),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]

@@ -1,0 +1,129 @@
+"""The command `charlm serve`. Flags and environment variables are read here and nowhere else."""
+
+import asyncio
+import ipaddress
+import logging
+from typing import Annotated
+
+import typer
+
+from charlm_server.checkpoints import named_checkpoints
+from charlm_server.config import Limits, ServeConfig
+from charlm_server.errors import ServeError
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+DEFAULTS = Limits()
+
+
+def serve(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR...",
+            envvar="CHARLM_CHECKPOINTS",
+            help="Checkpoints to serve, each DIR or NAME=DIR; a folder of checkpoints serves all.",
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(envvar="CHARLM_HOST", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="CHARLM_PORT", min=0, max=65535, help="0 finds a free port.")
+    ] = 50051,
+    allow_insecure: Annotated[
+        bool,
+        typer.Option(
+            envvar="CHARLM_ALLOW_INSECURE",
+            help="Listen without encryption on addresses that others can reach.",
+        ),
+    ] = False,
+    max_batch_size: Annotated[
+        int,
+        typer.Option(
+            envvar="CHARLM_MAX_BATCH_SIZE", min=1, max=4096, help="Sequences decoded together."
+        ),
+    ] = 64,
+    threads: Annotated[
+        int | None,
+        typer.Option(envvar="CHARLM_THREADS", min=1, help="Threads of torch; unset: its choice."),
+    ] = None,
+    max_prompt_tokens: Annotated[
+        int, typer.Option(envvar="CHARLM_MAX_PROMPT_TOKENS", min=1, help="Longest context.")
+    ] = DEFAULTS.max_prompt_tokens,
+    max_new_tokens: Annotated[
+        int, typer.Option(envvar="CHARLM_MAX_NEW_TOKENS", min=1, help="Longest output.")
+    ] = DEFAULTS.max_new_tokens,
+    max_queued_requests: Annotated[
+        int, typer.Option(envvar="CHARLM_MAX_QUEUED_REQUESTS", min=1, help="Calls that may wait.")
+    ] = DEFAULTS.max_queued_requests,
+    max_queued_tokens: Annotated[
+        int, typer.Option(envvar="CHARLM_MAX_QUEUED_TOKENS", min=1, help="Tokens that may wait.")
+    ] = DEFAULTS.max_queued_tokens,
+    drain_grace: Annotated[
+        float,
+        typer.Option(
+            envvar="CHARLM_DRAIN_GRACE", min=0, help="Seconds for running calls after SIGTERM."
+        ),
+    ] = 25.0,
+    reflection: Annotated[
+        bool, typer.Option(envvar="CHARLM_REFLECTION", help="Let stock clients find the contract.")
+    ] = True,
+    log_level: Annotated[
+        str, typer.Option(envvar="CHARLM_LOG_LEVEL", help="debug, info, warning or error.")
+    ] = "warning",
+) -> None:
+    """Serve checkpoints over gRPC until SIGTERM."""
+    limits = Limits(
+        max_prompt_tokens=max_prompt_tokens,
+        max_new_tokens=max_new_tokens,
+        max_queued_requests=max_queued_requests,
+        max_queued_tokens=max_queued_tokens,
+    )
+    try:
+        _set_up_logging(log_level)
+        _refuse_open_door(host, allow_insecure)
+        config = ServeConfig(
+            checkpoints=named_checkpoints(checkpoints),
+            host=host,
+            port=port,
+            max_batch_size=max_batch_size,
+            threads=threads,
+            drain_grace_s=drain_grace,
+            reflection=reflection,
+            limits=limits,
+        )
+        _run(config)
+    except ServeError as error:
+        typer.echo(f"charlm: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _run(config: ServeConfig) -> None:
+    # torch takes a second to import: `charlm serve --help` and wrong flags must answer at once.
+    from charlm_server.app import serve as serve_until_stopped
+
+    asyncio.run(serve_until_stopped(config, lambda line: print(line, flush=True)))
+
+
+def _set_up_logging(level: str) -> None:
+    names = logging.getLevelNamesMapping()
+    if level.upper() not in names:
+        raise ServeError(f"--log-level is {level!r}, but must be debug, info, warning or error.")
+    logging.basicConfig(level=names[level.upper()], format=LOG_FORMAT)
+
+
+def _refuse_open_door(host: str, allow_insecure: bool) -> None:
+    if not allow_insecure and not _is_loopback(host):
+        raise ServeError(
+            f"--host {host} can be reached by others, and this port is neither encrypted nor "
+            "guarded. Listen on 127.0.0.1, or accept that with --allow-insecure."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,44 @@
+"""What a server is told when it starts: addresses, limits, and where the checkpoints are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a request may ask for; GetModel tells. The one place for every bound."""
+
+    max_prompt_tokens: int = 2_000_000
+    max_new_tokens: int = 1_000_000
+    max_outputs: int = 64
+    max_stop_sequences: int = 16
+    max_stop_sequence_bytes: int = 256
+    max_biases: int = 1024
+    max_top_k: int = 256
+    max_score_items: int = 4096
+    max_score_tokens: int = 8_000_000
+    max_request_bytes: int = 16 * MIB
+    max_response_message_bytes: int = MIB
+    max_queued_requests: int = 256
+    max_queued_tokens: int = 64_000_000
+    max_waiting_bytes: int = 256 * 1024  # of one stream, before its rows are parked
+
+
+DEFAULT_MAX_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeConfig:
+    """One server process."""
+
+    checkpoints: Mapping[str, Path]  # by resource name, "models/{model}"
+    host: str = "127.0.0.1"
+    port: int = 50051
+    max_batch_size: int = 64
+    threads: int | None = None  # of torch; None leaves its own choice
+    drain_grace_s: float = 25.0
+    reflection: bool = True
+    limits: Limits = field(default_factory=Limits)

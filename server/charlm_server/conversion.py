@@ -1,0 +1,126 @@
+"""Messages to what the engine understands: the parts that every request shares.
+
+Every value out of its range is refused here, with the name of its field.
+"""
+
+from collections.abc import Callable, Iterable
+
+from google.protobuf.duration_pb2 import Duration
+
+from charlm.v1 import context_pb2, distribution_pb2
+from charlm_model import errors as model_errors
+from charlm_model.vocabulary import END_OF_TEXT_ID, UnknownPolicy
+from charlm_server.columns import Returns
+from charlm_server.errors import InvalidRequest, InvalidText, NotOffered
+from charlm_server.loaded import LoadedModel
+
+POLICIES: dict[int, UnknownPolicy] = {
+    context_pb2.UNKNOWN_CHARACTER_POLICY_UNSPECIFIED: "error",
+    context_pb2.UNKNOWN_CHARACTER_POLICY_ERROR: "error",
+    context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE: "replace",
+}
+
+REASONS: dict[type[model_errors.ModelError], str] = {
+    model_errors.UnknownCharacter: "UNKNOWN_CHARACTER",
+    model_errors.InvalidText: "INVALID_UTF8",
+}
+
+
+class TextReader:
+    """One model's view of the texts in one request."""
+
+    def __init__(self, model: LoadedModel, policy: int) -> None:
+        if policy not in POLICIES:
+            raise InvalidRequest("unknown_characters", policy, "a named policy")
+        self._vocabulary = model.vocabulary
+        self._limits = model.limits
+        self._policy = POLICIES[policy]
+
+    def context_ids(self, context: context_pb2.Context, field: str) -> list[int]:
+        """What to read before anything else: the start of a text, then the context."""
+        kind = context.WhichOneof("kind")
+        if kind in ("state", "resume_token"):
+            raise NotOffered(f"{field}.{kind}")
+        ids: list[int] = []
+        if kind == "text":
+            ids = self.text_ids(context.text, f"{field}.text")
+        elif kind == "data":
+            ids = self.data_ids(context.data, f"{field}.data")
+        elif kind == "token_ids":
+            ids = self.token_ids(context.token_ids, f"{field}.token_ids")
+        return [END_OF_TEXT_ID, *ids]
+
+    def text_ids(self, text: str, field: str) -> list[int]:
+        return self._encoded(lambda: self._vocabulary.encode(text, unknown=self._policy), field)
+
+    def data_ids(self, data: bytes, field: str) -> list[int]:
+        return self._encoded(
+            lambda: self._vocabulary.encode_bytes(data, unknown=self._policy), field
+        )
+
+    def token_ids(self, tokens: context_pb2.TokenIds, field: str) -> list[int]:
+        check_token_ids(tokens.ids, self._vocabulary.size, f"{field}.ids")
+        return list(tokens.ids)
+
+    def checked_prompt(self, ids: list[int], field: str) -> list[int]:
+        """The ids, unless they are more than a request may bring; the start is not counted."""
+        limit = self._limits.max_prompt_tokens
+        if len(ids) - 1 > limit:
+            allowed = f"at most {limit} tokens"
+            raise InvalidRequest(field, len(ids) - 1, allowed, reason="CONTEXT_TOO_LONG")
+        return ids
+
+    @staticmethod
+    def _encoded(encode: Callable[[], list[int]], field: str) -> list[int]:
+        try:
+            return encode()
+        except (model_errors.UnknownCharacter, model_errors.InvalidText) as error:
+            reason = REASONS[type(error)]
+            raise InvalidText(field, str(error), error.offset, reason=reason) from error
+
+
+def check_token_ids(ids: Iterable[int], vocab_size: int, field: str) -> None:
+    for index, token_id in enumerate(ids):
+        if token_id >= vocab_size:
+            raise InvalidRequest(f"{field}[{index}]", token_id, f"below {vocab_size}")
+
+
+def returns_from(options: distribution_pb2.ReturnOptions, model: LoadedModel) -> Returns:
+    """Which columns are wanted; log-probs unless declined."""
+    check_data_type(options.data_type, "returns.data_type")
+    return Returns(
+        logprobs=options.logprobs if options.HasField("logprobs") else True,
+        ranks=options.ranks,
+        entropies=options.entropies,
+        num_alternatives=num_alternatives(options.top_k, model, "returns.top_k"),
+        distributions=options.distributions,
+        is_float64=options.data_type == distribution_pb2.DATA_TYPE_FLOAT64,
+    )
+
+
+def num_alternatives(top_k: int, model: LoadedModel, field: str) -> int:
+    limit = model.limits.max_top_k
+    if top_k > limit:
+        raise InvalidRequest(field, top_k, f"in [0, {limit}]; ask for distributions to get all")
+    return min(top_k, model.vocab_size)
+
+
+def check_data_type(data_type: int, field: str) -> None:
+    if data_type not in distribution_pb2.DataType.values():
+        raise InvalidRequest(field, data_type, "a named type")
+
+
+def check_count(field: str, value: int, low: int, high: int) -> int:
+    """The value, if it lies in [low, high]."""
+    if not low <= value <= high:
+        raise InvalidRequest(field, value, f"in [{low}, {high}]")
+    return value
+
+
+def seconds_of(duration: Duration) -> float:
+    return float(duration.seconds) + duration.nanos * 1e-9
+
+
+def duration_from(seconds: float) -> Duration:
+    whole = int(seconds)
+    return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))

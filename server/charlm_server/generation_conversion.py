@@ -1,0 +1,196 @@
+"""Generation requests to jobs, and what the engine made of them to messages."""
+
+import secrets
+from collections.abc import Iterable
+
+from charlm.v1 import generation_pb2 as pb
+from charlm.v1 import sampling_pb2
+from charlm_model.errors import InvalidSampling
+from charlm_model.sampling_params import SamplingParams
+from charlm_server.columns import Returns, TokenColumns, concat_columns
+from charlm_server.config import DEFAULT_MAX_NEW_TOKENS, Limits
+from charlm_server.conversion import (
+    TextReader,
+    check_count,
+    check_token_ids,
+    duration_from,
+    returns_from,
+    seconds_of,
+)
+from charlm_server.distributions import distributions_of, top_tokens_from
+from charlm_server.errors import InvalidRequest, NotOffered
+from charlm_server.job import FOREVER
+from charlm_server.loaded import LoadedModel
+from charlm_server.sequence import Delta, Finish, FinishReason, GenerationJob, Stopping
+from charlm_server.stopping import StopAutomaton
+
+PLAIN_FIELDS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "penalty_window",
+)
+FINISH_REASONS = {
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.STOP: pb.FINISH_REASON_STOP_SEQUENCE,
+    FinishReason.END_OF_TEXT: pb.FINISH_REASON_END_OF_TEXT,
+    FinishReason.TIME_LIMIT: pb.FINISH_REASON_TIME_LIMIT,
+    FinishReason.DRAINED: pb.FINISH_REASON_DRAINED,
+}
+
+
+def generation_job_from(
+    request: pb.GenerateRequest,
+    model: LoadedModel,
+    *,
+    deadline: float,
+    max_chunk_tokens: int | None = None,
+) -> GenerationJob:
+    """The job that a request asks for. Raises InvalidRequest or NotOffered."""
+    if request.HasField("constraint"):
+        raise NotOffered("constraint")
+    if request.return_state:
+        raise NotOffered("return_state")
+    limits = model.limits
+    num_outputs = request.num_outputs if request.HasField("num_outputs") else 1
+    returns = returns_from(request.returns, model)
+    sampling = request.sampling
+    return GenerationJob(
+        prompt_ids=_prompt_ids(request, model),
+        params=sampling_params_from(sampling, model.vocab_size, limits),
+        seed=sampling.seed if sampling.HasField("seed") else secrets.randbits(64),
+        stopping=stopping_from(request.stopping, limits),
+        returns=returns,
+        num_outputs=check_count("num_outputs", num_outputs, 1, limits.max_outputs),
+        bytes_per_token=returns.bytes_per_token(model.vocab_size),
+        max_chunk_tokens=max_chunk_tokens,
+        output=model.accumulator(),
+        deadline=deadline,
+        time_limit=_time_limit(request.stopping, model),
+    )
+
+
+def _prompt_ids(request: pb.GenerateRequest, model: LoadedModel) -> list[int]:
+    reader = TextReader(model, request.unknown_characters)
+    ids = reader.context_ids(request.context, "context")
+    ids += reader.text_ids(request.append_text, "append_text")
+    return reader.checked_prompt(ids, "context")
+
+
+def sampling_params_from(
+    message: sampling_pb2.SamplingParams, vocab_size: int, limits: Limits
+) -> SamplingParams:
+    """The request's values, and SamplingParams' own defaults for what is unset."""
+    biases = message.biases
+    check_count("sampling.biases", len(biases), 0, limits.max_biases)
+    check_token_ids([bias.token_id for bias in biases], vocab_size, "sampling.biases")
+    given = {field.name: value for field, value in message.ListFields()}
+    given = {name: given[name] for name in PLAIN_FIELDS if name in given}
+    try:
+        return SamplingParams(**given, logit_bias={bias.token_id: bias.bias for bias in biases})
+    except InvalidSampling as error:
+        raise InvalidRequest(f"sampling.{error.field}", error.value, error.allowed) from error
+
+
+def sampling_message_from(params: SamplingParams) -> sampling_pb2.SamplingParams:
+    """Every value spelled out, as GetModel tells the defaults."""
+    return sampling_pb2.SamplingParams(**{name: getattr(params, name) for name in PLAIN_FIELDS})
+
+
+def stopping_from(message: sampling_pb2.StoppingParams, limits: Limits) -> Stopping:
+    stops = [stop.encode() for stop in message.stop_sequences]
+    check_count("stopping.stop_sequences", len(stops), 0, limits.max_stop_sequences)
+    for index, stop in enumerate(stops):
+        if not 1 <= len(stop) <= limits.max_stop_sequence_bytes:
+            allowed = f"1 to {limits.max_stop_sequence_bytes} bytes long"
+            text = message.stop_sequences[index]
+            raise InvalidRequest(f"stopping.stop_sequences[{index}]", text, allowed)
+    given = message.max_new_tokens if message.HasField("max_new_tokens") else DEFAULT_MAX_NEW_TOKENS
+    return Stopping(
+        max_new_tokens=check_count("stopping.max_new_tokens", given, 1, limits.max_new_tokens),
+        stops=StopAutomaton(stops) if stops else None,
+        include_stop=message.include_stop_sequence,
+        ignore_end_of_text=message.ignore_end_of_text,
+    )
+
+
+def _time_limit(message: sampling_pb2.StoppingParams, model: LoadedModel) -> float:
+    if not message.HasField("max_time"):
+        return FOREVER
+    seconds = seconds_of(message.max_time)
+    if seconds <= 0:
+        raise InvalidRequest("stopping.max_time", f"{seconds} s", "longer than 0 s")
+    return model.scheduler.now() + seconds
+
+
+def chunk_from(deltas: list[Delta], returns: Returns) -> pb.OutputChunk:
+    """Deltas of one output, in order, as one chunk."""
+    finish = deltas[-1].finish
+    return pb.OutputChunk(
+        index=deltas[0].index,
+        text="".join(delta.text for delta in deltas),
+        data=b"".join(delta.data for delta in deltas),
+        tokens=_series_from(deltas, returns),
+        end=None if finish is None else _end_from(finish),
+    )
+
+
+def chunks_from(deltas: Iterable[Delta], returns: Returns) -> list[pb.OutputChunk]:
+    """One chunk for each output that has something new."""
+    by_index: dict[int, list[Delta]] = {}
+    for delta in deltas:
+        by_index.setdefault(delta.index, []).append(delta)
+    return [chunk_from(by_index[index], returns) for index in sorted(by_index)]
+
+
+def output_from(chunk: pb.OutputChunk) -> pb.Output:
+    """A chunk that holds a whole output."""
+    return pb.Output(
+        index=chunk.index, text=chunk.text, data=chunk.data, tokens=chunk.tokens, end=chunk.end
+    )
+
+
+def _series_from(deltas: list[Delta], returns: Returns) -> pb.TokenSeries:
+    filled = [delta.columns for delta in deltas if len(delta.columns)]
+    position = next((delta.position for delta in deltas if len(delta.columns)), deltas[0].position)
+    if not filled:
+        return pb.TokenSeries(first_position=position)
+    columns = concat_columns(filled)
+    return pb.TokenSeries(
+        first_position=position,
+        token_ids=columns.ids_T.tolist(),
+        logprobs=columns.logprobs_T.tolist() if returns.logprobs else None,
+        sampling_logprobs=_sampling_logprobs(columns) if returns.logprobs else None,
+        ranks=None if columns.ranks_T is None else columns.ranks_T.tolist(),
+        entropies=None if columns.entropies_T is None else columns.entropies_T.tolist(),
+        top_tokens=top_tokens_from(columns),
+        distributions=distributions_of(columns, returns),
+    )
+
+
+def _sampling_logprobs(columns: TokenColumns) -> list[float]:
+    assert columns.sampling_logprobs_T is not None
+    values: list[float] = columns.sampling_logprobs_T.tolist()
+    return values
+
+
+def _end_from(finish: Finish) -> pb.OutputEnd:
+    return pb.OutputEnd(
+        finish_reason=FINISH_REASONS[finish.reason],
+        matched_stop_sequence=(finish.matched_stop or b"").decode(),
+        num_new_tokens=finish.num_new_tokens,
+        total_logprob=finish.total_logprob,
+    )
+
+
+def timings_from(finish: Finish) -> pb.Timings:
+    return pb.Timings(
+        queued=duration_from(finish.queued_s),
+        prefill=duration_from(finish.prefill_s),
+        decode=duration_from(finish.decode_s),
+    )

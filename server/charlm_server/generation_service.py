@@ -1,0 +1,134 @@
+"""GenerationService: convert, call, convert."""
+
+from __future__ import annotations  # gRPC's context is generic for type checkers only
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+
+import grpc
+
+from charlm.v1 import generation_pb2 as pb
+from charlm.v1 import generation_pb2_grpc as pb_grpc
+from charlm_server.answering import converted, deadline_of, fitting
+from charlm_server.conversion import check_count
+from charlm_server.distributions import numerics_from
+from charlm_server.errors import AnswerTooLarge
+from charlm_server.generation_conversion import (
+    chunks_from,
+    generation_job_from,
+    output_from,
+    timings_from,
+)
+from charlm_server.loaded import LoadedModel, Models
+from charlm_server.sequence import Delta, GenerationJob
+
+MAX_UINT32 = 2**32 - 1
+TOO_LARGE = "ask for less per token, fewer tokens or outputs, or use StreamGenerate"
+
+
+class GenerationService(pb_grpc.GenerationServiceServicer):
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def Generate(
+        self,
+        request: pb.GenerateRequest,
+        context: grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateResponse],
+    ) -> pb.GenerateResponse:
+        model = self._models[request.model]
+        deadline = deadline_of(context, model)
+        job = await converted(request, generation_job_from, request, model, deadline=deadline)
+        limit = model.limits.max_response_message_bytes
+        deltas: list[Delta] = []
+        num_bytes = 0
+        async with model.scheduler.generate(job):
+            async for parts in job.output.batches(limit):
+                deltas += parts
+                num_bytes += sum(map(least_bytes, parts))
+                if num_bytes > limit:
+                    raise AnswerTooLarge(limit, TOO_LARGE)
+        return fitting(_response_from(deltas, job, model), limit, TOO_LARGE)
+
+    async def StreamGenerate(
+        self,
+        request: pb.StreamGenerateRequest,
+        context: grpc.aio.ServicerContext[pb.StreamGenerateRequest, pb.StreamGenerateResponse],
+    ) -> AsyncIterator[pb.StreamGenerateResponse]:
+        model = self._models[request.generate.model]
+        max_tokens = max_chunk_tokens_of(request)
+        job = await converted(
+            request,
+            generation_job_from,
+            request.generate,
+            model,
+            deadline=deadline_of(context, model),
+            max_chunk_tokens=max_tokens,
+        )
+        header: pb.StreamHeader | None = _header_from(job, model)
+        async with model.scheduler.generate(job):
+            async for parts in job.output.batches(model.limits.max_response_message_bytes // 2):
+                for deltas in messages_of(parts, max_tokens):
+                    yield _chunk_response(deltas, job, header)
+                    header = None
+
+
+def least_bytes(delta: Delta) -> int:
+    """What a delta takes in a message at the very least."""
+    return 2 * len(delta.data) + len(delta.columns)
+
+
+def max_chunk_tokens_of(request: pb.StreamGenerateRequest) -> int | None:
+    if not request.HasField("max_chunk_tokens"):
+        return None
+    return check_count("max_chunk_tokens", request.max_chunk_tokens, 1, MAX_UINT32)
+
+
+def messages_of(deltas: Iterable[Delta], max_tokens: int | None) -> Iterator[list[Delta]]:
+    """Deltas joined to messages in which no output has more than `max_tokens` tokens."""
+    message: list[Delta] = []
+    num_tokens: dict[int, int] = {}
+    for delta in deltas:
+        joined = num_tokens.get(delta.index, 0) + len(delta.columns)
+        if message and max_tokens is not None and joined > max_tokens:
+            yield message
+            message, num_tokens, joined = [], {}, len(delta.columns)
+        message.append(delta)
+        num_tokens[delta.index] = joined
+    yield message
+
+
+def _header_from(job: GenerationJob, model: LoadedModel) -> pb.StreamHeader:
+    return pb.StreamHeader(
+        model=model.name,
+        model_digest=model.checkpoint.digest,
+        numerics=numerics_from(model),
+        seed=job.seed,
+        num_prompt_tokens=len(job.prompt_ids) - 1,
+    )
+
+
+def _chunk_response(
+    deltas: list[Delta], job: GenerationJob, header: pb.StreamHeader | None
+) -> pb.StreamGenerateResponse:
+    last = deltas[-1]
+    return pb.StreamGenerateResponse(
+        header=header,
+        chunks=chunks_from(deltas, job.returns),
+        timings=timings_from(last.finish) if last.finish and last.is_last else None,
+    )
+
+
+def _response_from(
+    deltas: list[Delta], job: GenerationJob, model: LoadedModel
+) -> pb.GenerateResponse:
+    finish = deltas[-1].finish
+    assert finish is not None
+    header = _header_from(job, model)
+    return pb.GenerateResponse(
+        outputs=[output_from(chunk) for chunk in chunks_from(deltas, job.returns)],
+        seed=header.seed,
+        num_prompt_tokens=header.num_prompt_tokens,
+        model=header.model,
+        model_digest=header.model_digest,
+        numerics=header.numerics,
+        timings=timings_from(finish),
+    )

@@ -1,0 +1,144 @@
+"""The one seam where our errors become gRPC's, with the details that machines read."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from charlm_server.conversion import duration_from
+from charlm_server.errors import (
+    AnswerTooLarge,
+    CharlmError,
+    DeadlineTooShort,
+    Draining,
+    EngineFailed,
+    InvalidRequest,
+    ModelNotFound,
+    NotOffered,
+    QueueFull,
+)
+
+logger = logging.getLogger(__name__)
+
+DOMAIN = "charlm"
+STATUS_DETAILS = "grpc-status-details-bin"  # where every gRPC library looks for them
+
+STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlineTooShort: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Draining: grpc.StatusCode.UNAVAILABLE,
+    NotOffered: grpc.StatusCode.UNIMPLEMENTED,
+    EngineFailed: grpc.StatusCode.INTERNAL,
+}
+
+Method = Callable[[Any, Any], Any]
+
+
+class ReportingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # not at run time
+    """Tells callers of our errors in full and of our faults only that there was one."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None  # no such method: gRPC answers UNIMPLEMENTED by itself
+        return _reporting(handler, handler_call_details.method)
+
+
+def _reporting(handler: Any, name: str) -> Any:
+    """The same handler, with reports around its method."""
+    kinds: dict[tuple[bool, bool], tuple[Method, Callable[..., Any]]] = {
+        (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
+        (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
+        (True, False): (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
+        (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
+    }
+    method, handler_of = kinds[handler.request_streaming, handler.response_streaming]
+    wrapped = _reporting_stream if handler.response_streaming else _reporting_unary
+    return handler_of(
+        wrapped(method, name),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
+def _reporting_unary(method: Method, name: str) -> Method:
+    async def reporting(request: Any, context: Any) -> Any:
+        try:
+            return await method(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the seam: whatever it is, the caller is told
+            await _abort(context, error, name)
+
+    return reporting
+
+
+def _reporting_stream(method: Method, name: str) -> Method:
+    async def reporting(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(method(request, context)) as responses:
+                async for response in responses:
+                    yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the seam: whatever it is, the caller is told
+            await _abort(context, error, name)
+
+    return reporting
+
+
+async def _abort(context: Any, error: Exception, name: str) -> None:
+    status = status_from(error)
+    if status.code == grpc.StatusCode.INTERNAL.value[0]:
+        logger.error("%s failed", name, exc_info=error)
+    else:
+        logger.info("%s refused: %s", name, error)
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    await context.abort(code, status.message, ((STATUS_DETAILS, status.SerializeToString()),))
+
+
+def status_from(error: Exception) -> status_pb2.Status:
+    """What a caller is told. The text of an error that is not ours stays in the log."""
+    if not isinstance(error, CharlmError):
+        code = grpc.StatusCode.INTERNAL
+        return status_pb2.Status(code=code.value[0], message="The server failed; see its log.")
+    code = next(STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF)
+    details = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata),
+        *_further_details(error),
+    ]
+    return status_pb2.Status(
+        code=code.value[0], message=str(error), details=[_packed(detail) for detail in details]
+    )
+
+
+def _further_details(error: CharlmError) -> list[Message]:
+    if isinstance(error, InvalidRequest):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=str(error)
+        )
+        return [error_details_pb2.BadRequest(field_violations=[violation])]
+    if isinstance(error, ModelNotFound):
+        return [error_details_pb2.ResourceInfo(resource_type="model", resource_name=error.name)]
+    if isinstance(error, QueueFull | Draining):
+        delay = duration_from(error.retry_after_s)
+        return [error_details_pb2.RetryInfo(retry_delay=delay)]
+    return []
+
+
+def _packed(message: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return packed

@@ -1,0 +1,125 @@
+"""The models of a running server: loaded, verified, certified, each with its own engine."""
+
+import platform
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from charlm_model import checkpoint as checkpoints
+from charlm_model.checkpoint import Checkpoint
+from charlm_model.errors import ModelError
+from charlm_model.vocabulary import Vocabulary
+from charlm_server.accumulator import Accumulator
+from charlm_server.certification import Certification, certify
+from charlm_server.config import Limits, ServeConfig
+from charlm_server.engine import Engine, EngineConfig
+from charlm_server.errors import ModelNotFound, ServeError
+from charlm_server.scheduler import QueueLimits, Scheduler
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """A checkpoint being served, and all that is known about it."""
+
+    name: str
+    checkpoint: Checkpoint
+    token_bytes: list[bytes]
+    certification: Certification
+    scheduler: Scheduler
+    limits: Limits
+    load_time_s: float  # since the epoch
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.checkpoint.vocabulary
+
+    def accumulator(self) -> Accumulator[Any]:
+        """For one call's answer; room in it wakes the engine."""
+        return Accumulator(self.limits.max_waiting_bytes, self.scheduler.wake)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.checkpoint.config.vocab_size
+
+
+class Models:
+    """All loaded models by resource name."""
+
+    def __init__(self, models: Iterable[LoadedModel]) -> None:
+        self._by_name = {model.name: model for model in models}
+
+    def __getitem__(self, name: str) -> LoadedModel:
+        """Raises ModelNotFound."""
+        if name not in self._by_name:
+            raise ModelNotFound(name, self.names)
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[LoadedModel]:
+        return iter(self._by_name[name] for name in self.names)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._by_name)
+
+
+def load_models(config: ServeConfig) -> Models:
+    """Read every checkpoint and make it ready. Raises ServeError."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return Models(
+        load_model(name, directory, config) for name, directory in config.checkpoints.items()
+    )
+
+
+def load_model(name: str, directory: Path, config: ServeConfig) -> LoadedModel:
+    """Read, verify and certify one checkpoint. Raises ServeError."""
+    try:
+        checkpoint = checkpoints.load(directory)
+        checkpoints.verify_golden(checkpoint)
+    except ModelError as error:
+        raise ServeError(str(error)) from error
+    except OSError as error:
+        raise ServeError(f"{directory} cannot be read: {error.strerror}.") from error
+    return serve_checkpoint(name, checkpoint, config)
+
+
+def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> LoadedModel:
+    """An engine for a checkpoint in memory."""
+    model, vocabulary, limits = checkpoint.model, checkpoint.vocabulary, config.limits
+    certification = certify(model, batch_sizes(config.max_batch_size))
+    token_bytes = [vocabulary.token_bytes(token) for token in range(vocabulary.size)]
+    engine = Engine(model, token_bytes, EngineConfig(batch_sizes=certification.sizes))
+    queue = QueueLimits(
+        max_requests=limits.max_queued_requests, max_tokens=limits.max_queued_tokens
+    )
+    return LoadedModel(
+        name=name,
+        checkpoint=checkpoint,
+        token_bytes=token_bytes,
+        certification=certification,
+        scheduler=Scheduler(engine, queue),
+        limits=limits,
+        load_time_s=time.time(),
+    )
+
+
+def batch_sizes(max_batch_size: int) -> list[int]:
+    """Powers of two and the sizes halfway, so that padding is a third at most."""
+    sizes = {size for power in range(17) for size in (2**power, 3 * 2**power)}
+    return sorted(size for size in sizes | {max_batch_size} if size <= max_batch_size)
+
+
+def numerics_id() -> str:
+    """What the bits of a result depend on, beside the checkpoint."""
+    return "/".join(
+        [
+            f"torch-{torch.__version__}",
+            platform.machine(),
+            torch.backends.cpu.get_cpu_capability(),
+            f"threads-{torch.get_num_threads()}",
+        ]
+    )

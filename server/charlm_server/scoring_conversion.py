@@ -1,0 +1,192 @@
+"""Scoring requests to jobs, and what the engine made of them to messages."""
+
+from collections.abc import Iterable
+from itertools import accumulate
+from math import log
+
+import numpy as np
+
+from charlm.v1 import distribution_pb2
+from charlm.v1 import scoring_pb2 as pb
+from charlm_model.vocabulary import END_OF_TEXT_ID
+from charlm_server.columns import (
+    NO_TOKENS,
+    Float64s,
+    Returns,
+    TokenColumns,
+    alternatives,
+    concat_columns,
+    exact_sum,
+)
+from charlm_server.conversion import (
+    TextReader,
+    check_count,
+    check_data_type,
+    num_alternatives,
+    returns_from,
+)
+from charlm_server.distributions import (
+    distributions_from,
+    distributions_of,
+    numerics_from,
+    top_tokens_from,
+)
+from charlm_server.errors import AnswerTooLarge, InvalidRequest, NotOffered
+from charlm_server.loaded import LoadedModel
+from charlm_server.scoring import NextJob, ScorePart, ScoringItem, ScoringJob
+from charlm_server.text import Utf8Assembler
+
+NATS_PER_BIT = log(2)
+TOO_LARGE = "ask for less per token, score fewer or shorter texts a call, or use StreamScore"
+
+
+def scoring_job_from(
+    request: pb.ScoreRequest, model: LoadedModel, *, deadline: float
+) -> ScoringJob:
+    """The job that a request asks for. Raises InvalidRequest, NotOffered or AnswerTooLarge."""
+    limits = model.limits
+    check_count("items", len(request.items), 1, limits.max_score_items)
+    reader = TextReader(model, request.unknown_characters)
+    returns = returns_from(request.returns, model)
+    job = ScoringJob(
+        items=[_item_from(item, reader, f"items[{i}]") for i, item in enumerate(request.items)],
+        returns=returns,
+        bytes_per_token=returns.bytes_per_token(model.vocab_size),
+        output=model.accumulator(),
+        deadline=deadline,
+    )
+    check_count("items (tokens in all)", job.num_tokens, 1, limits.max_score_tokens)
+    _check_answer_fits(job, model)
+    return job
+
+
+def _check_answer_fits(job: ScoringJob, model: LoadedModel) -> None:
+    """Refuse before the work what cannot fit after it: at least so many bytes a token."""
+    returns = job.returns
+    if not wants_tokens(returns):
+        return
+    least = 2 + 4 * returns.logprobs + returns.ranks + 4 * returns.entropies
+    least += 5 * returns.num_alternatives
+    least += (8 if returns.is_float64 else 4) * model.vocab_size * returns.distributions
+    limit = model.limits.max_response_message_bytes
+    if least * sum(len(item.continuation_ids) for item in job.items) > limit:
+        raise AnswerTooLarge(limit, TOO_LARGE)
+
+
+def _item_from(item: pb.ScoreItem, reader: TextReader, field: str) -> ScoringItem:
+    if item.return_state:
+        raise NotOffered(f"{field}.return_state")
+    context_ids = reader.context_ids(item.context, f"{field}.context")
+    continuation_ids = _continuation_ids(item, reader, field)
+    if not continuation_ids:
+        raise InvalidRequest(f"{field}.continuation", "empty", "at least one token, or end_of_text")
+    return ScoringItem(
+        context_ids=reader.checked_prompt(context_ids, f"{field}.context"),
+        continuation_ids=continuation_ids,
+    )
+
+
+def _continuation_ids(item: pb.ScoreItem, reader: TextReader, field: str) -> list[int]:
+    kind = item.WhichOneof("continuation")
+    ids: list[int] = []
+    if kind == "text":
+        ids = reader.text_ids(item.text, f"{field}.text")
+    elif kind == "data":
+        ids = reader.data_ids(item.data, f"{field}.data")
+    elif kind == "token_ids":
+        ids = reader.token_ids(item.token_ids, f"{field}.token_ids")
+    return [*ids, END_OF_TEXT_ID] if item.end_of_text else ids
+
+
+def next_job_from(
+    request: pb.GetNextDistributionRequest, model: LoadedModel, *, deadline: float
+) -> NextJob:
+    check_data_type(request.data_type, "data_type")
+    num_alternatives(request.top_k, model, "top_k")
+    reader = TextReader(model, request.unknown_characters)
+    ids = reader.checked_prompt(reader.context_ids(request.context, "context"), "context")
+    return NextJob(context_ids=ids, output=model.accumulator(), deadline=deadline)
+
+
+class ScoreBuilder:
+    """Collects the parts of one job's items, which come mixed, and makes messages of them."""
+
+    def __init__(self, job: ScoringJob, model: LoadedModel) -> None:
+        self._job, self._token_bytes = job, model.token_bytes
+        self._parts: list[list[ScorePart]] = [[] for _ in job.items]
+
+    def add(self, parts: Iterable[ScorePart]) -> None:
+        for part in parts:
+            self._parts[part.item].append(part)
+
+    def scores(self) -> list[pb.Score]:
+        return [self._score(parts) for parts in self._parts]
+
+    def _score(self, parts: list[ScorePart]) -> pb.Score:
+        columns = concat_columns([part.columns for part in parts])
+        tokens = [self._token_bytes[token] for token in columns.ids_T.tolist()]
+        data = b"".join(tokens)
+        num_characters = len(data.decode(errors="replace"))
+        nats = exact_sum([columns.logprobs_T])
+        return pb.Score(
+            total_logprob=nats,
+            num_tokens=len(columns),
+            num_characters=num_characters,
+            num_bytes=len(data),
+            bits_per_character=_bits_per(nats, num_characters),
+            bits_per_byte=_bits_per(nats, len(data)),
+            is_greedy=all(part.is_greedy for part in parts),
+            tokens=_tokens_from(columns, tokens, self._job.returns),
+        )
+
+
+def _bits_per(nats: float, count: int) -> float:
+    """0 where there is nothing to divide by: an end of text alone has no characters."""
+    return -nats / NATS_PER_BIT / count if count else 0.0
+
+
+def wants_tokens(returns: Returns) -> bool:
+    """Whether anything is wanted token by token, not only in total."""
+    return returns.logprobs or returns.details
+
+
+def _tokens_from(
+    columns: TokenColumns, tokens: list[bytes], returns: Returns
+) -> pb.ScoredTokens | None:
+    if not wants_tokens(returns):
+        return None
+    return pb.ScoredTokens(
+        token_ids=columns.ids_T.tolist(),
+        character_offsets=character_offsets(tokens),
+        logprobs=columns.logprobs_T.tolist() if returns.logprobs else None,
+        ranks=None if columns.ranks_T is None else columns.ranks_T.tolist(),
+        entropies=None if columns.entropies_T is None else columns.entropies_T.tolist(),
+        top_tokens=top_tokens_from(columns),
+        distributions=distributions_of(columns, returns),
+    )
+
+
+def character_offsets(tokens: list[bytes]) -> list[int]:
+    """In which character of the whole text each token begins: those complete before it."""
+    utf8 = Utf8Assembler()
+    lengths = [len(utf8.feed(token)) for token in tokens]
+    return list(accumulate(lengths, initial=0))[: len(tokens)]
+
+
+def next_response_from(
+    request: pb.GetNextDistributionRequest, logprobs_V: Float64s, model: LoadedModel
+) -> pb.GetNextDistributionResponse:
+    logprobs_1V = logprobs_V[None]
+    is_float64 = request.data_type == distribution_pb2.DATA_TYPE_FLOAT64
+    columns = TokenColumns(
+        ids_T=NO_TOKENS.ids_T,
+        logprobs_T=NO_TOKENS.logprobs_T,
+        **alternatives(logprobs_1V, num_alternatives(request.top_k, model, "top_k")),
+    )
+    return pb.GetNextDistributionResponse(
+        distribution=distributions_from(logprobs_1V, is_float64=is_float64),
+        top_tokens=top_tokens_from(columns),
+        entropy=float(-(np.exp(logprobs_V) * logprobs_V).sum()),
+        model_digest=model.checkpoint.digest,
+        numerics=numerics_from(model),
+    )

@@ -1,0 +1,75 @@
+"""ScoringService: convert, call, convert."""
+
+from __future__ import annotations  # gRPC's context is generic for type checkers only
+
+from collections.abc import AsyncIterator
+
+import grpc
+
+from charlm.v1 import scoring_pb2 as pb
+from charlm.v1 import scoring_pb2_grpc as pb_grpc
+from charlm_server.answering import converted, deadline_of, fitting
+from charlm_server.distributions import numerics_from
+from charlm_server.errors import NotOffered
+from charlm_server.loaded import Models
+from charlm_server.scoring_conversion import (
+    TOO_LARGE,
+    ScoreBuilder,
+    next_job_from,
+    next_response_from,
+    scoring_job_from,
+)
+
+
+class ScoringService(pb_grpc.ScoringServiceServicer):
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def Score(
+        self,
+        request: pb.ScoreRequest,
+        context: grpc.aio.ServicerContext[pb.ScoreRequest, pb.ScoreResponse],
+    ) -> pb.ScoreResponse:
+        model = self._models[request.model]
+        deadline = deadline_of(context, model)
+        job = await converted(request, scoring_job_from, request, model, deadline=deadline)
+        builder = ScoreBuilder(job, model)
+        limit = model.limits.max_response_message_bytes
+        async with model.scheduler.score(job):
+            async for parts in job.output.batches(limit):
+                builder.add(parts)
+        response = pb.ScoreResponse(
+            scores=await converted(request, builder.scores),
+            model_digest=model.checkpoint.digest,
+            numerics=numerics_from(model),
+        )
+        return fitting(response, limit, TOO_LARGE)
+
+    async def GetNextDistribution(
+        self,
+        request: pb.GetNextDistributionRequest,
+        context: grpc.aio.ServicerContext[
+            pb.GetNextDistributionRequest, pb.GetNextDistributionResponse
+        ],
+    ) -> pb.GetNextDistributionResponse:
+        model = self._models[request.model]
+        deadline = deadline_of(context, model)
+        job = await converted(request, next_job_from, request, model, deadline=deadline)
+        async with model.scheduler.look_ahead(job):
+            [part] = await job.output.take(1)
+        return next_response_from(request, part.logprobs_V, model)
+
+    async def StreamScore(
+        self,
+        request_iterator: AsyncIterator[pb.StreamScoreRequest],
+        context: grpc.aio.ServicerContext[pb.StreamScoreRequest, pb.StreamScoreResponse],
+    ) -> AsyncIterator[pb.StreamScoreResponse]:
+        raise NotOffered("ScoringService.StreamScore")
+        yield pb.StreamScoreResponse()  # makes this a stream, as the contract says
+
+    async def Compare(
+        self,
+        request: pb.CompareRequest,
+        context: grpc.aio.ServicerContext[pb.CompareRequest, pb.CompareResponse],
+    ) -> pb.CompareResponse:
+        raise NotOffered("ScoringService.Compare")

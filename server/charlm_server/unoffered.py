@@ -1,0 +1,51 @@
+"""Services of the contract that this server does not do: they say so in a sentence."""
+
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from charlm.v1 import admin_pb2, codec_pb2, inference_pb2, state_pb2
+from charlm_server.errors import NotOffered
+
+UNOFFERED: list[ServiceDescriptor] = [
+    file.DESCRIPTOR.services_by_name[name]
+    for file, name in (
+        (admin_pb2, "AdminService"),
+        (codec_pb2, "CodecService"),
+        (inference_pb2, "InferenceService"),
+        (state_pb2, "StateService"),
+    )
+]
+
+
+def add_unoffered(server: grpc.aio.Server) -> None:
+    server.add_generic_rpc_handlers(
+        tuple(
+            grpc.method_handlers_generic_handler(
+                service.full_name, {method.name: _refusing(method) for method in service.methods}
+            )
+            for service in UNOFFERED
+        )
+    )
+
+
+def _refusing(method: MethodDescriptor) -> Any:
+    name = f"{method.containing_service.name}.{method.name}"
+
+    async def refuse(_request: Any, _context: Any) -> NoReturn:
+        raise NotOffered(name)
+
+    async def refuse_stream(_request: Any, _context: Any) -> AsyncIterator[bytes]:
+        raise NotOffered(name)
+        yield b""  # makes this a stream, as the contract says
+
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    handler_of: Any = kinds[method.client_streaming, method.server_streaming]
+    return handler_of(refuse_stream if method.server_streaming else refuse)
