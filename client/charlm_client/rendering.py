@@ -14,11 +14,11 @@ NATS_PER_BIT = math.log(2)
 _BAR_WIDTH = 30
 # Upper edges in bits; what lies above the last has the last style.
 _SURPRISAL_STYLES = [
-    (1, "color(245)"),
-    (2, "color(40)"),
-    (4, "color(148)"),
-    (6, "color(214)"),
-    (math.inf, "bold color(196)"),
+    (1, "dim"),
+    (2, "green"),
+    (4, "yellow"),
+    (6, "magenta"),
+    (math.inf, "bold red"),
 ]
 _PICTURES = {"\n": "↵\n", "\t": "→\t", "\r": "␍", "\x7f": "␡"}
 

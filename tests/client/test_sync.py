@@ -1,0 +1,60 @@
+"""The synchronous face does what the asynchronous client does."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Iterator
+
+import pytest
+from fake_server import Script, serving
+
+from charlm_client import Client, FinishReason, Stopping, SyncClient
+
+
+@pytest.fixture
+def sync_client() -> Iterator[SyncClient]:
+    """A client whose server lives on another thread's event loop."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server = serving(Script())
+    address = asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result()
+    with SyncClient(address, timeout_s=5) as client:
+        yield client
+    asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_every_question_can_be_asked(sync_client: SyncClient) -> None:
+    generation = sync_client.generate("x", model="a", stopping=Stopping(max_new_tokens=3))
+
+    assert generation.outputs[0].text == "abc"
+    assert sync_client.score(["ab"], model="a")[0].num_tokens == 2
+    assert sync_client.next_distribution("x", model="a", top_k=2).top[1].text == "a"
+    assert sync_client.decode([sync_client.encode(["abc"], model="a")[0].token_ids], model="a")
+    assert len(sync_client.vocabulary(model="a")) == 28
+    assert sync_client.only_model() == "models/alphabet"
+    assert sync_client.get_model("alphabet").family == "lstm"
+    assert sync_client.check_health()
+
+
+def test_a_stream_is_a_plain_iterator(sync_client: SyncClient) -> None:
+    with sync_client.stream_generate("x", model="a") as stream:
+        chunks = list(stream)
+
+    assert "".join(chunk.text for chunk in chunks) == "abcde"
+    assert chunks[-1].end is not None
+    assert chunks[-1].end.finish_reason is FinishReason.LENGTH
+
+
+def test_both_faces_have_the_same_methods() -> None:
+    def methods(face: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(function).parameters)
+            for name, function in inspect.getmembers(face, inspect.isfunction)
+            if not name.startswith("_") and name != "watch_health"
+        }
+
+    assert methods(SyncClient) == methods(Client)

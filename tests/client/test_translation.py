@@ -1,0 +1,83 @@
+"""Every status and reason comes back under its own name."""
+
+import grpc
+import pytest
+from fake_server import Failure, Script
+
+from charlm_client import (
+    CharlmError,
+    Client,
+    DataLoss,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    ModelNotFound,
+    NotOffered,
+    QueueFull,
+    ServerFault,
+    StateMismatch,
+    Unavailable,
+    UnknownCharacter,
+)
+
+CODES = grpc.StatusCode
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (Failure(CODES.INVALID_ARGUMENT, reason="INVALID_FIELD"), InvalidRequest),
+        (Failure(CODES.INVALID_ARGUMENT, reason="UNKNOWN_CHARACTER"), UnknownCharacter),
+        (Failure(CODES.INVALID_ARGUMENT), InvalidRequest),
+        (Failure(CODES.OUT_OF_RANGE), InvalidRequest),
+        (Failure(CODES.NOT_FOUND, reason="MODEL_NOT_FOUND"), ModelNotFound),
+        (Failure(CODES.FAILED_PRECONDITION, reason="STATE_MODEL_MISMATCH"), StateMismatch),
+        (Failure(CODES.RESOURCE_EXHAUSTED, reason="QUEUE_FULL"), QueueFull),
+        (Failure(CODES.DEADLINE_EXCEEDED, reason="DEADLINE_TOO_SHORT"), DeadlineExceeded),
+        (Failure(CODES.UNAVAILABLE, reason="DRAINING"), Draining),
+        (Failure(CODES.UNAVAILABLE), Unavailable),
+        (Failure(CODES.UNIMPLEMENTED), NotOffered),
+        (Failure(CODES.DATA_LOSS), DataLoss),
+        (Failure(CODES.INTERNAL, reason="ENGINE_FAILED"), ServerFault),
+        (Failure(CODES.UNKNOWN), ServerFault),
+    ],
+    ids=lambda value: getattr(value, "reason", None) or str(getattr(value, "__name__", "plain")),
+)
+async def test_a_failure_has_its_own_name(
+    client: Client, script: Script, failure: Failure, expected: type[CharlmError]
+) -> None:
+    script.failures.append(failure)
+
+    with pytest.raises(CharlmError) as caught:
+        await client.generate("x", model="a")
+
+    assert type(caught.value) is expected
+    assert caught.value.reason == failure.reason
+    assert "scripted" in str(caught.value)
+    assert isinstance(caught.value.__cause__, grpc.aio.AioRpcError)
+
+
+async def test_the_field_is_told(client: Client, script: Script) -> None:
+    script.failures.append(Failure(CODES.INVALID_ARGUMENT, field="sampling.top_p"))
+
+    with pytest.raises(InvalidRequest) as caught:
+        await client.generate("x", model="a")
+
+    assert caught.value.field == "sampling.top_p"
+
+
+async def test_when_to_try_again_is_told(client: Client, script: Script) -> None:
+    script.failures.append(Failure(CODES.RESOURCE_EXHAUSTED, retry_after_s=2.5))
+
+    with pytest.raises(QueueFull) as caught:
+        await client.generate("x", model="a")
+
+    assert caught.value.retry_after_s == 2.5
+
+
+async def test_a_stream_fails_by_the_same_names(client: Client, script: Script) -> None:
+    script.failures.append(Failure(CODES.NOT_FOUND, reason="MODEL_NOT_FOUND"))
+
+    with pytest.raises(ModelNotFound):
+        async with client.stream_generate("x", model="a") as stream:
+            _ = [chunk async for chunk in stream]
