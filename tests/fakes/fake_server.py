@@ -126,6 +126,7 @@ class FakeGeneration(generation_pb2_grpc.GenerationServiceServicer):
         )
 
     async def StreamGenerate(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        context.add_done_callback(self._done)
         await self.script.see(request, context)
         generate = request.generate
         text = continuation(generate)
@@ -144,14 +145,11 @@ class FakeGeneration(generation_pb2_grpc.GenerationServiceServicer):
                 )
                 yield generation_pb2.StreamGenerateResponse(chunks=[chunk])
                 if self.script.hangs:
-                    await self._hang()
+                    await asyncio.Event().wait()
 
-    async def _hang(self) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
+    def _done(self, context: Any) -> None:
+        if context.cancelled():
             self.script.cancelled.set()
-            raise
 
 
 class FakeScoring(scoring_pb2_grpc.ScoringServiceServicer):
