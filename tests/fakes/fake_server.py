@@ -73,7 +73,7 @@ class Script:
     deadlines: list[float | None] = field(default_factory=list)
     model_names: list[str] = field(default_factory=lambda: ["models/alphabet"])
     hangs: bool = False
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    stream_ended: asyncio.Event = field(default_factory=asyncio.Event)
     is_serving: bool = True
 
     async def see(self, request: Message, context: Any) -> None:
@@ -126,7 +126,7 @@ class FakeGeneration(generation_pb2_grpc.GenerationServiceServicer):
         )
 
     async def StreamGenerate(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        context.add_done_callback(self._done)
+        context.add_done_callback(lambda _: self.script.stream_ended.set())
         await self.script.see(request, context)
         generate = request.generate
         text = continuation(generate)
@@ -146,10 +146,6 @@ class FakeGeneration(generation_pb2_grpc.GenerationServiceServicer):
                 yield generation_pb2.StreamGenerateResponse(chunks=[chunk])
                 if self.script.hangs:
                     await asyncio.Event().wait()
-
-    def _done(self, context: Any) -> None:
-        if context.cancelled():
-            self.script.cancelled.set()
 
 
 class FakeScoring(scoring_pb2_grpc.ScoringServiceServicer):
