@@ -1,25 +1,18 @@
 """A budget is a contract: progress is what was spent of it, and it reaches 1 in time."""
 
+from typing import Any
+
 import pytest
 
 from charlm_training.budget import (
     EpochBudget,
+    Pace,
     Spent,
     StepBudget,
     TimeBudget,
     parse_duration,
 )
 from charlm_training.errors import InvalidOption
-
-
-class FakeClock:
-    """A clock that moves when told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_steps_and_epochs_are_counted() -> None:
@@ -29,8 +22,7 @@ def test_steps_and_epochs_are_counted() -> None:
     assert EpochBudget(2).progress(spent) == 0.25
 
 
-def test_a_time_budget_ends_where_its_reserve_begins() -> None:
-    clock = FakeClock()
+def test_a_time_budget_ends_where_its_reserve_begins(clock: Any) -> None:
     budget = TimeBudget(100, clock)
     clock.now += 10
 
@@ -43,19 +35,8 @@ def test_a_time_budget_ends_where_its_reserve_begins() -> None:
     assert budget.remaining_s() == pytest.approx(20)
 
 
-def test_a_reserve_may_grow_while_training_runs() -> None:
-    clock = FakeClock()
+def test_a_huge_reserve_still_leaves_half_to_training(clock: Any) -> None:
     budget = TimeBudget(100, clock)
-    budget.begin_training(reserve_s=10)
-    clock.now += 45
-
-    budget.set_reserve(40)
-
-    assert budget.progress(Spent(0, 0)) == pytest.approx(0.75)
-
-
-def test_a_huge_reserve_still_leaves_half_to_training() -> None:
-    budget = TimeBudget(100, FakeClock())
 
     budget.begin_training(reserve_s=1000)
 
@@ -74,3 +55,22 @@ def test_durations_read_as_people_write_them(text: str, seconds: float) -> None:
 def test_a_duration_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidOption, match="--budget"):
         parse_duration(text)
+
+
+def test_what_is_affordable_follows_from_the_pace(clock: Any) -> None:
+    pace = Pace(tokens_per_step=10, tokens_per_epoch=1000, measure_tokens_per_s=lambda: 50.0)
+
+    assert StepBudget(7).affordable_tokens(pace) == 70
+    assert EpochBudget(1.5).affordable_tokens(pace) == 1500
+    assert TimeBudget(100, clock).affordable_tokens(pace) == pytest.approx(4500)
+
+
+def test_counted_budgets_never_measure_speed() -> None:
+    """A run of so many steps must be the same on a fast and on a slow machine."""
+
+    def measure() -> float:
+        raise AssertionError("speed was measured")
+
+    pace = Pace(tokens_per_step=10, tokens_per_epoch=1000, measure_tokens_per_s=measure)
+
+    assert StepBudget(7).affordable_tokens(pace) == 70

@@ -18,13 +18,14 @@ from charlm_training.windows import (
     Windows,
 )
 
+START = Position()
 STREAM = np.arange(101, dtype=np.uint16)
 SHAPE = Shape(batch_size=4, length=5, seed=7)
 # Documents of 1, 2, 3 and so on characters; character k stands only in document k.
 LINES = np.concatenate([[0], *([*[k] * k, 0] for k in range(1, 14))]).astype(np.uint16)
 
 
-def first(windows: Windows, count: int, position: Position = Position()) -> list[Window]:
+def first(windows: Windows, count: int, position: Position = START) -> list[Window]:
     return list(islice(windows.starting_at(position), count))
 
 

@@ -94,7 +94,6 @@ class TimeBudget:
     """Seconds of wall clock for everything that happens after the corpus is read.
 
     `reserve_s` is kept back for what follows training: the final evaluation and the last save.
-    It may be corrected while training runs, as the machine turns out to be slower or faster.
     """
 
     total_s: float
@@ -117,11 +116,8 @@ class TimeBudget:
 
     def begin_training(self, reserve_s: float) -> None:
         self._training_since = self.clock()
-        self.set_reserve(reserve_s)
-
-    def set_reserve(self, reserve_s: float) -> None:
-        before = self._training_since - self._started
-        self.reserve_s = min(reserve_s, (self.total_s - before) * (1 - LEAST_TRAINING_SHARE))
+        left_s = self.remaining_s()
+        self.reserve_s = min(reserve_s, left_s * (1 - LEAST_TRAINING_SHARE))
 
     def progress(self, spent: Spent) -> float:
         del spent  # seconds pass whether or not anything was done in them

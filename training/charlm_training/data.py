@@ -13,8 +13,8 @@ import numpy.typing as npt
 from charlm_model.errors import UnknownCharacter
 from charlm_model.vocabulary import END_OF_TEXT_ID, Vocabulary
 from charlm_training.corpus import Corpus, Findings
-from charlm_training.errors import InvalidOption
-from charlm_training.split import Split, split_characters, split_lines, whole_lines
+from charlm_training.errors import CorpusTooSmall, InvalidOption
+from charlm_training.split import TOO_FEW_LINES, Split, split_characters, split_lines, whole_lines
 from charlm_training.token_file import Ids, write_token_file
 from charlm_training.vocabularies import build_vocabulary
 
@@ -130,6 +130,8 @@ class Encoder:
         counts = np.zeros(3, dtype=np.int64)
         pieces = self._pieces(documents(chunks, self._unit), counts)
         ids_N = write_token_file(path, pieces, self._vocabulary.size)
+        if len(ids_N) < 2:  # all lines of this part are empty
+            raise CorpusTooSmall(TOO_FEW_LINES)
         num_characters, num_bytes, num_unknown = map(int, counts)
         return Part(
             ids_N=ids_N,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 
@@ -21,6 +22,8 @@ from charlm_training.windows import (
     document_shape,
     stream_shape,
 )
+
+T = TypeVar("T", int, float)
 
 # Long enough to be repeatable, short enough not to be missed.
 PROBE_S, PROBE_STEPS = 0.3, 4
@@ -110,8 +113,8 @@ class Planner:
     def _shape(self, seed: int) -> tuple[Shape, tuple[str, ...]]:
         recipe, ids_N = self._recipe(), self.data.train.ids_N
         wanted = Shape(
-            batch_size=self.options.batch_size or recipe.batch_size,
-            length=self.options.window_length or recipe.window_length,
+            batch_size=given(self.options.batch_size, recipe.batch_size),
+            length=given(self.options.window_length, recipe.window_length),
             seed=seed,
         )
         if self.data.unit == "line":
@@ -124,7 +127,7 @@ class Planner:
             return self._nearest(self.options.hidden_size)
         return choose_rung(
             self._recipe().ladder,
-            num_parameters=lambda rung: self._num_parameters(rung, shape),
+            num_parameters=self._num_parameters,
             affordable_tokens=lambda rung: self._affordable_tokens(rung, shape),
             train_tokens=len(self.data.train.ids_N),
         )
@@ -135,8 +138,8 @@ class Planner:
         rung = min(ladder, key=lambda rung: abs(rung.hidden_size - hidden_size))
         return replace(rung, hidden_size=hidden_size)
 
-    def _num_parameters(self, rung: Rung, shape: Shape) -> int:
-        return build(self._plan_for(rung, shape).config).num_parameters
+    def _num_parameters(self, rung: Rung) -> int:
+        return build(self._config(rung)).num_parameters
 
     def _affordable_tokens(self, rung: Rung, shape: Shape) -> float:
         return self.budget.affordable_tokens(
@@ -158,7 +161,7 @@ class Planner:
         return Plan(
             config=self._config(rung),
             shape=shape,
-            learning_rate=options.learning_rate or recipe.learning_rate,
+            learning_rate=given(options.learning_rate, recipe.learning_rate),
             clip_norm=recipe.clip_norm,
             weight_decay=recipe.weight_decay,
         )
@@ -169,16 +172,21 @@ class Planner:
             family=self.family,
             vocab_size=self.data.vocabulary.size,
             unit=self.data.unit,
-            embedding_size=options.embedding_size or recipe.embedding_size or rung.hidden_size,
+            embedding_size=given(options.embedding_size, recipe.embedding_size),
             hidden_size=rung.hidden_size,
-            num_layers=options.num_layers or rung.num_layers,
-            num_heads=options.num_heads or rung.num_heads,
-            dropout=options.dropout or 0.0,
-            context_length=options.context_length or recipe.context_length,
+            num_layers=given(options.num_layers, rung.num_layers),
+            num_heads=given(options.num_heads, rung.num_heads),
+            dropout=given(options.dropout, 0.0),
+            context_length=given(options.context_length, recipe.context_length),
         )
 
     def _recipe(self) -> Recipe:
         return RECIPES[self.family]
+
+
+def given(by_hand: T | None, otherwise: T) -> T:
+    """What a person set, even when that is zero and will be refused."""
+    return otherwise if by_hand is None else by_hand
 
 
 def tokens_per_s(learner: Learner, clock: Clock) -> float:

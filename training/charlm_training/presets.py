@@ -31,7 +31,7 @@ class Recipe:
     window_length: int = 64
     clip_norm: float = 1.0
     weight_decay: float = 0.01
-    embedding_size: int | None = 64
+    embedding_size: int = 64
     context_length: int = 64
 
 
@@ -52,7 +52,6 @@ RECIPES: dict[str, Recipe] = {
         batch_size=8,
         window_length=128,
         weight_decay=0.1,
-        embedding_size=None,
         context_length=128,
     ),
 }  # fmt: skip

@@ -9,6 +9,10 @@ from charlm_training.errors import CorpusTooSmall, InvalidOption
 MIN_CHARACTERS = 10
 MIN_VALIDATION_CHARACTERS = 2
 LARGEST_FRACTION = 0.5
+TOO_FEW_LINES = (
+    "The corpus has too few lines: --unit line needs at least one line to train on and one to "
+    "validate on. Use --unit stream for a text that is not a list of lines."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,19 +38,20 @@ def split_characters(num_characters: int, validation_fraction: float) -> Split:
 
 
 def split_lines(chunks: Iterable[str], split: Split) -> Split:
-    """Move the cut to the end of the line it falls into, so that no line is torn."""
-    seen = 0
+    """Move the cut to the end of the line it falls into, or, in the last line, to its start."""
+    before, seen = 0, 0
     for chunk in chunks:
-        start = max(split.boundary - 1 - seen, 0)
-        at = chunk.find("\n", start) if start < len(chunk) else -1
+        inside = max(split.boundary - 1 - seen, 0)
+        after = seen + chunk.find("\n", inside) + 1
         # A cut at the very end would leave no line to validate on.
-        if at >= 0 and seen + at + 1 < split.num_characters:
-            return Split(boundary=seen + at + 1, num_characters=split.num_characters)
+        if seen < after < split.num_characters:
+            return Split(boundary=after, num_characters=split.num_characters)
+        last = chunk.rfind("\n", 0, inside)
+        before = seen + last + 1 if last >= 0 else before
         seen += len(chunk)
-    raise CorpusTooSmall(
-        "The corpus has too few lines: --unit line needs at least one line to train on and one "
-        "to validate on. Use --unit stream for a text that is not a list of lines."
-    )
+    if before:
+        return Split(boundary=before, num_characters=split.num_characters)
+    raise CorpusTooSmall(TOO_FEW_LINES)
 
 
 def between(chunks: Iterable[str], start: int, stop: int) -> Iterator[str]:

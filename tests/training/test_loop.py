@@ -1,0 +1,219 @@
+"""The loop spends its budget and no more, keeps the best, and survives divergence."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from charlm_training.budget import Budget, Spent, StepBudget, TimeBudget
+from charlm_training.errors import Diverged
+from charlm_training.events import Evaluated, Event, Noticed, Progressed, Sampled
+from charlm_training.learner import StepResult
+from charlm_training.loop import MAX_ROLLBACKS, Course, Loop, Milestones
+from charlm_training.schedule import Schedule
+
+
+@dataclass
+class FakeLearner:
+    """Its loss is whatever the script says for this step and rate; a step takes `step_s`."""
+
+    loss_of: Callable[[int, float], float]
+    clock: Any
+    step_s: float = 1.0
+    steps: int = 0
+    rates: list[float] = field(default_factory=list)
+
+    @property
+    def spent(self) -> Spent:
+        return Spent(self.steps, self.steps / 100)
+
+    def step(self, rate: float) -> StepResult:
+        self.steps += 1
+        self.rates.append(rate)
+        self.clock.now += self.step_s
+        return StepResult(
+            loss_nats=self.loss_of(self.steps, rate), gradient_norm=1.0, num_targets=10
+        )
+
+    def snapshot(self) -> int:
+        return self.steps
+
+    def restore(self, snapshot: int) -> None:
+        self.steps = snapshot
+
+
+@dataclass
+class FakeExaminer:
+    """Its scores are given; it remembers which were kept."""
+
+    scores: Iterator[float]
+    kept: int = 0
+    tokens_per_character: float = 1.0
+
+    def score(self) -> float:
+        return next(self.scores)
+
+    def sample(self) -> str:
+        return "sample"
+
+    def keep(self) -> None:
+        self.kept += 1
+
+
+@dataclass
+class Bench:
+    """A loop with everything faked around it."""
+
+    clock: Any
+    loss_of: Callable[[int, float], float] = lambda step, rate: 2.0
+    scores: Callable[[], Iterator[float]] = lambda: iter([2.0] * 99)
+    is_interrupted: Callable[[], bool] = lambda: False
+    events: list[Event] = field(default_factory=list)
+
+    def run(self, budget: Budget) -> str:
+        self.learner = FakeLearner(self.loss_of, self.clock)
+        self.examiner = FakeExaminer(self.scores())
+        course = Course(
+            schedule=Schedule(peak=0.01),
+            budget=budget,
+            clock=self.clock,
+            is_interrupted=self.is_interrupted,
+        )
+        return Loop(self.learner, course, self.examiner, self.events.append).run()  # type: ignore[arg-type]
+
+    def heard(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@pytest.fixture
+def bench(clock: Any) -> Bench:
+    return Bench(clock)
+
+
+def test_it_makes_exactly_the_steps_it_was_given(bench: Bench) -> None:
+    assert bench.run(StepBudget(37)) == "budget"
+
+    assert bench.learner.steps == 37
+
+
+def test_a_wall_clock_ends_in_time(bench: Bench) -> None:
+    """100 seconds, 20 of them reserved, a second a step: 80 steps, then the end."""
+    budget = TimeBudget(100, bench.clock)
+    budget.begin_training(reserve_s=20)
+
+    bench.run(budget)
+
+    assert bench.learner.steps == 80
+    assert budget.remaining_s() == pytest.approx(20)
+
+
+def test_a_slow_machine_still_ends_annealed(bench: Bench) -> None:
+    """Steps that take ten times as long halfway through: fewer steps, the same schedule."""
+    budget = TimeBudget(1000, bench.clock)
+    budget.begin_training(reserve_s=0)
+
+    def throttled(step: int, rate: float) -> float:
+        bench.clock.now += 9 if step > 300 else 0
+        return 2.0
+
+    bench.loss_of = throttled
+    bench.run(budget)
+
+    assert bench.learner.steps == 370
+    assert bench.learner.rates[-1] < 0.02 * max(bench.learner.rates)
+
+
+def test_an_interruption_ends_after_the_step_with_an_evaluation(bench: Bench) -> None:
+    bench.is_interrupted = lambda: bench.learner.steps == 5
+
+    assert bench.run(StepBudget(100)) == "interrupted"
+
+    assert bench.learner.steps == 5
+    assert bench.heard(Evaluated)[-1].step == 5
+    assert bench.examiner.kept == 1
+
+
+def test_only_improvements_are_kept(bench: Bench) -> None:
+    bench.scores = lambda: iter([2.0, 1.9, 1.95, 1.8, *[1.85] * 99])
+
+    bench.run(StepBudget(120))
+
+    assert bench.examiner.kept == 3
+    assert [event.is_best for event in bench.heard(Evaluated)][:5] == [
+        True, True, False, True, False,
+    ]  # fmt: skip
+
+
+def test_progress_and_samples_come_now_and_then(bench: Bench) -> None:
+    bench.run(StepBudget(1000))
+
+    assert len(bench.heard(Progressed)) == 200
+    assert len(bench.heard(Sampled)) == 3
+    assert bench.heard(Progressed)[-1].progress == 1.0
+    assert bench.heard(Progressed)[-1].remaining_s == 0
+
+
+def test_speed_and_time_left_are_those_of_the_clock(bench: Bench) -> None:
+    bench.run(StepBudget(400))
+
+    half = bench.heard(Progressed)[99]
+    assert half.progress == 0.5
+    assert half.characters_per_s == pytest.approx(10)
+    assert (half.elapsed_s, half.remaining_s) == (200, 200)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e9])
+def test_divergence_goes_back_with_a_lower_rate_and_says_so(bench: Bench, bad: float) -> None:
+    """It explodes at step 50 while the rate is high."""
+    bench.loss_of = lambda step, rate: bad if step == 50 and rate > 0.004 else 2.0
+
+    assert bench.run(StepBudget(100)) == "budget"
+
+    (notice,) = bench.heard(Noticed)
+    assert "diverged at step 50: went back to step 42" in notice.text
+    assert "0.5 times the learning rate" in notice.text
+    assert bench.learner.steps == 100
+
+
+def test_a_slow_rise_is_divergence_too(bench: Bench) -> None:
+    bench.loss_of = lambda step, rate: (
+        2.0 + (0.1 * (step - 40) if step > 40 and rate > 0.002 else 0)
+    )
+
+    bench.run(StepBudget(100))
+
+    assert bench.heard(Noticed)
+
+
+def test_a_noisy_loss_is_no_divergence(bench: Bench) -> None:
+    bench.loss_of = lambda step, rate: 4.0 if step % 10 == 0 else 2.0
+
+    bench.run(StepBudget(300))
+
+    assert not bench.heard(Noticed)
+
+
+def test_endless_divergence_keeps_the_best_there_was(bench: Bench) -> None:
+    bench.loss_of = lambda step, rate: math.nan if step > 50 else 2.0
+
+    assert bench.run(StepBudget(100)) == "diverged"
+
+    assert bench.examiner.kept == 1
+    assert len(bench.heard(Noticed)) == MAX_ROLLBACKS
+
+
+def test_divergence_with_nothing_to_keep_is_an_error_that_says_what_to_try(bench: Bench) -> None:
+    bench.loss_of = lambda step, rate: math.nan
+
+    with pytest.raises(Diverged, match="Try a --learning-rate"):
+        bench.run(StepBudget(100))
+
+
+def test_milestones_are_passed_once() -> None:
+    milestones = Milestones(4)
+
+    reached = [milestones.reached(progress / 10) for progress in range(12)]
+
+    assert [index for index, is_new in enumerate(reached) if is_new] == [3, 5, 8, 10]
