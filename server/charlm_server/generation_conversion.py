@@ -86,15 +86,21 @@ def sampling_params_from(
     message: sampling_pb2.SamplingParams, vocab_size: int, limits: Limits
 ) -> SamplingParams:
     """The request's values, and SamplingParams' own defaults for what is unset."""
-    biases = message.biases
-    check_count("sampling.biases", len(biases), 0, limits.max_biases)
-    check_token_ids([bias.token_id for bias in biases], vocab_size, "sampling.biases")
+    check_count("sampling.biases", len(message.biases), 0, limits.max_biases)
+    biased_ids = [bias.token_id for bias in message.biases]
+    check_token_ids(biased_ids, vocab_size, "sampling.biases")
+    if len(set(biased_ids)) < len(biased_ids):
+        raise InvalidRequest("sampling.biases", biased_ids, "at most one for each token")
     given = {field.name: value for field, value in message.ListFields()}
     given = {name: given[name] for name in PLAIN_FIELDS if name in given}
+    logit_bias = {bias.token_id: bias.bias for bias in message.biases}
     try:
-        return SamplingParams(**given, logit_bias={bias.token_id: bias.bias for bias in biases})
+        return SamplingParams(**given, logit_bias=logit_bias)
     except InvalidSampling as error:
-        raise InvalidRequest(f"sampling.{error.field}", error.value, error.allowed) from error
+        # There the biases are a mapping, on the wire a list.
+        names = {f"logit_bias[{each}]": f"biases[{i}].bias" for i, each in enumerate(biased_ids)}
+        field = names.get(error.field, error.field)
+        raise InvalidRequest(f"sampling.{field}", error.value, error.allowed) from error
 
 
 def sampling_message_from(params: SamplingParams) -> sampling_pb2.SamplingParams:

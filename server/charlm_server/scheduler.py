@@ -80,9 +80,13 @@ class Scheduler:
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
 
+    async def nothing_open(self) -> None:
+        """Return once no call is inside."""
+        await self._nothing_open.wait()
+
     async def _finished_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._nothing_open.wait(), seconds)
+            await asyncio.wait_for(self.nothing_open(), seconds)
         return self._nothing_open.is_set()
 
     # --- calls, on the loop ---
@@ -107,6 +111,11 @@ class Scheduler:
     def now(self) -> float:
         """The clock by which deadlines are given."""
         return self._engine.clock()
+
+    @property
+    def num_open(self) -> int:
+        """Calls inside, waiting or running."""
+        return self._num_open
 
     def wake(self) -> None:
         """Something changed that the thread should look at."""

@@ -113,7 +113,11 @@ class Sequence:
         # What the penalties look at: the prompt without its start context, and what was sampled.
         self.recent = job.prompt_ids[1:] if job.params.is_penalizing else []
         self.finish: Finish | None = None
-        self._assembler = TextAssembler(job.stopping.stops, include_stop=job.stopping.include_stop)
+        self._assembler = TextAssembler(
+            job.stopping.stops,
+            include_stop=job.stopping.include_stop,
+            max_tokens=job.max_chunk_tokens,
+        )
         self._held: TokenColumns | None = None
         self._num_released = 0
         self._logprobs: list[Float32s] = []

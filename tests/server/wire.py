@@ -1,0 +1,142 @@
+"""A real server on a free port over tiny models with random weights, and its stubs."""
+
+from __future__ import annotations  # the asynchronous stubs exist for type checkers only
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import grpc
+import torch
+from google.rpc import error_details_pb2, status_pb2
+
+from charlm.v1 import generation_pb2 as gen
+from charlm.v1 import generation_pb2_grpc, models_pb2_grpc, scoring_pb2_grpc, tokenizer_pb2_grpc
+from charlm_model.checkpoint import Checkpoint
+from charlm_model.config import ModelConfig
+from charlm_model.families import build
+from charlm_model.pieces import SentencePieceVocabulary
+from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_server.app import App
+from charlm_server.config import Limits, ServeConfig
+from charlm_server.interceptors import STATUS_DETAILS
+from charlm_server.loaded import LoadedModel, Models, serve_checkpoint
+
+TEXT = "한국어 문장과 emoji 👩‍🚀🇰🇷 with naïve text, and more: 다람쥐 헌 쳇바퀴에 타고파. 🎉\n" * 40
+LATIN = "abcdefghijklmnopqrstuvwxyz .,\n"
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A channel to a running server, and the server's insides for looking."""
+
+    address: str
+    channel: grpc.aio.Channel
+    models: Models
+    app: App
+
+    @asynccontextmanager
+    async def unbuffered(self) -> AsyncIterator[Wire]:
+        """The same server through a channel that reads hardly ahead of its caller."""
+        options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024)]
+        async with grpc.aio.insecure_channel(self.address, options=options) as channel:
+            yield replace(self, channel=channel)
+
+    @property
+    def generation(self) -> generation_pb2_grpc.GenerationServiceAsyncStub:
+        return generation_pb2_grpc.GenerationServiceStub(self.channel)
+
+    @property
+    def scoring(self) -> scoring_pb2_grpc.ScoringServiceAsyncStub:
+        return scoring_pb2_grpc.ScoringServiceStub(self.channel)
+
+    @property
+    def tokenizer(self) -> tokenizer_pb2_grpc.TokenizerServiceAsyncStub:
+        return tokenizer_pb2_grpc.TokenizerServiceStub(self.channel)
+
+    @property
+    def model_service(self) -> models_pb2_grpc.ModelServiceAsyncStub:
+        return models_pb2_grpc.ModelServiceStub(self.channel)
+
+    async def stream(
+        self, request: gen.GenerateRequest, **options: object
+    ) -> list[gen.StreamGenerateResponse]:
+        streamed = gen.StreamGenerateRequest(generate=request, **options)
+        return [response async for response in self.generation.StreamGenerate(streamed)]
+
+
+def vocabulary_of(kind: str) -> Vocabulary:
+    if kind == "char":
+        return CharVocabulary.from_text(LATIN)
+    if kind == "byte":
+        return ByteVocabulary()
+    return SentencePieceVocabulary.train([TEXT], 320)
+
+
+def checkpoint_of(family: str, vocabulary: Vocabulary) -> Checkpoint:
+    """A model that was never trained: what it says is noise, but exact noise."""
+    torch.manual_seed(1)
+    config = ModelConfig(
+        family=family,
+        vocab_size=vocabulary.size,
+        embedding_size=8,
+        hidden_size=16,
+        num_heads=2,
+        context_length=12,
+    )
+    model = build(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    model.eval()
+    return Checkpoint(model=model, vocabulary=vocabulary, report={}, digest="0" * 64)
+
+
+def load(*kinds: tuple[str, str], limits: Limits | None = None) -> list[LoadedModel]:
+    """One model for each (family, vocabulary kind), named after both."""
+    config = ServeConfig(checkpoints={}, max_batch_size=8, limits=limits or Limits())
+    return [
+        serve_checkpoint(
+            f"models/{family}-{kind}", checkpoint_of(family, vocabulary_of(kind)), config
+        )
+        for family, kind in kinds
+    ]
+
+
+@asynccontextmanager
+async def serving(*kinds: tuple[str, str], limits: Limits | None = None) -> AsyncIterator[Wire]:
+    """A server over fresh engines; it drains at the end."""
+    config = ServeConfig(checkpoints={}, port=0, drain_grace_s=5.0, limits=limits or Limits())
+    models = Models(load(*kinds, limits=limits))
+    app = App(config, models)
+    address = await app.start()
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            yield Wire(address, channel, models, app)
+    finally:
+        await app.drain()
+
+
+def text_of(responses: list[gen.StreamGenerateResponse], index: int = 0) -> str:
+    return "".join(c.text for r in responses for c in r.chunks if c.index == index)
+
+
+def data_of(responses: list[gen.StreamGenerateResponse], index: int = 0) -> bytes:
+    return b"".join(c.data for r in responses for c in r.chunks if c.index == index)
+
+
+def column(responses: list[gen.StreamGenerateResponse], name: str, index: int = 0) -> list[float]:
+    """One column of one output's tokens, joined over the stream."""
+    chunks = [c for r in responses for c in r.chunks if c.index == index]
+    return [value for chunk in chunks for value in getattr(chunk.tokens, name)]
+
+
+def details_of(error: grpc.aio.AioRpcError) -> dict[str, object]:
+    """The rich details of a refusal, by the name of their message."""
+    metadata = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(metadata[STATUS_DETAILS])
+    found: dict[str, object] = {}
+    for packed in status.details:
+        detail = getattr(error_details_pb2, packed.TypeName().rsplit(".", 1)[-1])()
+        packed.Unpack(detail)
+        found[type(detail).__name__] = detail
+    return found
