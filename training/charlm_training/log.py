@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,15 +25,20 @@ class JsonLog:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("w", encoding="utf-8")
         except OSError as error:
-            raise OutputFailed(f"Cannot write the log {path}: {error.strerror}.") from error
+            raise _unwritten(path, error) from error
+        self._path = path
 
     def __call__(self, event: Event) -> None:
         record = {"event": type(event).__name__.lower(), **_finite(asdict(event))}
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise _unwritten(self._path, error) from error
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what could not be written was said when it happened
+            self._file.close()
 
 
 class TensorBoardLog:
@@ -70,6 +76,10 @@ def _summary_writer() -> Callable[..., SummaryWriter]:
             "Run: pip install 'charlm[tensorboard]'"
         ) from error
     return SummaryWriter
+
+
+def _unwritten(path: Path, error: OSError) -> OutputFailed:
+    return OutputFailed(f"Cannot write the log {path}: {error.strerror}.")
 
 
 def _finite(record: dict[str, object]) -> dict[str, object]:

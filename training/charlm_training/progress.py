@@ -10,6 +10,7 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.text import Text
@@ -140,7 +141,8 @@ class LiveProgress:
     def _view(self) -> RenderableType:
         parts: list[RenderableType] = []
         if self._progress is not None:
-            parts.append(ProgressBar(total=1.0, completed=self._progress.progress))
+            # A bar ends no line by itself; padding does.
+            parts.append(Padding(ProgressBar(total=1.0, completed=self._progress.progress)))
             parts.append(Text(progressed_line(self._progress)))
         if self._evaluated is not None:
             parts.append(Text(evaluated_line(self._evaluated), style="cyan"))
