@@ -1,5 +1,6 @@
 """The plain sampling loop: what training prints samples with, and the engine's oracle."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ def generate(
 ) -> Generated:
     """Continue a prompt (empty: the start of a text). The end of text is sampled, not returned."""
     params = params or SamplingParams()
-    recent = [*prompt_ids]
+    recent = array("q", prompt_ids)
     inputs_1T = torch.tensor([[END_OF_TEXT_ID, *prompt_ids]])
     logits_1TV, state = model.advance(inputs_1T, model.initial_state(1))
     logits_1V = logits_1TV[:, -1]

@@ -7,6 +7,7 @@ Legend: B batch, V vocabulary; logprobs are natural logarithms, minus infinity f
 """
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +15,29 @@ from numpy.typing import NDArray
 from charlm_model.sampling_params import SamplingParams
 
 Floats = NDArray[np.float64]
-Filter = Callable[[Floats, Floats], NDArray[np.bool_]]
+Counts = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Filter = Callable[[Floats, Floats], Mask]
+
+# Finite, so that two logits that a tiny repetition penalty raises without bound stay comparable.
+_LARGEST_LOGIT = 1e300
 
 
 def processed(
     logprobs_BV: Floats, params_B: Sequence[SamplingParams], recent_B: Sequence[Sequence[int]]
 ) -> Floats:
     """The distribution that each row's token is drawn from, as logprobs."""
-    logits_BV = logprobs_BV.copy()
-    for logits_V, params, recent in zip(logits_BV, params_B, recent_B, strict=True):
+    result_BV = logprobs_BV.copy()
+    for result_V, params in zip(result_BV, params_B, strict=True):
         if params.logit_bias:
-            logits_V[list(params.logit_bias)] += list(params.logit_bias.values())
-        if params.is_penalizing:
-            _penalize(logits_V, params, recent)
-    result_BV = _tempered(logits_BV, np.array([params.temperature for params in params_B]))
-    for name, neutral, keeps in _FILTERS:
-        values_B = np.array([getattr(params, name) for params in params_B], dtype=np.float64)
+            result_V[list(params.logit_bias)] += list(params.logit_bias.values())
+    penalizing = [row for row, params in enumerate(params_B) if params.is_penalizing]
+    if penalizing:
+        params_R, recent_R = [params_B[r] for r in penalizing], [recent_B[r] for r in penalizing]
+        result_BV[penalizing] = _penalized(result_BV[penalizing], params_R, recent_R)
+    temperature_B, *values_FB = np.array(list(map(_numbers, params_B)), dtype=np.float64).T
+    result_BV = _tempered(result_BV, temperature_B)
+    for (_, neutral, keeps), values_B in zip(_FILTERS, values_FB, strict=True):
         rows = np.flatnonzero(values_B != neutral)
         if len(rows):
             kept = keeps(result_BV[rows], values_B[rows, None])
@@ -37,69 +45,96 @@ def processed(
     return result_BV
 
 
-def _penalize(logits_V: Floats, params: SamplingParams, recent: Sequence[int]) -> None:
-    """Source: repetition, Keskar et al. (2019), on logits; presence and frequency are additive."""
-    window = np.asarray(recent[len(recent) - min(len(recent), params.penalty_window) :], np.int64)
-    seen, counts = np.unique(window, return_counts=True)
-    logits = logits_V[seen]
-    factor = params.repetition_penalty
-    scaled = np.where(logits > 0, logits / factor, logits * factor)
-    logits_V[seen] = scaled - params.presence_penalty - params.frequency_penalty * counts
+def _penalized(
+    logits_BV: Floats, params_B: Sequence[SamplingParams], recent_B: Sequence[Sequence[int]]
+) -> Floats:
+    """Source: repetition, Keskar et al. (2019); presence and frequency are additive."""
+    counts_BV = np.empty(logits_BV.shape)
+    for counts_V, params, recent in zip(counts_BV, params_B, recent_B, strict=True):
+        window = recent[max(len(recent) - params.penalty_window, 0) :]
+        counts_V[:] = np.bincount(np.asarray(window, np.int64), minlength=len(counts_V))
+    numbers_BN = np.array(list(map(_penalties, params_B)), dtype=np.float64)
+    factor_B1, presence_B1, frequency_B1 = numbers_BN.T[:, :, None]
+    with np.errstate(over="ignore"):  # a positive logit over a tiny factor
+        raised_BV = np.minimum(logits_BV / factor_B1, _LARGEST_LOGIT)
+    scaled_BV = np.where(logits_BV > 0, raised_BV, logits_BV * factor_B1)
+    scaled_BV -= presence_B1 + frequency_B1 * counts_BV
+    penalized_BV: Floats = np.where(counts_BV > 0, scaled_BV, logits_BV)
+    return penalized_BV
 
 
 def _tempered(logits_BV: Floats, temperature_B: Floats) -> Floats:
     """Logits over temperature; at 0 all mass on the best, of several the one with the lowest id."""
     is_greedy = temperature_B == 0
-    result_BV = _normalized(logits_BV / np.where(is_greedy, 1.0, temperature_B)[:, None])
+    # The best is 0 before the division, so it survives a temperature that sends all others to -inf.
+    shifted_BV = logits_BV - logits_BV.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):
+        shifted_BV /= np.where(is_greedy, 1.0, temperature_B)[:, None]
+    result_BV = _normalized(shifted_BV)
     rows = np.flatnonzero(is_greedy)
-    best = logits_BV[rows].argmax(axis=-1)
-    result_BV[rows] = -np.inf
-    result_BV[rows, best] = 0.0
+    if len(rows):
+        best = logits_BV[rows].argmax(axis=-1)
+        result_BV[rows] = -np.inf
+        result_BV[rows, best] = 0.0
     return result_BV
 
 
-def _in_top_k(logprobs_BV: Floats, k_B1: Floats) -> NDArray[np.bool_]:
+def _in_top_k(logprobs_BV: Floats, k_B1: Floats) -> Mask:
     """Of equally probable tokens the one with the lower id is kept."""
-    rank_BV = np.argsort(np.argsort(-logprobs_BV, axis=-1, kind="stable"), axis=-1, kind="stable")
-    kept: NDArray[np.bool_] = rank_BV < k_B1
-    return kept
+    count_B1 = np.minimum(k_B1, logprobs_BV.shape[-1]).astype(np.int64)
+    return _first(-logprobs_BV, np.sort(-logprobs_BV, axis=-1), count_B1)
 
 
-def _in_top_p(logprobs_BV: Floats, p_B1: Floats) -> NDArray[np.bool_]:
+def _in_top_p(logprobs_BV: Floats, p_B1: Floats) -> Mask:
     """Source: Holtzman et al. (2020)."""
-    return _until_mass(-logprobs_BV, logprobs_BV, p_B1)
+    sorted_BV = np.sort(-logprobs_BV, axis=-1)
+    return _first(-logprobs_BV, sorted_BV, _num_reaching(np.exp(-sorted_BV), p_B1))
 
 
-def _is_typical(logprobs_BV: Floats, p_B1: Floats) -> NDArray[np.bool_]:
+def _is_typical(logprobs_BV: Floats, mass_B1: Floats) -> Mask:
     """Source: Meister et al. (2023)."""
     p_BV = np.exp(logprobs_BV)
     surprisal_BV = np.where(p_BV > 0, -logprobs_BV, 0.0)
     entropy_B1 = (p_BV * surprisal_BV).sum(axis=-1, keepdims=True)
     distance_BV = np.where(p_BV > 0, np.abs(surprisal_BV - entropy_B1), np.inf)
-    return _until_mass(distance_BV, logprobs_BV, p_B1)
-
-
-def _has_min_p(logprobs_BV: Floats, fraction_B1: Floats) -> NDArray[np.bool_]:
-    """Source: Nguyen et al. (2024)."""
-    p_BV = np.exp(logprobs_BV)
-    kept: NDArray[np.bool_] = p_BV >= fraction_B1 * p_BV.max(axis=-1, keepdims=True)
-    return kept
-
-
-def _until_mass(key_BV: Floats, logprobs_BV: Floats, mass_B1: Floats) -> NDArray[np.bool_]:
-    """In ascending order of key, the fewest tokens whose probabilities reach the mass."""
-    order_BV = np.argsort(key_BV, axis=-1, kind="stable")
-    sorted_p_BV = np.take_along_axis(np.exp(logprobs_BV), order_BV, axis=-1)
-    mass_before_BV = sorted_p_BV.cumsum(axis=-1) - sorted_p_BV
-    kept_BV = np.zeros(key_BV.shape, dtype=bool)
-    np.put_along_axis(kept_BV, order_BV, mass_before_BV < mass_B1, axis=-1)
+    order_BV = np.argsort(distance_BV, axis=-1, kind="stable")
+    count_B1 = _num_reaching(np.take_along_axis(p_BV, order_BV, axis=-1), mass_B1)
+    kept_BV = np.zeros(p_BV.shape, dtype=bool)
+    np.put_along_axis(kept_BV, order_BV, np.arange(p_BV.shape[-1]) < count_B1, axis=-1)
     return kept_BV
 
 
+def _has_min_p(logprobs_BV: Floats, fraction_B1: Floats) -> Mask:
+    """Source: Nguyen et al. (2024)."""
+    p_BV = np.exp(logprobs_BV)
+    kept: Mask = p_BV >= fraction_B1 * p_BV.max(axis=-1, keepdims=True)
+    return kept
+
+
+def _num_reaching(sorted_p_BV: Floats, mass_B1: Floats) -> Counts:
+    """How many leading probabilities it takes to reach the mass; one at least."""
+    cumulated_BV = sorted_p_BV.cumsum(axis=-1)
+    count: Counts = 1 + (cumulated_BV[:, :-1] < mass_B1).sum(axis=-1, keepdims=True)
+    return count
+
+
+def _first(key_BV: Floats, sorted_BV: Floats, count_B1: Counts) -> Mask:
+    """The `count` smallest keys of a row, of equal ones those with the lower ids.
+
+    Sorting values alone is several times as fast as finding their order.
+    """
+    last_B1 = np.take_along_axis(sorted_BV, count_B1 - 1, axis=-1)
+    is_below = key_BV < last_B1
+    is_tied = key_BV == last_B1
+    room_B1 = count_B1 - is_below.sum(axis=-1, keepdims=True)
+    kept: Mask = is_below | (is_tied & (is_tied.cumsum(axis=-1) <= room_B1))
+    return kept
+
+
 def _normalized(logits_BV: Floats) -> Floats:
-    shifted_BV = logits_BV - logits_BV.max(axis=-1, keepdims=True)
-    total: Floats = shifted_BV - np.log(np.exp(shifted_BV).sum(axis=-1, keepdims=True))
-    return total
+    shifted_BV: Floats = logits_BV - logits_BV.max(axis=-1, keepdims=True)
+    shifted_BV -= np.log(np.exp(shifted_BV).sum(axis=-1, keepdims=True))
+    return shifted_BV
 
 
 _FILTERS: list[tuple[str, float, Filter]] = [
@@ -108,3 +143,5 @@ _FILTERS: list[tuple[str, float, Filter]] = [
     ("top_p", 1, _in_top_p),
     ("min_p", 0, _has_min_p),
 ]
+_numbers = attrgetter("temperature", *(name for name, _, _ in _FILTERS))
+_penalties = attrgetter("repetition_penalty", "presence_penalty", "frequency_penalty")

@@ -63,9 +63,10 @@ class Transformer(LanguageModel):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         width, heads = config.hidden_size, config.num_heads
-        if width % (2 * heads):
+        # Reductions over a head are bit-equal for any number of rows at multiples of 4.
+        if width % (4 * heads):
             raise InvalidConfig(
-                f"hidden_size is {width}, but must be a multiple of 2 * num_heads = {2 * heads}."
+                f"hidden_size is {width}, but must be a multiple of 4 * num_heads = {4 * heads}."
             )
         self._exact: list[_ExactBlock] | None = None
         self._exact_head: PackedLinear | None = None
