@@ -89,7 +89,7 @@ def _smoothed(keys: Ints, pairs: Ints, counts: Ints, vocab_size: int) -> Depth:
 
 
 def _discounts(counts: Ints) -> Floats:
-    """D0 = 0, D1, D2 and D3+, kept within [0, count] where counts of counts are too few."""
+    """D0 = 0, D1, D2 and D3+, kept away from 0 and from the count where data are too few."""
     n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(float)
     ratio = n1 / max(n1 + 2 * n2, 1)
     raw = [
@@ -97,5 +97,5 @@ def _discounts(counts: Ints) -> Floats:
         2 - 3 * ratio * n3 / max(n2, 1),
         3 - 4 * ratio * n4 / max(n3, 1),
     ]
-    # A discount of nothing would leave no mass for the shorter context.
-    return np.array([0.0, *(np.clip(d, 0.1, k) for k, d in enumerate(raw, start=1))])
+    # No discount would leave nothing to the shorter context, a whole one nothing to this.
+    return np.array([0.0, *(np.clip(d, 0.1, k - 0.1) for k, d in enumerate(raw, start=1))])

@@ -63,12 +63,12 @@ class NGram(LanguageModel):
         K = self.config.context_length
         seen_BS = torch.cat([state["recent"], ids_BT], 1)
         contexts_MK = seen_BS[:, 1:].unfold(1, K, 1).reshape(B * T, K).numpy()[:, ::-1]
+        logits_MV = np.empty((B * T, self.config.vocab_size), dtype=np.float32)
         chunk = max(1, _MAX_PROBABILITIES // self.config.vocab_size)
-        logits = [
-            torch.from_numpy(np.log(self._probabilities(contexts_MK[start : start + chunk])))
-            for start in range(0, B * T, chunk)
-        ]
-        return torch.cat(logits).float().view(B, T, -1), State({"recent": seen_BS[:, -K:]})
+        for start in range(0, B * T, chunk):
+            rows = slice(start, start + chunk)
+            logits_MV[rows] = np.log(self._probabilities(contexts_MK[rows]))
+        return torch.from_numpy(logits_MV).view(B, T, -1), State({"recent": seen_BS[:, -K:]})
 
     def _probabilities(self, contexts_MK: Ints) -> Floats:
         """p(v) after each context (its newest token first), from the shortest context up."""

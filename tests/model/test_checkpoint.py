@@ -1,0 +1,197 @@
+"""A checkpoint is whole or refused, and saving never loses the one that is there."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from charlm_model import checkpoint as checkpoints
+from charlm_model.checkpoint import load, save, verify_golden
+from charlm_model.errors import (
+    CheckpointCorrupt,
+    CheckpointNotFound,
+    GoldenMismatch,
+    UnsupportedFormat,
+)
+from charlm_model.families import FAMILIES
+from charlm_model.language_model import LanguageModel
+from charlm_model.pieces import SentencePieceVocabulary
+from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+
+MakeModel = Callable[..., LanguageModel]
+VOCABULARY = CharVocabulary("abcdefghij")
+
+
+@pytest.fixture
+def saved(tmp_path: Path, make_model: MakeModel) -> Path:
+    path = tmp_path / "my model"
+    save(path, make_model("gru"), VOCABULARY, {"note": "first"})
+    return path
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_loaded_model_has_the_same_bits(
+    family: str, make_model: MakeModel, tmp_path: Path
+) -> None:
+    model = make_model(family)
+    ids_BT = torch.tensor([[1, 2, 3, 4]])
+
+    save(tmp_path / "x", model, VOCABULARY, {"note": "kept"})
+    loaded = load(tmp_path / "x")
+
+    verify_golden(loaded)
+    before, _ = model.advance(ids_BT, model.initial_state(1))
+    after, _ = loaded.model.advance(ids_BT, loaded.model.initial_state(1))
+    assert torch.equal(before, after)
+    assert loaded.config == model.config
+    assert loaded.report["note"] == "kept"
+    assert len(loaded.digest) == 64
+
+
+@pytest.mark.parametrize("kind", ["char", "byte", "sentencepiece"])
+def test_every_vocabulary_comes_back(kind: str, make_model: MakeModel, tmp_path: Path) -> None:
+    pieces = SentencePieceVocabulary.train(["the cat and the dog. " * 50], 300)
+    vocabularies: dict[str, Vocabulary] = {
+        "char": VOCABULARY,
+        "byte": ByteVocabulary(),
+        "sentencepiece": pieces,
+    }
+    vocabulary = vocabularies[kind]
+    model = make_model("rnn", vocab_size=vocabulary.size)
+
+    save(tmp_path / "x", model, vocabulary, {})
+
+    assert load(tmp_path / "x").vocabulary.encode("cabbage") == vocabulary.encode("cabbage")
+
+
+def test_equal_contents_have_equal_digests(saved: Path, make_model: MakeModel) -> None:
+    other, third = saved.with_name("other"), saved.with_name("third")
+    save(other, make_model("gru"), VOCABULARY, {"note": "first"})
+    save(third, make_model("gru"), VOCABULARY, {"note": "second"})
+
+    assert load(other).digest == load(saved).digest
+    assert load(third).digest != load(saved).digest
+
+
+def test_saving_leaves_training_mode_as_it_was(tmp_path: Path, make_model: MakeModel) -> None:
+    model = make_model("gru").train()
+
+    save(tmp_path / "x", model, VOCABULARY, {})
+
+    assert model.training
+
+
+def test_others_may_read_it(saved: Path) -> None:
+    """A server under another user mounts it read-only."""
+    assert saved.stat().st_mode & 0o005 == 0o005
+    assert all(file.stat().st_mode & 0o004 for file in saved.iterdir())
+
+
+def test_nothing_else_is_left_behind(saved: Path, make_model: MakeModel) -> None:
+    save(saved, make_model("gru"), VOCABULARY, {"note": "second"})
+
+    assert [path.name for path in saved.parent.iterdir()] == ["my model"]
+    assert load(saved).report["note"] == "second"
+
+
+def test_no_directory_and_no_checkpoint_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFound, match="no directory"):
+        load(tmp_path / "none")
+    with pytest.raises(CheckpointNotFound, match=r"no config\.json"):
+        load(tmp_path)
+
+
+def test_a_newer_format_is_refused_with_both_numbers(saved: Path) -> None:
+    edit(saved / "config.json", format_version=7)
+
+    with pytest.raises(UnsupportedFormat, match=r"format_version 7.*reads 1"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "vocabulary.json", "report.json", "config.json"]
+)
+def test_damage_is_found_and_named(saved: Path, name: str) -> None:
+    """Every file, truncated by a byte or with one bit flipped, at several places."""
+    path = saved / name
+    whole = path.read_bytes()
+    flips = [
+        whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]
+        for at in {0, len(whole) // 3, len(whole) - 2}
+    ]
+    for damaged in [whole[:-1], b"", whole + b" ", *flips]:
+        path.write_bytes(damaged)
+        with pytest.raises((CheckpointCorrupt, UnsupportedFormat), match=name):
+            load(saved)
+
+
+def test_a_damaged_manifest_is_found(saved: Path) -> None:
+    for damaged in (b"", b"[]", b'{"sha256": {}}'):
+        (saved / "manifest.json").write_bytes(damaged)
+        with pytest.raises(CheckpointCorrupt, match=r"manifest\.json"):
+            load(saved)
+
+
+def test_a_missing_file_is_named(saved: Path) -> None:
+    (saved / "vocabulary.json").unlink()
+
+    with pytest.raises(CheckpointCorrupt, match=r"vocabulary\.json cannot be read"):
+        load(saved)
+
+
+def test_a_manifest_cannot_reach_out_of_its_directory(saved: Path) -> None:
+    secret = saved.parent / "secret.json"
+    secret.write_text("{}")
+    digests = json.loads((saved / "manifest.json").read_text())["sha256"]
+    (saved / "manifest.json").write_text(json.dumps({"sha256": {**digests, "../secret.json": "0"}}))
+
+    with pytest.raises(CheckpointCorrupt, match=r"secret\.json cannot be read"):
+        load(saved)
+
+
+def test_other_arithmetic_is_noticed(saved: Path) -> None:
+    loaded = load(saved)
+    loaded.report["golden"]["logprobs"][3] += 0.01
+
+    with pytest.raises(GoldenMismatch, match=r"0\.01 nats"):
+        verify_golden(loaded)
+
+
+class _Crash(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("deaths", range(12))
+def test_dying_in_a_save_loses_nothing(
+    deaths: int, saved: Path, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever call the process dies in, the old checkpoint or the new one is there, whole."""
+    calls = 0
+
+    def dying(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls > deaths:
+                raise _Crash
+            return real(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", dying(os.fsync))
+        patch.setattr(Path, "rename", dying(Path.rename))
+        patch.setattr(checkpoints.shutil, "rmtree", dying(checkpoints.shutil.rmtree))
+        try:
+            save(saved, make_model("gru"), VOCABULARY, {"note": "second"})
+        except _Crash:
+            assert calls > deaths
+
+    assert load(saved).report["note"] in ("first", "second")

@@ -1,0 +1,167 @@
+"""Scores and evaluations against plain loops; what was generated scores what it was drawn with."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from charlm_model import scoring
+from charlm_model.families import FAMILIES
+from charlm_model.generation import generate
+from charlm_model.language_model import LanguageModel
+from charlm_model.sampling_params import SamplingParams
+from charlm_model.scoring import (
+    evaluate_blocks,
+    evaluate_lines,
+    evaluate_streamed,
+    score,
+    score_tokens,
+)
+from charlm_model.vocabulary import ByteVocabulary, CharVocabulary
+
+MakeModel = Callable[..., LanguageModel]
+VOCABULARY = CharVocabulary("abcdefghij")
+
+
+def nats(model: LanguageModel, inputs: list[int], targets: list[int]) -> float:
+    """Minus the log-prob of the targets, one step at a time from a cold state."""
+    state, total = model.initial_state(1), 0.0
+    for token_id, target in zip(inputs, targets, strict=True):
+        logits_1V, state = model.step(torch.tensor([token_id]), state)
+        total -= float(logits_1V[0].double().log_softmax(-1)[target])
+    return total
+
+
+def random_ids(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(1, 11, count)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "params", [SamplingParams(), SamplingParams(temperature=0.5, top_k=3, presence_penalty=1)]
+)
+def test_what_was_generated_scores_what_was_streamed(
+    family: str, params: SamplingParams, make_model: MakeModel
+) -> None:
+    """Bit for bit, with and without processors: log-probs are always the model's own."""
+    model, prompt = make_model(family), [3, 1, 4]
+    generated = generate(model, prompt, max_new_tokens=40, params=params, seed=5)
+    _, state = model.advance(torch.tensor([[0, *prompt[:-1]]]), model.initial_state(1))
+
+    scores, _ = score(model, generated.ids, state, prompt[-1])
+
+    assert scores.logprobs.tolist() == generated.logprobs
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scoring_in_two_parts_is_scoring_the_whole(family: str, make_model: MakeModel) -> None:
+    model, ids = make_model(family), random_ids(60).tolist()
+
+    whole, _ = score(model, ids, model.initial_state(1), 0)
+    first, state = score(model, ids[:23], model.initial_state(1), 0)
+    second, _ = score(model, ids[23:], state, ids[22])
+
+    assert [*first.logprobs, *second.logprobs] == whole.logprobs.tolist()
+
+
+def test_memory_is_bounded_by_chunks(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ids = make_model("lstm"), random_ids(50).tolist()
+    whole, _ = score(model, ids, model.initial_state(1), 0)
+
+    monkeypatch.setattr(scoring, "_MAX_LOGITS", 77)
+    chunked, _ = score(model, ids, model.initial_state(1), 0)
+
+    assert chunked.logprobs.tolist() == whole.logprobs.tolist()
+
+
+def test_ranks_and_entropies() -> None:
+    """Of equally probable tokens the one with the lower id ranks first."""
+    logits_TV = torch.tensor([[0.5, 0.25, 0.25], [1 / 3] * 3, [0.5, 0.25, 0.25]]).log()
+
+    scores = score_tokens(logits_TV, np.array([2, 1, 0]))
+
+    assert scores.ranks.tolist() == [3, 2, 1]
+    np.testing.assert_allclose(
+        scores.entropies, [1.5 * math.log(2), math.log(3), 1.5 * math.log(2)]
+    )
+    np.testing.assert_allclose(scores.logprobs, np.log([0.25, 1 / 3, 0.5]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_streamed_evaluation_is_the_plain_loop(family: str, make_model: MakeModel) -> None:
+    model, ids = make_model(family), random_ids(70)
+
+    evaluation = evaluate_streamed(model, VOCABULARY, ids)
+
+    expected = nats(model, [0, *ids[:-1].tolist()], ids.tolist())
+    assert evaluation.nats == pytest.approx(expected)
+    assert evaluation.num_tokens == evaluation.num_characters == 70
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("count", [2, 9, 17, 30])
+def test_block_evaluation_is_the_plain_loop(family: str, count: int, make_model: MakeModel) -> None:
+    """Whole blocks and the last, partial one; every token but the first is scored once."""
+    model, ids = make_model(family), random_ids(count)
+
+    evaluation = evaluate_blocks(model, VOCABULARY, ids, block_length=8)
+
+    blocks = [ids[start : start + 9].tolist() for start in range(0, count - 1, 8)]
+    expected = sum(nats(model, block[:-1], block[1:]) for block in blocks)
+    assert evaluation.nats == pytest.approx(expected)
+    assert evaluation.num_tokens == count - 1
+    assert evaluation.protocol == "cold blocks of 8"
+
+
+def test_line_evaluation_is_the_plain_loop(make_model: MakeModel) -> None:
+    model = make_model("gru")
+    lines = [np.array([1, 2, 3]), np.array([4]), np.array([], dtype=np.int64)]
+
+    evaluation = evaluate_lines(model, VOCABULARY, lines)
+
+    expected = sum(nats(model, [0, *line], [*line, 0]) for line in lines)
+    assert evaluation.nats == pytest.approx(expected)
+    assert (evaluation.num_tokens, evaluation.num_characters) == (7, 7)  # line ends are counted
+
+
+def test_bytes_count_where_characters_are_wide(make_model: MakeModel) -> None:
+    model, text = make_model("rnn", vocab_size=257), "é한😀"
+    vocabulary = ByteVocabulary()
+
+    evaluation = evaluate_streamed(model, vocabulary, vocabulary.encode_array(text))
+
+    assert (evaluation.num_characters, evaluation.num_bytes, evaluation.num_tokens) == (3, 9, 9)
+    assert evaluation.bits_per_byte == pytest.approx(evaluation.bits_per_character / 3)
+    assert evaluation.nats_per_token == pytest.approx(evaluation.bits_per_byte * math.log(2))
+    assert set(evaluation.to_json()) >= {"protocol", "bits_per_byte", "bits_per_character"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_seed_gives_the_same_text(family: str, make_model: MakeModel) -> None:
+    model = make_model(family)
+
+    texts = [generate(model, [1], max_new_tokens=30, seed=seed).ids for seed in (1, 1, 2)]
+
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
+
+
+def test_temperature_0_needs_no_seed(make_model: MakeModel) -> None:
+    model, greedy = make_model("gru"), SamplingParams(temperature=0)
+
+    texts = [generate(model, [], max_new_tokens=20, params=greedy, seed=s).ids for s in (1, 2)]
+
+    assert texts[0] == texts[1]
+
+
+def test_generation_ends_at_the_end_of_text(make_model: MakeModel) -> None:
+    model = make_model("gru")
+    ended = SamplingParams(logit_bias={0: 100.0})
+
+    assert generate(model, [1], max_new_tokens=5, params=ended).ids == []
+    going_on = generate(model, [1], max_new_tokens=5, params=ended, stop_at_end_of_text=False)
+    assert going_on.ids == [0] * 5
