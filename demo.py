@@ -22,7 +22,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="charlm-demo-") as folder:
         checkpoint = Path(folder) / "python-docs"
         tell(f"1. Train a small LSTM on {CORPUS} for {TRAINING_BUDGET}")
-        charlm("train", CORPUS, "--family", "lstm", "--budget", TRAINING_BUDGET, "--out", checkpoint)
+        charlm(
+            "train", CORPUS, "--family", "lstm", "--budget", TRAINING_BUDGET, "--out", checkpoint
+        )
         tell("2. Serve it")
         with serving(checkpoint) as address:
             tell("3. Stream a continuation, character by character")

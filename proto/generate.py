@@ -10,6 +10,7 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).parent
 PACKAGE = Path("charlm/v1")
+OUTPUTS = (("python", ""), ("grpc_python", ""), ("mypy", "quiet:"), ("mypy_grpc", "quiet:"))
 PROTOS = sorted((ROOT / PACKAGE).glob("*.proto"))
 
 
@@ -26,7 +27,7 @@ def main() -> None:
 
 def generate(out: Path) -> None:
     includes = [f"-I{ROOT}", f"-I{files('grpc_tools') / '_proto'}"]
-    outputs = [f"--{kind}_out={out}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
+    outputs = [f"--{kind}_out={option}{out}" for kind, option in OUTPUTS]
     plugins = [
         f"--plugin=protoc-gen-{name}={Path(sys.executable).with_name(f'protoc-gen-{name}')}"
         for name in ("mypy", "mypy_grpc")

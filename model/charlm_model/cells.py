@@ -18,7 +18,7 @@ class Cell:
     """One family's step and its fused twin."""
 
     state_names: tuple[str, ...]
-    fused: type[nn.RNNBase]
+    fused: Callable[..., nn.RNNBase]
     step: Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 

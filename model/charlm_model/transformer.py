@@ -5,6 +5,7 @@ S keys attended over.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,16 @@ class Block(nn.Module):
         self.down = nn.Linear(_HIDDEN_FACTOR * width, width, bias=False)
         nn.init.zeros_(self.attention_out.weight)
         nn.init.zeros_(self.down.weight)
+
+    def mix(self, heads_BTE: Tensor) -> Tensor:
+        """What the heads' answers add to the stream."""
+        added: Tensor = self.attention_out(heads_BTE)
+        return added
+
+    def think(self, x_BTE: Tensor) -> Tensor:
+        """What the MLP adds to the stream."""
+        added: Tensor = self.down(self.up(_norm(x_BTE)).relu().square())
+        return added
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +111,15 @@ class Transformer(LanguageModel):
         past_slots_BS, visible_BTS = self._window(position_B, length)
         x_BTE = F.dropout(_norm(self.embedding(ids_BT)), self.config.dropout, self.training)
         new_keys, new_values = [], []
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self._layers):
             q, k, v = self._heads(F.linear(_norm(x_BTE), block.qkv.weight), rotation)
             keys_BNSD = torch.cat([_slots(state["keys"][:, layer], past_slots_BS), k], 2)
             values_BNSD = torch.cat([_slots(state["values"][:, layer], past_slots_BS), v], 2)
             mixed_BNTD = F.scaled_dot_product_attention(
                 q, keys_BNSD, values_BNSD, attn_mask=visible_BTS[:, None]
             )
-            x_BTE = x_BTE + self._drop(block.attention_out(_join(mixed_BNTD)))
-            x_BTE = x_BTE + self._drop(block.down(block.up(_norm(x_BTE)).relu().square()))
+            x_BTE = x_BTE + self._drop(block.mix(_join(mixed_BNTD)))
+            x_BTE = x_BTE + self._drop(block.think(x_BTE))
             new_keys.append(k)
             new_values.append(v)
         after = self._remember(state, torch.stack(new_keys, 1), torch.stack(new_values, 1))
@@ -147,11 +158,20 @@ class Transformer(LanguageModel):
         tensors = {**state.tensors, "position": position_B + length}
         return logits_BTV, State(tensors)
 
+    @property
+    def _layers(self) -> list[Block]:
+        return [cast(Block, block) for block in self.blocks]
+
     def _exact_blocks(self) -> list[_ExactBlock]:
         if self._exact is None:
             self._exact = [
-                _ExactBlock(*(PackedLinear(part.weight) for part in block.children()))
-                for block in self.blocks
+                _ExactBlock(
+                    qkv=PackedLinear(block.qkv.weight),
+                    attention_out=PackedLinear(block.attention_out.weight),
+                    up=PackedLinear(block.up.weight),
+                    down=PackedLinear(block.down.weight),
+                )
+                for block in self._layers
             ]
             self._exact_head = PackedLinear(self.head.weight)
         return self._exact
@@ -220,7 +240,8 @@ def _exact_attention(
 
 def _norm(x: Tensor) -> Tensor:
     """RMSNorm without a learned scale."""
-    return x * (x.square().mean(-1, keepdim=True) + _NORM_EPSILON).rsqrt()
+    scale: Tensor = (x.square().mean(-1, keepdim=True) + _NORM_EPSILON).rsqrt()
+    return x * scale
 
 
 def _rotate(x_BNTD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -231,7 +252,8 @@ def _rotate(x_BNTD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 def _slots(ring_BNCD: Tensor, slots_BS: Tensor) -> Tensor:
     B, N, _, D = ring_BNCD.shape
-    return ring_BNCD.gather(2, slots_BS[:, None, :, None].expand(B, N, -1, D))
+    taken: Tensor = ring_BNCD.gather(2, slots_BS[:, None, :, None].expand(B, N, -1, D))
+    return taken
 
 
 def _join(heads_BNTD: Tensor) -> Tensor:

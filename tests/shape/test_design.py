@@ -10,11 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("model", "training", "server", "client")
-SOURCES = sorted(
-    path.relative_to(ROOT)
-    for room in ROOMS
-    for path in (ROOT / room).rglob("*.py")
-)
+SOURCES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 TESTS = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))
 PROTOS = sorted(path.relative_to(ROOT) for path in (ROOT / "proto").rglob("*.proto"))
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
@@ -53,9 +49,17 @@ def test_nothing_is_unpickled(path: Path) -> None:
     """No module that unpickles is imported, and torch.load is never called."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
 
-    imported = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    nodes = list(ast.walk(tree))
+    imported = {
+        alias.name.split(".")[0]
+        for node in nodes
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    imported |= {
+        (node.module or "").split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)
+    }
+    called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
 
     assert not imported & UNPICKLERS
     assert not called & {"torch.load", "numpy.load", "np.load"}
@@ -67,7 +71,9 @@ def test_the_client_loads_no_tensors(module: str) -> None:
     heavy = {"torch", "numpy", "safetensors", "sentencepiece", "charlm_model", "charlm_server"}
     program = f"import {module}, sys; print(*sorted({heavy!r} & set(sys.modules)))"
 
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
 
     assert loaded.stdout.split() == []
 
