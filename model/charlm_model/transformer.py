@@ -235,7 +235,8 @@ def _exact_attention(
     hidden_BTC = F.pad(hidden_BTC, (0, 0, 0, padding))
     scores_BNTC = q_BNTD @ keys_BNCD.transpose(2, 3) * width**-0.5
     weights_BNTC = scores_BNTC.masked_fill(hidden_BTC[:, None], float("-inf")).softmax(-1)
-    return (weights_BNTC @ values_BNCD)[:, :, :length]
+    mixed_BNTD: Tensor = weights_BNTC @ values_BNCD
+    return mixed_BNTD[:, :, :length]
 
 
 def _norm(x: Tensor) -> Tensor:
