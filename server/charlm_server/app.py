@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable
 
 import grpc
@@ -46,7 +47,7 @@ class App:
     def __init__(self, config: ServeConfig, models: Models) -> None:
         self._config, self._models = config, models
         names = [service.full_name for service in OFFERED]
-        self._health = Health([*names, *models.names])
+        self.health = Health([*names, *models.names])
         self._server = grpc.aio.server(
             interceptors=[ReportingInterceptor()], options=channel_options(config.limits)
         )
@@ -58,7 +59,7 @@ class App:
             TokenizerService(models), self._server
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         add_unoffered(self._server)
         if config.reflection:
             every_name = [service.full_name for service in [*OFFERED, *UNOFFERED]]
@@ -68,22 +69,23 @@ class App:
         """Listen and serve; returns the address, with the port that was found if 0 was asked."""
         address = address_of(self._config.host, self._config.port)
         try:
+            try_to_bind(self._config.host, self._config.port)
             port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise ServeError(
-                f"The server cannot listen on {address}: the port is in use or the address is not "
-                "this machine's. Give another with --port (0 finds a free one) or --host."
+                f"The server cannot listen on {address}: {error}. "
+                "Give another --port (0 finds a free one) or --host."
             ) from error
         for model in self._models:
             model.scheduler.start()
         await self._server.start()
-        self._health.set_all(is_serving=True)
+        self.health.set_all(is_serving=True)
         return address_of(self._config.host, port)
 
-    async def drain(self) -> None:
+    async def drain(self, grace_s: float | None = None) -> None:
         """Admit nothing, let calls finish for a while, end the rest with what they have, stop."""
-        self._health.set_all(is_serving=False)
-        grace_s = self._config.drain_grace_s
+        self.health.set_all(is_serving=False)
+        grace_s = self._config.drain_grace_s if grace_s is None else grace_s
         async with asyncio.TaskGroup() as group:
             for model in self._models:
                 group.create_task(model.scheduler.drain(grace_s))
@@ -104,6 +106,14 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
     on_ready(f"charlm: serving {' '.join(models.names)} on {address}")
     await asked_to_stop.wait()
     await app.drain()
+
+
+def try_to_bind(host: str, port: int) -> None:
+    """Raise OSError if the address cannot be had: gRPC would say why in its own log only."""
+    [(family, *_, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
 
 
 def address_of(host: str, port: int) -> str:

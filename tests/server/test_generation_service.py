@@ -226,6 +226,7 @@ async def test_slow_readers_do_not_stall_the_others() -> None:
             call.cancel()
 
 
+@pytest.mark.slow
 async def test_a_deadline_returns_what_there_is(wire: Wire) -> None:
     endless = request_to("lstm-char", max_new_tokens=1_000_000)
 
@@ -263,7 +264,7 @@ async def test_a_full_queue_says_when_to_come_back() -> None:
         running = wire.generation.StreamGenerate(gen.StreamGenerateRequest(generate=filling))
         await running.read()
         queued = wire.generation.Generate(filling)
-        while scheduler.num_open < 2:
+        while scheduler.num_open < 2:  # noqa: ASYNC110 - it yields to the loop, it does not wait
             await asyncio.sleep(0)  # let it come in
 
         with pytest.raises(grpc.aio.AioRpcError, match="queue is full") as refusal:
@@ -397,6 +398,7 @@ async def test_a_text_appended_is_read_after_the_context(wire: Wire) -> None:
     assert joined.outputs == whole.outputs
 
 
+@pytest.mark.slow
 async def test_an_answer_larger_than_a_message_is_refused_before_it_is_whole() -> None:
     limits = Limits(max_response_message_bytes=10_000)
     async with serving(("lstm", "char"), limits=limits) as wire:
