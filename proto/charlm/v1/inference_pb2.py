@@ -26,7 +26,7 @@ from charlm.v1 import context_pb2 as charlm_dot_v1_dot_context__pb2
 from charlm.v1 import distribution_pb2 as charlm_dot_v1_dot_distribution__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63harlm/v1/inference.proto\x12\tcharlm.v1\x1a\x17\x63harlm/v1/context.proto\x1a\x1c\x63harlm/v1/distribution.proto\"\xda\x01\n\x0e\x46illGapRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12 \n\x04left\x18\x02 \x01(\x0b\x32\x12.charlm.v1.Context\x12\r\n\x05right\x18\x03 \x01(\t\x12\x12\n\ngap_length\x18\x04 \x01(\r\x12\x19\n\x0cmax_fillings\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rnum_particles\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x02\x88\x01\x01\x42\x0f\n\r_max_fillingsB\x10\n\x0e_num_particlesB\x07\n\x05_seed\"\xe8\x01\n\x0f\x46illGapResponse\x12$\n\x08\x66illings\x18\x01 \x03(\x0b\x32\x12.charlm.v1.Filling\x12\x10\n\x08is_exact\x18\x02 \x01(\x08\x12\x14\n\x0clog_evidence\x18\x03 \x01(\x01\x12\"\n\x15\x65\x66\x66\x65\x63tive_sample_size\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\x12%\n\x08numerics\x18\x07 \x01(\x0b\x32\x13.charlm.v1.NumericsB\x18\n\x16_effective_sample_size\"T\n\x07\x46illing\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x11\n\tposterior\x18\x03 \x01(\x01\x12\x15\n\rtotal_logprob\x18\x04 \x01(\x01\"\xbd\x01\n\x1bListTopContinuationsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12#\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x12.charlm.v1.Context\x12\x1e\n\x11num_continuations\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x16\n\tmax_steps\x18\x05 \x01(\rH\x01\x88\x01\x01\x42\x14\n\x12_num_continuationsB\x0c\n\n_max_steps\"\xd2\x01\n\x1cListTopContinuationsResponse\x12.\n\rcontinuations\x18\x01 \x03(\x0b\x32\x17.charlm.v1.Continuation\x12\x13\n\x0bis_complete\x18\x02 \x01(\x08\x12\x1d\n\x15missing_logprob_bound\x18\x03 \x01(\x01\x12\x11\n\tnum_steps\x18\x04 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\x12%\n\x08numerics\x18\x06 \x01(\x0b\x32\x13.charlm.v1.Numerics\"F\n\x0c\x43ontinuation\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x15\n\rtotal_logprob\x18\x03 \x01(\x01\x32\xbd\x01\n\x10InferenceService\x12@\n\x07\x46illGap\x12\x19.charlm.v1.FillGapRequest\x1a\x1a.charlm.v1.FillGapResponse\x12g\n\x14ListTopContinuations\x12&.charlm.v1.ListTopContinuationsRequest\x1a\'.charlm.v1.ListTopContinuationsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63harlm/v1/inference.proto\x12\tcharlm.v1\x1a\x17\x63harlm/v1/context.proto\x1a\x1c\x63harlm/v1/distribution.proto\"\x99\x02\n\x0e\x46illGapRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12 \n\x04left\x18\x02 \x01(\x0b\x32\x12.charlm.v1.Context\x12\r\n\x05right\x18\x03 \x01(\t\x12\x12\n\ngap_length\x18\x04 \x01(\r\x12\x19\n\x0cmax_fillings\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rnum_particles\x18\x06 \x01(\rH\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x07 \x01(\x04H\x02\x88\x01\x01\x12=\n\x12unknown_characters\x18\x08 \x01(\x0e\x32!.charlm.v1.UnknownCharacterPolicyB\x0f\n\r_max_fillingsB\x10\n\x0e_num_particlesB\x07\n\x05_seed\"\xe8\x01\n\x0f\x46illGapResponse\x12$\n\x08\x66illings\x18\x01 \x03(\x0b\x32\x12.charlm.v1.Filling\x12\x10\n\x08is_exact\x18\x02 \x01(\x08\x12\x14\n\x0clog_evidence\x18\x03 \x01(\x01\x12\"\n\x15\x65\x66\x66\x65\x63tive_sample_size\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\x12%\n\x08numerics\x18\x07 \x01(\x0b\x32\x13.charlm.v1.NumericsB\x18\n\x16_effective_sample_size\"T\n\x07\x46illing\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x11\n\tposterior\x18\x03 \x01(\x01\x12\x15\n\rtotal_logprob\x18\x04 \x01(\x01\"\xfc\x01\n\x1bListTopContinuationsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12#\n\x07\x63ontext\x18\x02 \x01(\x0b\x32\x12.charlm.v1.Context\x12\x1e\n\x11num_continuations\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x16\n\tmax_steps\x18\x05 \x01(\rH\x01\x88\x01\x01\x12=\n\x12unknown_characters\x18\x06 \x01(\x0e\x32!.charlm.v1.UnknownCharacterPolicyB\x14\n\x12_num_continuationsB\x0c\n\n_max_steps\"\xd2\x01\n\x1cListTopContinuationsResponse\x12.\n\rcontinuations\x18\x01 \x03(\x0b\x32\x17.charlm.v1.Continuation\x12\x13\n\x0bis_complete\x18\x02 \x01(\x08\x12\x1d\n\x15missing_logprob_bound\x18\x03 \x01(\x01\x12\x11\n\tnum_steps\x18\x04 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\x12%\n\x08numerics\x18\x06 \x01(\x0b\x32\x13.charlm.v1.Numerics\"F\n\x0c\x43ontinuation\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x15\n\rtotal_logprob\x18\x03 \x01(\x01\x32\xbd\x01\n\x10InferenceService\x12@\n\x07\x46illGap\x12\x19.charlm.v1.FillGapRequest\x1a\x1a.charlm.v1.FillGapResponse\x12g\n\x14ListTopContinuations\x12&.charlm.v1.ListTopContinuationsRequest\x1a\'.charlm.v1.ListTopContinuationsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'charlm.v1.inference_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FILLGAPREQUEST']._serialized_start=96
-  _globals['_FILLGAPREQUEST']._serialized_end=314
-  _globals['_FILLGAPRESPONSE']._serialized_start=317
-  _globals['_FILLGAPRESPONSE']._serialized_end=549
-  _globals['_FILLING']._serialized_start=551
-  _globals['_FILLING']._serialized_end=635
-  _globals['_LISTTOPCONTINUATIONSREQUEST']._serialized_start=638
-  _globals['_LISTTOPCONTINUATIONSREQUEST']._serialized_end=827
-  _globals['_LISTTOPCONTINUATIONSRESPONSE']._serialized_start=830
-  _globals['_LISTTOPCONTINUATIONSRESPONSE']._serialized_end=1040
-  _globals['_CONTINUATION']._serialized_start=1042
-  _globals['_CONTINUATION']._serialized_end=1112
-  _globals['_INFERENCESERVICE']._serialized_start=1115
-  _globals['_INFERENCESERVICE']._serialized_end=1304
+  _globals['_FILLGAPREQUEST']._serialized_end=377
+  _globals['_FILLGAPRESPONSE']._serialized_start=380
+  _globals['_FILLGAPRESPONSE']._serialized_end=612
+  _globals['_FILLING']._serialized_start=614
+  _globals['_FILLING']._serialized_end=698
+  _globals['_LISTTOPCONTINUATIONSREQUEST']._serialized_start=701
+  _globals['_LISTTOPCONTINUATIONSREQUEST']._serialized_end=953
+  _globals['_LISTTOPCONTINUATIONSRESPONSE']._serialized_start=956
+  _globals['_LISTTOPCONTINUATIONSRESPONSE']._serialized_end=1166
+  _globals['_CONTINUATION']._serialized_start=1168
+  _globals['_CONTINUATION']._serialized_end=1238
+  _globals['_INFERENCESERVICE']._serialized_start=1241
+  _globals['_INFERENCESERVICE']._serialized_end=1430
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,7 @@ class FillGapRequest(_message.Message):
     MAX_FILLINGS_FIELD_NUMBER: _builtins.int
     NUM_PARTICLES_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    UNKNOWN_CHARACTERS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Resource name of the model, "models/{model}". Required."""
     right: _builtins.str
@@ -45,6 +46,8 @@ class FillGapRequest(_message.Message):
     """Particles for gaps longer than two, in [1, 4096]. Unset means 256."""
     seed: _builtins.int
     """Seed of the particles. Unset means that the server draws one."""
+    unknown_characters: _context_pb2.UnknownCharacterPolicy.ValueType
+    """What to do with characters that the vocabulary does not have."""
     @_builtins.property
     def left(self) -> _context_pb2.Context:
         """What comes before the gap. Unset means the start of a text."""
@@ -59,10 +62,11 @@ class FillGapRequest(_message.Message):
         max_fillings: _builtins.int | None = ...,
         num_particles: _builtins.int | None = ...,
         seed: _builtins.int | None = ...,
+        unknown_characters: _context_pb2.UnknownCharacterPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_fillings", b"_max_fillings", "_num_particles", b"_num_particles", "_seed", b"_seed", "left", b"left", "max_fillings", b"max_fillings", "num_particles", b"num_particles", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_fillings", b"_max_fillings", "_num_particles", b"_num_particles", "_seed", b"_seed", "gap_length", b"gap_length", "left", b"left", "max_fillings", b"max_fillings", "model", b"model", "num_particles", b"num_particles", "right", b"right", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_fillings", b"_max_fillings", "_num_particles", b"_num_particles", "_seed", b"_seed", "gap_length", b"gap_length", "left", b"left", "max_fillings", b"max_fillings", "model", b"model", "num_particles", b"num_particles", "right", b"right", "seed", b"seed", "unknown_characters", b"unknown_characters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_fillings: _TypeAlias = _typing.Literal["max_fillings"]  # noqa: Y015
     _WhichOneofArgType__max_fillings: _TypeAlias = _typing.Literal["_max_fillings", b"_max_fillings"]  # noqa: Y015
@@ -178,6 +182,7 @@ class ListTopContinuationsRequest(_message.Message):
     NUM_CONTINUATIONS_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
     MAX_STEPS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_CHARACTERS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Resource name of the model, "models/{model}". Required."""
     num_continuations: _builtins.int
@@ -186,6 +191,8 @@ class ListTopContinuationsRequest(_message.Message):
     """Their length, in tokens, in [1, 64]; one may end earlier by an end of text."""
     max_steps: _builtins.int
     """Most model steps to spend, in [1, 1000000]. Unset means 10000."""
+    unknown_characters: _context_pb2.UnknownCharacterPolicy.ValueType
+    """What to do with characters that the vocabulary does not have."""
     @_builtins.property
     def context(self) -> _context_pb2.Context:
         """What comes before. Unset means the start of a text."""
@@ -198,10 +205,11 @@ class ListTopContinuationsRequest(_message.Message):
         num_continuations: _builtins.int | None = ...,
         length: _builtins.int = ...,
         max_steps: _builtins.int | None = ...,
+        unknown_characters: _context_pb2.UnknownCharacterPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps", "_num_continuations", b"_num_continuations", "context", b"context", "max_steps", b"max_steps", "num_continuations", b"num_continuations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps", "_num_continuations", b"_num_continuations", "context", b"context", "length", b"length", "max_steps", b"max_steps", "model", b"model", "num_continuations", b"num_continuations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps", "_num_continuations", b"_num_continuations", "context", b"context", "length", b"length", "max_steps", b"max_steps", "model", b"model", "num_continuations", b"num_continuations", "unknown_characters", b"unknown_characters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_steps: _TypeAlias = _typing.Literal["max_steps"]  # noqa: Y015
     _WhichOneofArgType__max_steps: _TypeAlias = _typing.Literal["_max_steps", b"_max_steps"]  # noqa: Y015

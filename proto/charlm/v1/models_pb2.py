@@ -29,17 +29,19 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63harlm/v1/models.proto\x12\tcharlm.v1\x1a\x1c\x63harlm/v1/distribution.proto\x1a\x18\x63harlm/v1/sampling.proto\x1a\x19\x63harlm/v1/tokenizer.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n\x11ListModelsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x0c\n\n_page_size\"O\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.charlm.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.charlm.v1.Model\"\x91\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12&\n\x06\x66\x61mily\x18\x03 \x01(\x0e\x32\x16.charlm.v1.ModelFamily\x12\x16\n\x0enum_parameters\x18\x04 \x01(\x04\x12\x12\n\nnum_layers\x18\x05 \x01(\r\x12\x13\n\x0bhidden_size\x18\x06 \x01(\r\x12\x32\n\x0fvocabulary_kind\x18\x07 \x01(\x0e\x32\x19.charlm.v1.VocabularyKind\x12\x12\n\nvocab_size\x18\x08 \x01(\r\x12%\n\x04unit\x18\t \x01(\x0e\x32\x17.charlm.v1.DocumentUnit\x12\x16\n\x0e\x63ontext_length\x18\n \x01(\r\x12\x18\n\x10state_size_bytes\x18\x0b \x01(\x04\x12!\n\x06limits\x18\x0c \x01(\x0b\x32\x11.charlm.v1.Limits\x12\x33\n\x10\x64\x65\x66\x61ult_sampling\x18\r \x01(\x0b\x32\x19.charlm.v1.SamplingParams\x12%\n\x08numerics\x18\x0e \x01(\x0b\x32\x13.charlm.v1.Numerics\x12\x32\n\x0ftraining_report\x18\x0f \x01(\x0b\x32\x19.charlm.v1.TrainingReport\x12-\n\tload_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x03\n\x06Limits\x12\x19\n\x11max_prompt_tokens\x18\x01 \x01(\x04\x12\x16\n\x0emax_new_tokens\x18\x02 \x01(\r\x12\x13\n\x0bmax_outputs\x18\x03 \x01(\r\x12\x1a\n\x12max_stop_sequences\x18\x04 \x01(\r\x12\x1f\n\x17max_stop_sequence_bytes\x18\x05 \x01(\r\x12\x17\n\x0fmax_score_items\x18\x06 \x01(\r\x12\x18\n\x10max_score_tokens\x18\x07 \x01(\x04\x12\x19\n\x11max_request_bytes\x18\x08 \x01(\x04\x12\"\n\x1amax_response_message_bytes\x18\t \x01(\x04\x12\x1b\n\x13max_queued_requests\x18\n \x01(\r\x12\x12\n\nmax_states\x18\x0b \x01(\r\x12\x39\n\x16max_state_time_to_live\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15max_constraint_states\x18\r \x01(\r\"\xb7\x01\n\x0eTrainingReport\x12\x30\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x1b.charlm.v1.EvaluationResult\x12\x1b\n\x13num_training_tokens\x18\x02 \x01(\x04\x12\x30\n\rtraining_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x64\x61ta_digest\x18\x04 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x05 \x01(\t\"\x8b\x01\n\x10\x45valuationResult\x12\x10\n\x08protocol\x18\x01 \x01(\t\x12\x1a\n\x12nats_per_character\x18\x02 \x01(\x01\x12\x1a\n\x12\x62its_per_character\x18\x03 \x01(\x01\x12\x15\n\rbits_per_byte\x18\x04 \x01(\x01\x12\x16\n\x0enum_characters\x18\x05 \x01(\x04*\xbe\x01\n\x0bModelFamily\x12\x1c\n\x18MODEL_FAMILY_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_FAMILY_NGRAM\x10\x01\x12\x14\n\x10MODEL_FAMILY_RNN\x10\x02\x12\x14\n\x10MODEL_FAMILY_GRU\x10\x03\x12\x15\n\x11MODEL_FAMILY_LSTM\x10\x04\x12\x1c\n\x18MODEL_FAMILY_TRANSFORMER\x10\x05\x12\x18\n\x14MODEL_FAMILY_MIXTURE\x10\x06*_\n\x0c\x44ocumentUnit\x12\x1d\n\x19\x44OCUMENT_UNIT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OCUMENT_UNIT_STREAM\x10\x01\x12\x16\n\x12\x44OCUMENT_UNIT_LINE\x10\x02\x32\x9e\x01\n\x0cModelService\x12I\n\nListModels\x12\x1c.charlm.v1.ListModelsRequest\x1a\x1d.charlm.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.charlm.v1.GetModelRequest\x1a\x1b.charlm.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x63harlm/v1/models.proto\x12\tcharlm.v1\x1a\x1c\x63harlm/v1/distribution.proto\x1a\x18\x63harlm/v1/sampling.proto\x1a\x19\x63harlm/v1/tokenizer.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n\x11ListModelsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x0c\n\n_page_size\"O\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.charlm.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x10GetModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.charlm.v1.Model\"\xb6\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12&\n\x06\x66\x61mily\x18\x03 \x01(\x0e\x32\x16.charlm.v1.ModelFamily\x12\x16\n\x0enum_parameters\x18\x04 \x01(\x04\x12\x12\n\nnum_layers\x18\x05 \x01(\r\x12\x13\n\x0bhidden_size\x18\x06 \x01(\r\x12\x32\n\x0fvocabulary_kind\x18\x07 \x01(\x0e\x32\x19.charlm.v1.VocabularyKind\x12\x12\n\nvocab_size\x18\x08 \x01(\r\x12%\n\x04unit\x18\t \x01(\x0e\x32\x17.charlm.v1.DocumentUnit\x12\x16\n\x0e\x63ontext_length\x18\n \x01(\r\x12\x18\n\x10state_size_bytes\x18\x0b \x01(\x04\x12!\n\x06limits\x18\x0c \x01(\x0b\x32\x11.charlm.v1.Limits\x12\x33\n\x10\x64\x65\x66\x61ult_sampling\x18\r \x01(\x0b\x32\x19.charlm.v1.SamplingParams\x12%\n\x08numerics\x18\x0e \x01(\x0b\x32\x13.charlm.v1.Numerics\x12\x32\n\x0ftraining_report\x18\x0f \x01(\x0b\x32\x19.charlm.v1.TrainingReport\x12-\n\tload_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07mixture\x18\x11 \x01(\x0b\x32\x12.charlm.v1.Mixture\"P\n\x07Mixture\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.charlm.v1.MixtureKind\x12\x0e\n\x06models\x18\x02 \x03(\t\x12\x0f\n\x07weights\x18\x03 \x03(\x01\"\x8a\x03\n\x06Limits\x12\x19\n\x11max_prompt_tokens\x18\x01 \x01(\x04\x12\x16\n\x0emax_new_tokens\x18\x02 \x01(\r\x12\x13\n\x0bmax_outputs\x18\x03 \x01(\r\x12\x1a\n\x12max_stop_sequences\x18\x04 \x01(\r\x12\x1f\n\x17max_stop_sequence_bytes\x18\x05 \x01(\r\x12\x17\n\x0fmax_score_items\x18\x06 \x01(\r\x12\x18\n\x10max_score_tokens\x18\x07 \x01(\x04\x12\x19\n\x11max_request_bytes\x18\x08 \x01(\x04\x12\"\n\x1amax_response_message_bytes\x18\t \x01(\x04\x12\x1b\n\x13max_queued_requests\x18\n \x01(\r\x12\x12\n\nmax_states\x18\x0b \x01(\r\x12\x39\n\x16max_state_time_to_live\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15max_constraint_states\x18\r \x01(\r\"\xb7\x01\n\x0eTrainingReport\x12\x30\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x1b.charlm.v1.EvaluationResult\x12\x1b\n\x13num_training_tokens\x18\x02 \x01(\x04\x12\x30\n\rtraining_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x64\x61ta_digest\x18\x04 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x05 \x01(\t\"\x8b\x01\n\x10\x45valuationResult\x12\x10\n\x08protocol\x18\x01 \x01(\t\x12\x1a\n\x12nats_per_character\x18\x02 \x01(\x01\x12\x1a\n\x12\x62its_per_character\x18\x03 \x01(\x01\x12\x15\n\rbits_per_byte\x18\x04 \x01(\x01\x12\x16\n\x0enum_characters\x18\x05 \x01(\x04*\xbe\x01\n\x0bModelFamily\x12\x1c\n\x18MODEL_FAMILY_UNSPECIFIED\x10\x00\x12\x16\n\x12MODEL_FAMILY_NGRAM\x10\x01\x12\x14\n\x10MODEL_FAMILY_RNN\x10\x02\x12\x14\n\x10MODEL_FAMILY_GRU\x10\x03\x12\x15\n\x11MODEL_FAMILY_LSTM\x10\x04\x12\x1c\n\x18MODEL_FAMILY_TRANSFORMER\x10\x05\x12\x18\n\x14MODEL_FAMILY_MIXTURE\x10\x06*z\n\x0bMixtureKind\x12\x1c\n\x18MIXTURE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13MIXTURE_KIND_LINEAR\x10\x01\x12\x1b\n\x17MIXTURE_KIND_LOG_LINEAR\x10\x02\x12\x17\n\x13MIXTURE_KIND_ONLINE\x10\x03*_\n\x0c\x44ocumentUnit\x12\x1d\n\x19\x44OCUMENT_UNIT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OCUMENT_UNIT_STREAM\x10\x01\x12\x16\n\x12\x44OCUMENT_UNIT_LINE\x10\x02\x32\x9e\x01\n\x0cModelService\x12I\n\nListModels\x12\x1c.charlm.v1.ListModelsRequest\x1a\x1d.charlm.v1.ListModelsResponse\x12\x43\n\x08GetModel\x12\x1a.charlm.v1.GetModelRequest\x1a\x1b.charlm.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'charlm.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELFAMILY']._serialized_start=1689
-  _globals['_MODELFAMILY']._serialized_end=1879
-  _globals['_DOCUMENTUNIT']._serialized_start=1881
-  _globals['_DOCUMENTUNIT']._serialized_end=1976
+  _globals['_MODELFAMILY']._serialized_start=1808
+  _globals['_MODELFAMILY']._serialized_end=1998
+  _globals['_MIXTUREKIND']._serialized_start=2000
+  _globals['_MIXTUREKIND']._serialized_end=2122
+  _globals['_DOCUMENTUNIT']._serialized_start=2124
+  _globals['_DOCUMENTUNIT']._serialized_end=2219
   _globals['_LISTMODELSREQUEST']._serialized_start=185
   _globals['_LISTMODELSREQUEST']._serialized_end=262
   _globals['_LISTMODELSRESPONSE']._serialized_start=264
@@ -49,13 +51,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE']._serialized_start=378
   _globals['_GETMODELRESPONSE']._serialized_end=429
   _globals['_MODEL']._serialized_start=432
-  _globals['_MODEL']._serialized_end=961
-  _globals['_LIMITS']._serialized_start=964
-  _globals['_LIMITS']._serialized_end=1358
-  _globals['_TRAININGREPORT']._serialized_start=1361
-  _globals['_TRAININGREPORT']._serialized_end=1544
-  _globals['_EVALUATIONRESULT']._serialized_start=1547
-  _globals['_EVALUATIONRESULT']._serialized_end=1686
-  _globals['_MODELSERVICE']._serialized_start=1979
-  _globals['_MODELSERVICE']._serialized_end=2137
+  _globals['_MODEL']._serialized_end=998
+  _globals['_MIXTURE']._serialized_start=1000
+  _globals['_MIXTURE']._serialized_end=1080
+  _globals['_LIMITS']._serialized_start=1083
+  _globals['_LIMITS']._serialized_end=1477
+  _globals['_TRAININGREPORT']._serialized_start=1480
+  _globals['_TRAININGREPORT']._serialized_end=1663
+  _globals['_EVALUATIONRESULT']._serialized_start=1666
+  _globals['_EVALUATIONRESULT']._serialized_end=1805
+  _globals['_MODELSERVICE']._serialized_start=2222
+  _globals['_MODELSERVICE']._serialized_end=2380
 # @@protoc_insertion_point(module_scope)

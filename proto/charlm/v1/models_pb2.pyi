@@ -64,6 +64,34 @@ MODEL_FAMILY_MIXTURE: ModelFamily.ValueType  # 6
 """A mixture of other models."""
 Global___ModelFamily: _TypeAlias = ModelFamily  # noqa: Y015
 
+class _MixtureKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MixtureKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MixtureKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MIXTURE_KIND_UNSPECIFIED: _MixtureKind.ValueType  # 0
+    """Not known to this client."""
+    MIXTURE_KIND_LINEAR: _MixtureKind.ValueType  # 1
+    """The weighted mean of the probabilities."""
+    MIXTURE_KIND_LOG_LINEAR: _MixtureKind.ValueType  # 2
+    """The weighted sum of the log-probs, normalized at every position."""
+    MIXTURE_KIND_ONLINE: _MixtureKind.ValueType  # 3
+    """Linear, with weights that are the models' posteriors given the text so far."""
+
+class MixtureKind(_MixtureKind, metaclass=_MixtureKindEnumTypeWrapper):
+    """How several distributions become one."""
+
+MIXTURE_KIND_UNSPECIFIED: MixtureKind.ValueType  # 0
+"""Not known to this client."""
+MIXTURE_KIND_LINEAR: MixtureKind.ValueType  # 1
+"""The weighted mean of the probabilities."""
+MIXTURE_KIND_LOG_LINEAR: MixtureKind.ValueType  # 2
+"""The weighted sum of the log-probs, normalized at every position."""
+MIXTURE_KIND_ONLINE: MixtureKind.ValueType  # 3
+"""Linear, with weights that are the models' posteriors given the text so far."""
+Global___MixtureKind: _TypeAlias = MixtureKind  # noqa: Y015
+
 class _DocumentUnit:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -212,6 +240,7 @@ class Model(_message.Message):
     NUMERICS_FIELD_NUMBER: _builtins.int
     TRAINING_REPORT_FIELD_NUMBER: _builtins.int
     LOAD_TIME_FIELD_NUMBER: _builtins.int
+    MIXTURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, "models/{model}"."""
     digest: _builtins.str
@@ -254,6 +283,10 @@ class Model(_message.Message):
     def load_time(self) -> _timestamp_pb2.Timestamp:
         """When it was loaded."""
 
+    @_builtins.property
+    def mixture(self) -> Global___Mixture:
+        """What it is mixed of; only for a mixture."""
+
     def __init__(
         self,
         *,
@@ -273,14 +306,52 @@ class Model(_message.Message):
         numerics: _distribution_pb2.Numerics | None = ...,
         training_report: Global___TrainingReport | None = ...,
         load_time: _timestamp_pb2.Timestamp | None = ...,
+        mixture: Global___Mixture | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["default_sampling", b"default_sampling", "limits", b"limits", "load_time", b"load_time", "numerics", b"numerics", "training_report", b"training_report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["default_sampling", b"default_sampling", "limits", b"limits", "load_time", b"load_time", "mixture", b"mixture", "numerics", b"numerics", "training_report", b"training_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "default_sampling", b"default_sampling", "digest", b"digest", "family", b"family", "hidden_size", b"hidden_size", "limits", b"limits", "load_time", b"load_time", "name", b"name", "num_layers", b"num_layers", "num_parameters", b"num_parameters", "numerics", b"numerics", "state_size_bytes", b"state_size_bytes", "training_report", b"training_report", "unit", b"unit", "vocab_size", b"vocab_size", "vocabulary_kind", b"vocabulary_kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "default_sampling", b"default_sampling", "digest", b"digest", "family", b"family", "hidden_size", b"hidden_size", "limits", b"limits", "load_time", b"load_time", "mixture", b"mixture", "name", b"name", "num_layers", b"num_layers", "num_parameters", b"num_parameters", "numerics", b"numerics", "state_size_bytes", b"state_size_bytes", "training_report", b"training_report", "unit", b"unit", "vocab_size", b"vocab_size", "vocabulary_kind", b"vocabulary_kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Mixture(_message.Message):
+    """Several models with one vocabulary that answer as one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    kind: Global___MixtureKind.ValueType
+    """How their distributions become one."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Resource names of the models that are mixed, "models/{model}"."""
+
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Their weights, in the order of the models. Linear and online weights are
+        positive and sum to 1, online ones being those at the start of a text;
+        log-linear ones may be any numbers.
+        """
+
+    def __init__(
+        self,
+        *,
+        kind: Global___MixtureKind.ValueType = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        weights: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "models", b"models", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mixture: _TypeAlias = Mixture  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):

@@ -52,7 +52,8 @@ class ModelServiceServicer:
     """
 
     def ListModels(self, request, context):
-        """Lists the models that are loaded.
+        """Lists the models that are loaded. INVALID_ARGUMENT for a page size out of
+        range or a page token that is not from an earlier answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,9 @@ class ModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
-    """Lists the models that are loaded."""
+    """Lists the models that are loaded. INVALID_ARGUMENT for a page size out of
+    range or a page token that is not from an earlier answer.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
     """Describes a model. NOT_FOUND when none of that name is loaded."""
 
@@ -44,7 +46,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models that are loaded."""
+    """Lists the models that are loaded. INVALID_ARGUMENT for a page size out of
+    range or a page token that is not from an earlier answer.
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
     """Describes a model. NOT_FOUND when none of that name is loaded."""
 
@@ -57,7 +61,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]:
-        """Lists the models that are loaded."""
+        """Lists the models that are loaded. INVALID_ARGUMENT for a page size out of
+        range or a page token that is not from an earlier answer.
+        """
 
     @_abc_1.abstractmethod
     def GetModel(

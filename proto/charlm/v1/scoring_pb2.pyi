@@ -354,6 +354,10 @@ class StreamScoreResponse(_message.Message):
 
     TOKENS_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    NUMERICS_FIELD_NUMBER: _builtins.int
+    model_digest: _builtins.str
+    """SHA-256 of the model's checkpoint, in hexadecimal; only in the last message."""
     @_builtins.property
     def tokens(self) -> Global___ScoredTokens:
         """The tokens that were scored since the message before."""
@@ -362,15 +366,21 @@ class StreamScoreResponse(_message.Message):
     def total(self) -> Global___Score:
         """Totals over the whole text; only in the last message."""
 
+    @_builtins.property
+    def numerics(self) -> _distribution_pb2.Numerics:
+        """The arithmetic; only in the last message."""
+
     def __init__(
         self,
         *,
         tokens: Global___ScoredTokens | None = ...,
         total: Global___Score | None = ...,
+        model_digest: _builtins.str = ...,
+        numerics: _distribution_pb2.Numerics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["numerics", b"numerics", "tokens", b"tokens", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_digest", b"model_digest", "numerics", b"numerics", "tokens", b"tokens", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -513,18 +523,30 @@ class CompareResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COMPARISONS_FIELD_NUMBER: _builtins.int
+    MODEL_DIGESTS_FIELD_NUMBER: _builtins.int
+    NUMERICS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Comparison]:
         """In the order of the texts."""
+
+    @_builtins.property
+    def model_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SHA-256 of the checkpoints, in hexadecimal, in the order of the models."""
+
+    @_builtins.property
+    def numerics(self) -> _distribution_pb2.Numerics:
+        """The arithmetic."""
 
     def __init__(
         self,
         *,
         comparisons: _abc.Iterable[Global___Comparison] | None = ...,
+        model_digests: _abc.Iterable[_builtins.str] | None = ...,
+        numerics: _distribution_pb2.Numerics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["numerics", b"numerics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "model_digests", b"model_digests", "numerics", b"numerics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,7 +50,9 @@ class StateServiceStub:
     GetState: _grpc.UnaryUnaryMultiCallable[_state_pb2.GetStateRequest, _state_pb2.GetStateResponse]
     """Describes a state. NOT_FOUND when it expired."""
     ListStates: _grpc.UnaryUnaryMultiCallable[_state_pb2.ListStatesRequest, _state_pb2.ListStatesResponse]
-    """Lists the caller's states."""
+    """Lists the caller's states. INVALID_ARGUMENT for a page size out of range or a
+    page token that is not from an earlier answer.
+    """
     DeleteState: _grpc.UnaryUnaryMultiCallable[_state_pb2.DeleteStateRequest, _state_pb2.DeleteStateResponse]
     """Forgets a state. NOT_FOUND when there is none of that name."""
     ExportState: _grpc.UnaryStreamMultiCallable[_state_pb2.ExportStateRequest, _state_pb2.ExportStateResponse]
@@ -84,7 +86,9 @@ class StateServiceAsyncStub(StateServiceStub):
     GetState: _aio.UnaryUnaryMultiCallable[_state_pb2.GetStateRequest, _state_pb2.GetStateResponse]  # type: ignore[assignment]
     """Describes a state. NOT_FOUND when it expired."""
     ListStates: _aio.UnaryUnaryMultiCallable[_state_pb2.ListStatesRequest, _state_pb2.ListStatesResponse]  # type: ignore[assignment]
-    """Lists the caller's states."""
+    """Lists the caller's states. INVALID_ARGUMENT for a page size out of range or a
+    page token that is not from an earlier answer.
+    """
     DeleteState: _aio.UnaryUnaryMultiCallable[_state_pb2.DeleteStateRequest, _state_pb2.DeleteStateResponse]  # type: ignore[assignment]
     """Forgets a state. NOT_FOUND when there is none of that name."""
     ExportState: _aio.UnaryStreamMultiCallable[_state_pb2.ExportStateRequest, _state_pb2.ExportStateResponse]  # type: ignore[assignment]
@@ -145,7 +149,9 @@ class StateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _state_pb2.ListStatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_state_pb2.ListStatesResponse, _abc.Awaitable[_state_pb2.ListStatesResponse]]:
-        """Lists the caller's states."""
+        """Lists the caller's states. INVALID_ARGUMENT for a page size out of range or a
+        page token that is not from an earlier answer.
+        """
 
     @_abc_1.abstractmethod
     def DeleteState(
