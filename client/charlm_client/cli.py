@@ -217,7 +217,6 @@ plugins.list_in(app)
 
 def main() -> None:
     """The console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines would stand beside ours
     try:
         name = sys.argv[1] if len(sys.argv) > 1 else ""
         if name in plugins.PLUGINS:
