@@ -36,6 +36,7 @@ class EngineConfig:
     max_burst: int = 64
     max_chunk: int = 256  # tokens of one row that are read in one go
     tick_target_s: float = 0.01  # of each kind of work in a tick
+    threads: int | None = None  # of torch; None leaves its own choice
 
     def sizes_up_to(self, max_rows: int) -> list[int]:
         return [size for size in self.batch_sizes if size <= max_rows] or [min(self.batch_sizes)]
@@ -74,6 +75,11 @@ class Engine:
         self._generations: list[GenerationJob] = []
         self._scorings: list[ScoringJob | NextJob] = []
         self._burst_length = 1
+
+    def enter_thread(self) -> None:
+        """Called once by the thread that will run the ticks: torch counts threads per thread."""
+        if self._config.threads is not None:
+            torch.set_num_threads(self._config.threads)
 
     # --- what comes in ---
 
@@ -131,6 +137,7 @@ class Engine:
             or self._ready
             or self._prefill.num_readers
             or self._scoring.num_readers
+            or any(job.is_over for job in [*self._generations, *self._scorings])
             or any(parked.sequence.job.output.has_room for parked in self._parked)
         )
 

@@ -92,7 +92,9 @@ def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> 
     model, vocabulary, limits = checkpoint.model, checkpoint.vocabulary, config.limits
     certification = certify(model, batch_sizes(config.max_batch_size))
     token_bytes = [vocabulary.token_bytes(token) for token in range(vocabulary.size)]
-    engine = Engine(model, token_bytes, EngineConfig(batch_sizes=certification.sizes))
+    engine = Engine(
+        model, token_bytes, EngineConfig(batch_sizes=certification.sizes, threads=config.threads)
+    )
     queue = QueueLimits(
         max_requests=limits.max_queued_requests, max_tokens=limits.max_queued_tokens
     )

@@ -164,6 +164,7 @@ class Scheduler:
     # --- the thread ---
 
     def _run(self) -> None:
+        self._engine.enter_thread()
         while self._has_something_to_do():
             events = self._tick()
             if events:

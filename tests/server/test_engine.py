@@ -200,6 +200,18 @@ async def test_a_parked_row_goes_on_where_it_stopped(bench: Bench) -> None:
     assert bench.rooms_made
 
 
+async def test_a_cancelled_parked_row_is_forgotten(bench: Bench) -> None:
+    job = bench.job(max_new_tokens=300, max_waiting_bytes=200)
+    bench.begin(job)
+    bench.run()
+
+    job.is_cancelled = True
+
+    assert bench.engine.has_work
+    bench.run()
+    assert bench.engine.num_parked == 0
+
+
 async def test_a_parked_row_makes_room_and_still_has_its_deadline(bench: Bench) -> None:
     jobs = [bench.job(max_new_tokens=300, max_waiting_bytes=200, deadline=200.0) for _ in range(4)]
     bench.begin(*jobs)

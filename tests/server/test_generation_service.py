@@ -194,6 +194,17 @@ async def test_more_details_are_told_to_whom_asks(wire: Wire) -> None:
     assert len(tokens.distributions.data) == 4 * 4 * tokens.distributions.vocab_size
 
 
+async def test_a_cancelled_unary_call_frees_its_row_too(wire: Wire) -> None:
+    scheduler = wire.models["models/lstm-char"].scheduler
+    call = wire.generation.Generate(request_to("lstm-char", max_new_tokens=1_000_000))
+    while scheduler.num_open < 1:  # noqa: ASYNC110 - it yields to the loop, it does not wait
+        await asyncio.sleep(0)
+
+    call.cancel()
+
+    await asyncio.wait_for(scheduler.nothing_open(), 5)
+
+
 async def test_a_cancelled_call_frees_its_row(wire: Wire) -> None:
     endless = request_to("lstm-char", max_new_tokens=1_000_000)
     call = wire.generation.StreamGenerate(gen.StreamGenerateRequest(generate=endless))
