@@ -1,0 +1,85 @@
+"""What can be known of the containers without an engine. `docs/decisions/0005` tells of one."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def stages() -> dict[str, str]:
+    """The text of every build stage, by name, with that of the stages it is built on."""
+    found: dict[str, str] = {}
+    for part in re.split(r"(?m)^(?=FROM )", DOCKERFILE)[1:]:
+        base, name = re.match(r"FROM (\S+) AS (\S+)", part).groups()  # type: ignore[union-attr]
+        found[name] = found.get(base, "") + part
+    return found
+
+
+def test_the_services_are_these() -> None:
+    assert set(SERVICES) == {"server", "demo", "train"}
+    assert SERVICES["train"]["profiles"] == ["train"]
+    assert SERVICES["demo"]["depends_on"] == {"server": {"condition": "service_healthy"}}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_few_rights(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_models_are_mounted_read_only_and_the_port_on_loopback() -> None:
+    server = SERVICES["server"]
+
+    assert [volume.rsplit(":", 1)[1] for volume in server["volumes"]] == ["ro"]
+    assert all(port.startswith("127.0.0.1:") for port in server["ports"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_target_is_a_stage(name: str) -> None:
+    assert SERVICES[name]["build"]["target"] in stages()
+
+
+@pytest.mark.parametrize("stage", ["server", "client"])
+def test_an_image_runs_as_nobody_special(stage: str) -> None:
+    users = re.findall(r"(?m)^USER (\S+)", stages()[stage])
+
+    assert users == ["10001:10001"]
+
+
+def test_the_server_is_healthy_when_its_health_service_says_so() -> None:
+    (check,) = re.findall(r"(?ms)^HEALTHCHECK .*?CMD (\[.*?\])", stages()["server"])
+
+    assert check.startswith('["charlm", "health"')
+
+
+def test_the_client_image_installs_no_extra() -> None:
+    assert re.search(r"pip install [^\n]*\s\.$", stages()["client-build"], re.MULTILINE)
+    assert "[server" not in stages()["client"]
+
+
+def test_every_copied_path_exists() -> None:
+    copied = re.findall(r"(?m)^COPY (?!--from)(.+)$", DOCKERFILE)
+    sources = [source for line in copied for source in line.split()[:-1]]
+
+    assert sources
+    assert all((ROOT / source).exists() for source in sources)
+
+
+def test_nothing_but_sources_reaches_the_build() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+
+    assert lines[0] == "*"
+    assert {line[1:] for line in lines if line.startswith("!")} == {
+        "pyproject.toml", "README.md", "proto/charlm", "client/charlm_client",
+        "model/charlm_model", "server/charlm_server", "training/charlm_training",
+    }  # fmt: skip
