@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from charlm_model import ngram
 from charlm_model.config import ModelConfig
 from charlm_model.kneser_ney import fit
 from charlm_model.ngram import NGram
@@ -108,6 +109,18 @@ def test_large_vocabularies_and_orders_fit_in_64_bits() -> None:
     p = probabilities(model, ids[100:108])
     assert p.argmax() == ids[108]
     assert p.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long text is answered a bounded number of probabilities at a time."""
+    model = make([0, *np.random.default_rng(1).integers(0, V, 500).tolist()], 3)
+    ids_BT = torch.from_numpy(np.random.default_rng(2).integers(0, V, (3, 25)))
+    whole_BTV, _ = model.advance(ids_BT, model.initial_state(3))
+
+    monkeypatch.setattr(ngram, "_MAX_PROBABILITIES", 7 * V)
+    chunked_BTV, _ = model.advance(ids_BT, model.initial_state(3))
+
+    assert torch.equal(chunked_BTV, whole_BTV)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from charlm_model.counter import philox4x32, uniforms
+from charlm_model.counter import uniforms
 from charlm_model.errors import InvalidSampling
 from charlm_model.processors import processed
 from charlm_model.sampling import draw, logprobs_from, sample_rows
@@ -40,47 +40,6 @@ def after(logits: Sequence[float], params: SamplingParams, recent: Sequence[int]
 def softmax(logits: Floats) -> Floats:
     weights = np.exp(logits - logits.max())
     return weights / weights.sum()
-
-
-def words(*values: int) -> tuple[NDArray[np.uint64], ...]:
-    return tuple(np.array([value], np.uint64) for value in values)
-
-
-@pytest.mark.parametrize(
-    ("counter", "key", "expected"),
-    [
-        ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-        (
-            (0xFFFFFFFF,) * 4,
-            (0xFFFFFFFF,) * 2,
-            (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
-        ),
-        (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-            (0xA4093822, 0x299F31D0),
-            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-        ),
-    ],
-)
-def test_philox_gives_the_published_answers(
-    counter: tuple[int, ...], key: tuple[int, ...], expected: tuple[int, ...]
-) -> None:
-    """Source: the known-answer vectors of Random123."""
-    result = philox4x32(words(*counter), words(*key))  # type: ignore[arg-type]
-
-    assert tuple(int(word[0]) for word in result) == expected
-
-
-def test_uniforms_do_not_depend_on_their_company() -> None:
-    seeds = np.arange(100, dtype=np.uint64) * np.uint64(2**57)
-    together = uniforms(seeds, seeds, seeds)
-
-    alone = [uniforms(*[seeds[i : i + 1]] * 3)[0] for i in range(100)]
-
-    assert together.tolist() == alone
-    assert len(set(alone)) == 100
-    assert together.min() >= 0
-    assert together.max() < 1
 
 
 @given(logits=LOGITS)
