@@ -23,6 +23,7 @@ from charlm_server.reading import ReadingLane
 from charlm_server.scoring import ItemReader, NextJob, NextReader, ScoringJob
 from charlm_server.sequence import Delta, FinishReason, GenerationJob, PromptReader, Sequence
 
+BEHIND_FACTOR = 4
 MAX_PART_BYTES = 1 << 18  # of one hand-over; a message joins parts up to its own bound
 
 
@@ -52,8 +53,13 @@ class Engine:
         config: EngineConfig,
         *,
         clock: Callable[[], float] = time.monotonic,
+        work_clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._model, self._token_bytes, self._config, self.clock = model, token_bytes, config, clock
+        self._model, self._token_bytes, self._config = model, token_bytes, config
+        self.clock = clock
+        # What a step costs is measured without the waits for other threads: else a busy loop would
+        # make steps look slow, bursts short, messages many, and the loop busier still.
+        self._work_clock = work_clock
         self._outbox = Outbox()
         self._decode_pace = Pace(config.max_burst)
         self._prefill_pace = Pace(config.max_chunk)
@@ -75,6 +81,7 @@ class Engine:
         self._generations: list[GenerationJob] = []
         self._scorings: list[ScoringJob | NextJob] = []
         self._burst_length = 1
+        self._target_s = config.tick_target_s
 
     def enter_thread(self) -> None:
         """Called once by the thread that will run the ticks: torch counts threads per thread."""
@@ -149,8 +156,12 @@ class Engine:
     # --- one tick ---
 
     @torch.inference_mode()
-    def tick(self) -> list[Event]:
-        """A bounded piece of each kind of work; returns what there is to hand over."""
+    def tick(self, *, loop_is_behind: bool = False) -> list[Event]:
+        """A bounded piece of each kind of work; returns what there is to hand over.
+
+        Bursts may be longer while the loop is behind: it could not write smaller chunks anyway.
+        """
+        self._target_s = self._config.tick_target_s * (BEHIND_FACTOR if loop_is_behind else 1)
         self._drop_over(self.clock())
         self._unpark()
         self._read_prompts()
@@ -213,10 +224,10 @@ class Engine:
             self._read(self._scoring, self._scoring_pace)
 
     def _read(self, lane: ReadingLane, pace: Pace) -> None:
-        started = self.clock()
+        started = self._work_clock()
         num_steps = lane.read_chunk(pace.num_steps(self._reading_target_s()))
         if num_steps:
-            pace.record(num_steps, self.clock() - started)
+            pace.record(num_steps, self._work_clock() - started)
 
     def _reading_target_s(self) -> float:
         """While others decode, a chunk may delay them by no more than about two steps."""
@@ -244,9 +255,9 @@ class Engine:
         if not self._batch.sequences:
             return
         self._burst_length = self._next_burst_length(has_newcomers)
-        started = self.clock()
+        started = self._work_clock()
         sampled = burst(self._batch, self._burst_length)
-        self._decode_pace.record(len(sampled[0]), self.clock() - started)
+        self._decode_pace.record(len(sampled[0]), self._work_clock() - started)
         for sequence, columns in zip(list(self._batch.sequences), sampled, strict=True):
             self._take(sequence, columns)
         self._batch.remove({live for live in self._batch.sequences if live.is_over})
@@ -256,7 +267,7 @@ class Engine:
         if has_newcomers or self._prefill.num_readers:
             return 1
         longest = max(sequence.num_missing for sequence in self._batch.sequences)
-        pace = self._decode_pace.num_steps(self._config.tick_target_s)
+        pace = self._decode_pace.num_steps(self._target_s)
         return min(2 * self._burst_length, longest, pace)
 
     def _take(self, sequence: Sequence, columns: TokenColumns) -> None:

@@ -54,6 +54,8 @@ class Scheduler:
         self._is_closing = False
         self._is_draining = False  # of the loop alone, as what follows
         self._num_open = 0
+        self._num_delivered = 0
+        self._num_handed_over = 0  # of the thread alone
         self._nothing_open = asyncio.Event()
         self._nothing_open.set()
 
@@ -161,6 +163,11 @@ class Scheduler:
         if queued and num_tokens + job.num_tokens > self._limits.max_tokens:
             raise QueueFull("tokens", self._limits.max_tokens, retry_after_s)
 
+    def _deliver(self, events: list[Event]) -> None:
+        self._num_delivered += 1
+        for event in events:
+            event.deliver()
+
     # --- the thread ---
 
     def _run(self) -> None:
@@ -168,7 +175,8 @@ class Scheduler:
         while self._has_something_to_do():
             events = self._tick()
             if events:
-                self._loop.call_soon_threadsafe(_deliver, events)
+                self._num_handed_over += 1
+                self._loop.call_soon_threadsafe(self._deliver, events)
 
     def _has_something_to_do(self) -> bool:
         """Sleep until there is work or a deadline; False when closing."""
@@ -192,7 +200,10 @@ class Scheduler:
             with self._changed:
                 events = self._let_in()
                 must_stop, self._must_stop_all = self._must_stop_all, False
-            return events + (self._engine.stop_all() if must_stop else self._engine.tick())
+            if must_stop:
+                return events + self._engine.stop_all()
+            is_behind = self._num_handed_over > self._num_delivered
+            return events + self._engine.tick(loop_is_behind=is_behind)
         except Exception:
             logger.exception("the engine failed; all of its calls are told so")
             return self._engine.fail_all(EngineFailed())
@@ -229,8 +240,3 @@ class Scheduler:
 
     def _must_leave(self, job: Job, now: float) -> bool:
         return self._must_stop_all or job.is_over or job.deadline <= now
-
-
-def _deliver(events: list[Event]) -> None:
-    for event in events:
-        event.deliver()

@@ -153,7 +153,7 @@ def make_bench() -> Callable[..., Bench]:
         clock = Clock()
         model = PeriodicModel(clock, seconds_per_token)
         config = {"batch_sizes": (1, 2, 4), **config}
-        engine = Engine(model, TOKEN_BYTES, EngineConfig(**config), clock=clock)
+        engine = Engine(model, TOKEN_BYTES, EngineConfig(**config), clock=clock, work_clock=clock)
         return Bench(engine, model, clock)
 
     return build

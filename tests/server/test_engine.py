@@ -77,6 +77,19 @@ async def test_bursts_double_while_nobody_waits_and_begin_anew_when_someone_does
     assert bench.tick_lengths() == 4 + 1  # the prompt with its start, and one step for both
 
 
+async def test_bursts_are_longer_while_the_loop_is_behind(make_bench: MakeBench) -> None:
+    bench = make_bench(seconds_per_token=2**-10, tick_target_s=5.5 * 2**-10)
+    bench.begin(bench.job(max_new_tokens=1000))
+    for _ in range(20):
+        bench.tick()
+
+    assert bench.tick_lengths() == 5
+    before = bench.model.num_steps
+    for _ in range(3):
+        bench.engine.tick(loop_is_behind=True)
+    assert bench.model.num_steps - before == 10 + 20 + 22
+
+
 async def test_tokens_past_the_end_are_discarded(make_bench: MakeBench) -> None:
     bench = make_bench(seconds_per_token=0.0001)
     short, long = bench.job(max_new_tokens=37), bench.job(max_new_tokens=200)

@@ -71,9 +71,9 @@ async def test_a_tick_makes_one_hand_over_for_all_rows(
     hand_overs: list[object] = []
     call_soon_threadsafe = loop.call_soon_threadsafe
 
-    def counting_tick() -> object:
+    def counting_tick(**options: bool) -> object:
         ticks.append(1)
-        return tick()
+        return tick(**options)
 
     def counting_hand_over(*args: object) -> object:
         hand_overs.append(args)
