@@ -26,7 +26,8 @@ def test_a_time_budget_ends_where_its_reserve_begins(clock: Any) -> None:
     budget = TimeBudget(100, clock)
     clock.now += 10
 
-    budget.begin_training(reserve_s=20)
+    budget.begin_training()
+    budget.keep_back(20)
     clock.now += 35
 
     assert budget.progress(Spent(0, 0)) == pytest.approx(0.5)
@@ -35,12 +36,23 @@ def test_a_time_budget_ends_where_its_reserve_begins(clock: Any) -> None:
     assert budget.remaining_s() == pytest.approx(20)
 
 
-def test_a_huge_reserve_still_leaves_half_to_training(clock: Any) -> None:
+def test_what_is_kept_back_may_change_while_training_runs(clock: Any) -> None:
+    budget = TimeBudget(100, clock)
+    budget.keep_back(10)
+    clock.now += 45
+
+    budget.keep_back(40)
+
+    assert budget.progress(Spent(0, 0)) == pytest.approx(0.75)
+
+
+def test_a_long_evaluation_still_leaves_half_to_training(clock: Any) -> None:
     budget = TimeBudget(100, clock)
 
-    budget.begin_training(reserve_s=1000)
+    budget.keep_back(1000)
+    clock.now += 25
 
-    assert budget.reserve_s == 50
+    assert budget.progress(Spent(0, 0)) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,8 @@ def test_it_makes_exactly_the_steps_it_was_given(bench: Bench) -> None:
 def test_a_wall_clock_ends_in_time(bench: Bench) -> None:
     """100 seconds, 20 of them reserved, a second a step: 80 steps, then the end."""
     budget = TimeBudget(100, bench.clock)
-    budget.begin_training(reserve_s=20)
+    budget.begin_training()
+    budget.keep_back(20)
 
     bench.run(budget)
 
@@ -112,7 +113,7 @@ def test_a_wall_clock_ends_in_time(bench: Bench) -> None:
 def test_a_slow_machine_still_ends_annealed(bench: Bench) -> None:
     """Steps that take ten times as long halfway through: fewer steps, the same schedule."""
     budget = TimeBudget(1000, bench.clock)
-    budget.begin_training(reserve_s=0)
+    budget.begin_training()
 
     def throttled(step: int, rate: float) -> float:
         bench.clock.now += 9 if step > 300 else 0

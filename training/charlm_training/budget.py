@@ -47,12 +47,30 @@ class Budget(Protocol):
     def seconds(self) -> float | None:
         """The whole wall clock; None where no clock runs."""
 
-    def begin_training(self, reserve_s: float) -> None:
-        """Probing is over: the schedule counts from here. `reserve_s` is for what follows."""
+    def begin_training(self) -> None:
+        """Probing is over: the schedule counts from here."""
+
+    def keep_back(self, seconds: float) -> None:
+        """So long will take what follows training; said again whenever it is known better."""
+
+
+class CountedBudget:
+    """What is counted does not pass by itself, so there is nothing to keep back."""
+
+    __slots__ = ()
+
+    def seconds(self) -> float | None:
+        return None
+
+    def begin_training(self) -> None:
+        return
+
+    def keep_back(self, seconds: float) -> None:
+        return
 
 
 @dataclass(frozen=True, slots=True)
-class StepBudget:
+class StepBudget(CountedBudget):
     """A number of optimizer steps."""
 
     steps: int
@@ -63,15 +81,9 @@ class StepBudget:
     def affordable_tokens(self, pace: Pace) -> float:
         return self.steps * pace.tokens_per_step
 
-    def seconds(self) -> float | None:
-        return None
-
-    def begin_training(self, reserve_s: float) -> None:
-        del reserve_s  # what is counted does not pass by itself
-
 
 @dataclass(frozen=True, slots=True)
-class EpochBudget:
+class EpochBudget(CountedBudget):
     """A number of passes over the training text."""
 
     epochs: float
@@ -82,23 +94,14 @@ class EpochBudget:
     def affordable_tokens(self, pace: Pace) -> float:
         return self.epochs * pace.tokens_per_epoch
 
-    def seconds(self) -> float | None:
-        return None
-
-    def begin_training(self, reserve_s: float) -> None:
-        del reserve_s  # what is counted does not pass by itself
-
 
 @dataclass(slots=True)
 class TimeBudget:
-    """Seconds of wall clock for everything that happens after the corpus is read.
-
-    `reserve_s` is kept back for what follows training: the final evaluation and the last save.
-    """
+    """Seconds of wall clock for everything that happens after the corpus is read."""
 
     total_s: float
     clock: Clock
-    reserve_s: float = 0.0
+    _kept_back_s: float = field(init=False, default=0.0)
     _started: float = field(init=False)
     _training_since: float = field(init=False)
 
@@ -108,26 +111,25 @@ class TimeBudget:
     def seconds(self) -> float | None:
         return self.total_s
 
-    def elapsed_s(self) -> float:
-        return self.clock() - self._started
-
     def remaining_s(self) -> float:
-        return self.total_s - self.elapsed_s()
+        return self.total_s - (self.clock() - self._started)
 
-    def begin_training(self, reserve_s: float) -> None:
+    def begin_training(self) -> None:
         self._training_since = self.clock()
-        left_s = self.remaining_s()
-        self.reserve_s = min(reserve_s, left_s * (1 - LEAST_TRAINING_SHARE))
+
+    def keep_back(self, seconds: float) -> None:
+        self._kept_back_s = min(seconds, self._after_probing_s() * (1 - LEAST_TRAINING_SHARE))
 
     def progress(self, spent: Spent) -> float:
         del spent  # seconds pass whether or not anything was done in them
-        before = self._training_since - self._started
-        available = max(self.total_s - before - self.reserve_s, 1e-9)
-        return (self.clock() - self._training_since) / available
+        available_s = max(self._after_probing_s() - self._kept_back_s, 1e-9)
+        return (self.clock() - self._training_since) / available_s
 
     def affordable_tokens(self, pace: Pace) -> float:
-        tokens_per_s = pace.measure_tokens_per_s()
-        return tokens_per_s * self.remaining_s() * (1 - USUAL_RESERVE)
+        return pace.measure_tokens_per_s() * self.remaining_s() * (1 - USUAL_RESERVE)
+
+    def _after_probing_s(self) -> float:
+        return self.total_s - (self._training_since - self._started)
 
 
 def parse_duration(text: str) -> float:

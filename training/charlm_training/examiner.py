@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from charlm_model.language_model import LanguageModel
-from charlm_training.budget import Clock
+from charlm_training.budget import Budget, Clock
 from charlm_training.data import Data, Part
 from charlm_training.evaluation import score_slice
 from charlm_training.sample import sample_text
@@ -27,61 +27,76 @@ MOST_SHARE = 0.25
 
 
 @dataclass(slots=True)
+class FinalEvaluation:
+    """The text that is evaluated at the end, and how long that takes by the latest measurement."""
+
+    part: Part
+    seconds_per_token: float
+
+    @property
+    def seconds(self) -> float:
+        readings = 1.0 if self.part.is_lines else READINGS_PER_EVALUATION
+        num_tokens = len(self.part.ids_N) - 1
+        return readings * num_tokens * self.seconds_per_token * CAUTION + SAVE_S
+
+    def cut_to(self, most_s: float) -> None:
+        """A longer text is evaluated on its beginning only."""
+        if self.seconds > most_s:
+            num_tokens = len(self.part.ids_N) - 1
+            self.part = self.part.first(int(num_tokens * most_s / self.seconds))
+
+
+@dataclass(slots=True)
 class SliceExaminer:
-    """Keeps the best weights in memory, and lets `save` put them on disk now and then."""
+    """Keeps the best weights in memory, and lets `save` put them on disk now and then.
+
+    Every slice it scores also tells how long the final evaluation will take, and so how much of a
+    wall clock must be kept back for it.
+    """
 
     model: LanguageModel
     data: Data
     seed: int
     save: Callable[[], None]
     clock: Clock
-    best: dict[str, Tensor] | None = None
+    budget: Budget
+    final: FinalEvaluation = field(init=False)
+    _best: dict[str, Tensor] | None = field(init=False, default=None)
     _saved_at: float = field(init=False)
 
     def __post_init__(self) -> None:
         self._saved_at = self.clock()
+        self.final = FinalEvaluation(self.data.validation, 0.0)
+        self.score()
+        total_s = self.budget.seconds()
+        if total_s is not None:
+            self.final.cut_to(MOST_SHARE * total_s)
+            self.budget.keep_back(self.final.seconds)
 
     @property
     def tokens_per_character(self) -> float:
         return self.data.train.tokens_per_character
 
     def score(self) -> float:
-        return score_slice(self.model, self.data.validation, SLICE_TOKENS).nats_per_token
+        began = self.clock()
+        measured = score_slice(self.model, self.data.validation, SLICE_TOKENS)
+        seconds_per_token = (self.clock() - began) / measured.num_tokens
+        # One slow moment must not eat training time, and one quick one must not promise too much.
+        before = self.final.seconds_per_token or seconds_per_token
+        self.final.seconds_per_token = (before + seconds_per_token) / 2
+        self.budget.keep_back(self.final.seconds)
+        return measured.nats_per_token
 
     def sample(self) -> str:
         return sample_text(self.model, self.data.vocabulary, self.data.unit, self.seed)
 
     def keep(self) -> None:
-        self.best = copy.deepcopy(self.model.state_dict())
+        self._best = copy.deepcopy(self.model.state_dict())
         if self.clock() - self._saved_at >= SAVE_INTERVAL_S:
             self.save()
             self._saved_at = self.clock()
 
     def restore_best(self) -> None:
         """Undo whatever came after the best."""
-        if self.best is not None:
-            self.model.load_state_dict(self.best)
-
-
-@dataclass(frozen=True, slots=True)
-class FinalEvaluation:
-    """What will be evaluated at the end, and how long that is expected to take."""
-
-    part: Part
-    seconds: float
-
-
-def plan_final_evaluation(
-    model: LanguageModel, part: Part, clock: Clock, total_s: float | None
-) -> FinalEvaluation:
-    """All of the validation part, unless a wall clock leaves time for its beginning only."""
-    began = clock()
-    measured = score_slice(model, part, SLICE_TOKENS)
-    seconds_per_token = max(clock() - began, 1e-9) / measured.num_tokens * CAUTION
-    readings = 1.0 if part.is_lines else READINGS_PER_EVALUATION
-    num_tokens = len(part.ids_N) - 1
-    if total_s is not None:
-        affordable = MOST_SHARE * total_s / (readings * seconds_per_token)
-        num_tokens = min(num_tokens, int(affordable))
-    part = part.first(num_tokens)
-    return FinalEvaluation(part, readings * seconds_per_token * (len(part.ids_N) - 1) + SAVE_S)
+        if self._best is not None:
+            self.model.load_state_dict(self._best)

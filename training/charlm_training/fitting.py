@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from charlm_model.language_model import LanguageModel
@@ -12,12 +11,11 @@ from charlm_training.budget import Budget, Clock
 from charlm_training.data import Data, Part
 from charlm_training.errors import InvalidOption
 from charlm_training.events import Listener, Noticed, Planned
-from charlm_training.examiner import SliceExaminer, plan_final_evaluation
-from charlm_training.learner import Learner, StepResult
+from charlm_training.examiner import SliceExaminer
+from charlm_training.learner import StepResult
 from charlm_training.loop import Course, Loop
-from charlm_training.plan import Plan, Planner, SizeOptions
+from charlm_training.plan import Planner, SizeOptions
 from charlm_training.schedule import Schedule
-from charlm_training.threads import ThreadGovernor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +31,7 @@ class Task:
     listener: Listener
     is_interrupted: Callable[[], bool]
     save_early: Callable[[LanguageModel], None]
+    after_step: Callable[[StepResult], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,14 +51,12 @@ Fitter = Callable[[Task], Fitted]
 
 def fit_by_counting(task: Task) -> Fitted:
     """The n-gram: one pass and no gradient, whatever the budget."""
-    order = task.size.context_length or DEFAULT_ORDER
+    order = DEFAULT_ORDER if task.size.context_length is None else task.size.context_length
     model = fit_ngram(task.data, order=order)
     settings: dict[str, int | float] = {"order": order}
     task.listener(_planned(task, model, settings))
-    evaluation = plan_final_evaluation(
-        model, task.data.validation, task.clock, task.budget.seconds()
-    )
-    return Fitted(model=model, evaluated=evaluation.part, settings=settings)
+    evaluated = _examiner(task, model).final.part
+    return Fitted(model=model, evaluated=evaluated, settings=settings)
 
 
 def fit_by_gradients(task: Task) -> Fitted:
@@ -69,14 +66,20 @@ def fit_by_gradients(task: Task) -> Fitted:
         task.listener(Noticed(text=notice))
     learner = plan.learner(task.data)
     task.listener(_planned(task, learner.model, plan.settings()))
-    evaluation = plan_final_evaluation(
-        learner.model, task.data.validation, task.clock, task.budget.seconds()
+    examiner = _examiner(task, learner.model)
+    task.budget.begin_training()
+    course = Course(
+        schedule=Schedule(peak=plan.learning_rate),
+        budget=task.budget,
+        clock=task.clock,
+        is_interrupted=task.is_interrupted,
+        after_step=task.after_step,
     )
-    task.budget.begin_training(evaluation.seconds)
-    stopped_by = _run_loop(task, plan, learner)
+    stopped_by = Loop(learner, course, examiner, task.listener).run()
+    examiner.restore_best()
     return Fitted(
         model=learner.model,
-        evaluated=evaluation.part,
+        evaluated=examiner.final.part,
         stopped_by=stopped_by,
         steps=learner.spent.steps,
         epochs=learner.spent.epochs,
@@ -100,38 +103,15 @@ def fitter_for(family: str) -> Fitter:
     return FITTERS[family]
 
 
-def _run_loop(task: Task, plan: Plan, learner: Learner) -> str:
-    """Train to the end of the budget; the learner is left with the best weights."""
-    examiner = SliceExaminer(
-        learner.model, task.data, task.seed, lambda: task.save_early(learner.model), task.clock
+def _examiner(task: Task, model: LanguageModel) -> SliceExaminer:
+    return SliceExaminer(
+        model=model,
+        data=task.data,
+        seed=task.seed,
+        save=lambda: task.save_early(model),
+        clock=task.clock,
+        budget=task.budget,
     )
-    with governed_threads(task) as after_step:
-        course = Course(
-            schedule=Schedule(peak=plan.learning_rate),
-            budget=task.budget,
-            clock=task.clock,
-            is_interrupted=task.is_interrupted,
-            after_step=after_step,
-        )
-        stopped_by = Loop(learner, course, examiner, task.listener).run()
-    examiner.restore_best()
-    return stopped_by
-
-
-@contextmanager
-def governed_threads(task: Task) -> Iterator[Callable[[StepResult], None]]:
-    """The number of threads follows the machine's load, but only where a clock runs.
-
-    It changes the last bits of sums, and a run of so many steps promises the same bits.
-    """
-    if task.budget.seconds() is None:
-        yield lambda result: None
-        return
-    governor = ThreadGovernor(task.clock)
-    try:
-        yield lambda result: governor.count(result.num_targets)
-    finally:
-        governor.release()
 
 
 def _planned(task: Task, model: LanguageModel, settings: dict[str, int | float]) -> Planned:

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
 from charlm_training.budget import Spent
-from charlm_training.optimizer import build_optimizer, clip_gradients, set_rate
+from charlm_training.optimizer import Optimizer
 from charlm_training.windows import NO_TARGET, Position, Window, Windows
 
 
@@ -49,10 +49,11 @@ class Learner:
         *,
         clip_norm: float,
         weight_decay: float,
+        muon_rate: float = 0.0,
     ) -> None:
         self.model = model
         self._windows, self._clip_norm = windows, clip_norm
-        self._optimizer = build_optimizer(model, weight_decay=weight_decay)
+        self._optimizer = Optimizer(model, muon_rate=muon_rate, weight_decay=weight_decay)
         self._state: State | None = None
         self._steps = self._tokens = 0
         self._seek(Position())
@@ -74,7 +75,8 @@ class Learner:
             state = self.model.initial_state(window.input_BT.shape[0])
         logits_BTV, state = self.model(window.input_BT, state)
         loss = token_loss(logits_BTV, window.target_BT)
-        gradient_norm = self._update(loss, rate)
+        loss.backward()
+        gradient_norm = self._optimizer.step(rate, clip_norm=self._clip_norm)
         self._state = state.detach()  # the truncation: no gradient crosses a window
         return self._count(window, loss.item(), gradient_norm)
 
@@ -100,14 +102,6 @@ class Learner:
     def _seek(self, position: Position) -> None:
         self._position = position
         self._upcoming: Iterator[Window] = self._windows.starting_at(position)
-
-    def _update(self, loss: Tensor, rate: float) -> float:
-        self._optimizer.zero_grad()
-        loss.backward()
-        gradient_norm = clip_gradients(self.model.parameters(), self._clip_norm)
-        set_rate(self._optimizer, rate)
-        self._optimizer.step()
-        return gradient_norm
 
     def _count(self, window: Window, loss_nats: float, gradient_norm: float) -> StepResult:
         num_targets = int((window.target_BT != NO_TARGET).sum())

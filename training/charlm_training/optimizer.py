@@ -1,29 +1,65 @@
-"""The optimizer: AdamW with weight decay on matrices alone."""
+"""The optimizer of a run: Muon on the matrices between hidden layers, AdamW on all the rest."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
+from charlm_model.language_model import LanguageModel
+from charlm_training.muon import Muon
+
 BETAS = (0.9, 0.99)  # a longer second moment is noisy over the few thousand steps of a short run
+# Rows of these belong to single tokens: no matrix in the sense of Muon.
+TOKEN_TABLES = ("embedding.", "head.")
 
 
-def build_optimizer(model: nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over all parameters; the learning rate is set anew before every step."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+class Optimizer:
+    """Both parts as one: a rate, a step, a state."""
+
+    def __init__(self, model: LanguageModel, *, muon_rate: float, weight_decay: float) -> None:
+        """`muon_rate` is Muon's rate at the peak, relative to AdamW's; 0 leaves all to AdamW."""
+        self._model, self._muon_rate = model, muon_rate
+        matrices, others = _divided(model) if muon_rate else ([], list(model.parameters()))
+        self._parts: dict[str, torch.optim.Optimizer] = {"adamw": _adamw(others, weight_decay)}
+        if matrices:
+            rows = model.config.hidden_size
+            self._parts["muon"] = Muon(matrices, block_rows=rows, weight_decay=weight_decay)
+
+    def step(self, rate: float, *, clip_norm: float) -> float:
+        """Clip, update, forget the gradients; returns the gradients' norm before clipping."""
+        norm = float(nn.utils.clip_grad_norm_(self._model.parameters(), clip_norm))
+        for name, part in self._parts.items():
+            for group in part.param_groups:
+                group["lr"] = rate * self._muon_rate if name == "muon" else rate
+            part.step()
+            part.zero_grad()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+
+
+def _divided(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim == 2 and not name.startswith(TOKEN_TABLES)
+        (matrices if is_matrix else others).append(parameter)
+    return matrices, others
+
+
+def _adamw(parameters: Iterable[nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
+    """Weight decay on matrices alone; the fused kernel is one pass over memory, not a dozen."""
+    parameters = list(parameters)
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    # The fused kernel is one pass over memory instead of a dozen.
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
-    """Scale all gradients down to a joint norm; returns the norm before."""
-    return float(nn.utils.clip_grad_norm_(list(parameters), max_norm))

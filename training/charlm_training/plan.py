@@ -61,6 +61,7 @@ class Plan:
     learning_rate: float
     clip_norm: float
     weight_decay: float
+    muon_rate: float
     notices: tuple[str, ...] = ()
 
     def learner(self, data: Data) -> Learner:
@@ -71,6 +72,7 @@ class Plan:
             windows_of(data, self.shape),
             clip_norm=self.clip_norm,
             weight_decay=self.weight_decay,
+            muon_rate=self.muon_rate,
         )
 
     def settings(self) -> dict[str, int | float]:
@@ -80,6 +82,7 @@ class Plan:
             "window_length": self.shape.length,
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
+            "muon_rate": self.muon_rate,
             "clip_norm": self.clip_norm,
         }
 
@@ -164,6 +167,7 @@ class Planner:
             learning_rate=given(options.learning_rate, recipe.learning_rate),
             clip_norm=recipe.clip_norm,
             weight_decay=recipe.weight_decay,
+            muon_rate=recipe.muon_rate,
         )
 
     def _config(self, rung: Rung) -> ModelConfig:

@@ -29,6 +29,8 @@ class Recipe:
     learning_rate: float
     batch_size: int = 16
     window_length: int = 64
+    muon_rate: float = 5.0
+    tokens_per_parameter: float = 6.0
     clip_norm: float = 1.0
     weight_decay: float = 0.01
     embedding_size: int = 64

@@ -16,6 +16,7 @@ from charlm_training.errors import OutputFailed
 from charlm_training.evaluation import evaluate
 from charlm_training.events import Finished, Listener, Noticed
 from charlm_training.fitting import Fitted, Task, fitter_for
+from charlm_training.learner import StepResult
 from charlm_training.options import TrainOptions
 from charlm_training.report import (
     Report,
@@ -24,6 +25,7 @@ from charlm_training.report import (
     model_section,
     versions_section,
 )
+from charlm_training.threads import governed_threads
 from charlm_training.workspace import Workspace
 
 
@@ -57,14 +59,15 @@ class Run:
         for notice in data.notices():
             self.listener(Noticed(text=notice))
         baseline = baseline_section(data, budget)
-        fitted = fitter(self._task(data, budget))
-        report = self._final_report(data, fitted, baseline)
+        with governed_threads(budget, self.clock) as after_step:
+            fitted = fitter(self._task(data, budget, after_step))
+            report = self._final_report(data, fitted, baseline)
         self._save(fitted.model, data, report)
         workspace.clean()
         self.listener(Finished(stopped_by=fitted.stopped_by, report=report))
         return Outcome(report=report, stopped_by=fitted.stopped_by)
 
-    def _task(self, data: Data, budget: Budget) -> Task:
+    def _task(self, data: Data, budget: Budget, after_step: Callable[[StepResult], None]) -> Task:
         options = self.options
         return Task(
             family=options.family,
@@ -75,6 +78,7 @@ class Run:
             clock=self.clock,
             listener=self.listener,
             is_interrupted=self.is_interrupted,
+            after_step=after_step,
             save_early=lambda model: self._save(model, data, self._report(data, model)),
         )
 

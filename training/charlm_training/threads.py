@@ -7,12 +7,14 @@ from 120,000 characters a second to 400. Short spins bring back 28,000, and a si
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
-from charlm_training.budget import Clock
+from charlm_training.budget import Budget, Clock
+from charlm_training.learner import StepResult
 
 TRIAL_S, TRIAL_STEPS = 0.15, 3
 RETRIAL_INTERVAL_S = 10.0
@@ -71,3 +73,20 @@ class ThreadGovernor:
         self._current = threads
         self.set_threads(threads)
         self._since, self._steps, self._tokens = self.clock(), 0, 0
+
+
+@contextmanager
+def governed_threads(budget: Budget, clock: Clock) -> Iterator[Callable[[StepResult], None]]:
+    """What to call after every step, so that the number of threads follows the machine's load.
+
+    Only where a clock runs: the number of threads changes the last bits of gradients, and a run of
+    so many steps promises the same bits. Evaluation has the same bits with any number.
+    """
+    if budget.seconds() is None:
+        yield lambda result: None
+        return
+    governor = ThreadGovernor(clock)
+    try:
+        yield lambda result: governor.count(result.num_targets)
+    finally:
+        governor.release()

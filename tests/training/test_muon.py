@@ -1,0 +1,106 @@
+"""Muon's step goes equally far in every direction of a matrix, block by block."""
+
+import copy
+
+import pytest
+import torch
+
+from charlm_model.config import ModelConfig
+from charlm_model.families import build
+from charlm_model.language_model import LanguageModel
+from charlm_training.muon import Muon, orthogonalized
+from charlm_training.optimizer import Optimizer
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (2, 4, 12), (2, 12, 4)])
+def test_singular_values_come_close_to_one(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    blocks_GMN = torch.randn(shape) * 7
+
+    values = torch.linalg.svdvals(orthogonalized(blocks_GMN))
+
+    assert values.min() > 0.4
+    assert values.max() < 1.3
+
+
+def test_the_directions_are_those_of_the_decomposition() -> None:
+    torch.manual_seed(0)
+    block_MN = torch.randn(6, 10)
+    u, _, vh = torch.linalg.svd(block_MN, full_matrices=False)
+
+    found_MN = orthogonalized(block_MN[None])[0]
+
+    # Every direction keeps its axes; its length is only about 1.
+    along = u.T @ found_MN @ vh.T
+    assert (along - torch.diag(along.diagonal())).abs().max() < 0.1
+
+
+def test_stacked_blocks_do_not_see_each_other() -> None:
+    torch.manual_seed(0)
+    stacked = torch.nn.Parameter(torch.randn(12, 4))
+    single = torch.nn.Parameter(stacked.detach()[4:8].clone())
+    gradient = torch.randn(12, 4)
+    gradient[:4] *= 1000
+    stacked.grad, single.grad = gradient, gradient[4:8].clone()
+
+    for parameter in (stacked, single):
+        optimizer = Muon([parameter], block_rows=4, weight_decay=0.0)
+        optimizer.param_groups[0]["lr"] = 0.1
+        optimizer.step()
+
+    torch.testing.assert_close(stacked[4:8], single, atol=1e-2, rtol=0)
+
+
+def tiny_lstm() -> LanguageModel:
+    torch.manual_seed(0)
+    return build(ModelConfig(family="lstm", vocab_size=5, hidden_size=8, embedding_size=4))
+
+
+def with_gradients(model: LanguageModel, seed: int) -> None:
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+
+
+def test_only_matrices_between_hidden_layers_belong_to_muon() -> None:
+    optimizer = Optimizer(tiny_lstm(), muon_rate=5.0, weight_decay=0.0)
+
+    state = optimizer.state_dict()
+
+    assert len(state["muon"]["param_groups"][0]["params"]) == 2  # input and hidden weights
+    assert sum(len(group["params"]) for group in state["adamw"]["param_groups"]) == 5
+
+
+def test_without_muon_everything_is_adamw() -> None:
+    optimizer = Optimizer(tiny_lstm(), muon_rate=0.0, weight_decay=0.0)
+
+    assert set(optimizer.state_dict()) == {"adamw"}
+
+
+@pytest.mark.parametrize("muon_rate", [0.0, 5.0])
+def test_a_restored_optimizer_makes_the_same_steps(muon_rate: float) -> None:
+    model = tiny_lstm()
+    optimizer = Optimizer(model, muon_rate=muon_rate, weight_decay=0.1)
+    with_gradients(model, 1)
+    optimizer.step(0.01, clip_norm=1.0)
+    twin = tiny_lstm()
+    twin.load_state_dict(model.state_dict())
+    restored = Optimizer(twin, muon_rate=muon_rate, weight_decay=0.1)
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+    for either, part in ((model, optimizer), (twin, restored)):
+        with_gradients(either, 2)
+        part.step(0.02, clip_norm=1.0)
+
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, dict(twin.named_parameters())[name])
+
+
+def test_the_norm_before_clipping_is_returned() -> None:
+    model = tiny_lstm()
+    with_gradients(model, 1)
+    norm = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()
+
+    found = Optimizer(model, muon_rate=5.0, weight_decay=0.0).step(0.01, clip_norm=1.0)
+
+    assert found == pytest.approx(float(norm), rel=1e-5)

@@ -1,0 +1,75 @@
+"""Muon: momentum whose direction is made orthogonal, for the matrices between hidden layers.
+
+Legend: G blocks of a stacked matrix (gates of a cell; q, k and v), M rows, N columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+NUM_ITERATIONS = 5
+# A quintic whose iteration drives every singular value into [0.7, 1.2] as fast as possible.
+A, B, C = 3.4445, -4.7750, 2.0315
+TINY = 1e-7
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps of equal size in every direction a matrix has, instead of in its few loudest ones.
+
+    A stacked matrix is treated block by block, because gates have nothing to do with each other.
+
+    Source: Jordan et al. (2024), "Muon: an optimizer for hidden layers in neural networks".
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], *, block_rows: int, weight_decay: float
+    ) -> None:
+        super().__init__(params, {"lr": 0.0, "weight_decay": weight_decay})
+        self._block_rows = block_rows
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure here
+        """One update. There is no closure to call: a step never asks for the loss again."""
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group["lr"], group["weight_decay"])
+
+    def _update(self, parameter: Tensor, rate: float, weight_decay: float) -> None:
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+        ahead = parameter.grad.lerp(momentum, MOMENTUM)  # Nesterov: where momentum is going
+        blocks_GMN = ahead.view(self._num_blocks(parameter), -1, parameter.shape[1])
+        scale = max(1.0, blocks_GMN.shape[1] / blocks_GMN.shape[2]) ** 0.5
+        parameter.mul_(1 - rate * weight_decay)
+        parameter.add_(orthogonalized(blocks_GMN).reshape(parameter.shape), alpha=-rate * scale)
+
+    def _num_blocks(self, parameter: Tensor) -> int:
+        whole, rest = divmod(parameter.shape[0], self._block_rows)
+        return 1 if rest else whole
+
+
+def orthogonalized(blocks_GMN: Tensor) -> Tensor:
+    """About U V^T of each block's singular value decomposition U S V^T, by Newton-Schulz."""
+    is_tall = blocks_GMN.shape[1] > blocks_GMN.shape[2]
+    x = blocks_GMN.mT if is_tall else blocks_GMN
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + TINY)).to(_fast_dtype())
+    for _ in range(NUM_ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
+    return (x.mT if is_tall else x).to(blocks_GMN.dtype)
+
+
+def _fast_dtype() -> torch.dtype:
+    """The iteration corrects itself, so half precision is enough where the machine has it."""
+    has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float32
