@@ -12,6 +12,7 @@ from charlm_client.errors import (
     QueueFull,
     ServerFault,
     StateMismatch,
+    TooLarge,
     Unavailable,
     UnknownCharacter,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "StreamHeader",
     "SyncClient",
     "SyncGenerationStream",
+    "TooLarge",
     "TopToken",
     "Unavailable",
     "UnknownCharacter",

@@ -3,6 +3,9 @@
 import json
 
 import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from charlm.v1 import generation_pb2_grpc, models_pb2_grpc, scoring_pb2_grpc, tokenizer_pb2_grpc
 
 # Calls that change nothing are repeated when no server answered; a generation never is.
 _IDEMPOTENT = [
@@ -19,6 +22,19 @@ _RETRY = {
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
 SERVICE_CONFIG = json.dumps({"methodConfig": [{"name": _IDEMPOTENT, "retryPolicy": _RETRY}]})
+_LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
+
+
+class Stubs:
+    """One channel and the services behind it."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = open_channel(address)
+        self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
+        self.scoring = scoring_pb2_grpc.ScoringServiceStub(self.channel)
+        self.tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(self.channel)
+        self.models = models_pb2_grpc.ModelServiceStub(self.channel)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
@@ -30,5 +46,7 @@ def open_channel(address: str) -> grpc.aio.Channel:
             ("grpc.enable_retries", 1),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_permit_without_calls", 0),
+            # gRPC sends even calls to this machine through $http_proxy.
+            ("grpc.enable_http_proxy", int(not address.startswith(_LOOPBACK))),
         ],
     )

@@ -18,6 +18,7 @@ from charlm_client.options import (
     AsJson,
     Color,
     Model,
+    ReplaceUnknown,
     Server,
     Timeout,
 )
@@ -52,6 +53,16 @@ def generate(
         list[str] | None,
         typer.Option(help="Text that ends the output; repeatable.", rich_help_panel=_STOPPING),
     ] = None,
+    include_stop: Annotated[
+        bool,
+        typer.Option("--include-stop", help="Keep the text of --stop.", rich_help_panel=_STOPPING),
+    ] = False,
+    ignore_end_of_text: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-end-of-text", help="Go on into the next text.", rich_help_panel=_STOPPING
+        ),
+    ] = False,
     max_time: Annotated[
         float | None, typer.Option(help="Most seconds.", rich_help_panel=_STOPPING)
     ] = None,
@@ -87,6 +98,18 @@ def generate(
     frequency_penalty: Annotated[
         float | None, typer.Option(help="Nats off for each time.", rich_help_panel=_SAMPLING)
     ] = None,
+    penalty_window: Annotated[
+        int | None,
+        typer.Option(min=0, help="How far back penalties look.", rich_help_panel=_SAMPLING),
+    ] = None,
+    bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID=NATS",
+            help="Add to one token's log-prob; repeatable.",
+            rich_help_panel=_SAMPLING,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Same seed, same text.", rich_help_panel=_SAMPLING),
@@ -94,6 +117,7 @@ def generate(
     num_outputs: Annotated[
         int, typer.Option("--num-outputs", "-n", min=1, help="Outputs for one prompt.")
     ] = 1,
+    replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
     color: Color = "auto",
     server: Server = SERVER_DEFAULT,
@@ -101,8 +125,11 @@ def generate(
 ) -> None:
     """Continue a text, character by character as they are sampled.
 
+    What no flag says is the model's default.
+
     [dim]charlm generate "To be" -t 0.7 --seed 1
-    echo "To be" | charlm generate - --max-tokens 1000 > out.txt[/dim]
+    printf "To be" | charlm generate - --max-tokens 1000 > out.txt
+    charlm generate "ROMEO:" --stop $'\\n\\n' -n 3 --json[/dim]
     """
     sampling = Sampling(
         temperature=temperature,
@@ -113,10 +140,16 @@ def generate(
         repetition_penalty=repetition_penalty,
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
+        penalty_window=penalty_window,
+        logit_bias=dict(map(_bias, bias or ())),
         seed=seed,
     )
     stopping = Stopping(
-        max_new_tokens=max_tokens, stop_sequences=tuple(stop or ()), max_time_s=max_time
+        max_new_tokens=max_tokens,
+        stop_sequences=tuple(stop or ()),
+        include_stop_sequence=include_stop or None,
+        ignore_end_of_text=ignore_end_of_text or None,
+        max_time_s=max_time,
     )
     wish = commands.Wish(
         prompt=_read(prompt),
@@ -124,6 +157,7 @@ def generate(
         sampling=sampling,
         stopping=stopping,
         num_outputs=num_outputs,
+        replace_unknown=replace_unknown,
     )
     _ask(
         server,
@@ -138,6 +172,7 @@ def score(
     file: Annotated[Path | None, typer.Option(help="Score this file instead.")] = None,
     model: Model = "",
     context: Annotated[str, typer.Option(help="What comes before the text.")] = "",
+    replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
     color: Color = "auto",
     server: Server = SERVER_DEFAULT,
@@ -148,13 +183,16 @@ def score(
     [dim]charlm score "To be or not to bee"
     charlm score --file draft.txt > surprisals.tsv[/dim]
     """
-    content = _read_file(file) if file else _read(text)
+    question = commands.Question(
+        text=_read_file(file) if file else _read(text),
+        model=model,
+        context=context,
+        replace_unknown=replace_unknown,
+    )
     _ask(
         server,
         timeout,
-        lambda client: commands.score(
-            client, content, model=model, context=context, as_json=as_json, console=console(color)
-        ),
+        lambda client: commands.score(client, question, as_json=as_json, console=console(color)),
     )
 
 
@@ -163,6 +201,7 @@ def next_token(
     prompt: Annotated[str, typer.Argument(help="What comes before; - reads it from stdin.")] = "",
     model: Model = "",
     top_k: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
     color: Color = "auto",
     server: Server = SERVER_DEFAULT,
@@ -172,12 +211,14 @@ def next_token(
 
     [dim]charlm next "To be or not to b"[/dim]
     """
-    text = _read(prompt)
+    question = commands.Question(
+        text=_read(prompt), model=model, top_k=top_k, replace_unknown=replace_unknown
+    )
     _ask(
         server,
         timeout,
         lambda client: commands.next_token(
-            client, text, model=model, top_k=top_k, as_json=as_json, console=console(color)
+            client, question, as_json=as_json, console=console(color)
         ),
     )
 
@@ -240,18 +281,34 @@ def _ask(server: str, timeout: float, ask: Callable[[Client], Awaitable[Result]]
     return asyncio.run(asking())
 
 
+def _bias(text: str) -> tuple[int, float]:
+    token_id, _, nats = text.partition("=")
+    try:
+        return int(token_id), float(nats)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} must be a token id, = and nats, for instance 7=-2.5.", param_hint="--bias"
+        ) from None
+
+
 def _read(text: str) -> str:
-    return sys.stdin.read() if text == "-" else text
+    return _decoded(sys.stdin.buffer.read(), "The standard input") if text == "-" else text
 
 
 def _read_file(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return _decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _decoded(data: bytes, name: str) -> str:
+    """A text as training reads one: strictly, without byte order mark and carriage returns."""
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise InvalidRequest(
-            f"{path} is not UTF-8: byte {error.start} starts no character."
+            f"{name} is not UTF-8: byte {error.start} starts no character."
         ) from None
 
 

@@ -4,31 +4,20 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
-from charlm.v1 import (
-    context_pb2,
-    distribution_pb2,
-    generation_pb2,
-    generation_pb2_grpc,
-    models_pb2,
-    models_pb2_grpc,
-    scoring_pb2,
-    scoring_pb2_grpc,
-    tokenizer_pb2,
-    tokenizer_pb2_grpc,
-)
-from charlm_client.channel import open_channel
-from charlm_client.conversion import (
-    distribution_from,
-    generation_from,
-    model_from,
-    model_name,
-    sampling_message,
-    score_from,
-    stopping_message,
-)
+from charlm.v1 import generation_pb2, models_pb2, tokenizer_pb2
+from charlm_client.channel import Stubs
+from charlm_client.conversion import distribution_from, generation_from, model_from, score_from
 from charlm_client.errors import InvalidRequest, ModelNotFound
+from charlm_client.messages import (
+    decode_message,
+    encode_message,
+    generate_message,
+    model_name,
+    next_message,
+    score_message,
+)
 from charlm_client.stream import GenerationStream
 from charlm_client.translation import translated
 from charlm_client.types import (
@@ -48,10 +37,10 @@ Response = TypeVar("Response")
 
 
 class Client:
-    """Asks one server. Every call has a deadline: `timeout_s`, unless a call says otherwise.
+    """Asks one server. Every call has a deadline: `timeout_s` after it began.
 
     All methods raise from the tree in `errors.py`. A model is named "shakespeare" or
-    "models/shakespeare".
+    "models/shakespeare". Characters outside its vocabulary are refused, unless `replace_unknown`.
     """
 
     def __init__(
@@ -59,13 +48,15 @@ class Client:
     ) -> None:
         self.address = address
         self._timeout_s = timeout_s
-        self._channel = open_channel(address)
-        self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
-        self._scoring = scoring_pb2_grpc.ScoringServiceStub(self._channel)
-        self._tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(self._channel)
-        self._models = models_pb2_grpc.ModelServiceStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._opened: Stubs | None = None
         self._vocabularies: dict[str, tuple[bytes, ...]] = {}
+
+    @property
+    def _stubs(self) -> Stubs:
+        """Made by the first call: a channel belongs to the event loop that it is made on."""
+        if self._opened is None:
+            self._opened = Stubs(self.address)
+        return self._opened
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,7 +71,8 @@ class Client:
 
     async def close(self) -> None:
         """End all calls and disconnect."""
-        await self._channel.close(grace=None)
+        if self._opened is not None:
+            await self._opened.channel.close(grace=None)
 
     # --- generating ---
 
@@ -92,10 +84,18 @@ class Client:
         sampling: Sampling | None = None,
         stopping: Stopping | None = None,
         num_outputs: int | None = None,
+        replace_unknown: bool = False,
     ) -> Generation:
         """Continue a prompt and return whole outputs."""
-        request = _generate_request(prompt, model, sampling, stopping, num_outputs)
-        call = self._generation.Generate(request, timeout=self._timeout_s)
+        request = generate_message(
+            prompt,
+            model=model,
+            sampling=sampling or Sampling(),
+            stopping=stopping or Stopping(),
+            num_outputs=num_outputs,
+            replace_unknown=replace_unknown,
+        )
+        call = self._stubs.generation.Generate(request, timeout=self._timeout_s)
         return generation_from(await self._answer(call))
 
     def stream_generate(
@@ -106,69 +106,74 @@ class Client:
         sampling: Sampling | None = None,
         stopping: Stopping | None = None,
         num_outputs: int | None = None,
+        replace_unknown: bool = False,
     ) -> GenerationStream:
         """Continue a prompt and return characters as they are sampled."""
-        request = generation_pb2.StreamGenerateRequest(
-            generate=_generate_request(prompt, model, sampling, stopping, num_outputs)
+        generate = generate_message(
+            prompt,
+            model=model,
+            sampling=sampling or Sampling(),
+            stopping=stopping or Stopping(),
+            num_outputs=num_outputs,
+            replace_unknown=replace_unknown,
         )
-        call = self._generation.StreamGenerate(request, timeout=self._timeout_s)
+        request = generation_pb2.StreamGenerateRequest(generate=generate)
+        call = self._stubs.generation.StreamGenerate(request, timeout=self._timeout_s)
         return GenerationStream(call, self.address)
 
     # --- asking for probabilities ---
 
     async def score(
-        self, texts: Sequence[str], *, model: str, context: str = "", details: bool = False
+        self,
+        texts: Sequence[str],
+        *,
+        model: str,
+        context: str = "",
+        details: bool = False,
+        replace_unknown: bool = False,
     ) -> list[Score]:
         """Score each text after the context; `details` adds ranks and entropies."""
-        request = scoring_pb2.ScoreRequest(
-            model=model_name(model),
-            items=[
-                scoring_pb2.ScoreItem(context=context_pb2.Context(text=context), text=text)
-                for text in texts
-            ],
-            returns=distribution_pb2.ReturnOptions(logprobs=True, ranks=details, entropies=details),
+        request = score_message(
+            texts, model=model, context=context, details=details, replace_unknown=replace_unknown
         )
-        response = await self._answer(self._scoring.Score(request, timeout=self._timeout_s))
-        return [score_from(score) for score in response.scores]
+        call = self._stubs.scoring.Score(request, timeout=self._timeout_s)
+        return [score_from(score) for score in (await self._answer(call)).scores]
 
     async def next_distribution(
-        self, prompt: str, *, model: str, top_k: int = 10
+        self, prompt: str, *, model: str, top_k: int = 10, replace_unknown: bool = False
     ) -> NextDistribution:
         """The full distribution of the token after a prompt, and the best of it."""
-        request = scoring_pb2.GetNextDistributionRequest(
-            model=model_name(model), context=context_pb2.Context(text=prompt), top_k=top_k
-        )
-        call = self._scoring.GetNextDistribution(request, timeout=self._timeout_s)
+        request = next_message(prompt, model=model, top_k=top_k, replace_unknown=replace_unknown)
+        call = self._stubs.scoring.GetNextDistribution(request, timeout=self._timeout_s)
         response = await self._answer(call)
         return distribution_from(response, await self._vocabulary(model, response.model_digest))
 
     # --- tokens ---
 
-    async def encode(self, texts: Sequence[str], *, model: str) -> list[Encoding]:
+    async def encode(
+        self, texts: Sequence[str], *, model: str, replace_unknown: bool = False
+    ) -> list[Encoding]:
         """The texts' tokens."""
-        request = tokenizer_pb2.EncodeRequest(model=model_name(model), texts=texts)
-        response = await self._answer(self._tokenizer.Encode(request, timeout=self._timeout_s))
+        request = encode_message(texts, model=model, replace_unknown=replace_unknown)
+        call = self._stubs.tokenizer.Encode(request, timeout=self._timeout_s)
         return [
             Encoding(
                 token_ids=tuple(encoding.token_ids),
                 character_offsets=tuple(encoding.character_offsets),
             )
-            for encoding in response.encodings
+            for encoding in (await self._answer(call)).encodings
         ]
 
     async def decode(self, sequences: Sequence[Sequence[int]], *, model: str) -> list[str]:
         """The texts of token sequences."""
-        request = tokenizer_pb2.DecodeRequest(
-            model=model_name(model),
-            sequences=[context_pb2.TokenIds(ids=ids) for ids in sequences],
-        )
-        response = await self._answer(self._tokenizer.Decode(request, timeout=self._timeout_s))
-        return list(response.texts)
+        request = decode_message(sequences, model=model)
+        call = self._stubs.tokenizer.Decode(request, timeout=self._timeout_s)
+        return list((await self._answer(call)).texts)
 
     async def vocabulary(self, *, model: str) -> tuple[bytes, ...]:
         """The exact bytes of every token, in order of id."""
         request = tokenizer_pb2.GetVocabularyRequest(model=model_name(model))
-        call = self._tokenizer.GetVocabulary(request, timeout=self._timeout_s)
+        call = self._stubs.tokenizer.GetVocabulary(request, timeout=self._timeout_s)
         return tuple((await self._answer(call)).tokens)
 
     async def _vocabulary(self, model: str, digest: str) -> tuple[bytes, ...]:
@@ -184,7 +189,9 @@ class Client:
         page_token = ""
         while True:
             request = models_pb2.ListModelsRequest(page_token=page_token)
-            response = await self._answer(self._models.ListModels(request, timeout=self._timeout_s))
+            response = await self._answer(
+                self._stubs.models.ListModels(request, timeout=self._timeout_s)
+            )
             models += map(model_from, response.models)
             page_token = response.next_page_token
             if not page_token:
@@ -193,7 +200,7 @@ class Client:
     async def get_model(self, model: str) -> Model:
         """One loaded model."""
         request = models_pb2.GetModelRequest(name=model_name(model))
-        response = await self._answer(self._models.GetModel(request, timeout=self._timeout_s))
+        response = await self._answer(self._stubs.models.GetModel(request, timeout=self._timeout_s))
         return model_from(response.model)
 
     async def only_model(self) -> str:
@@ -208,13 +215,13 @@ class Client:
     async def check_health(self, service: str = "") -> bool:
         """Whether the server (or one of its services or models) is serving."""
         request = health_pb2.HealthCheckRequest(service=service)
-        response = await self._answer(self._health.Check(request, timeout=self._timeout_s))
+        response = await self._answer(self._stubs.health.Check(request, timeout=self._timeout_s))
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def watch_health(self, service: str = "") -> AsyncIterator[bool]:
         """Whether it is serving, now and at every change."""
         with translated(self.address):
-            async for response in self._health.Watch(
+            async for response in self._stubs.health.Watch(
                 health_pb2.HealthCheckRequest(service=service)
             ):
                 yield response.status == health_pb2.HealthCheckResponse.SERVING
@@ -222,19 +229,3 @@ class Client:
     async def _answer(self, call: Awaitable[Response]) -> Response:
         with translated(self.address):
             return await call
-
-
-def _generate_request(
-    prompt: str,
-    model: str,
-    sampling: Sampling | None,
-    stopping: Stopping | None,
-    num_outputs: int | None,
-) -> generation_pb2.GenerateRequest:
-    return generation_pb2.GenerateRequest(
-        model=model_name(model),
-        context=context_pb2.Context(text=prompt),
-        sampling=sampling_message(sampling or Sampling()),
-        stopping=stopping_message(stopping or Stopping()),
-        num_outputs=num_outputs,
-    )

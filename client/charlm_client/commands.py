@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from charlm_client.client import Client
 from charlm_client.rendering import (
@@ -17,10 +18,16 @@ from charlm_client.rendering import (
     model_row,
     model_table,
     printable,
-    token_label,
     totals,
 )
-from charlm_client.types import Chunk, Sampling, Score, Stopping, StreamHeader
+from charlm_client.types import (
+    Chunk,
+    NextDistribution,
+    Sampling,
+    Score,
+    Stopping,
+    StreamHeader,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +39,7 @@ class Wish:
     sampling: Sampling
     stopping: Stopping
     num_outputs: int
+    replace_unknown: bool
 
 
 async def generate(client: Client, wish: Wish, *, as_json: bool, console: Console) -> None:
@@ -42,6 +50,7 @@ async def generate(client: Client, wish: Wish, *, as_json: bool, console: Consol
         sampling=wish.sampling,
         stopping=wish.stopping,
         num_outputs=wish.num_outputs,
+        replace_unknown=wish.replace_unknown,
     )
     async with stream:
         if as_json:
@@ -56,11 +65,16 @@ async def generate(client: Client, wish: Wish, *, as_json: bool, console: Consol
 async def _print_as_it_comes(chunks: AsyncIterator[Chunk], prompt: str, console: Console) -> None:
     is_terminal = console.is_terminal
     if is_terminal:
-        console.print(printable(prompt), style="bold", end="", markup=False)
-    async for chunk in chunks:
-        sys.stdout.write(printable(chunk.text) if is_terminal else chunk.text)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+        console.print(Text(printable(prompt), style="bold"), end="")
+    is_within_line = is_terminal
+    try:
+        async for chunk in chunks:
+            sys.stdout.write(printable(chunk.text) if is_terminal else chunk.text)
+            sys.stdout.flush()
+            is_within_line = True
+    finally:
+        if is_within_line:  # an error's sentence would stand behind the text
+            print(flush=True)
 
 
 async def _print_outputs(chunks: AsyncIterator[Chunk], num_outputs: int) -> None:
@@ -83,18 +97,34 @@ def _chunk_json(chunk: Chunk, header: StreamHeader | None) -> dict[str, Any]:
         value |= {"model": header.model, "digest": header.model_digest, "seed": header.seed}
     if chunk.end is not None:
         value["finish_reason"] = chunk.end.finish_reason.value
+        value["matched_stop_sequence"] = chunk.end.matched_stop_sequence
         value["total_logprob"] = chunk.end.total_logprob
     return value
 
 
-async def score(
-    client: Client, text: str, *, model: str, context: str, as_json: bool, console: Console
-) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A text to look at: what `score` scores, what `next` continues."""
+
+    text: str
+    model: str
+    context: str = ""
+    top_k: int = 0
+    replace_unknown: bool
+
+
+async def score(client: Client, question: Question, *, as_json: bool, console: Console) -> None:
     """Print a text colored by surprisal; a row for each token where no one is watching."""
-    chosen = await _chosen(client, model)
-    (result,) = await client.score([text], model=chosen, context=context, details=True)
+    text, model = question.text, await _chosen(client, question.model)
+    (result,) = await client.score(
+        [text],
+        model=model,
+        context=question.context,
+        details=True,
+        replace_unknown=question.replace_unknown,
+    )
     if as_json:
-        _print_json(asdict(result) | {"text": text, "model": chosen})
+        _print_json(asdict(result) | {"text": text, "model": model})
     elif console.is_terminal:
         console.print(colored(text, result.character_offsets, result.logprobs))
         console.print(legend())
@@ -114,19 +144,31 @@ def _print_rows(text: str, result: Score) -> None:
 
 
 async def next_token(
-    client: Client, prompt: str, *, model: str, top_k: int, as_json: bool, console: Console
+    client: Client, question: Question, *, as_json: bool, console: Console
 ) -> None:
     """Print the most probable next tokens."""
-    chosen = await _chosen(client, model)
-    distribution = await client.next_distribution(prompt, model=chosen, top_k=top_k)
+    model = await _chosen(client, question.model)
+    distribution = await client.next_distribution(
+        question.text,
+        model=model,
+        top_k=question.top_k,
+        replace_unknown=question.replace_unknown,
+    )
     if as_json:
-        _print_json(asdict(distribution) | {"model": chosen})
+        _print_json(_distribution_json(distribution) | {"model": model})
     elif console.is_terminal:
         console.print(bars(distribution))
         console.print(f"entropy {distribution.entropy / NATS_PER_BIT:.3f} bits", style="dim")
     else:
+        print("token_id\ttext\tlogprob_nats")
         for token in distribution.top:
-            print(f"{json.dumps(token_label(token.text))}\t{token.logprob:.6f}")
+            print(f"{token.token_id}\t{json.dumps(token.text)}\t{token.logprob:.6f}")
+
+
+def _distribution_json(distribution: NextDistribution) -> dict[str, Any]:
+    """Bytes as hexadecimal digits: JSON has no bytes."""
+    top = [asdict(token) | {"data": token.data.hex()} for token in distribution.top]
+    return asdict(distribution) | {"top": top}
 
 
 async def models(client: Client, *, as_json: bool, console: Console) -> None:
@@ -139,7 +181,7 @@ async def models(client: Client, *, as_json: bool, console: Console) -> None:
         console.print(model_table(loaded))
     else:
         for model in loaded:
-            print("\t".join(model_row(model)))
+            print("\t".join(model_row(model, separator="")))
 
 
 async def health(client: Client, service: str, *, as_json: bool) -> bool:

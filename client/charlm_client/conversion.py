@@ -1,11 +1,10 @@
-"""Values to messages and messages to values."""
+"""Messages to values."""
 
 import struct
 
 from charlm.v1 import (
     generation_pb2,
     models_pb2,
-    sampling_pb2,
     scoring_pb2,
     tokenizer_pb2,
 )
@@ -18,47 +17,10 @@ from charlm_client.types import (
     NextDistribution,
     Output,
     OutputEnd,
-    Sampling,
     Score,
-    Stopping,
     StreamHeader,
     TopToken,
 )
-
-
-def model_name(model: str) -> str:
-    """The resource name: "shakespeare" and "models/shakespeare" mean the same."""
-    return model if model.startswith("models/") else f"models/{model}"
-
-
-def sampling_message(sampling: Sampling) -> sampling_pb2.SamplingParams:
-    message = sampling_pb2.SamplingParams(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        typical_p=sampling.typical_p,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        penalty_window=sampling.penalty_window,
-        seed=sampling.seed,
-    )
-    for token_id, bias in sampling.logit_bias.items():
-        message.biases.add(token_id=token_id, bias=bias)
-    return message
-
-
-def stopping_message(stopping: Stopping) -> sampling_pb2.StoppingParams:
-    message = sampling_pb2.StoppingParams(
-        max_new_tokens=stopping.max_new_tokens,
-        stop_sequences=stopping.stop_sequences,
-        include_stop_sequence=stopping.include_stop_sequence,
-        ignore_end_of_text=stopping.ignore_end_of_text,
-    )
-    if stopping.max_time_s is not None:
-        message.max_time.FromNanoseconds(int(stopping.max_time_s * 1e9))
-    return message
 
 
 def generation_from(message: generation_pb2.GenerateResponse) -> Generation:
@@ -150,6 +112,7 @@ def distribution_from(
         top=tuple(
             TopToken(
                 token_id=token_id,
+                data=vocabulary[token_id],
                 text=vocabulary[token_id].decode(errors="replace"),
                 logprob=logprob,
             )

@@ -6,6 +6,7 @@ CharlmError
   ModelNotFound         no such model is loaded
   StateMismatch         the state or resume token belongs to another model
   QueueFull             try again in `retry_after_s`
+  TooLarge              the request or its answer does not fit a message
   DeadlineExceeded      the call took longer than it may
   Draining              the server is stopping
   Unavailable           no server answers at the address
@@ -50,6 +51,10 @@ class QueueFull(CharlmError):
     def __init__(self, message: str, *, reason: str = "", retry_after_s: float = 1.0) -> None:
         super().__init__(message, reason=reason)
         self.retry_after_s = retry_after_s
+
+
+class TooLarge(CharlmError):
+    """The request or its answer does not fit a message."""
 
 
 class DeadlineExceeded(CharlmError):

@@ -29,6 +29,10 @@ Timeout = Annotated[
         rich_help_panel=_ASKING,
     ),
 ]
+ReplaceUnknown = Annotated[
+    bool,
+    typer.Option("--replace-unknown", help="Replace characters that the model does not know."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Color = Annotated[
     str,

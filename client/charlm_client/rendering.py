@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from charlm_client.errors import InvalidRequest
-from charlm_client.types import Model, NextDistribution, Score
+from charlm_client.types import Model, NextDistribution, Score, TopToken
 
 NATS_PER_BIT = math.log(2)
 _BAR_WIDTH = 30
@@ -20,6 +20,8 @@ _SURPRISAL_STYLES = [
     (6, "magenta"),
     (math.inf, "bold red"),
 ]
+# Joiners hold emoji and letters together and move nothing.
+_HARMLESS = "\n\t\u200c\u200d"
 _PICTURES = {"\n": "↵\n", "\t": "→\t", "\r": "␍", "\x7f": "␡"}
 
 
@@ -40,8 +42,7 @@ def console(color: str, *, is_error: bool = False) -> Console:
 def printable(text: str) -> str:
     """Text in which no character can command a terminal; line ends and tabs stay."""
     return "".join(
-        character if character in "\n\t" or character.isprintable() else visible(character)
-        for character in text
+        character if character in _HARMLESS else visible(character) for character in text
     )
 
 
@@ -51,7 +52,8 @@ def visible(character: str) -> str:
         return _PICTURES[character]
     if ord(character) < 32:
         return chr(0x2400 + ord(character))
-    return character if character.isprintable() else f"\\u{{{ord(character):x}}}"
+    is_safe = character.isprintable() or character in _HARMLESS
+    return character if is_safe else f"\\u{{{ord(character):x}}}"
 
 
 def surprisal_style(bits: float) -> str:
@@ -59,12 +61,19 @@ def surprisal_style(bits: float) -> str:
 
 
 def colored(text: str, offsets: Sequence[int], logprobs: Sequence[float]) -> Text:
-    """The text, each token in the color of its surprisal."""
+    """The text, each token in the color of its surprisal.
+
+    Tokens that share a character, as the bytes of one do, are shown together.
+    """
     rendered = Text()
     ends = [*offsets[1:], len(text)]
+    nats = 0.0
     for start, end, logprob in zip(offsets, ends, logprobs, strict=True):
-        piece = "".join(map(visible, text[start:end]))
-        rendered.append(piece, style=surprisal_style(-logprob / NATS_PER_BIT))
+        nats -= logprob
+        if end > start:
+            piece = "".join(map(visible, text[start:end]))
+            rendered.append(piece, style=surprisal_style(nats / NATS_PER_BIT))
+            nats = 0.0
     return rendered
 
 
@@ -96,13 +105,19 @@ def bars(distribution: NextDistribution) -> Table:
         p = math.exp(token.logprob)
         length = max(1, round(_BAR_WIDTH * p / best))
         style = surprisal_style(-token.logprob / NATS_PER_BIT)
-        table.add_row(Text(token_label(token.text)), f"{p:7.2%}", Text("█" * length, style=style))
+        table.add_row(Text(token_label(token)), f"{p:7.2%}", Text("█" * length, style=style))
     return table
 
 
-def token_label(text: str) -> str:
+def token_label(token: TopToken) -> str:
     """A token's text between quotes, or what it means when it has none."""
-    return "end of text" if not text else "'" + "".join(map(visible, text)).strip("\n") + "'"
+    if not token.data:
+        return "end of text"
+    try:
+        text = token.data.decode()
+    except UnicodeDecodeError:
+        return f"bytes {token.data.hex(' ')}"
+    return "'" + "".join(map(visible, text)).strip("\n") + "'"
 
 
 def model_table(models: Sequence[Model]) -> Table:
@@ -115,13 +130,13 @@ def model_table(models: Sequence[Model]) -> Table:
     return table
 
 
-def model_row(model: Model) -> tuple[str, ...]:
+def model_row(model: Model, *, separator: str = ",") -> tuple[str, ...]:
     """A model in six words; the figures are those of the first protocol of its report."""
     first = model.evaluations[0] if model.evaluations else None
     return (
         model.name,
         model.family,
-        f"{model.num_parameters:,}",
+        f"{model.num_parameters:,}".replace(",", separator),
         f"{model.vocabulary_kind} {model.vocab_size}",
         f"{first.bits_per_character:.4f}" if first else "-",
         f"{first.bits_per_byte:.4f}" if first else "-",

@@ -32,11 +32,7 @@ class SyncClient:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._client = self._run(self._open(address, timeout_s))
-
-    @staticmethod
-    async def _open(address: str, timeout_s: float) -> Client:
-        return Client(address, timeout_s=timeout_s)  # a channel belongs to the loop it is made on
+        self._client = Client(address, timeout_s=timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -64,11 +60,17 @@ class SyncClient:
         sampling: Sampling | None = None,
         stopping: Stopping | None = None,
         num_outputs: int | None = None,
+        replace_unknown: bool = False,
     ) -> Generation:
         """See Client.generate."""
         return self._run(
             self._client.generate(
-                prompt, model=model, sampling=sampling, stopping=stopping, num_outputs=num_outputs
+                prompt,
+                model=model,
+                sampling=sampling,
+                stopping=stopping,
+                num_outputs=num_outputs,
+                replace_unknown=replace_unknown,
             )
         )
 
@@ -80,29 +82,57 @@ class SyncClient:
         sampling: Sampling | None = None,
         stopping: Stopping | None = None,
         num_outputs: int | None = None,
+        replace_unknown: bool = False,
     ) -> "SyncGenerationStream":
         """See Client.stream_generate."""
 
         async def start() -> GenerationStream:
             return self._client.stream_generate(
-                prompt, model=model, sampling=sampling, stopping=stopping, num_outputs=num_outputs
+                prompt,
+                model=model,
+                sampling=sampling,
+                stopping=stopping,
+                num_outputs=num_outputs,
+                replace_unknown=replace_unknown,
             )
 
         return SyncGenerationStream(self._run(start()), self._run)
 
     def score(
-        self, texts: Sequence[str], *, model: str, context: str = "", details: bool = False
+        self,
+        texts: Sequence[str],
+        *,
+        model: str,
+        context: str = "",
+        details: bool = False,
+        replace_unknown: bool = False,
     ) -> list[Score]:
         """See Client.score."""
-        return self._run(self._client.score(texts, model=model, context=context, details=details))
+        return self._run(
+            self._client.score(
+                texts,
+                model=model,
+                context=context,
+                details=details,
+                replace_unknown=replace_unknown,
+            )
+        )
 
-    def next_distribution(self, prompt: str, *, model: str, top_k: int = 10) -> NextDistribution:
+    def next_distribution(
+        self, prompt: str, *, model: str, top_k: int = 10, replace_unknown: bool = False
+    ) -> NextDistribution:
         """See Client.next_distribution."""
-        return self._run(self._client.next_distribution(prompt, model=model, top_k=top_k))
+        return self._run(
+            self._client.next_distribution(
+                prompt, model=model, top_k=top_k, replace_unknown=replace_unknown
+            )
+        )
 
-    def encode(self, texts: Sequence[str], *, model: str) -> list[Encoding]:
+    def encode(
+        self, texts: Sequence[str], *, model: str, replace_unknown: bool = False
+    ) -> list[Encoding]:
         """See Client.encode."""
-        return self._run(self._client.encode(texts, model=model))
+        return self._run(self._client.encode(texts, model=model, replace_unknown=replace_unknown))
 
     def decode(self, sequences: Sequence[Sequence[int]], *, model: str) -> list[str]:
         """See Client.decode."""
@@ -128,8 +158,18 @@ class SyncClient:
         """See Client.check_health."""
         return self._run(self._client.check_health(service))
 
+    def watch_health(self, service: str = "") -> Iterator[bool]:
+        """See Client.watch_health."""
+        changes = self._client.watch_health(service)
+        while (is_serving := self._run(_next(changes.__anext__))) is not None:
+            yield is_serving
+
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return waiting.result()
+        finally:
+            waiting.cancel()  # the call, when Ctrl-C ended the wait; otherwise harmless
 
 
 class SyncGenerationStream:
@@ -162,7 +202,7 @@ class SyncGenerationStream:
         self._run(self._stream.__aexit__(kind, error, traceback))
 
 
-async def _next(advance: Callable[[], Awaitable[Chunk]]) -> Chunk | None:
+async def _next(advance: Callable[[], Awaitable[Result]]) -> Result | None:
     try:
         return await advance()
     except StopAsyncIteration:

@@ -19,6 +19,7 @@ from charlm_client.errors import (
     QueueFull,
     ServerFault,
     StateMismatch,
+    TooLarge,
     Unavailable,
     UnknownCharacter,
 )
@@ -39,7 +40,10 @@ ERROR_OF_STATUS: dict[grpc.StatusCode, type[CharlmError]] = {
 ERROR_OF_REASON: dict[str, type[CharlmError]] = {
     "UNKNOWN_CHARACTER": UnknownCharacter,
     "DRAINING": Draining,
+    "ANSWER_TOO_LARGE": TooLarge,
 }
+# gRPC itself gives no reason for a message over its bound, only these words.
+_TOO_LARGE_WORDS = "larger than max"
 
 
 @contextmanager
@@ -56,11 +60,10 @@ def error_from(error: grpc.aio.AioRpcError, address: str) -> CharlmError:
     details = _Details(error)
     message = error.details() or error.code().name
     kind = ERROR_OF_REASON.get(details.reason) or ERROR_OF_STATUS.get(error.code(), ServerFault)
-    if kind is Unavailable:
-        message = (
-            f"No charlm server answers at {address}. "
-            f"Start one with `charlm serve DIR`, or name another address. ({message})"
-        )
+    if kind is QueueFull and _TOO_LARGE_WORDS in message:
+        kind = TooLarge
+    if not details.reason:
+        message = _explained(kind, message, address)
     if issubclass(kind, InvalidRequest):
         return kind(message, reason=details.reason, field=details.field)
     if issubclass(kind, QueueFull):
@@ -68,12 +71,27 @@ def error_from(error: grpc.aio.AioRpcError, address: str) -> CharlmError:
     return kind(message, reason=details.reason)
 
 
+def _explained(kind: type[CharlmError], message: str, address: str) -> str:
+    """A sentence about an error that is gRPC's own and not the server's."""
+    if kind is Unavailable:
+        advice = "Start one with `charlm serve DIR`, or name another address."
+        return f"No charlm server answers at {address}. {advice} ({message})"
+    if kind is DeadlineExceeded:
+        return f"The server at {address} did not answer in time; allow a longer one. ({message})"
+    if kind is TooLarge:
+        return f"A message is too large; send or ask for less in one call. ({message})"
+    return message
+
+
 class _Details:
     """What the rich error of a call carries; empty where it has none."""
 
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
         self.reason, self.field, self.retry_after_s = "", "", 1.0
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]  # has all that it reads
+        try:
+            status = rpc_status.from_call(error)  # type: ignore[arg-type]  # has all that it reads
+        except ValueError:  # a proxy changed the status and left the details
+            return
         for detail in status.details if status else ():
             self._read(detail)
 

@@ -126,10 +126,13 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TopToken:
-    """One candidate for the next token. The end of text has the empty text."""
+    """One candidate for the next token. The end of text has no bytes."""
 
     token_id: int
+    data: bytes
+    """Its exact bytes, which may be a part of a character."""
     text: str
+    """The bytes as text; U+FFFD stands for what is no whole character."""
     logprob: float
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -10,6 +12,9 @@ from pathlib import Path
 import grpc
 import pytest
 from fake_server import Failure, Script
+
+from charlm.v1 import context_pb2
+from charlm.v1.generation_pb2 import StreamGenerateRequest
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +31,12 @@ Run = Callable[..., Awaitable[Finished]]
 
 @pytest.fixture
 def charlm(address: str) -> Run:
-    async def run(*arguments: str, stdin: str = "", server: str = address) -> Finished:
+    async def run(
+        *arguments: str,
+        stdin: str | bytes = b"",
+        interrupt_after: bytes = b"",
+        **environment: str,
+    ) -> Finished:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -35,11 +45,21 @@ def charlm(address: str) -> Run:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={"CHARLM_SERVER": server, "COLUMNS": "120", "PYTHONIOENCODING": "utf-8"},
+            env={
+                "CHARLM_SERVER": address,
+                "COLUMNS": "120",
+                "PYTHONIOENCODING": "utf-8",
+                **environment,
+            },
         )
-        out, err = await process.communicate(stdin.encode())
+        assert process.stdout is not None
+        first = await process.stdout.readexactly(len(interrupt_after))
+        if interrupt_after:
+            assert first == interrupt_after
+            process.send_signal(signal.SIGINT)
+        out, err = await process.communicate(stdin.encode() if isinstance(stdin, str) else stdin)
         assert process.returncode is not None
-        return Finished(process.returncode, out.decode(), err.decode())
+        return Finished(process.returncode, (first + out).decode(), err.decode())
 
     return run
 
@@ -51,16 +71,85 @@ async def test_generate_prints_the_continuation_plain_in_a_pipe(charlm: Run) -> 
 
 
 async def test_generate_passes_its_flags_on(charlm: Run, script: Script) -> None:
-    flags = "--temperature 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --typical-p 0.8 --seed 4 --stop E"
-    await charlm("generate", "-", *flags.split(), "--model", "mine", stdin="from stdin")
+    sampling = {
+        "temperature": 0.5,
+        "top_k": 3,
+        "top_p": 0.75,
+        "min_p": 0.125,
+        "typical_p": 0.25,
+        "repetition_penalty": 2.0,
+        "presence_penalty": 3.0,
+        "frequency_penalty": 4.0,
+        "penalty_window": 5,
+        "seed": 6,
+    }
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in sampling.items()]
+    flags += ["--bias=7=-2.5", "--stop=E", "--max-time=8", "--model=mine"]
+    flags += ["--include-stop", "--ignore-end-of-text", "--replace-unknown"]
+    await charlm("generate", "-", *flags, stdin="from\r\nstdin")
 
     request = script.requests[0].generate
     assert request.model == "models/mine"
-    assert request.context.text == "from stdin"
-    assert request.sampling.temperature == 0.5
-    assert request.sampling.top_k == 3
-    assert request.sampling.seed == 4
+    assert request.context.text == "from\nstdin"
+    assert request.unknown_characters == context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE
+    assert {name: getattr(request.sampling, name) for name in sampling} == sampling
+    assert [(bias.token_id, bias.bias) for bias in request.sampling.biases] == [(7, -2.5)]
     assert list(request.stopping.stop_sequences) == ["E"]
+    assert request.stopping.include_stop_sequence
+    assert request.stopping.ignore_end_of_text
+    assert request.stopping.max_time.seconds == 8
+
+
+async def test_flags_are_environment_variables_too(charlm: Run, script: Script) -> None:
+    await charlm("generate", "x", CHARLM_MODEL="mine", CHARLM_TIMEOUT="2")
+
+    assert script.requests[0].generate.model == "models/mine"
+    assert script.deadlines[0] is not None
+    assert script.deadlines[0] < 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--top-k", "-1"], "sampling.top_k is -1"),
+        (["--seed", str(2**64)], f"in [0, {2**64 - 1}]"),
+        (["--max-tokens", str(2**40)], "stopping.max_new_tokens"),
+        (["--max-time", "nan"], "stopping.max_time is nan"),
+        (["--bias", "-1=2"], "biases"),
+        (["-"], "standard input is not UTF-8: byte 1"),
+        ([os.fsdecode(b"ab\xff")], "offset 2"),
+    ],
+    ids=str,
+)
+async def test_a_value_that_no_message_holds_is_named(
+    charlm: Run, script: Script, flags: list[str], complaint: str
+) -> None:
+    prompt = [] if len(flags) == 1 else ["x"]
+
+    finished = await charlm("generate", *prompt, *flags, stdin=b"a\xff")
+
+    assert finished.code == 1
+    assert complaint in finished.err
+    assert len(finished.err.splitlines()) == 1
+    assert not any(isinstance(sent, StreamGenerateRequest) for sent in script.requests)
+
+
+async def test_an_interrupted_generation_leaves_with_130(charlm: Run, script: Script) -> None:
+    script.hangs = True
+
+    finished = await charlm("generate", "x", interrupt_after=b"a")
+
+    assert (finished.code, finished.out) == (130, "a\n")
+    assert "Traceback" not in finished.err
+
+
+async def test_an_error_has_a_line_of_its_own(charlm: Run, script: Script) -> None:
+    script.hangs = True
+
+    finished = await charlm("generate", "x", "--timeout", "1")
+
+    assert (finished.code, finished.out) == (1, "a\n")
+    assert "did not answer in time" in finished.err
 
 
 async def test_generate_json_has_an_object_a_line(charlm: Run) -> None:
@@ -79,9 +168,9 @@ async def test_several_outputs_are_numbered(charlm: Run) -> None:
 
 
 async def test_generate_shows_the_prompt_in_a_terminal(charlm: Run) -> None:
-    finished = await charlm("generate", "so\x1b[2J", "--color", "always")
+    finished = await charlm("generate", "so [bold] :smile:\x1b[2J", "--color", "always")
 
-    assert "so" in finished.out
+    assert "so [bold] :smile:" in finished.out  # as it is: no markup, no pictures
     assert "\x1b[2J" not in finished.out  # a prompt cannot command the terminal
 
 
@@ -124,7 +213,11 @@ async def test_next_lists_the_best(charlm: Run) -> None:
     shown = await charlm("next", "x", "--top-k", "2", "--color", "always")
     machine = await charlm("next", "x", "--top-k", "2", "--json")
 
-    assert plain.out.splitlines()[1].startswith("\"'a'\"")
+    assert [line.split("\t")[:2] for line in plain.out.splitlines()] == [
+        ["token_id", "text"],
+        ["0", '""'],
+        ["1", '"a"'],
+    ]
     assert "end of text" in shown.out
     assert "█" in shown.out
     assert len(json.loads(machine.out)["top"]) == 2
@@ -135,7 +228,8 @@ async def test_models_are_listed(charlm: Run) -> None:
     shown = await charlm("models", "--color", "always")
     machine = await charlm("models", "--json")
 
-    assert plain.out.split("\t")[0] == "models/alphabet"
+    assert plain.out.split("\t")[:3] == ["models/alphabet", "lstm", "1234"]
+    assert "1,234" in shown.out
     assert "BITS/CHARACTER" in shown.out
     assert json.loads(machine.out)["family"] == "lstm"
 
@@ -169,7 +263,7 @@ async def test_several_models_ask_for_a_name(charlm: Run, script: Script) -> Non
 
 
 async def test_no_server_and_wrong_usage(charlm: Run) -> None:
-    nowhere = await charlm("models", server="127.0.0.1:1")
+    nowhere = await charlm("models", CHARLM_SERVER="127.0.0.1:1")
     unknown = await charlm("generate", "--no-such-flag")
     wrong_color = await charlm("models", "--color", "pink")
 

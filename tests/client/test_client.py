@@ -9,6 +9,7 @@ from fake_server import ALPHABET, LOGPROB, VOCABULARY, Failure, Script
 import charlm_client
 from charlm_client import (
     Client,
+    DeadlineExceeded,
     FinishReason,
     InvalidRequest,
     ModelNotFound,
@@ -104,6 +105,37 @@ async def test_leaving_a_stream_cancels_the_call(client: Client, script: Script)
     await asyncio.wait_for(script.stream_ended.wait(), 5)
 
 
+async def test_a_cancelled_stream_ends_its_iteration(client: Client, script: Script) -> None:
+    script.hangs = True
+    stream = client.stream_generate("x", model="alphabet")
+
+    texts = []
+    async for chunk in stream:
+        texts.append(chunk.text)
+        stream.cancel()
+
+    assert texts == ["a"]
+
+
+async def test_a_cancelled_reader_is_cancelled(client: Client, script: Script) -> None:
+    """The cancellation of a task is not mistaken for the end of its stream."""
+    script.hangs = True
+
+    async def read() -> None:
+        async with client.stream_generate("x", model="alphabet") as stream:
+            async for _ in stream:
+                arrived.set()
+
+    arrived = asyncio.Event()
+    reader = asyncio.create_task(read())
+    await asyncio.wait_for(arrived.wait(), 5)
+    reader.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    await asyncio.wait_for(script.stream_ended.wait(), 5)
+
+
 async def test_score(client: Client) -> None:
     first, second = await client.score(["ab", "abc"], model="alphabet", details=True)
 
@@ -119,6 +151,7 @@ async def test_next_distribution_knows_the_tokens_texts(client: Client, script: 
 
     assert len(distribution.logprobs) == len(VOCABULARY)
     assert [token.text for token in distribution.top] == ["", "a", "b"]
+    assert [token.data for token in distribution.top] == [b"", b"a", b"b"]
     kinds = [type(request).__name__ for request in script.requests]
     assert kinds.count("GetVocabularyRequest") == 1  # asked once for each checkpoint
 
@@ -172,11 +205,42 @@ async def test_what_changes_nothing_is_tried_again(client: Client, script: Scrip
 
 
 async def test_a_generation_is_never_tried_again(client: Client, script: Script) -> None:
-    script.failures.append(Failure(UNAVAILABLE))
+    script.failures.extend([Failure(UNAVAILABLE), Failure(UNAVAILABLE)])
 
     with pytest.raises(Unavailable):
         await client.generate("x", model="a")
-    assert len(script.requests) == 1
+    with pytest.raises(Unavailable):
+        _ = [chunk async for chunk in client.stream_generate("x", model="a")]
+    assert len(script.requests) == 2
+
+
+async def test_a_deadline_that_passes_is_said(address: str, script: Script) -> None:
+    script.hangs = True
+
+    async with Client(address, timeout_s=0.1) as client:
+        with pytest.raises(DeadlineExceeded, match=f"{address} did not answer in time"):
+            _ = [chunk async for chunk in client.stream_generate("x", model="a")]
+
+
+async def test_no_proxy_stands_before_this_machine(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+    async with Client(address, timeout_s=5) as client:
+        assert await client.only_model() == "models/alphabet"
+
+
+def test_a_client_may_be_made_before_the_event_loop() -> None:
+    client = Client("127.0.0.1:1", timeout_s=5)
+
+    async def ask() -> None:
+        async with client:
+            await client.generate("x", model="a")
+
+    with pytest.raises(Unavailable):
+        asyncio.run(ask())
 
 
 async def test_no_server_is_said_with_its_address() -> None:

@@ -38,6 +38,7 @@ def test_every_question_can_be_asked(sync_client: SyncClient) -> None:
     assert sync_client.only_model() == "models/alphabet"
     assert sync_client.get_model("alphabet").family == "lstm"
     assert sync_client.check_health()
+    assert list(sync_client.watch_health()) == [True, False]
 
 
 def test_a_stream_is_a_plain_iterator(sync_client: SyncClient) -> None:
@@ -54,7 +55,7 @@ def test_both_faces_have_the_same_methods() -> None:
         return {
             name: list(inspect.signature(function).parameters)
             for name, function in inspect.getmembers(face, inspect.isfunction)
-            if not name.startswith("_") and name != "watch_health"
+            if not name.startswith("_")
         }
 
     assert methods(SyncClient) == methods(Client)

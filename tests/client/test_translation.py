@@ -16,6 +16,7 @@ from charlm_client import (
     QueueFull,
     ServerFault,
     StateMismatch,
+    TooLarge,
     Unavailable,
     UnknownCharacter,
 )
@@ -33,6 +34,9 @@ CODES = grpc.StatusCode
         (Failure(CODES.NOT_FOUND, reason="MODEL_NOT_FOUND"), ModelNotFound),
         (Failure(CODES.FAILED_PRECONDITION, reason="STATE_MODEL_MISMATCH"), StateMismatch),
         (Failure(CODES.RESOURCE_EXHAUSTED, reason="QUEUE_FULL"), QueueFull),
+        (Failure(CODES.RESOURCE_EXHAUSTED, reason="ANSWER_TOO_LARGE"), TooLarge),
+        (Failure(CODES.UNIMPLEMENTED, reason="NOT_OFFERED"), NotOffered),
+        (Failure(CODES.ABORTED, reason="ETAG_MISMATCH"), StateMismatch),
         (Failure(CODES.DEADLINE_EXCEEDED, reason="DEADLINE_TOO_SHORT"), DeadlineExceeded),
         (Failure(CODES.UNAVAILABLE, reason="DRAINING"), Draining),
         (Failure(CODES.UNAVAILABLE), Unavailable),
@@ -73,6 +77,12 @@ async def test_when_to_try_again_is_told(client: Client, script: Script) -> None
         await client.generate("x", model="a")
 
     assert caught.value.retry_after_s == 2.5
+
+
+async def test_a_message_over_the_bound_is_not_a_full_queue(client: Client) -> None:
+    """The fake takes gRPC's own 4 MiB and no more."""
+    with pytest.raises(TooLarge, match="less in one call"):
+        await client.generate("x" * 5 * 2**20, model="a")
 
 
 async def test_a_stream_fails_by_the_same_names(client: Client, script: Script) -> None:

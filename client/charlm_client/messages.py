@@ -1,0 +1,161 @@
+"""Values to messages; a value that no message can hold is named before anything is sent."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from charlm.v1 import (
+    context_pb2,
+    distribution_pb2,
+    generation_pb2,
+    sampling_pb2,
+    scoring_pb2,
+    tokenizer_pb2,
+)
+from charlm_client.errors import InvalidRequest, UnknownCharacter
+from charlm_client.types import Sampling, Stopping
+
+_UINT32, _UINT64 = f"in [0, {2**32 - 1}]", f"in [0, {2**64 - 1}]"
+
+
+def model_name(model: str) -> str:
+    """The resource name: "shakespeare" and "models/shakespeare" mean the same."""
+    return checked(model if model.startswith("models/") else f"models/{model}", "model")
+
+
+def generate_message(
+    prompt: str,
+    *,
+    model: str,
+    sampling: Sampling,
+    stopping: Stopping,
+    num_outputs: int | None,
+    replace_unknown: bool,
+) -> generation_pb2.GenerateRequest:
+    with _named("num_outputs", num_outputs, _UINT32):
+        return generation_pb2.GenerateRequest(
+            model=model_name(model),
+            context=_context(prompt),
+            sampling=sampling_message(sampling),
+            stopping=stopping_message(stopping),
+            num_outputs=num_outputs,
+            unknown_characters=_policy(replace_unknown),
+        )
+
+
+def score_message(
+    texts: Sequence[str], *, model: str, context: str, details: bool, replace_unknown: bool
+) -> scoring_pb2.ScoreRequest:
+    return scoring_pb2.ScoreRequest(
+        model=model_name(model),
+        items=[
+            scoring_pb2.ScoreItem(
+                context=_context(context), text=checked(text, f"items[{index}].text")
+            )
+            for index, text in enumerate(texts)
+        ],
+        returns=distribution_pb2.ReturnOptions(logprobs=True, ranks=details, entropies=details),
+        unknown_characters=_policy(replace_unknown),
+    )
+
+
+def next_message(
+    prompt: str, *, model: str, top_k: int, replace_unknown: bool
+) -> scoring_pb2.GetNextDistributionRequest:
+    with _named("top_k", top_k, _UINT32):
+        return scoring_pb2.GetNextDistributionRequest(
+            model=model_name(model),
+            context=_context(prompt),
+            top_k=top_k,
+            unknown_characters=_policy(replace_unknown),
+        )
+
+
+def encode_message(
+    texts: Sequence[str], *, model: str, replace_unknown: bool
+) -> tokenizer_pb2.EncodeRequest:
+    return tokenizer_pb2.EncodeRequest(
+        model=model_name(model),
+        texts=[checked(text, f"texts[{index}]") for index, text in enumerate(texts)],
+        unknown_characters=_policy(replace_unknown),
+    )
+
+
+def decode_message(
+    sequences: Iterable[Sequence[int]], *, model: str
+) -> tokenizer_pb2.DecodeRequest:
+    message = tokenizer_pb2.DecodeRequest(model=model_name(model))
+    for index, ids in enumerate(sequences):
+        with _named(f"sequences[{index}]", ids, f"ids {_UINT32}"):
+            message.sequences.add(ids=ids)
+    return message
+
+
+def sampling_message(sampling: Sampling) -> sampling_pb2.SamplingParams:
+    message = sampling_pb2.SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        typical_p=sampling.typical_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+    )
+    for name, allowed in (("top_k", _UINT32), ("penalty_window", _UINT32), ("seed", _UINT64)):
+        value = getattr(sampling, name)
+        if value is not None:
+            with _named(f"sampling.{name}", value, allowed):
+                setattr(message, name, value)
+    for token_id, bias in sampling.logit_bias.items():
+        with _named("sampling.biases.token_id", token_id, _UINT32):
+            message.biases.add(token_id=token_id, bias=bias)
+    return message
+
+
+def stopping_message(stopping: Stopping) -> sampling_pb2.StoppingParams:
+    with _named("stopping.max_new_tokens", stopping.max_new_tokens, _UINT32):
+        message = sampling_pb2.StoppingParams(
+            max_new_tokens=stopping.max_new_tokens,
+            stop_sequences=[
+                checked(text, f"stopping.stop_sequences[{index}]")
+                for index, text in enumerate(stopping.stop_sequences)
+            ],
+            include_stop_sequence=stopping.include_stop_sequence,
+            ignore_end_of_text=stopping.ignore_end_of_text,
+        )
+    if stopping.max_time_s is not None:
+        with _named("stopping.max_time", stopping.max_time_s, "a number of seconds"):
+            message.max_time.FromNanoseconds(int(stopping.max_time_s * 1e9))
+    return message
+
+
+def checked(text: str, field: str) -> str:
+    """The text. Raises UnknownCharacter for a surrogate, which no message can carry."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnknownCharacter(
+            f"{field} is not Unicode text: {text[error.start]!r} at offset {error.start} is no "
+            "character. Was it read from bytes that are not UTF-8?",
+            field=field,
+        ) from error
+    return text
+
+
+def _context(text: str) -> context_pb2.Context:
+    return context_pb2.Context(text=checked(text, "context.text"))
+
+
+def _policy(replace_unknown: bool) -> "context_pb2.UnknownCharacterPolicy.ValueType":
+    if replace_unknown:
+        return context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE
+    return context_pb2.UNKNOWN_CHARACTER_POLICY_UNSPECIFIED
+
+
+@contextmanager
+def _named(field: str, value: object, allowed: str) -> Iterator[None]:
+    """Say which field a value does not fit; protobuf itself only says the value."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        message = f"{field} is {value!r}, but it must be {allowed}."
+        raise InvalidRequest(message, field=field) from error
