@@ -27,11 +27,15 @@ def node_client() -> Path:
     """The script beside its installed libraries."""
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("node and npm are not installed on this machine")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "client.js"):
-        shutil.copy(STOCK_CLIENT / name, CACHE / name)
-    install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
-    subprocess.run(install, cwd=CACHE, check=True, timeout=300)
+    wanted = (STOCK_CLIENT / "package.json").read_bytes()
+    installed = CACHE / "installed.json"  # written last: an interrupted installation is repeated
+    if not installed.exists() or installed.read_bytes() != wanted:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        (CACHE / "package.json").write_bytes(wanted)
+        install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+        subprocess.run(install, cwd=CACHE, check=True, timeout=300)
+        installed.write_bytes(wanted)
+    shutil.copy(STOCK_CLIENT / "client.js", CACHE)
     return CACHE / "client.js"
 
 
