@@ -19,8 +19,8 @@ def test_singular_values_come_close_to_one(shape: tuple[int, ...]) -> None:
 
     values = torch.linalg.svdvals(orthogonalized(blocks_GMN))
 
-    assert values.min() > 0.4
-    assert values.max() < 1.3
+    assert values.min() > 0.3
+    assert values.max() < 2.0
 
 
 def test_the_directions_are_those_of_the_decomposition() -> None:

@@ -48,8 +48,9 @@ def test_more_steps_get_a_larger_model(read: Read, clock: Any) -> None:
     assert small.hidden_size < large.hidden_size
 
 
-def test_more_epochs_get_more_dropout() -> None:
-    assert [dropout_for(epochs) for epochs in (0.5, 2, 6, 12, 100)] == [0, 0.05, 0.1, 0.2, 0.3]
+def test_more_epochs_of_more_parameters_get_more_dropout() -> None:
+    assert [dropout_for(epochs, 1.0) for epochs in (0.5, 2, 3, 6, 100)] == [0, 0.08, 0.16, 0.4, 0.4]
+    assert dropout_for(6, 0.01) == 0
 
 
 def test_what_a_person_sets_is_taken(read: Read, clock: Any) -> None:

@@ -1,5 +1,6 @@
 """Windows are consecutive, deterministic, and can be reached from anywhere."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from charlm_training.windows import (
 
 START = Position()
 STREAM = np.arange(101, dtype=np.uint16)
+LONG_STREAM = np.arange(6_401, dtype=np.uint16)
 SHAPE = Shape(batch_size=4, length=5, seed=7)
 # Documents of 1, 2, 3 and so on characters; character k stands only in document k.
 LINES = np.concatenate([[0], *([*[k] * k, 0] for k in range(1, 14))]).astype(np.uint16)
@@ -32,7 +34,8 @@ def first(windows: Windows, count: int, position: Position = START) -> list[Wind
 def assert_same(ours: Window, theirs: Window) -> None:
     torch.testing.assert_close(ours.input_BT, theirs.input_BT)
     torch.testing.assert_close(ours.target_BT, theirs.target_BT)
-    assert (ours.is_start, ours.after) == (theirs.is_start, theirs.after)
+    assert ours.is_fresh_B.tolist() == theirs.is_fresh_B.tolist()
+    assert ours.after == theirs.after
 
 
 def test_targets_are_the_inputs_one_token_later() -> None:
@@ -44,7 +47,7 @@ def test_a_row_continues_the_same_row_of_the_window_before() -> None:
     before, *rest = first(StreamWindows(STREAM, SHAPE), 5)
 
     for window in rest:
-        assert not window.is_start
+        assert not window.is_fresh_B.any()
         torch.testing.assert_close(window.input_BT[:, 0], before.target_BT[:, -1])
         before = window
 
@@ -60,10 +63,23 @@ def test_an_epoch_reads_no_token_twice() -> None:
 def test_each_epoch_starts_anew_at_another_phase() -> None:
     windows = first(StreamWindows(STREAM, SHAPE), 50)
 
-    starts = [int(window.input_BT[0, 0]) for window in windows if window.is_start]
+    starts = [int(window.input_BT[0, 0]) for window in windows if window.is_fresh_B.all()]
 
-    assert [window.is_start for window in windows] == [k % 5 == 0 for k in range(50)]
+    assert [bool(window.is_fresh_B.any()) for window in windows] == [k % 5 == 0 for k in range(50)]
     assert len(set(starts)) > 5
+
+
+def test_a_share_of_the_rows_starts_fresh_and_workers_agree_which() -> None:
+    shape = Shape(batch_size=64, length=1, seed=7, fresh_share=0.25)
+    workers = [replace(shape, rank=rank, num_ranks=2) for rank in range(2)]
+
+    whole, left, right = (
+        [window.is_fresh_B.tolist() for window in first(StreamWindows(LONG_STREAM, s), 50)]
+        for s in (shape, *workers)
+    )
+
+    assert whole == [a + b for a, b in zip(left, right, strict=True)]
+    assert 0.2 < np.mean(whole[1:]) < 0.3
 
 
 @pytest.mark.parametrize("kind", [StreamWindows, DocumentWindows])
@@ -111,7 +127,7 @@ def test_every_row_is_one_document_from_start_to_end() -> None:
     windows = first(DocumentWindows(LINES, Shape(batch_size=3, length=50, seed=1)), 4)
 
     for window in windows:
-        assert window.is_start
+        assert window.is_fresh_B.all()
         for inputs, targets in zip(window.input_BT, window.target_BT, strict=True):
             document = targets[targets != NO_TARGET].tolist()
             character = document[0]
@@ -130,7 +146,7 @@ def test_an_epoch_of_documents_holds_each_once() -> None:
 def test_a_document_longer_than_a_window_continues_in_the_next() -> None:
     windows = first(DocumentWindows(LINES, Shape(batch_size=13, length=4, seed=1)), 4)
 
-    assert [window.is_start for window in windows] == [True, False, False, False]
+    assert [bool(window.is_fresh_B.all()) for window in windows] == [True, False, False, False]
     joined = torch.cat([window.target_BT for window in windows], dim=1)
     lengths = sorted((joined != NO_TARGET).sum(dim=1).tolist())
     assert lengths == list(range(2, 15))

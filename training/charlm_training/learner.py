@@ -70,15 +70,19 @@ class Learner:
         """One window forward, one update."""
         self.model.train()
         window = next(self._upcoming)
-        state = self._state
-        if state is None or window.is_start:
-            state = self.model.initial_state(window.input_BT.shape[0])
-        logits_BTV, state = self.model(window.input_BT, state)
+        logits_BTV, state = self.model(window.input_BT, self._state_before(window))
         loss = token_loss(logits_BTV, window.target_BT)
         loss.backward()
         gradient_norm = self._optimizer.step(rate, clip_norm=self._clip_norm)
         self._state = state.detach()  # the truncation: no gradient crosses a window
         return self._count(window, loss.item(), gradient_norm)
+
+    def _state_before(self, window: Window) -> State:
+        if self._state is None or bool(window.is_fresh_B.all()):
+            return self.model.initial_state(len(window.is_fresh_B))
+        if not bool(window.is_fresh_B.any()):
+            return self._state
+        return self.model.reset_rows(self._state, window.is_fresh_B)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(

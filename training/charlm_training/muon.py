@@ -12,9 +12,15 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-NUM_ITERATIONS = 5
-# A quintic whose iteration drives every singular value into [0.7, 1.2] as fast as possible.
-A, B, C = 3.4445, -4.7750, 2.0315
+# Each quintic is the best next step towards singular values of 1; three already train as well as
+# five of the customary ones (docs/LOG.md). Source: Amsel et al. (2025), "The Polar Express".
+QUINTICS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+)
+# Rounding must not push a singular value above the range that the quintics are made for.
+SAFETY = 1.01
 TINY = 1e-7
 
 
@@ -59,13 +65,14 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(blocks_GMN: Tensor) -> Tensor:
-    """About U V^T of each block's singular value decomposition U S V^T, by Newton-Schulz."""
+    """About U V^T of each block X = U S V^T: three times X <- a X + b (XX^T) X + c (XX^T)^2 X."""
     is_tall = blocks_GMN.shape[1] > blocks_GMN.shape[2]
     x = blocks_GMN.mT if is_tall else blocks_GMN
-    x = (x / (x.norm(dim=(1, 2), keepdim=True) + TINY)).to(_fast_dtype())
-    for _ in range(NUM_ITERATIONS):
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) * SAFETY + TINY)).to(_fast_dtype())
+    for quintic in QUINTICS:
+        a, b, c = (factor / SAFETY ** (2 * k + 1) for k, factor in enumerate(quintic))
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).to(blocks_GMN.dtype)
 
 

@@ -109,8 +109,12 @@ class Planner:
         rung = self._rung(shape)
         plan = self._plan_for(rung, shape)
         if self.options.dropout is None:
-            epochs = self._affordable_tokens(rung, shape) / len(self.data.train.ids_N)
-            plan = replace(plan, config=replace(plan.config, dropout=dropout_for(epochs)))
+            train_tokens = len(self.data.train.ids_N)
+            dropout = dropout_for(
+                self._affordable_tokens(rung, shape) / train_tokens,
+                self._num_parameters(rung) / train_tokens,
+            )
+            plan = replace(plan, config=replace(plan.config, dropout=dropout))
         return replace(plan, notices=notices)
 
     def _shape(self, seed: int) -> tuple[Shape, tuple[str, ...]]:
@@ -119,6 +123,7 @@ class Planner:
             batch_size=given(self.options.batch_size, recipe.batch_size),
             length=given(self.options.window_length, recipe.window_length),
             seed=seed,
+            fresh_share=recipe.fresh_share,
         )
         if self.data.unit == "line":
             return document_shape(ids_N, wanted), ()

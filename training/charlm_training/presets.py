@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 # How often a parameter should see a token. Measured on 1 MB of plays with LSTMs of 128 to 512
 # and budgets of 10 to 180 seconds: fewer underfits the time, more underuses the model.
-TOKENS_PER_PARAMETER = 6.0
+TOKENS_PER_PARAMETER = 4.0
+# Best found for LSTMs of 256 to 512 over 2 to 7 epochs of 1 MB (docs/LOG.md).
+DROPOUT_PER_TEMPTATION, MOST_DROPOUT = 0.08, 0.4
 # A text of N tokens feeds no more than this many parameters per token before it is memorized.
 PARAMETERS_PER_TRAIN_TOKEN = 3.0
 
@@ -23,48 +25,47 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What works for a family over its whole ladder of sizes, smallest first."""
+    """What works for a family over its whole ladder of sizes, smallest first.
+
+    Rates were found at sizes of 96 to 256 over 300 to 1,300 steps (docs/LOG.md); `muon_rate` is
+    relative to the learning rate, which is AdamW's.
+    """
 
     ladder: tuple[Rung, ...]
     learning_rate: float
-    batch_size: int = 16
+    batch_size: int = 32
     window_length: int = 64
     muon_rate: float = 5.0
-    tokens_per_parameter: float = 6.0
+    fresh_share: float = 0.05
     clip_norm: float = 1.0
     weight_decay: float = 0.01
     embedding_size: int = 64
     context_length: int = 64
 
 
-def _widths(*hidden_sizes: int) -> tuple[Rung, ...]:
-    return tuple(Rung(hidden_size) for hidden_size in hidden_sizes)
-
-
+RECURRENT_LADDER = tuple(Rung(width) for width in (32, 64, 128, 192, 256, 384, 512, 768))
 RECIPES: dict[str, Recipe] = {
-    "rnn": Recipe(ladder=_widths(32, 64, 128, 192, 256, 384, 512, 768), learning_rate=2e-3),
-    "gru": Recipe(ladder=_widths(32, 64, 128, 192, 256, 384, 512, 768), learning_rate=4e-3),
-    "lstm": Recipe(ladder=_widths(32, 64, 128, 192, 256, 384, 512, 768), learning_rate=6e-3),
+    "rnn": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3, muon_rate=2.5),
+    "gru": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3),
+    "lstm": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3),
     "transformer": Recipe(
         ladder=(
-            Rung(32, 1, 2), Rung(64, 2, 2), Rung(96, 3, 3), Rung(128, 4, 4),
-            Rung(192, 4, 6), Rung(256, 6, 8), Rung(384, 6, 6),
+            Rung(32, 2, 1), Rung(64, 3, 2), Rung(96, 4, 2), Rung(128, 4, 2),
+            Rung(192, 5, 3), Rung(256, 6, 4), Rung(384, 6, 6),
         ),
-        learning_rate=4e-3,
-        batch_size=8,
-        window_length=128,
+        learning_rate=8e-3,
+        muon_rate=2.0,
+        batch_size=16,
         weight_decay=0.1,
-        context_length=128,
+        context_length=48,
     ),
 }  # fmt: skip
 
 
-def dropout_for(epochs: float) -> float:
-    """More passes over the same text need more noise against learning it by heart."""
-    for most_epochs, dropout in ((1.5, 0.0), (3.0, 0.05), (8.0, 0.1), (16.0, 0.2)):
-        if epochs <= most_epochs:
-            return dropout
-    return 0.3
+def dropout_for(epochs: float, parameters_per_token: float) -> float:
+    """Noise against learning by heart, as much as repetition and size tempt to it."""
+    temptation = max(epochs - 1, 0) * parameters_per_token
+    return min(round(DROPOUT_PER_TEMPTATION * temptation, 2), MOST_DROPOUT)
 
 
 def choose_rung(

@@ -22,6 +22,8 @@ Indices = npt.NDArray[np.int64]
 
 # What cross_entropy skips: the padding after the end of a short document.
 NO_TARGET = -100
+# What random draws are for: no two purposes share their numbers.
+PHASE, ORDER, FRESH = 0, 1, 2
 # Documents are sorted by length among this many batches, which keeps padding small.
 BATCHES_PER_POOL = 32
 
@@ -36,21 +38,26 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One batch of tokens. Row b continues row b of the window before, unless `is_start`."""
+    """One batch of tokens. Row b continues row b of the window before, unless it is fresh."""
 
     input_BT: Tensor
     target_BT: Tensor
-    is_start: bool
+    is_fresh_B: Tensor
     after: Position
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """How windows are cut. With several workers each takes its share of the rows of a batch."""
+    """How windows are cut. With several workers each takes its share of the rows of a batch.
+
+    In a stream, `fresh_share` of the rows of every window start from a fresh state, although the
+    text goes on: who never sees a cold start in training is bad at it.
+    """
 
     batch_size: int
     length: int
     seed: int = 0
+    fresh_share: float = 0.0
     rank: int = 0
     num_ranks: int = 1
 
@@ -71,9 +78,9 @@ class Windows(Protocol):
     def starting_at(self, position: Position) -> Iterator[Window]: ...
 
 
-def generator(seed: int, epoch: int, purpose: int) -> np.random.Generator:
-    """A private generator: the same three numbers always give the same draws."""
-    return np.random.Generator(np.random.Philox(key=[seed, (epoch << 8) | purpose]))
+def generator(seed: int, purpose: int, epoch: int, window: int = 0) -> np.random.Generator:
+    """A private generator: the same numbers always give the same draws."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch << 40 | window << 8 | purpose]))
 
 
 class StreamWindows:
@@ -100,20 +107,26 @@ class StreamWindows:
             for index in range(first, self._windows_per_epoch):
                 is_last = index + 1 == self._windows_per_epoch
                 after = Position(epoch + 1, 0) if is_last else Position(epoch, index + 1)
-                yield self._window(lanes_B + index * self.shape.length, index == 0, after)
+                is_fresh_B = self._fresh_rows(epoch, index)
+                yield self._window(lanes_B + index * self.shape.length, is_fresh_B, after)
             epoch, first = epoch + 1, 0
 
     def _lanes(self, epoch: int) -> Indices:
         """Where each lane of this worker starts in this epoch."""
-        phase = int(generator(self.shape.seed, epoch, purpose=0).integers(len(self._ids_N)))
+        phase = int(generator(self.shape.seed, PHASE, epoch).integers(len(self._ids_N)))
         lanes_B = phase + np.arange(self.shape.batch_size, dtype=np.int64) * self._lane_length
         return lanes_B[self.shape.own_rows()]
 
-    def _window(self, starts_B: Indices, is_start: bool, after: Position) -> Window:
+    def _fresh_rows(self, epoch: int, index: int) -> Tensor:
+        draws_B = generator(self.shape.seed, FRESH, epoch, index).random(self.shape.batch_size)
+        is_fresh_B = (draws_B < self.shape.fresh_share) | (index == 0)
+        return torch.from_numpy(is_fresh_B[self.shape.own_rows()])
+
+    def _window(self, starts_B: Indices, is_fresh_B: Tensor, after: Position) -> Window:
         offsets_T = np.arange(self.shape.length + 1)
         ids_BT = self._ids_N[(starts_B[:, None] + offsets_T) % len(self._ids_N)]
         tokens_BT = torch.from_numpy(ids_BT.astype(np.int64))
-        return Window(tokens_BT[:, :-1], tokens_BT[:, 1:], is_start, after)
+        return Window(tokens_BT[:, :-1], tokens_BT[:, 1:], is_fresh_B, after)
 
 
 class DocumentWindows:
@@ -152,7 +165,7 @@ class DocumentWindows:
                 yield documents_B, start
 
     def _batches(self, epoch: int) -> Iterator[Indices]:
-        random = generator(self.shape.seed, epoch, purpose=1)
+        random = generator(self.shape.seed, ORDER, epoch)
         order = random.permutation(len(self._lengths))
         size = self.shape.batch_size
         for pool_start in range(0, len(order) - size + 1, size * BATCHES_PER_POOL):
@@ -170,7 +183,8 @@ class DocumentWindows:
         at_BT = np.where(inside_BT, self._edges[documents_B][:, None] + start + offsets_T, 0)
         input_BT = self._ids_N[at_BT].astype(np.int64)
         target_BT = np.where(inside_BT, self._ids_N[at_BT + 1].astype(np.int64), NO_TARGET)
-        return Window(torch.from_numpy(input_BT), torch.from_numpy(target_BT), start == 0, after)
+        is_fresh_B = torch.full((len(documents_B),), start == 0)
+        return Window(torch.from_numpy(input_BT), torch.from_numpy(target_BT), is_fresh_B, after)
 
 
 def stream_shape(num_tokens: int, wanted: Shape) -> Shape:
