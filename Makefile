@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format gen baseline unit bench containers up clean
+.PHONY: help install demo test check format gen baseline unit clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -47,9 +47,6 @@ gen: $(INSTALLED) ## regenerate the Python code of the wire contract
 
 baseline: $(INSTALLED) ## accept the present wire contract as the one not to break
 	$(BIN)/buf build --output proto/baseline.binpb
-
-bench: $(INSTALLED) ## list the benchmarks
-	@ls benchmarks/*.py
 
 clean: ## remove everything that can be made again
 	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,5 +1,6 @@
 """Size and batch follow from the text and the budget; what a person sets is taken as it is."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from charlm_model.errors import InvalidConfig
 from charlm_training.budget import StepBudget, TimeBudget
 from charlm_training.data import Data
 from charlm_training.errors import InvalidOption
-from charlm_training.plan import Planner, SizeOptions
+from charlm_training.plan import Planner, SizeOptions, tokens_per_s
 from charlm_training.presets import RECIPES, Rung, choose_rung, dropout_for
 
 Read = Callable[..., Data]
@@ -25,7 +26,7 @@ def test_a_200_character_corpus_is_shrunk_and_says_what(read: Read, clock: Any) 
 
     (notice,) = plan.notices
     assert "180 characters" in notice
-    assert "from 16 x 64 to 2 x 45" in notice
+    assert "from 32 x 64 to 2 x 45" in notice
     assert (plan.shape.batch_size, plan.shape.length) == (2, 45)
 
 
@@ -89,6 +90,20 @@ def test_a_wall_clock_is_planned_by_measured_speed(read: Read, clock: Any) -> No
         return Planner("gru", data, budget, SizeOptions(), clock).plan(seed=0).config.hidden_size
 
     assert hidden_size(tick_s=2.0) < hidden_size(tick_s=0.02)
+
+
+def test_a_neighbor_that_takes_the_processor_now_and_then_changes_no_plan(
+    read: Read, clock: Any
+) -> None:
+    data = read("the cat sat on the mat. " * 400)
+    learner = planner(data, clock, hidden_size=8, batch_size=4).plan(seed=0).learner(data)
+    durations = itertools.cycle([0.9, 0.1, 0.4])
+
+    def busy_clock() -> float:
+        clock.now += next(durations)
+        return float(clock.now)
+
+    assert tokens_per_s(learner, busy_clock) == pytest.approx(4 * 64 / 0.1)
 
 
 @pytest.mark.parametrize("budget_tokens", [0, 1e3, 1e6, 1e9, 1e12])

@@ -84,7 +84,9 @@ def test_a_report_says_all_that_is_needed_to_repeat_it(tmp_path: Path, clock: An
 
     assert report["training"]["command"] == "charlm train text.txt"
     assert report["training"]["seed"] == 5
-    assert report["training"]["steps"] == 30
+    training = report["training"]
+    assert training["steps"] == 30
+    assert training["tokens"] == 30 * training["batch_size"] * training["window_length"]
     assert report["training"]["stopped_by"] == "budget"
     assert len(report["data"]["sha256"]) == 64
     assert report["data"]["train_characters"] == 1296

@@ -43,6 +43,7 @@ class Fitted:
     stopped_by: str = "budget"
     steps: int = 0
     epochs: float = 1.0
+    tokens: int
     settings: dict[str, int | float]
 
 
@@ -56,7 +57,8 @@ def fit_by_counting(task: Task) -> Fitted:
     settings: dict[str, int | float] = {"order": order}
     task.listener(_planned(task, model, settings))
     evaluated = _examiner(task, model).final.part
-    return Fitted(model=model, evaluated=evaluated, settings=settings)
+    tokens = len(task.data.train.ids_N)
+    return Fitted(model=model, evaluated=evaluated, tokens=tokens, settings=settings)
 
 
 def fit_by_gradients(task: Task) -> Fitted:
@@ -83,6 +85,7 @@ def fit_by_gradients(task: Task) -> Fitted:
         stopped_by=stopped_by,
         steps=learner.spent.steps,
         epochs=learner.spent.epochs,
+        tokens=learner.tokens,
         settings=plan.settings(),
     )
 

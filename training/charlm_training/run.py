@@ -97,6 +97,7 @@ class Run:
                 "stopped_by": fitted.stopped_by,
                 "steps": fitted.steps,
                 "epochs": fitted.epochs,
+                "tokens": fitted.tokens,
             },
         }
 
