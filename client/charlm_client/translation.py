@@ -89,7 +89,7 @@ class _Details:
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
         self.reason, self.field, self.retry_after_s = "", "", 1.0
         try:
-            status = rpc_status.from_call(error)  # type: ignore[arg-type]  # has all that it reads
+            status = rpc_status.from_call(error)
         except ValueError:  # a proxy changed the status and left the details
             return
         for detail in status.details if status else ():

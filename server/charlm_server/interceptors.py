@@ -43,7 +43,7 @@ STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
 Method = Callable[[Any, Any], Any]
 
 
-class ReportingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # not at run time
+class ReportingInterceptor(grpc.aio.ServerInterceptor):
     """Tells callers of our errors in full and of our faults only that there was one."""
 
     async def intercept_service(

@@ -7,7 +7,7 @@ import grpc
 from google.protobuf import descriptor_pool, text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha.reflection import aio  # type: ignore[attr-defined] # not in its types
+from grpc_reflection.v1alpha.reflection import aio
 
 # v1 is v1alpha under another name, message by message: the same bytes on the wire.
 PACKAGES = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
