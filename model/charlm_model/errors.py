@@ -5,6 +5,7 @@ ModelError
   InvalidText           bytes that are not UTF-8
   UnknownCharacter      a character outside the vocabulary
   InvalidSampling       a sampling parameter out of its range
+  InvalidConstraint     a language that no output can be held to
   CheckpointError
     CheckpointNotFound  the path holds no checkpoint
     CheckpointCorrupt   a file is missing, truncated or changed
@@ -73,3 +74,11 @@ class UnsupportedFormat(CheckpointError):
 
 class GoldenMismatch(CheckpointError):
     """This machine computes other log-probs than were recorded."""
+
+
+class InvalidConstraint(ModelError):
+    """A language that no output can be held to; `field` is relative to the constraint."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        self.field, self.value, self.allowed = field, value, allowed
+        super().__init__(f"{field} is {value}, but it must be {allowed}.")

@@ -1,0 +1,92 @@
+"""Sets of Unicode characters as ranges, and the partition that several sets make of all of them.
+
+Legend: K classes (characters that no set tells apart), R ranges.
+"""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_CODE_POINTS = 0x110000
+SURROGATES = range(0xD800, 0xE000)  # code points that no UTF-8 text has
+
+Ranges = tuple[tuple[int, int], ...]  # first and last code point, ascending and apart
+Ints = NDArray[np.int64]
+
+
+@lru_cache(maxsize=256)
+def ranges_of_class(source: str, flags: int) -> Ranges:
+    r"""The characters that a one-character pattern (`[a-z]`, `\w`, `.`) matches.
+
+    Python's own `re` is asked, so that a class means here exactly what it means there.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of sets in sets, which may come one day
+        runs = re.compile(f"(?:{source})+", flags)
+    return tuple((match.start(), match.end() - 1) for match in runs.finditer(_every_character()))
+
+
+def ranges_of_characters(characters: str) -> Ranges:
+    """The set of these characters, their neighbours joined."""
+    ranges: list[tuple[int, int]] = []
+    for code_point in sorted(set(map(ord, characters))):
+        if ranges and ranges[-1][1] == code_point - 1:
+            ranges[-1] = ranges[-1][0], code_point
+        else:
+            ranges.append((code_point, code_point))
+    return tuple(ranges)
+
+
+@lru_cache(maxsize=1)
+def _every_character() -> str:
+    return "".join(map(chr, range(NUM_CODE_POINTS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Every code point has one class; a set is a union of classes. Class 0 is in no set."""
+
+    starts_R: Ints  # ascending; range r reaches to the next start
+    classes_R: Ints
+    classes_of_set: list[list[int]]
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.classes_R.max()) + 1
+
+    def class_of(self, code_point: int) -> int:
+        return int(self.classes_R[self._range_of(code_point)])
+
+    def is_uniform(self, first: int, last: int) -> bool:
+        """Whether all code points from first to last surely have one class."""
+        return self._range_of(first) == self._range_of(last)
+
+    def _range_of(self, code_point: int) -> int:
+        return int(np.searchsorted(self.starts_R, code_point, "right")) - 1
+
+
+def partition(sets: Sequence[Ranges]) -> Partition:
+    """The coarsest partition in which each set is a union of classes."""
+    outside = ((SURROGATES.start, SURROGATES.stop - 1),)
+    bounds = {0} | {b for ranges in (*sets, outside) for r in ranges for b in (r[0], r[1] + 1)}
+    starts_R = np.array(sorted(bounds - {NUM_CODE_POINTS}), dtype=np.int64)
+    member_RS = np.zeros((len(starts_R), len(sets)), dtype=bool)
+    for number, ranges in enumerate(sets):
+        for first, last in ranges:
+            low, high = np.searchsorted(starts_R, [first, last + 1])
+            member_RS[low:high, number] = True
+    member_RS[(starts_R >= SURROGATES.start) & (starts_R < SURROGATES.stop)] = False
+    nothing_1S = np.zeros((1, len(sets)), dtype=bool)  # sorts first, so that it is class 0
+    kinds_KS, classes = np.unique(
+        np.concatenate([nothing_1S, member_RS]), axis=0, return_inverse=True
+    )
+    return Partition(
+        starts_R,
+        classes.reshape(-1)[1:].astype(np.int64),
+        [np.flatnonzero(kinds_KS[:, number]).tolist() for number in range(len(sets))],
+    )

@@ -1,0 +1,192 @@
+"""A language that an output must be in, over a model's tokens: what may follow, and what ends it.
+
+Legend: S states, N places within a character, K classes, V vocabulary.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from charlm_model.alphabet import FAR, NOWHERE, Ints, Spelling, spelling_of
+from charlm_model.automaton import DEAD, Automaton, TooLarge, automaton_of
+from charlm_model.character_sets import ranges_of_characters
+from charlm_model.errors import InvalidConstraint
+from charlm_model.regex_syntax import (
+    Alternation,
+    Characters,
+    Concatenation,
+    Node,
+    Repetition,
+    parse,
+)
+from charlm_model.vocabulary import END_OF_TEXT_ID
+
+MAX_KEPT_BYTES = 4 << 20  # of the rows that one constraint remembers
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What may follow one state: for every token the state it leads to, and what is then missing.
+
+    Missing is counted in tokens, those of one symbol alone: never fewer than it would take.
+    """
+
+    next_V: Ints
+    missing_V: Ints
+
+    @property
+    def num_bytes(self) -> int:
+        return self.next_V.nbytes + self.missing_V.nbytes
+
+
+class Constraint:
+    """States are whole numbers; an output starts in `start`. Rows are made as they are needed."""
+
+    start = 0
+
+    def __init__(self, automaton: Automaton, token_bytes: Sequence[bytes]) -> None:
+        self._spelling: Spelling = spelling_of(token_bytes, automaton.partition)
+        self._is_accepting_S = automaton.is_accepting_S
+        self._missing_S = _missing(automaton, self._spelling.rest_NK[0])
+        # Arrows to states from which no end is reached, and those no token can take, are dropped.
+        targets_SK = automaton.next_SK
+        is_open_SK = (targets_SK != DEAD) & (self._spelling.rest_NK[0] < FAR)
+        self._next_SK = np.where(
+            is_open_SK & (self._missing_S[targets_SK] < FAR), targets_SK, DEAD
+        ).astype(np.int64)
+        self._rows: OrderedDict[int, Row] = OrderedDict()
+        self._num_kept_bytes = 0
+
+    @property
+    def num_states(self) -> int:
+        return len(self._next_SK)
+
+    @property
+    def is_empty(self) -> bool:
+        """No text of this vocabulary is in the language."""
+        return bool(self._missing_S[0] >= FAR)
+
+    def missing(self, state: int) -> int:
+        """How many tokens, each of one symbol, are missing at least until an end is allowed."""
+        return int(self._missing_at(np.array([state]))[0])
+
+    def is_accepting(self, state: int) -> bool:
+        """Whether the output may end here."""
+        whole, place = divmod(state, self._spelling.num_places)
+        return place == 0 and bool(self._is_accepting_S[whole])
+
+    def is_complete(self, state: int) -> bool:
+        """Whether the output must end here: nothing can follow."""
+        whole, place = divmod(state, self._spelling.num_places)
+        return place == 0 and bool((self._next_SK[whole] == DEAD).all())
+
+    def row(self, state: int) -> Row:
+        """What may follow, in O(V) array work the first time, then from memory."""
+        if state in self._rows:
+            self._rows.move_to_end(state)
+            return self._rows[state]
+        row = self._made_row(state)
+        self._rows[state] = row
+        self._num_kept_bytes += row.num_bytes
+        while self._num_kept_bytes > MAX_KEPT_BYTES and len(self._rows) > 1:
+            self._num_kept_bytes -= self._rows.popitem(last=False)[1].num_bytes
+        return row
+
+    def state_after(self, ids: Sequence[int], state: int = start) -> int:
+        """The state after more tokens, or DEAD."""
+        for token_id in ids:
+            if state != DEAD:
+                state = int(self.row(state).next_V[token_id])
+        return state
+
+    def _made_row(self, state: int) -> Row:
+        spelling, num_places = self._spelling, self._spelling.num_places
+        whole, place = divmod(state, num_places)
+        wholes_V = np.full(len(spelling.symbols_VL), whole)
+        places_V = np.full(len(spelling.symbols_VL), place)
+        for symbols_V in spelling.symbols_VL.T:
+            codes_V = np.where(places_V == NOWHERE, NOWHERE, spelling.next_NY[places_V, symbols_V])
+            is_whole_V = codes_V >= num_places
+            after_V = self._next_SK[wholes_V, np.where(is_whole_V, codes_V - num_places, 0)]
+            wholes_V = np.where(is_whole_V, after_V, wholes_V)
+            places_V = np.where(is_whole_V, np.where(after_V == DEAD, NOWHERE, 0), codes_V)
+        next_V = np.where(places_V == NOWHERE, DEAD, wholes_V * num_places + places_V)
+        missing_V = self._missing_at(next_V)
+        next_V[missing_V >= FAR] = DEAD
+        next_V[END_OF_TEXT_ID] = state  # it adds nothing to the text
+        missing_V[END_OF_TEXT_ID] = 0 if self.is_accepting(state) else FAR
+        return Row(next_V, missing_V)
+
+    def _missing_at(self, states_V: Ints) -> Ints:
+        """Fewest symbols until an end is allowed; FAR from where there is none."""
+        wholes_V, places_V = np.divmod(states_V, self._spelling.num_places)
+        missing_V = np.where(states_V == DEAD, FAR, self._missing_S[wholes_V])
+        for at in np.flatnonzero((states_V != DEAD) & (places_V != 0)):
+            next_K = self._next_SK[wholes_V[at]]
+            missing_K = np.where(next_K == DEAD, FAR, self._missing_S[next_K])
+            rest_K = self._spelling.rest_NK[places_V[at]]
+            missing_V[at] = min(FAR, int((missing_K + rest_K).min()))
+        return missing_V
+
+
+def _missing(automaton: Automaton, rest_K: Ints) -> Ints:
+    """From each state, the fewest symbols to an accepting one: states by growing distance."""
+    num_states = len(automaton.next_SK)
+    before: list[list[tuple[int, int]]] = [[] for _ in range(num_states)]
+    for state, classes in zip(*np.nonzero(automaton.next_SK != DEAD), strict=True):
+        if rest_K[classes] < FAR:
+            arrow = int(state), int(rest_K[classes])
+            before[automaton.next_SK[state, classes]].append(arrow)
+    missing_S = np.full(num_states, FAR)
+    missing_S[automaton.is_accepting_S] = 0
+    at_distance: dict[int, list[int]] = {0: np.flatnonzero(automaton.is_accepting_S).tolist()}
+    while at_distance:
+        distance = min(at_distance)
+        for state in at_distance.pop(distance):
+            if missing_S[state] == distance:
+                for previous, width in before[state]:
+                    if distance + width < missing_S[previous]:
+                        missing_S[previous] = distance + width
+                        at_distance.setdefault(distance + width, []).append(previous)
+    return missing_S
+
+
+def from_regex(pattern: str, token_bytes: Sequence[bytes]) -> Constraint:
+    """The whole output must match the pattern. Raises InvalidConstraint."""
+    return _compiled(parse(pattern), token_bytes, "regex", pattern)
+
+
+def from_choices(texts: Sequence[str], token_bytes: Sequence[bytes]) -> Constraint:
+    """The output is one of the texts. Raises InvalidConstraint."""
+    if not texts or not all(texts):
+        raise InvalidConstraint("choices.texts", list(texts), "at least one text, none empty")
+    sets = {each: Characters(ranges_of_characters(each)) for text in texts for each in text}
+    tree = Alternation(tuple(Concatenation(tuple(sets[each] for each in text)) for text in texts))
+    return _compiled(tree, token_bytes, "choices.texts", list(texts))
+
+
+def from_allowed_characters(characters: str, token_bytes: Sequence[bytes]) -> Constraint:
+    """The output has only these characters. Raises InvalidConstraint."""
+    if not characters:
+        raise InvalidConstraint("allowed_characters", "empty", "at least one character")
+    tree = Repetition(Characters(ranges_of_characters(characters)), 0, None)
+    return _compiled(tree, token_bytes, "allowed_characters", characters)
+
+
+def _compiled(tree: Node, token_bytes: Sequence[bytes], field: str, value: object) -> Constraint:
+    try:
+        constraint = Constraint(automaton_of(tree), token_bytes)
+    except TooLarge as error:
+        allowed = f"compiled to an automaton of at most {error.limit} {error.what}"
+        raise InvalidConstraint(field, _shown(value), allowed) from None
+    if constraint.is_empty or constraint.is_complete(constraint.start):
+        allowed = "matched by some text, not empty, of the model's vocabulary"
+        raise InvalidConstraint(field, _shown(value), allowed)
+    return constraint
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
