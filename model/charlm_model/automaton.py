@@ -16,6 +16,7 @@ from charlm_model.regex_syntax import Alternation, Characters, Concatenation, No
 DEAD = -1
 MAX_NFA_STATES = 50_000
 MAX_STATES = 10_000
+MAX_ENTRIES = 2_000_000  # of the table of moves: 16 MB
 MAX_ARROWS = 2_000_000  # followed while subsets are made: about two seconds
 
 
@@ -150,6 +151,8 @@ class _Subsets:
     def _add(self, key: frozenset[int]) -> int:
         if len(self._closures) >= MAX_STATES:
             raise TooLarge("states", MAX_STATES)
+        if len(self._closures) * self._classes.num_classes >= MAX_ENTRIES:
+            raise TooLarge("entries (states times kinds of characters)", MAX_ENTRIES)
         self._closures.append(sorted(key))
         self.is_accepting.append(self._end in key)
         return len(self._closures) - 1

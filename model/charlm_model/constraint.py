@@ -13,6 +13,7 @@ from charlm_model.alphabet import FAR, NOWHERE, Ints, Spelling, spelling_of
 from charlm_model.automaton import DEAD, Automaton, TooLarge, automaton_of
 from charlm_model.character_sets import ranges_of_characters
 from charlm_model.errors import InvalidConstraint
+from charlm_model.processors import Mask
 from charlm_model.regex_syntax import (
     Alternation,
     Characters,
@@ -133,24 +134,37 @@ class Constraint:
 
 def _missing(automaton: Automaton, rest_K: Ints) -> Ints:
     """From each state, the fewest symbols to an accepting one: states by growing distance."""
-    num_states = len(automaton.next_SK)
-    before: list[list[tuple[int, int]]] = [[] for _ in range(num_states)]
-    for state, classes in zip(*np.nonzero(automaton.next_SK != DEAD), strict=True):
-        if rest_K[classes] < FAR:
-            arrow = int(state), int(rest_K[classes])
-            before[automaton.next_SK[state, classes]].append(arrow)
-    missing_S = np.full(num_states, FAR)
-    missing_S[automaton.is_accepting_S] = 0
-    at_distance: dict[int, list[int]] = {0: np.flatnonzero(automaton.is_accepting_S).tolist()}
+    missing_S = np.where(automaton.is_accepting_S, 0, FAR)
+    before = [_Before(automaton, rest_K == width, width) for width in sorted(set(rest_K.tolist()))]
+    at_distance = {0: [np.flatnonzero(automaton.is_accepting_S)]}
     while at_distance:
         distance = min(at_distance)
-        for state in at_distance.pop(distance):
-            if missing_S[state] == distance:
-                for previous, width in before[state]:
-                    if distance + width < missing_S[previous]:
-                        missing_S[previous] = distance + width
-                        at_distance.setdefault(distance + width, []).append(previous)
+        for reached in at_distance.pop(distance):
+            for arrows in before:
+                previous = arrows.into(reached[missing_S[reached] == distance])
+                nearer = previous[missing_S[previous] > distance + arrows.width]
+                if arrows.width < FAR and len(nearer):
+                    missing_S[nearer] = distance + arrows.width
+                    at_distance.setdefault(distance + arrows.width, []).append(nearer)
     return missing_S
+
+
+class _Before:
+    """Arrows by some classes of characters, backward: who leads to a state."""
+
+    def __init__(self, automaton: Automaton, is_in_K: Mask, width: int) -> None:
+        self.width = width
+        targets_SK = automaton.next_SK[:, is_in_K].astype(np.int64)
+        states, columns = np.nonzero(targets_SK != DEAD)
+        num_states = len(targets_SK)
+        pairs = np.unique(targets_SK[states, columns] * num_states + states)
+        targets, self._sources = np.divmod(pairs, num_states)
+        self._starts = np.searchsorted(targets, np.arange(num_states + 1))
+
+    def into(self, states: Ints) -> Ints:
+        """The states from which these are reached."""
+        found = [self._sources[self._starts[each] : self._starts[each + 1]] for each in states]
+        return np.unique(np.concatenate(found)) if found else states
 
 
 def from_regex(pattern: str, token_bytes: Sequence[bytes]) -> Constraint:

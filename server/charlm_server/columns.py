@@ -50,6 +50,7 @@ class TokenColumns:
     ids_T: Ids
     logprobs_T: Float32s  # under the model, at temperature 1, before any processor
     sampling_logprobs_T: Float32s | None = None  # under the distribution that was sampled from
+    constraint_log_masses_T: Float32s | None = None  # of what the constraint left
     ranks_T: NDArray[np.int32] | None = None  # 1 = the most probable token
     entropies_T: Float32s | None = None  # of the model's distribution, in nats
     top_ids_TK: Ids | None = None

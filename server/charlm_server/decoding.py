@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.counter import uniforms
+from charlm_model.guide import guided
 from charlm_model.sampling import logprobs_from, sample_rows
 from charlm_server.batch import RowBatch
 from charlm_server.columns import Float32s, Float64s, Ids, TokenColumns, chosen, details
@@ -26,6 +27,7 @@ class _Step:
     ids_B: Ids
     logprobs_B: Float32s
     sampling_logprobs_B: Float32s
+    log_masses_B: Float32s  # of what the constraints left; 0 for rows without one
     detailed_RV: Tensor  # pending logits of the rows that want details
 
 
@@ -64,8 +66,9 @@ def _step(batch: RowBatch, uniforms_B: Float64s, detailed: list[int]) -> _Step:
     live = batch.sequences
     logits_BV = batch.logits_BV
     logprobs_BV = logprobs_from(logits_BV.numpy())
+    allowed_BV, log_masses_B = guided(logprobs_BV, [sequence.guide for sequence in live])
     ids_B, sampling_logprobs_B = sample_rows(
-        logprobs_BV,
+        allowed_BV,
         [sequence.job.params for sequence in live],
         [sequence.recent for sequence in live],
         uniforms_B,
@@ -75,11 +78,14 @@ def _step(batch: RowBatch, uniforms_B: Float64s, detailed: list[int]) -> _Step:
     for sequence, token in zip(live, ids, strict=True):
         if sequence.job.params.is_penalizing:
             sequence.recent.append(token)
+        if sequence.guide is not None:
+            sequence.guide.take(token)
     batch.step(ids)
     return _Step(
         ids_B,
         chosen(logprobs_BV, ids_B),
         sampling_logprobs_B.astype(np.float32),
+        log_masses_B.astype(np.float32),
         detailed_RV,
     )
 
@@ -91,12 +97,14 @@ def _by_row(
     ids_BK = np.stack([step.ids_B for step in steps], axis=1)
     logprobs_BK = np.stack([step.logprobs_B for step in steps], axis=1)
     sampling_BK = np.stack([step.sampling_logprobs_B for step in steps], axis=1)
+    log_masses_BK = np.stack([step.log_masses_B for step in steps], axis=1)
     detailed_RKV = torch.stack([step.detailed_RV for step in steps], dim=1)
     return [
         TokenColumns(
             ids_T=ids_BK[row],
             logprobs_T=logprobs_BK[row],
             sampling_logprobs_T=sampling_BK[row],
+            constraint_log_masses_T=None if sequence.guide is None else log_masses_BK[row],
             **(
                 details(detailed_RKV[detailed.index(row)], ids_BK[row], sequence.job.returns)
                 if row in detailed

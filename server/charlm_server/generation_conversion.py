@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import sampling_pb2
+from charlm_model.constraint import Constraint
 from charlm_model.errors import InvalidSampling
 from charlm_model.sampling_params import SamplingParams
 from charlm_server.columns import Returns, TokenColumns, concat_columns
@@ -39,6 +40,7 @@ FINISH_REASONS = {
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
     FinishReason.STOP: pb.FINISH_REASON_STOP_SEQUENCE,
     FinishReason.END_OF_TEXT: pb.FINISH_REASON_END_OF_TEXT,
+    FinishReason.CONSTRAINT_COMPLETE: pb.FINISH_REASON_CONSTRAINT_COMPLETE,
     FinishReason.TIME_LIMIT: pb.FINISH_REASON_TIME_LIMIT,
     FinishReason.DRAINED: pb.FINISH_REASON_DRAINED,
 }
@@ -50,10 +52,9 @@ def generation_job_from(
     *,
     deadline: float,
     max_chunk_tokens: int | None = None,
+    constraint: Constraint | None = None,
 ) -> GenerationJob:
     """The job that a request asks for. Raises InvalidRequest or NotOffered."""
-    if request.HasField("constraint"):
-        raise NotOffered("constraint")
     if request.return_state:
         raise NotOffered("return_state")
     limits = model.limits
@@ -64,7 +65,7 @@ def generation_job_from(
         prompt_ids=_prompt_ids(request, model),
         params=sampling_params_from(sampling, model.vocab_size, limits),
         seed=sampling.seed if sampling.HasField("seed") else secrets.randbits(64),
-        stopping=stopping_from(request.stopping, limits),
+        stopping=stopping_from(request.stopping, limits, constraint),
         returns=returns,
         num_outputs=check_count("num_outputs", num_outputs, 1, limits.max_outputs),
         bytes_per_token=returns.bytes_per_token(model.vocab_size),
@@ -108,7 +109,9 @@ def sampling_message_from(params: SamplingParams) -> sampling_pb2.SamplingParams
     return sampling_pb2.SamplingParams(**{name: getattr(params, name) for name in PLAIN_FIELDS})
 
 
-def stopping_from(message: sampling_pb2.StoppingParams, limits: Limits) -> Stopping:
+def stopping_from(
+    message: sampling_pb2.StoppingParams, limits: Limits, constraint: Constraint | None = None
+) -> Stopping:
     stops = [stop.encode() for stop in message.stop_sequences]
     check_count("stopping.stop_sequences", len(stops), 0, limits.max_stop_sequences)
     for index, stop in enumerate(stops):
@@ -117,11 +120,13 @@ def stopping_from(message: sampling_pb2.StoppingParams, limits: Limits) -> Stopp
             text = message.stop_sequences[index]
             raise InvalidRequest(f"stopping.stop_sequences[{index}]", text, allowed)
     given = message.max_new_tokens if message.HasField("max_new_tokens") else DEFAULT_MAX_NEW_TOKENS
+    least = 1 if constraint is None else max(1, constraint.missing(constraint.start))
     return Stopping(
-        max_new_tokens=check_count("stopping.max_new_tokens", given, 1, limits.max_new_tokens),
+        max_new_tokens=check_count("stopping.max_new_tokens", given, least, limits.max_new_tokens),
         stops=StopAutomaton(stops) if stops else None,
         include_stop=message.include_stop_sequence,
         ignore_end_of_text=message.ignore_end_of_text,
+        constraint=constraint,
     )
 
 
@@ -172,6 +177,7 @@ def _series_from(deltas: list[Delta], returns: Returns) -> pb.TokenSeries:
         token_ids=columns.ids_T.tolist(),
         logprobs=columns.logprobs_T.tolist() if returns.logprobs else None,
         sampling_logprobs=_sampling_logprobs(columns) if returns.logprobs else None,
+        constraint_log_masses=_log_masses(columns) if returns.logprobs else None,
         ranks=None if columns.ranks_T is None else columns.ranks_T.tolist(),
         entropies=None if columns.entropies_T is None else columns.entropies_T.tolist(),
         top_tokens=top_tokens_from(columns),
@@ -183,6 +189,11 @@ def _sampling_logprobs(columns: TokenColumns) -> list[float]:
     assert columns.sampling_logprobs_T is not None
     values: list[float] = columns.sampling_logprobs_T.tolist()
     return values
+
+
+def _log_masses(columns: TokenColumns) -> list[float] | None:
+    masses_T = columns.constraint_log_masses_T
+    return None if masses_T is None else masses_T.tolist()
 
 
 def _end_from(finish: Finish) -> pb.OutputEnd:

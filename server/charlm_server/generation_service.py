@@ -9,6 +9,7 @@ import grpc
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc as pb_grpc
 from charlm_server.answering import converted, deadline_of, fitting
+from charlm_server.constraint_conversion import Compiler
 from charlm_server.conversion import check_count
 from charlm_server.distributions import numerics_from
 from charlm_server.errors import AnswerTooLarge
@@ -28,6 +29,7 @@ TOO_LARGE = "ask for less per token, fewer tokens or outputs, or use StreamGener
 class GenerationService(pb_grpc.GenerationServiceServicer):
     def __init__(self, models: Models) -> None:
         self._models = models
+        self._compiler = Compiler()
 
     async def Generate(
         self,
@@ -36,7 +38,10 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
     ) -> pb.GenerateResponse:
         model = self._models[request.model]
         deadline = deadline_of(context, model)
-        job = await converted(request, generation_job_from, request, model, deadline=deadline)
+        constraint = await self._compiler.constraint_of(request, model)
+        job = await converted(
+            request, generation_job_from, request, model, deadline=deadline, constraint=constraint
+        )
         limit = model.limits.max_response_message_bytes
         deltas: list[Delta] = []
         num_bytes = 0
@@ -62,6 +67,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
             model,
             deadline=deadline_of(context, model),
             max_chunk_tokens=max_tokens,
+            constraint=await self._compiler.constraint_of(request.generate, model),
         )
         header: pb.StreamHeader | None = _header_from(job, model)
         async with model.scheduler.generate(job):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
+from charlm_model.constraint import Constraint
+from charlm_model.guide import Guide
 from charlm_model.sampling_params import SamplingParams
 from charlm_model.state import State
 from charlm_model.vocabulary import END_OF_TEXT_ID
@@ -30,6 +32,7 @@ class FinishReason(enum.Enum):
     LENGTH = enum.auto()
     STOP = enum.auto()
     END_OF_TEXT = enum.auto()
+    CONSTRAINT_COMPLETE = enum.auto()
     TIME_LIMIT = enum.auto()
     DRAINED = enum.auto()
 
@@ -42,6 +45,15 @@ class Stopping:
     stops: StopAutomaton | None = None
     include_stop: bool = False
     ignore_end_of_text: bool = False
+    constraint: Constraint | None = None  # a language that the output must be in
+
+    def guide(self) -> Guide | None:
+        """For one output, from its start."""
+        if self.constraint is None:
+            return None
+        return Guide(
+            self.constraint, self.max_new_tokens, ignores_end_of_text=self.ignore_end_of_text
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +124,7 @@ class Sequence:
         self.num_sampled = 0
         # What the penalties look at: the prompt without its start context, and what was sampled.
         self.recent = job.prompt_ids[1:] if job.params.is_penalizing else []
+        self.guide = job.stopping.guide()
         self.finish: Finish | None = None
         self._assembler = TextAssembler(
             job.stopping.stops,
@@ -150,13 +163,15 @@ class Sequence:
         return self._end(reason, self._assembler.finish(), now)
 
     def _kept(self, sampled: TokenColumns) -> tuple[TokenColumns, FinishReason | None]:
-        room = self.num_missing
+        room, last = self.num_missing, FinishReason.LENGTH
+        if self.guide is not None and self.guide.completed_at is not None:
+            room = self.guide.completed_at - self.num_sampled
+            last = FinishReason.CONSTRAINT_COMPLETE
         if not self.job.stopping.ignore_end_of_text:
             (ends,) = np.nonzero(sampled.ids_T[:room] == END_OF_TEXT_ID)
             if len(ends):
                 return sampled[: ends[0]], FinishReason.END_OF_TEXT
-        reason = FinishReason.LENGTH if len(sampled) >= room else None
-        return sampled[:room], reason
+        return sampled[:room], last if len(sampled) >= room else None
 
     def _delta(self, release: Release) -> Delta:
         columns = self._take_held(release.num_tokens)

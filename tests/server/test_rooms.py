@@ -10,6 +10,7 @@ import charlm_server
 SPEAK_GRPC = {
     "answering",
     "app",
+    "constraint_conversion",
     "conversion",
     "distributions",
     "generation_conversion",

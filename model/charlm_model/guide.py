@@ -1,0 +1,92 @@
+"""One output's way through its constraint: which tokens may come next, and when it must end.
+
+Legend: B rows, V vocabulary; logprobs are natural logarithms.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm_model.automaton import DEAD
+from charlm_model.constraint import Constraint
+from charlm_model.processors import Floats, Mask
+from charlm_model.vocabulary import END_OF_TEXT_ID
+
+
+class Guide:
+    """Allows the tokens after which the output can still end as it must in the room that is left.
+
+    So an output that ends by its length is in the language too. `completed_at` is after how many
+    tokens nothing more could follow; past its end a guide allows everything, for nobody reads it.
+    """
+
+    def __init__(
+        self, constraint: Constraint, max_new_tokens: int, *, ignores_end_of_text: bool = False
+    ) -> None:
+        self.constraint = constraint
+        self.state = constraint.start
+        self.num_taken = 0
+        self.completed_at: int | None = None
+        self._max_new_tokens = max_new_tokens
+        self._ignores_end_of_text = ignores_end_of_text
+        self._is_over = False
+
+    @property
+    def num_missing(self) -> int:
+        """How many tokens are missing at least until the output is in the language."""
+        return self.constraint.missing(self.state)
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether what was taken so far is in the language."""
+        return self.state != DEAD and self.constraint.is_accepting(self.state)
+
+    @property
+    def allowed_V(self) -> Mask | None:
+        """Which tokens may come next; None past the end."""
+        room = self._max_new_tokens - self.num_taken
+        if self._is_over or room <= 0:
+            return None
+        row = self.constraint.row(self.state)
+        allowed_V: Mask = row.missing_V < room
+        if self._ignores_end_of_text:
+            allowed_V[END_OF_TEXT_ID] = self.num_missing < room
+        return allowed_V
+
+    def take(self, token_id: int) -> None:
+        """Go on by a token. One that the language does not have leads to a dead state."""
+        if self._is_over:
+            return
+        self.num_taken += 1
+        if token_id == END_OF_TEXT_ID and not self._ignores_end_of_text:
+            self._is_over = True
+            return
+        self.state = int(self.constraint.row(self.state).next_V[token_id])
+        if self.state == DEAD:
+            self._is_over = True
+        elif self.constraint.is_complete(self.state):
+            self._is_over, self.completed_at = True, self.num_taken
+
+
+def masked(logprobs_V: Floats, allowed_V: Mask) -> tuple[Floats, float]:
+    """The distribution over the allowed tokens, and the log of the probability they had."""
+    best = logprobs_V[allowed_V].max()
+    log_mass = float(best + np.log(np.exp(logprobs_V[allowed_V] - best).sum()))
+    # Rounding may bring it above 0 where next to nothing is excluded.
+    return np.where(allowed_V, logprobs_V - log_mass, -np.inf), min(log_mass, 0.0)
+
+
+def guided(
+    logprobs_BV: Floats, guides_B: Sequence[Guide | None]
+) -> tuple[Floats, NDArray[np.float64]]:
+    """The rows with their masks, and log-masses; a row without a guide keeps its bits."""
+    log_masses_B = np.zeros(len(guides_B))
+    result_BV = logprobs_BV
+    for row, guide in enumerate(guides_B):
+        allowed_V = None if guide is None else guide.allowed_V
+        if allowed_V is not None:
+            if result_BV is logprobs_BV:
+                result_BV = logprobs_BV.copy()
+            result_BV[row], log_masses_B[row] = masked(logprobs_BV[row], allowed_V)
+    return result_BV, log_masses_B
