@@ -1,6 +1,7 @@
 """Asks a charlm server: generate, score, look at the next character. Needs no torch, no numpy."""
 
 from charlm_client.client import Client
+from charlm_client.constraint import Constraint
 from charlm_client.errors import (
     CharlmError,
     DataLoss,
@@ -39,6 +40,7 @@ __all__ = [
     "CharlmError",
     "Chunk",
     "Client",
+    "Constraint",
     "DataLoss",
     "DeadlineExceeded",
     "Draining",

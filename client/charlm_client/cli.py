@@ -5,12 +5,13 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn, TypeVar, cast, get_args
 
 import typer
 
 from charlm_client import commands, plugins
 from charlm_client.client import Client
+from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.errors import CharlmError, InvalidRequest
 from charlm_client.options import (
     SERVER_DEFAULT,
@@ -30,6 +31,7 @@ EXIT_INTERRUPTED = 130
 
 Result = TypeVar("Result")
 _SAMPLING, _STOPPING = "How tokens are drawn", "When the output ends"
+_LANGUAGE = "What the output may be"
 
 app = typer.Typer(
     name="charlm",
@@ -114,6 +116,25 @@ def generate(
         int | None,
         typer.Option(min=0, help="Same seed, same text.", rich_help_panel=_SAMPLING),
     ] = None,
+    regex: Annotated[
+        str | None,
+        typer.Option(help="Pattern that the whole output must match.", rich_help_panel=_LANGUAGE),
+    ] = None,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(help="Text that the output may be; repeatable.", rich_help_panel=_LANGUAGE),
+    ] = None,
+    allowed: Annotated[
+        str | None,
+        typer.Option(help="Characters that the output may have.", rich_help_panel=_LANGUAGE),
+    ] = None,
+    constraint_mode: Annotated[
+        str,
+        typer.Option(
+            help="local_mask: token by token; rejection, smc: the model's own distribution.",
+            rich_help_panel=_LANGUAGE,
+        ),
+    ] = "local_mask",
     num_outputs: Annotated[
         int, typer.Option("--num-outputs", "-n", min=1, help="Outputs for one prompt.")
     ] = 1,
@@ -129,7 +150,8 @@ def generate(
 
     [dim]charlm generate "To be" -t 0.7 --seed 1
     printf "To be" | charlm generate - --max-tokens 1000 > out.txt
-    charlm generate "ROMEO:" --stop $'\\n\\n' -n 3 --json[/dim]
+    charlm generate "ROMEO:" --stop $'\\n\\n' -n 3 --json
+    charlm generate "It was in " --regex '1[89][0-9]{2}'[/dim]
     """
     sampling = Sampling(
         temperature=temperature,
@@ -143,6 +165,7 @@ def generate(
         penalty_window=penalty_window,
         logit_bias=dict(map(_bias, bias or ())),
         seed=seed,
+        constraint=_constraint(regex, choice, allowed, constraint_mode),
     )
     stopping = Stopping(
         max_new_tokens=max_tokens,
@@ -279,6 +302,24 @@ def _ask(server: str, timeout: float, ask: Callable[[Client], Awaitable[Result]]
             return await ask(client)
 
     return asyncio.run(asking())
+
+
+def _constraint(
+    regex: str | None, choices: list[str] | None, allowed: str | None, mode: str
+) -> Constraint | None:
+    known = get_args(ConstraintMode)
+    if mode not in known:
+        raise typer.BadParameter(
+            f"{mode!r} is not one of {', '.join(known)}.", param_hint="--constraint-mode"
+        )
+    if regex is None and not choices and allowed is None:
+        return None
+    return Constraint(
+        regex=regex,
+        choices=tuple(choices or ()),
+        allowed_characters=allowed,
+        mode=cast(ConstraintMode, mode),
+    )
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -41,6 +41,7 @@ def _output_from(message: generation_pb2.Output) -> Output:
         token_ids=tuple(message.tokens.token_ids),
         logprobs=tuple(message.tokens.logprobs),
         end=_end_from(message.end),
+        constraint_log_masses=tuple(message.tokens.constraint_log_masses),
     )
 
 
@@ -65,6 +66,7 @@ def chunk_from(message: generation_pb2.OutputChunk) -> Chunk:
         sampling_logprobs=tuple(message.tokens.sampling_logprobs),
         resume_token=message.resume_token,
         end=_end_from(message.end) if message.HasField("end") else None,
+        constraint_log_masses=tuple(message.tokens.constraint_log_masses),
     )
 
 
@@ -74,6 +76,10 @@ def _end_from(message: generation_pb2.OutputEnd) -> OutputEnd:
         matched_stop_sequence=message.matched_stop_sequence,
         num_new_tokens=message.num_new_tokens,
         total_logprob=message.total_logprob,
+        log_evidence=message.log_evidence if message.HasField("log_evidence") else None,
+        effective_sample_size=message.effective_sample_size
+        if message.HasField("effective_sample_size")
+        else None,
     )
 
 

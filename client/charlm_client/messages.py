@@ -11,6 +11,7 @@ from charlm.v1 import (
     scoring_pb2,
     tokenizer_pb2,
 )
+from charlm_client.constraint import Constraint
 from charlm_client.errors import InvalidRequest, UnknownCharacter
 from charlm_client.types import Sampling, Stopping
 
@@ -37,6 +38,7 @@ def generate_message(
             context=_context(prompt),
             sampling=sampling_message(sampling),
             stopping=stopping_message(stopping),
+            constraint=constraint_message(sampling.constraint) if sampling.constraint else None,
             num_outputs=num_outputs,
             unknown_characters=_policy(replace_unknown),
         )
@@ -108,6 +110,32 @@ def sampling_message(sampling: Sampling) -> sampling_pb2.SamplingParams:
     for token_id, bias in sampling.logit_bias.items():
         with _named("sampling.biases.token_id", token_id, _UINT32):
             message.biases.add(token_id=token_id, bias=bias)
+    return message
+
+
+def constraint_message(constraint: Constraint) -> sampling_pb2.Constraint:
+    message = sampling_pb2.Constraint(
+        mode=getattr(sampling_pb2, f"CONSTRAINT_MODE_{constraint.mode.upper()}")
+    )
+    if constraint.regex is not None:
+        message.regex = checked(constraint.regex, "constraint.regex")
+    if constraint.allowed_characters is not None:
+        message.allowed_characters = checked(
+            constraint.allowed_characters, "constraint.allowed_characters"
+        )
+    for index, text in enumerate(constraint.choices):
+        message.choices.texts.append(checked(text, f"constraint.choices.texts[{index}]"))
+    given = (constraint.regex, constraint.allowed_characters, constraint.choices or None)
+    if sum(each is not None for each in given) != 1:
+        raise InvalidRequest(
+            "A constraint is one of regex, choices and allowed_characters; give one of them.",
+            field="constraint",
+        )
+    for name in ("num_particles", "max_attempts"):
+        value = getattr(constraint, name)
+        if value is not None:
+            with _named(f"constraint.{name}", value, _UINT32):
+                setattr(message, name, value)
     return message
 
 

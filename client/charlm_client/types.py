@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from charlm_client.constraint import Constraint
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
@@ -22,6 +24,8 @@ class Sampling:
     seed: int | None = None
     """The same seed gives the same text; the server draws and tells one when there is none."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    constraint: Constraint | None = None
+    """A language that the whole output must be in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +59,9 @@ class OutputEnd:
     matched_stop_sequence: str
     num_new_tokens: int
     total_logprob: float
+    log_evidence: float | None = None
+    """Estimated log-probability of the constraint, in nats; only with smc."""
+    effective_sample_size: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +77,8 @@ class Chunk:
     sampling_logprobs: tuple[float, ...]
     resume_token: bytes
     end: OutputEnd | None
+    constraint_log_masses: tuple[float, ...] = ()
+    """Log of the probability that the constraint left, for every token; empty without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +102,7 @@ class Output:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     end: OutputEnd
+    constraint_log_masses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

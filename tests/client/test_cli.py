@@ -13,7 +13,7 @@ import grpc
 import pytest
 from fake_server import Failure, Script
 
-from charlm.v1 import context_pb2
+from charlm.v1 import context_pb2, sampling_pb2
 from charlm.v1.generation_pb2 import StreamGenerateRequest
 
 pytestmark = pytest.mark.slow
@@ -98,6 +98,19 @@ async def test_generate_passes_its_flags_on(charlm: Run, script: Script) -> None
     assert request.stopping.include_stop_sequence
     assert request.stopping.ignore_end_of_text
     assert request.stopping.max_time.seconds == 8
+
+
+async def test_generate_holds_to_a_language(charlm: Run, script: Script) -> None:
+    await charlm("generate", "x", "--model=m", "--regex=a+[bc]", "--constraint-mode=smc")
+    await charlm("generate", "x", "--model=m", "--choice=yes", "--choice=no")
+    await charlm("generate", "x", "--model=m", "--allowed=abc")
+    wrong = await charlm("generate", "x", "--model=m", "--allowed=abc", "--constraint-mode=magic")
+
+    pattern, choices, allowed = (request.generate.constraint for request in script.requests)
+    assert pattern == sampling_pb2.Constraint(regex="a+[bc]", mode="CONSTRAINT_MODE_SMC")
+    assert list(choices.choices.texts) == ["yes", "no"]
+    assert allowed.allowed_characters == "abc"
+    assert "local_mask, rejection, smc" in wrong.err
 
 
 async def test_flags_are_environment_variables_too(charlm: Run, script: Script) -> None:

@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from charlm.v1 import context_pb2
-from charlm_client import InvalidRequest, Sampling, Stopping, UnknownCharacter
+from charlm.v1 import context_pb2, sampling_pb2
+from charlm_client import Constraint, InvalidRequest, Sampling, Stopping, UnknownCharacter
 from charlm_client.messages import (
+    constraint_message,
     decode_message,
     encode_message,
     generate_message,
@@ -105,3 +106,26 @@ def test_the_policy_for_unknown_characters_arrives(replace_unknown: bool, policy
 
 def test_a_short_name_and_a_whole_one_are_the_same() -> None:
     assert model_name("a") == model_name("models/a") == "models/a"
+
+
+@pytest.mark.parametrize(
+    ("constraint", "kind"),
+    [
+        (Constraint(regex="a+"), "regex"),
+        (Constraint(choices=("a", "b"), mode="rejection", max_attempts=9), "choices"),
+        (Constraint(allowed_characters="ab", mode="smc", num_particles=3), "allowed_characters"),
+    ],
+)
+def test_a_constraint_keeps_its_kind_mode_and_numbers(constraint: Constraint, kind: str) -> None:
+    message = constraint_message(constraint)
+
+    assert message.WhichOneof("kind") == kind
+    assert sampling_pb2.ConstraintMode.Name(message.mode).lower().endswith(constraint.mode)
+    assert message.max_attempts == (constraint.max_attempts or 0)
+    assert message.num_particles == (constraint.num_particles or 0)
+
+
+@pytest.mark.parametrize("constraint", [Constraint(), Constraint(regex="a", choices=("a",))])
+def test_a_constraint_is_of_one_kind(constraint: Constraint) -> None:
+    with pytest.raises(InvalidRequest, match="one of regex, choices and allowed_characters"):
+        constraint_message(constraint)
