@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from charlm_model.cells import CELLS
 from charlm_model.config import ModelConfig
+from charlm_model.dropout import dropout
 from charlm_model.exact import PackedLinear, pad_rows, row_multiple
 from charlm_model.language_model import LanguageModel
+from charlm_model.precision import half_products
 from charlm_model.state import State
 
 
@@ -72,11 +73,15 @@ class RecurrentModel(LanguageModel):
         names = self._cell.state_names
         before = [state[name].transpose(0, 1).contiguous() for name in names]
         x_BTE = self.embedding(ids_BT)
-        y_BTH, after = self.recurrent(x_BTE, tuple(before) if len(names) > 1 else before[0])
-        y_BTH = F.dropout(y_BTH, self.config.dropout, self.training)
+        with half_products(self.training):
+            y_BTH, after = self.recurrent(x_BTE, tuple(before) if len(names) > 1 else before[0])
+        y_BTH = dropout(y_BTH.float(), self.config.dropout, self.training)
         tensors = after if len(names) > 1 else (after,)
         return self.head(y_BTH), State(
-            {name: tensor.transpose(0, 1) for name, tensor in zip(names, tensors, strict=True)}
+            {
+                name: tensor.float().transpose(0, 1)
+                for name, tensor in zip(names, tensors, strict=True)
+            }
         )
 
     @torch.inference_mode()

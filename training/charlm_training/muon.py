@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from charlm_model.precision import has_fast_bfloat16
+
 MOMENTUM = 0.95
 # Each quintic is the best next step towards singular values of 1; three already train as well as
 # five of the customary ones (docs/LOG.md). Source: Amsel et al. (2025), "The Polar Express".
@@ -67,16 +69,12 @@ class Muon(torch.optim.Optimizer):
 def orthogonalized(blocks_GMN: Tensor) -> Tensor:
     """About U V^T of each block X = U S V^T: three times X <- a X + b (XX^T) X + c (XX^T)^2 X."""
     is_tall = blocks_GMN.shape[1] > blocks_GMN.shape[2]
+    # The iteration corrects itself, so half precision is enough where the machine has it.
+    dtype = torch.bfloat16 if has_fast_bfloat16() else torch.float32
     x = blocks_GMN.mT if is_tall else blocks_GMN
-    x = (x / (x.norm(dim=(1, 2), keepdim=True) * SAFETY + TINY)).to(_fast_dtype())
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) * SAFETY + TINY)).to(dtype)
     for quintic in QUINTICS:
         a, b, c = (factor / SAFETY ** (2 * k + 1) for k, factor in enumerate(quintic))
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).to(blocks_GMN.dtype)
-
-
-def _fast_dtype() -> torch.dtype:
-    """The iteration corrects itself, so half precision is enough where the machine has it."""
-    has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if has_bfloat16 else torch.float32

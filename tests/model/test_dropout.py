@@ -1,0 +1,57 @@
+"""Dropout zeroes the share it was asked for, and leaves the mean where it was."""
+
+import pytest
+import torch
+
+from charlm_model.dropout import dropout
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(100_003,), (100, 10, 101)])
+def test_the_share_is_zeroed_and_the_rest_makes_up_for_it(
+    share: float, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+
+    y = dropout(torch.ones(shape), share, training=True)
+
+    assert float((y == 0).float().mean()) == pytest.approx(share, abs=0.01)
+    assert float(y.mean()) == pytest.approx(1.0, abs=0.03)
+    assert y.unique().numel() == 2
+
+
+def test_neighbors_are_dropped_independently() -> None:
+    torch.manual_seed(0)
+
+    kept_NB = (dropout(torch.ones(100_000, 8), 0.5, training=True) > 0).float()
+
+    correlation_BB = torch.corrcoef(kept_NB.T)
+    assert (correlation_BB - torch.eye(8)).abs().max() < 0.02
+
+
+def test_nothing_is_dropped_outside_training_or_at_zero() -> None:
+    x = torch.randn(3, 5)
+
+    assert dropout(x, 0.5, training=False) is x
+    assert dropout(x, 0.0, training=True) is x
+
+
+def test_the_same_seed_drops_the_same() -> None:
+    x, outputs = torch.randn(7, 11), []
+
+    for _ in range(2):
+        torch.manual_seed(3)
+        outputs.append(dropout(x, 0.3, training=True))
+
+    assert torch.equal(*outputs)
+
+
+def test_gradients_flow_through_what_was_kept() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(50, requires_grad=True)
+
+    y = dropout(x, 0.5, training=True)
+    y.sum().backward()
+
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad * x.detach(), y.detach())
