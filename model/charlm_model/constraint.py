@@ -31,7 +31,7 @@ MAX_KEPT_BYTES = 4 << 20  # of the rows that one constraint remembers
 class Row:
     """What may follow one state: for every token the state it leads to, and what is then missing.
 
-    Missing is counted in tokens, those of one symbol alone: never fewer than it would take.
+    Missing is counted in tokens of one symbol: where others spell several, an upper bound.
     """
 
     next_V: Ints
@@ -63,6 +63,11 @@ class Constraint:
     @property
     def num_states(self) -> int:
         return len(self._next_SK)
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether what is missing is a number of tokens, and not only an upper bound of it."""
+        return len(self._spelling.symbols_VL[0]) == 1
 
     @property
     def is_empty(self) -> bool:

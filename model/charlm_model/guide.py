@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm_model.alphabet import FAR
 from charlm_model.automaton import DEAD
 from charlm_model.constraint import Constraint
 from charlm_model.processors import Floats, Mask
@@ -15,14 +16,20 @@ from charlm_model.vocabulary import END_OF_TEXT_ID
 
 
 class Guide:
-    """Allows the tokens after which the output can still end as it must in the room that is left.
+    """Allows the tokens after which the output can still end as it must.
 
-    So an output that ends by its length is in the language too. `completed_at` is after how many
-    tokens nothing more could follow; past its end a guide allows everything, for nobody reads it.
+    With `keeps_room` in the room that is left: an output that ends by its length is in the language
+    too. `completed_at` is after how many tokens nothing more could follow; past its end a guide
+    allows everything, for nobody reads it.
     """
 
     def __init__(
-        self, constraint: Constraint, max_new_tokens: int, *, ignores_end_of_text: bool = False
+        self,
+        constraint: Constraint,
+        max_new_tokens: int,
+        *,
+        ignores_end_of_text: bool = False,
+        keeps_room: bool = True,
     ) -> None:
         self.constraint = constraint
         self.state = constraint.start
@@ -30,12 +37,22 @@ class Guide:
         self.completed_at: int | None = None
         self._max_new_tokens = max_new_tokens
         self._ignores_end_of_text = ignores_end_of_text
+        self._keeps_room = keeps_room
         self._is_over = False
 
     @property
     def num_missing(self) -> int:
         """How many tokens are missing at least until the output is in the language."""
         return self.constraint.missing(self.state)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more may be taken: by an end of text, the language or the length."""
+        return self._is_over or self.num_taken >= self._max_new_tokens
+
+    def end(self) -> None:
+        """Nothing follows: it was cut off from outside."""
+        self._is_over = True
 
     @property
     def is_accepting(self) -> bool:
@@ -45,14 +62,19 @@ class Guide:
     @property
     def allowed_V(self) -> Mask | None:
         """Which tokens may come next; None past the end."""
-        room = self._max_new_tokens - self.num_taken
-        if self._is_over or room <= 0:
+        if self.is_over:
             return None
+        room = self._room
         row = self.constraint.row(self.state)
         allowed_V: Mask = row.missing_V < room
         if self._ignores_end_of_text:
             allowed_V[END_OF_TEXT_ID] = self.num_missing < room
         return allowed_V
+
+    @property
+    def _room(self) -> int:
+        """Most tokens that may be missing still."""
+        return self._max_new_tokens - self.num_taken if self._keeps_room else FAR
 
     def take(self, token_id: int) -> None:
         """Go on by a token. One that the language does not have leads to a dead state."""
@@ -63,8 +85,8 @@ class Guide:
             self._is_over = True
             return
         self.state = int(self.constraint.row(self.state).next_V[token_id])
-        if self.state == DEAD:
-            self._is_over = True
+        if self.state == DEAD or self.num_missing > self._room:
+            self._is_over, self.state = True, DEAD
         elif self.constraint.is_complete(self.state):
             self._is_over, self.completed_at = True, self.num_taken
 
