@@ -2,18 +2,60 @@
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from charlm.v1 import generation_pb2
 from charlm.v1 import sampling_pb2 as pb
 from charlm_model import constraint as constraints
 from charlm_model import errors as model_errors
 from charlm_model.constraint import Constraint
-from charlm_server.conversion import TextReader
-from charlm_server.errors import InvalidRequest, NotOffered
+from charlm_server.conversion import TextReader, check_count
+from charlm_server.errors import InvalidRequest
+from charlm_server.inquiry import MAX_STATE_BYTES
 from charlm_server.loaded import LoadedModel
+from charlm_server.sequence import GenerationJob, Search
 
 LOCAL = (pb.CONSTRAINT_MODE_UNSPECIFIED, pb.CONSTRAINT_MODE_LOCAL_MASK)
+MAX_PARTICLES, DEFAULT_PARTICLES = 256, 16
+MAX_ATTEMPTS, DEFAULT_ATTEMPTS = 10_000, 100
+TOGETHER = 16  # attempts; it changes nothing but the time
+MAX_WHOLE_TOKENS, MAX_WHOLE_BYTES = 4096, 16 << 20
 MAX_KEPT = 16  # compiled constraints; some 16 MB each at the very most
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """What an output must be in, and how it is drawn if not token by token."""
+
+    constraint: Constraint
+    search: Search | None
+
+
+def search_from(message: pb.Constraint, model: LoadedModel) -> Search | None:
+    """Raises InvalidRequest for numbers out of range, or of more rows than fit in memory."""
+    if message.mode in LOCAL:
+        return None
+    row_bytes = model.checkpoint.model.initial_state(1).num_bytes_per_row
+    most_rows = max(1, MAX_STATE_BYTES // max(row_bytes, 1))
+    if message.mode == pb.CONSTRAINT_MODE_SMC:
+        given = message.num_particles if message.HasField("num_particles") else DEFAULT_PARTICLES
+        most = min(MAX_PARTICLES, most_rows)
+        num = check_count("constraint.num_particles", given, 1, most)
+        return Search(is_monte_carlo=True, num=num, num_together=num)
+    if message.mode == pb.CONSTRAINT_MODE_REJECTION:
+        given = message.max_attempts if message.HasField("max_attempts") else DEFAULT_ATTEMPTS
+        num = check_count("constraint.max_attempts", given, 1, MAX_ATTEMPTS)
+        return Search(is_monte_carlo=False, num=num, num_together=min(num, TOGETHER, most_rows))
+    raise InvalidRequest("constraint.mode", message.mode, "LOCAL_MASK, REJECTION or SMC")
+
+
+def check_fits(job: GenerationJob) -> None:
+    """An output that is drawn as a whole is kept as a whole, and must end as its language says."""
+    if job.stopping.stops is not None:
+        allowed = "empty, where constraint.mode is REJECTION or SMC"
+        raise InvalidRequest("stopping.stop_sequences", "given", allowed)
+    most = min(MAX_WHOLE_TOKENS, MAX_WHOLE_BYTES // (job.bytes_per_token * job.num_outputs))
+    check_count("stopping.max_new_tokens", job.stopping.max_new_tokens, 1, max(most, 1))
 
 
 class Compiler:
@@ -22,15 +64,15 @@ class Compiler:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, bytes], Constraint] = OrderedDict()
 
-    async def constraint_of(
+    async def language_of(
         self, request: generation_pb2.GenerateRequest, model: LoadedModel
-    ) -> Constraint | None:
+    ) -> Language | None:
         """None where there is none; off the loop, which serves others meanwhile."""
         if not request.HasField("constraint"):
             return None
-        if request.constraint.mode not in LOCAL:
-            raise NotOffered(f"constraint.mode {request.constraint.mode}")
-        return await asyncio.to_thread(self.compiled, request.constraint, model)
+        search = search_from(request.constraint, model)
+        constraint = await asyncio.to_thread(self.compiled, request.constraint, model)
+        return Language(constraint, search)
 
     def compiled(self, message: pb.Constraint, model: LoadedModel) -> Constraint:
         """Runs up to a second or two. Raises InvalidRequest."""

@@ -13,15 +13,18 @@ from torch import Tensor
 
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
+from charlm_model.stepping import Stepper
 from charlm_server.batch import PlacedSequence, RowBatch
 from charlm_server.columns import TokenColumns
 from charlm_server.decoding import burst
 from charlm_server.errors import DeadlineTooShort, Draining
-from charlm_server.job import Event, Outbox
+from charlm_server.inquiry import ContextReader, Inquiries, InquiryJob, Start
+from charlm_server.job import Event, Job, Outbox
 from charlm_server.pace import Pace
 from charlm_server.reading import ReadingLane
 from charlm_server.scoring import ItemReader, NextJob, NextReader, ScoringJob
 from charlm_server.sequence import Delta, FinishReason, GenerationJob, PromptReader, Sequence
+from charlm_server.whole import draw_outputs
 
 BEHIND_FACTOR = 4
 MAX_PART_BYTES = 1 << 18  # of one hand-over; a message joins parts up to its own bound
@@ -79,7 +82,9 @@ class Engine:
         self._ready: deque[PlacedSequence] = deque()
         self._parked: list[PlacedSequence] = []
         self._generations: list[GenerationJob] = []
-        self._scorings: list[ScoringJob | NextJob] = []
+        self._scorings: list[Job] = []  # and all else that takes no row of the batch
+        self._inquiries = Inquiries(self._outbox)
+        self._stepper = Stepper(self._model, config.batch_sizes)
         self._burst_length = 1
         self._target_s = config.tick_target_s
 
@@ -105,6 +110,11 @@ class Engine:
         job.started_at = self.clock()
         self._scorings.append(job)
         self._scoring.add(NextReader(job, self._outbox))
+
+    def begin_inquiry(self, job: InquiryJob) -> None:
+        job.started_at = self.clock()
+        self._scorings.append(job)
+        self._prefill.add(ContextReader(job, self._inquire))
 
     # --- what it is doing ---
 
@@ -144,6 +154,7 @@ class Engine:
             or self._ready
             or self._prefill.num_readers
             or self._scoring.num_readers
+            or self._inquiries.num
             or any(job.is_over for job in [*self._generations, *self._scorings])
             or any(parked.sequence.job.output.has_room for parked in self._parked)
         )
@@ -169,6 +180,7 @@ class Engine:
         self._decode(has_newcomers)
         self._park_slow()
         self._score()
+        self._search()
         return self._outbox.take()
 
     def fail_all(self, error: Exception) -> list[Event]:
@@ -238,7 +250,18 @@ class Engine:
     def _place(self, job: GenerationJob, state: State, logits_1V: Tensor) -> None:
         """A prompt is read: fork what was read into the job's outputs."""
         job.prefilled_at = self.clock()
+        if job.stopping.search is not None:
+            start = Start(self._stepper, state, logits_1V)
+            self._inquiries.add(job, draw_outputs(job, start, self._take))
+            return
         self._ready.extend(PlacedSequence(each, state, logits_1V) for each in job.sequences)
+
+    def _inquire(self, job: InquiryJob, state: State, logits_1V: Tensor) -> None:
+        self._inquiries.ask(job, Start(self._stepper, state, logits_1V))
+
+    def _search(self) -> None:
+        ends_at = self._work_clock() + self._reading_target_s()
+        self._inquiries.work_on(lambda: self._work_clock() >= ends_at)
 
     def _fill_rows(self) -> bool:
         """Give free rows to who is ready; returns whether anyone came in."""

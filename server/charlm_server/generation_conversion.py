@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import sampling_pb2
-from charlm_model.constraint import Constraint
 from charlm_model.errors import InvalidSampling
 from charlm_model.sampling_params import SamplingParams
 from charlm_server.columns import Returns, TokenColumns, concat_columns
 from charlm_server.config import DEFAULT_MAX_NEW_TOKENS, Limits
+from charlm_server.constraint_conversion import Language, check_fits
 from charlm_server.conversion import (
     TextReader,
     check_count,
@@ -52,7 +52,7 @@ def generation_job_from(
     *,
     deadline: float,
     max_chunk_tokens: int | None = None,
-    constraint: Constraint | None = None,
+    language: Language | None = None,
 ) -> GenerationJob:
     """The job that a request asks for. Raises InvalidRequest or NotOffered."""
     if request.return_state:
@@ -61,11 +61,11 @@ def generation_job_from(
     num_outputs = request.num_outputs if request.HasField("num_outputs") else 1
     returns = returns_from(request.returns, model)
     sampling = request.sampling
-    return GenerationJob(
+    job = GenerationJob(
         prompt_ids=_prompt_ids(request, model),
         params=sampling_params_from(sampling, model.vocab_size, limits),
         seed=sampling.seed if sampling.HasField("seed") else secrets.randbits(64),
-        stopping=stopping_from(request.stopping, limits, constraint),
+        stopping=stopping_from(request.stopping, limits, language),
         returns=returns,
         num_outputs=check_count("num_outputs", num_outputs, 1, limits.max_outputs),
         bytes_per_token=returns.bytes_per_token(model.vocab_size),
@@ -74,6 +74,9 @@ def generation_job_from(
         deadline=deadline,
         time_limit=_time_limit(request.stopping, model),
     )
+    if job.stopping.search is not None:
+        check_fits(job)
+    return job
 
 
 def _prompt_ids(request: pb.GenerateRequest, model: LoadedModel) -> list[int]:
@@ -110,7 +113,7 @@ def sampling_message_from(params: SamplingParams) -> sampling_pb2.SamplingParams
 
 
 def stopping_from(
-    message: sampling_pb2.StoppingParams, limits: Limits, constraint: Constraint | None = None
+    message: sampling_pb2.StoppingParams, limits: Limits, language: Language | None = None
 ) -> Stopping:
     stops = [stop.encode() for stop in message.stop_sequences]
     check_count("stopping.stop_sequences", len(stops), 0, limits.max_stop_sequences)
@@ -120,6 +123,7 @@ def stopping_from(
             text = message.stop_sequences[index]
             raise InvalidRequest(f"stopping.stop_sequences[{index}]", text, allowed)
     given = message.max_new_tokens if message.HasField("max_new_tokens") else DEFAULT_MAX_NEW_TOKENS
+    constraint = None if language is None else language.constraint
     least = 1 if constraint is None else max(1, constraint.missing(constraint.start))
     return Stopping(
         max_new_tokens=check_count("stopping.max_new_tokens", given, least, limits.max_new_tokens),
@@ -127,6 +131,7 @@ def stopping_from(
         include_stop=message.include_stop_sequence,
         ignore_end_of_text=message.ignore_end_of_text,
         constraint=constraint,
+        search=None if language is None else language.search,
     )
 
 
@@ -202,6 +207,8 @@ def _end_from(finish: Finish) -> pb.OutputEnd:
         matched_stop_sequence=(finish.matched_stop or b"").decode(),
         num_new_tokens=finish.num_new_tokens,
         total_logprob=finish.total_logprob,
+        log_evidence=finish.log_evidence,
+        effective_sample_size=finish.effective_sample_size,
     )
 
 

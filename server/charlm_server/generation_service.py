@@ -38,9 +38,9 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
     ) -> pb.GenerateResponse:
         model = self._models[request.model]
         deadline = deadline_of(context, model)
-        constraint = await self._compiler.constraint_of(request, model)
+        language = await self._compiler.language_of(request, model)
         job = await converted(
-            request, generation_job_from, request, model, deadline=deadline, constraint=constraint
+            request, generation_job_from, request, model, deadline=deadline, language=language
         )
         limit = model.limits.max_response_message_bytes
         deltas: list[Delta] = []
@@ -67,7 +67,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
             model,
             deadline=deadline_of(context, model),
             max_chunk_tokens=max_tokens,
-            constraint=await self._compiler.constraint_of(request.generate, model),
+            language=await self._compiler.language_of(request.generate, model),
         )
         header: pb.StreamHeader | None = _header_from(job, model)
         async with model.scheduler.generate(job):

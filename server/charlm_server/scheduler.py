@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from charlm_server.engine import Engine
 from charlm_server.errors import DeadlineTooShort, Draining, EngineFailed, QueueFull
+from charlm_server.inquiry import InquiryJob
 from charlm_server.job import Event, Job
 from charlm_server.scoring import NextJob, ScoringJob
 from charlm_server.sequence import GenerationJob
@@ -108,6 +109,11 @@ class Scheduler:
     def look_ahead(self, job: NextJob) -> AbstractAsyncContextManager[None]:
         """As `generate`, for the distribution of what comes next."""
         begin = self._engine.begin_next
+        return self._running(_Waiting(job, lambda: begin(job)), self._scorings, 0.0)
+
+    def inquire(self, job: InquiryJob) -> AbstractAsyncContextManager[None]:
+        """As `generate`, for searches."""
+        begin = self._engine.begin_inquiry
         return self._running(_Waiting(job, lambda: begin(job)), self._scorings, 0.0)
 
     def now(self) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import Tensor
 
+from charlm_model.conditional import Drawn
 from charlm_model.constraint import Constraint
 from charlm_model.guide import Guide
 from charlm_model.sampling_params import SamplingParams
@@ -38,6 +39,15 @@ class FinishReason(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """How whole outputs are drawn given their language: by Monte Carlo or by rejection."""
+
+    is_monte_carlo: bool
+    num: int  # particles, or attempts at most
+    num_together: int  # attempts made together; it changes nothing but the time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stopping:
     """What ends a continuation, beside the deadline of its job."""
 
@@ -47,12 +57,16 @@ class Stopping:
     ignore_end_of_text: bool = False
     constraint: Constraint | None = None  # a language that the output must be in
 
-    def guide(self) -> Guide | None:
+    search: Search | None = None  # how to draw given the constraint; None is step by step
+
+    def new_guide(self, *, keeps_room: bool = True) -> Guide:
         """For one output, from its start."""
-        if self.constraint is None:
-            return None
+        assert self.constraint is not None
         return Guide(
-            self.constraint, self.max_new_tokens, ignores_end_of_text=self.ignore_end_of_text
+            self.constraint,
+            self.max_new_tokens,
+            ignores_end_of_text=self.ignore_end_of_text,
+            keeps_room=keeps_room,
         )
 
 
@@ -67,6 +81,8 @@ class Finish:
     queued_s: float
     prefill_s: float
     decode_s: float
+    log_evidence: float | None = None  # of the constraint, estimated, in nats
+    effective_sample_size: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +140,8 @@ class Sequence:
         self.num_sampled = 0
         # What the penalties look at: the prompt without its start context, and what was sampled.
         self.recent = job.prompt_ids[1:] if job.params.is_penalizing else []
-        self.guide = job.stopping.guide()
+        self.guide = job.stopping.new_guide() if job.stopping.constraint is not None else None
+        self._evidence: tuple[float | None, float | None] = None, None
         self.finish: Finish | None = None
         self._assembler = TextAssembler(
             job.stopping.stops,
@@ -157,6 +174,11 @@ class Sequence:
         if reason is None:
             return [self._delta(release) for release in releases]
         return self._end(reason, releases + self._assembler.finish(), now)
+
+    def adopt(self, drawn: Drawn) -> None:
+        """Be the output that was drawn as a whole; its tokens are yet to be accepted."""
+        self.guide = drawn.guide
+        self._evidence = drawn.log_evidence, drawn.effective_sample_size
 
     def end(self, reason: FinishReason, now: float) -> list[Delta]:
         """End it from outside, with all that was held back."""
@@ -205,6 +227,8 @@ class Sequence:
             queued_s=max(self.job.started_at - self.job.submitted_at, 0.0),
             prefill_s=max(self.job.prefilled_at - self.job.started_at, 0.0),
             decode_s=max(now - self.job.prefilled_at, 0.0) if self.job.prefilled_at else 0.0,
+            log_evidence=self._evidence[0],
+            effective_sample_size=self._evidence[1],
         )
         is_last = self.job.num_open_outputs == 0
         deltas[-1] = replace(deltas[-1], finish=self.finish, is_last=is_last)

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
-from charlm.v1 import context_pb2, distribution_pb2, sampling_pb2
+from charlm.v1 import context_pb2, distribution_pb2, sampling_pb2, scoring_pb2
 from charlm.v1 import generation_pb2 as gen
 from tests.server.wire import Wire, column, details_of, serving, text_of
 
@@ -145,4 +145,94 @@ async def test_what_cannot_be_held_to_is_refused_by_its_field(
         await wire.generation.Generate(request_to("lstm-char", constraint))
 
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert details_of(caught.value)["ErrorInfo"].metadata["field"] == field
+
+
+REJECTION, SMC = "CONSTRAINT_MODE_REJECTION", "CONSTRAINT_MODE_SMC"
+
+
+def whole(mode: str, pattern: str = "[a-m ]{2,6}[^a]*", **options: int) -> sampling_pb2.Constraint:
+    return sampling_pb2.Constraint(regex=pattern, mode=mode, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [REJECTION, SMC])
+@pytest.mark.parametrize("model", ["lstm-char", "gru-byte", "ngram-sentencepiece"])
+async def test_whole_outputs_are_in_their_language_and_have_the_bits_of_score(
+    wire: Wire, model: str, mode: str
+) -> None:
+    request = request_to(model, whole(mode, "[^xyz]{3,}", max_attempts=5000), max_new_tokens=6)
+    request.returns.CopyFrom(distribution_pb2.ReturnOptions(logprobs=True, ranks=True))
+
+    answer = await wire.generation.Generate(request)
+    streamed = await wire.stream(request)
+
+    for output in answer.outputs:
+        assert re.fullmatch("[^xyz]{3,}", output.text)
+        assert output.end.HasField("log_evidence") == (mode == SMC)
+        assert output.end.HasField("effective_sample_size") == (mode == SMC)
+        assert text_of(streamed, output.index) == output.text
+        is_ended = output.end.finish_reason == gen.FINISH_REASON_END_OF_TEXT
+        item = scoring_pb2.ScoreItem(
+            context=request.context,
+            token_ids=context_pb2.TokenIds(ids=output.tokens.token_ids),
+        )
+        scored = await wire.scoring.Score(
+            scoring_pb2.ScoreRequest(model=request.model, items=[item], returns=request.returns)
+        )
+        assert list(scored.scores[0].tokens.logprobs) == list(output.tokens.logprobs)
+        assert list(scored.scores[0].tokens.ranks) == list(output.tokens.ranks)
+        assert output.end.num_new_tokens == len(output.tokens.token_ids) + is_ended
+
+
+@pytest.mark.parametrize("mode", [REJECTION, SMC])
+async def test_a_whole_output_is_the_same_in_any_company(wire: Wire, mode: str) -> None:
+    request = request_to("lstm-char", whole(mode, max_attempts=5000), max_new_tokens=30)
+    free = request_to("lstm-char", None, max_new_tokens=100)
+    alone = await wire.generation.Generate(request)
+    free_alone = await wire.generation.Generate(free)
+
+    answers = await asyncio.gather(
+        *(wire.generation.Generate(each) for each in (free, request, request, free))
+    )
+
+    assert [answer.outputs for answer in answers] == [
+        free_alone.outputs,
+        alone.outputs,
+        alone.outputs,
+        free_alone.outputs,
+    ]
+
+
+async def test_the_evidence_of_a_language_with_one_text_is_its_probability(wire: Wire) -> None:
+    request = request_to("lstm-char", whole(SMC, "(ab){4}", num_particles=3))
+
+    output = (await wire.generation.Generate(request)).outputs[0]
+
+    assert output.text == "abababab"
+    assert output.end.finish_reason == gen.FINISH_REASON_CONSTRAINT_COMPLETE
+    # There is one text, so every particle is it and its evidence is its probability.
+    assert output.end.log_evidence == pytest.approx(output.end.total_logprob, abs=1e-5)
+    assert output.end.effective_sample_size == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "stops", "field", "words"),
+    [
+        (whole(REJECTION, "(zq){9}", max_attempts=3), [], "constraint.max_attempts", "mode SMC"),
+        (whole(SMC, num_particles=257), [], "constraint.num_particles", r"\[1, 256\]"),
+        (whole(REJECTION, max_attempts=0), [], "constraint.max_attempts", r"\[1, 10000\]"),
+        (whole(SMC), ["x"], "stopping.stop_sequences", "empty"),
+        (sampling_pb2.Constraint(regex="a", mode=9), [], "constraint.mode", "REJECTION or SMC"),
+    ],
+)
+async def test_what_no_whole_output_can_be_is_refused_by_its_field(
+    wire: Wire, constraint: sampling_pb2.Constraint, stops: list[str], field: str, words: str
+) -> None:
+    request = request_to("lstm-char", constraint)
+    request.stopping.stop_sequences.extend(stops)
+
+    with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
+        await wire.generation.Generate(request)
+
     assert details_of(caught.value)["ErrorInfo"].metadata["field"] == field

@@ -395,7 +395,6 @@ async def test_an_unknown_model_is_not_found_and_the_known_are_named(wire: Wire)
 @pytest.mark.parametrize(
     "change",
     [
-        {"constraint": {"regex": "a*", "mode": "CONSTRAINT_MODE_SMC"}},
         {"return_state": True},
         {"context": {"state": {"name": "states/x"}}},
         {"context": {"resume_token": b"x"}},
