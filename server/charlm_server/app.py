@@ -11,6 +11,8 @@ from grpc_health.v1 import health_pb2_grpc
 from charlm.v1 import (
     generation_pb2,
     generation_pb2_grpc,
+    inference_pb2,
+    inference_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
     scoring_pb2,
@@ -22,6 +24,7 @@ from charlm_server.config import Limits, ServeConfig
 from charlm_server.errors import ServeError
 from charlm_server.generation_service import GenerationService
 from charlm_server.health import Health
+from charlm_server.inference_service import InferenceService
 from charlm_server.interceptors import ReportingInterceptor
 from charlm_server.loaded import Models, load_models
 from charlm_server.model_service import ModelService
@@ -32,6 +35,7 @@ from charlm_server.unoffered import UNOFFERED, add_unoffered
 
 OFFERED = [
     generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
+    inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
     models_pb2.DESCRIPTOR.services_by_name["ModelService"],
     scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"],
     tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"],
@@ -57,6 +61,9 @@ class App:
         scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringService(models), self._server)
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(
             TokenizerService(models), self._server
+        )
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(
+            InferenceService(models), self._server
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)

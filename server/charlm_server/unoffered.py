@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from charlm.v1 import admin_pb2, codec_pb2, inference_pb2, state_pb2
+from charlm.v1 import admin_pb2, codec_pb2, state_pb2
 from charlm_server.errors import NotOffered
 
 UNOFFERED: list[ServiceDescriptor] = [
@@ -14,7 +14,6 @@ UNOFFERED: list[ServiceDescriptor] = [
     for file, name in (
         (admin_pb2, "AdminService"),
         (codec_pb2, "CodecService"),
-        (inference_pb2, "InferenceService"),
         (state_pb2, "StateService"),
     )
 ]

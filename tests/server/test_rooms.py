@@ -16,6 +16,8 @@ SPEAK_GRPC = {
     "generation_conversion",
     "generation_service",
     "health",
+    "inference_conversion",
+    "inference_service",
     "interceptors",
     "model_conversion",
     "model_service",

@@ -11,7 +11,13 @@ import torch
 from google.rpc import error_details_pb2, status_pb2
 
 from charlm.v1 import generation_pb2 as gen
-from charlm.v1 import generation_pb2_grpc, models_pb2_grpc, scoring_pb2_grpc, tokenizer_pb2_grpc
+from charlm.v1 import (
+    generation_pb2_grpc,
+    inference_pb2_grpc,
+    models_pb2_grpc,
+    scoring_pb2_grpc,
+    tokenizer_pb2_grpc,
+)
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
@@ -49,6 +55,10 @@ class Wire:
     @property
     def scoring(self) -> scoring_pb2_grpc.ScoringServiceAsyncStub:
         return scoring_pb2_grpc.ScoringServiceStub(self.channel)
+
+    @property
+    def inference(self) -> inference_pb2_grpc.InferenceServiceAsyncStub:
+        return inference_pb2_grpc.InferenceServiceStub(self.channel)
 
     @property
     def tokenizer(self) -> tokenizer_pb2_grpc.TokenizerServiceAsyncStub:

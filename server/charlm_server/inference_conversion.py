@@ -1,0 +1,163 @@
+"""Inference requests to searches, and what they found to messages."""
+
+import secrets
+from collections.abc import Generator, Iterable
+
+from charlm.v1 import inference_pb2 as pb
+from charlm_model import gap as gaps
+from charlm_model.continuations import Found, search
+from charlm_model.gap import Filled, Gap
+from charlm_model.vocabulary import END_OF_TEXT_ID
+from charlm_server.conversion import TextReader, check_count
+from charlm_server.distributions import numerics_from
+from charlm_server.errors import InvalidRequest
+from charlm_server.inquiry import MAX_STATE_BYTES, InquiryJob, Start
+from charlm_server.loaded import LoadedModel
+
+MAX_LENGTH = 64
+MAX_FILLINGS, DEFAULT_FILLINGS = 1000, 10
+MAX_PARTICLES, DEFAULT_PARTICLES = 4096, 256
+MAX_CONTINUATIONS, DEFAULT_CONTINUATIONS = 1000, 10
+MAX_STEPS, DEFAULT_STEPS = 1_000_000, 10_000
+MAX_GAP_STEPS = 20_000_000  # tokens read for one gap
+
+
+class GapQuestion:
+    """One FillGap request, checked."""
+
+    def __init__(self, request: pb.FillGapRequest, model: LoadedModel) -> None:
+        """Raises InvalidRequest."""
+        self._model = model
+        reader = TextReader(model, request.unknown_characters)
+        self.context_ids = reader.checked_prompt(reader.context_ids(request.left, "left"), "left")
+        self.right = reader.text_ids(request.right, "right")
+        self.length = check_count("gap_length", request.gap_length, 1, MAX_LENGTH)
+        num = request.max_fillings if request.HasField("max_fillings") else DEFAULT_FILLINGS
+        self.num_fillings = check_count("max_fillings", num, 1, MAX_FILLINGS)
+        self.num_particles = _num_particles(request, model)
+        self.seed = request.seed if request.HasField("seed") else secrets.randbits(64)
+        self.num_steps = self._num_steps(len(self.right))
+        self._check_size()
+
+    def job(self, deadline: float) -> InquiryJob:
+        return InquiryJob(
+            context_ids=self.context_ids,
+            num_steps=self.num_steps,
+            search=self._search,
+            output=self._model.accumulator(),
+            deadline=deadline,
+        )
+
+    def response(self, filled: Filled) -> pb.FillGapResponse:
+        return pb.FillGapResponse(
+            fillings=[
+                pb.Filling(
+                    text=_text(filling.ids, self._model),
+                    token_ids=filling.ids,
+                    posterior=filling.posterior,
+                    total_logprob=filling.total_logprob,
+                )
+                for filling in filled.fillings
+            ],
+            is_exact=filled.effective_sample_size is None,
+            log_evidence=filled.log_evidence,
+            effective_sample_size=filled.effective_sample_size,
+            seed=self.seed,
+            model_digest=self._model.checkpoint.digest,
+            numerics=numerics_from(self._model),
+        )
+
+    def _search(self, start: Start) -> Generator[None, None, Filled]:
+        gap = Gap(
+            stepper=start.stepper,
+            state=start.state,
+            logits_1V=start.logits_1V,
+            right=self.right,
+            length=self.length,
+        )
+        return gaps.fill(
+            gap,
+            num_fillings=self.num_fillings,
+            num_particles=self.num_particles,
+            seed=self.seed,
+        )
+
+    def _num_steps(self, num_right: int) -> int:
+        vocab_size = self._model.vocab_size
+        return gaps.num_steps(self.length, vocab_size, num_right, self.num_particles)
+
+    def _check_size(self) -> None:
+        """Refuse what would take too long, and say how much of the right text would do."""
+        if self.num_steps <= MAX_GAP_STEPS:
+            return
+        fixed = self._num_steps(0)
+        room = (MAX_GAP_STEPS - fixed) // max(self._num_steps(1) - fixed, 1)
+        if room < 1:
+            allowed = "smaller: so many particles would try out too many fillings"
+            raise InvalidRequest("num_particles", self.num_particles, allowed)
+        allowed = f"at most {room} tokens long for a gap of {self.length} in this vocabulary"
+        raise InvalidRequest("right", f"{len(self.right)} tokens long", allowed)
+
+
+def _num_particles(request: pb.FillGapRequest, model: LoadedModel) -> int:
+    row_bytes = model.checkpoint.model.initial_state(1).num_bytes_per_row
+    most = min(MAX_PARTICLES, max(1, MAX_STATE_BYTES // max(2 * row_bytes, 1)))
+    if not request.HasField("num_particles"):
+        return min(DEFAULT_PARTICLES, most)
+    return check_count("num_particles", request.num_particles, 1, most)
+
+
+class TopQuestion:
+    """One ListTopContinuations request, checked."""
+
+    def __init__(self, request: pb.ListTopContinuationsRequest, model: LoadedModel) -> None:
+        """Raises InvalidRequest."""
+        self._model = model
+        reader = TextReader(model, request.unknown_characters)
+        ids = reader.context_ids(request.context, "context")
+        self.context_ids = reader.checked_prompt(ids, "context")
+        given = DEFAULT_CONTINUATIONS
+        if request.HasField("num_continuations"):
+            given = request.num_continuations
+        self.num = check_count("num_continuations", given, 1, MAX_CONTINUATIONS)
+        self.length = check_count("length", request.length, 1, MAX_LENGTH)
+        steps = request.max_steps if request.HasField("max_steps") else DEFAULT_STEPS
+        self.max_steps = check_count("max_steps", steps, 1, MAX_STEPS)
+
+    def job(self, deadline: float) -> InquiryJob:
+        return InquiryJob(
+            context_ids=self.context_ids,
+            num_steps=self.max_steps,
+            search=self._search,
+            output=self._model.accumulator(),
+            deadline=deadline,
+        )
+
+    def response(self, found: Found) -> pb.ListTopContinuationsResponse:
+        return pb.ListTopContinuationsResponse(
+            continuations=[
+                pb.Continuation(
+                    text=_text(ids, self._model), token_ids=ids, total_logprob=total_logprob
+                )
+                for ids, total_logprob in found.continuations
+            ],
+            is_complete=found.is_complete,
+            missing_logprob_bound=found.missing_logprob_bound,
+            num_steps=found.num_steps,
+            model_digest=self._model.checkpoint.digest,
+            numerics=numerics_from(self._model),
+        )
+
+    def _search(self, start: Start) -> Generator[None, None, Found]:
+        return search(
+            start.stepper,
+            start.state,
+            start.logits_1V,
+            num=self.num,
+            length=self.length,
+            max_steps=self.max_steps,
+        )
+
+
+def _text(ids: Iterable[int], model: LoadedModel) -> str:
+    return model.vocabulary.decode([token for token in ids if token != END_OF_TEXT_ID])

@@ -1,0 +1,52 @@
+"""InferenceService: convert, call, convert."""
+
+from __future__ import annotations  # gRPC's context is generic for type checkers only
+
+from typing import Any
+
+import grpc
+
+from charlm.v1 import inference_pb2 as pb
+from charlm.v1 import inference_pb2_grpc as pb_grpc
+from charlm_server.answering import converted, deadline_of, fitting
+from charlm_server.inference_conversion import GapQuestion, TopQuestion
+from charlm_server.inquiry import InquiryJob
+from charlm_server.loaded import LoadedModel, Models
+
+TOO_LARGE = "ask for fewer"
+
+
+class InferenceService(pb_grpc.InferenceServiceServicer):
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def FillGap(
+        self,
+        request: pb.FillGapRequest,
+        context: grpc.aio.ServicerContext[pb.FillGapRequest, pb.FillGapResponse],
+    ) -> pb.FillGapResponse:
+        model = self._models[request.model]
+        deadline = deadline_of(context, model)
+        question = await converted(request, GapQuestion, request, model)
+        response = question.response(await _answer(question.job(deadline), model))
+        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
+
+    async def ListTopContinuations(
+        self,
+        request: pb.ListTopContinuationsRequest,
+        context: grpc.aio.ServicerContext[
+            pb.ListTopContinuationsRequest, pb.ListTopContinuationsResponse
+        ],
+    ) -> pb.ListTopContinuationsResponse:
+        model = self._models[request.model]
+        deadline = deadline_of(context, model)
+        question = await converted(request, TopQuestion, request, model)
+        response = question.response(await _answer(question.job(deadline), model))
+        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
+
+
+async def _answer(job: InquiryJob, model: LoadedModel) -> Any:
+    """What the search found."""
+    async with model.scheduler.inquire(job):
+        [answer] = await job.output.take(1)
+    return answer.value
