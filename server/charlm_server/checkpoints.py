@@ -17,7 +17,7 @@ def named_checkpoints(arguments: Iterable[str]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for name, directory in (pair for argument in arguments for pair in _pairs(argument)):
-        resource = f"models/{_checked(name, directory)}"
+        resource = f"models/{checked_name(name, directory)}"
         if resource in found:
             raise ServeError(
                 f"Both {found[resource]} and {directory} would be served as {resource}; "
@@ -53,10 +53,11 @@ def _existing(directory: Path) -> Path:
     return directory
 
 
-def _checked(name: str, directory: Path) -> str:
+def checked_name(name: str, source: object) -> str:
+    """The name, if a model can have it; `source` is what is to be served under it."""
     if not NAME.fullmatch(name):
         raise ServeError(
             f"{name!r} cannot name a model: use 1 to 63 letters, digits, '.', '_' or '-'. "
-            f"Give {directory} another name: NAME={directory}"
+            f"Give {source} another name: NAME={source}"
         )
     return name

@@ -10,6 +10,7 @@ import typer
 from charlm_server.checkpoints import named_checkpoints
 from charlm_server.config import Limits, ServeConfig
 from charlm_server.errors import ServeError
+from charlm_server.mixtures import named_mixtures
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 DEFAULTS = Limits()
@@ -24,6 +25,14 @@ def serve(
             help="Checkpoints to serve, each DIR or NAME=DIR; a folder of checkpoints serves all.",
         ),
     ],
+    mixture: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=KIND:MODEL@WEIGHT,...",
+            envvar="CHARLM_MIXTURE",
+            help="Serve several of the models as one, too: linear, log_linear or online.",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(envvar="CHARLM_HOST", help="Address to listen on.")
     ] = "127.0.0.1",
@@ -82,8 +91,10 @@ def serve(
     try:
         _set_up_logging(log_level)
         _refuse_open_door(host, allow_insecure)
+        named = named_checkpoints(checkpoints)
         config = ServeConfig(
-            checkpoints=named_checkpoints(checkpoints),
+            checkpoints=named,
+            mixtures=named_mixtures(mixture or (), named),
             host=host,
             port=port,
             max_batch_size=max_batch_size,

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from charlm_server.mixtures import MixtureConfig
+
 MIB = 1 << 20
 
 
@@ -35,6 +37,7 @@ class ServeConfig:
     """One server process."""
 
     checkpoints: Mapping[str, Path]  # by resource name, "models/{model}"
+    mixtures: Mapping[str, MixtureConfig] = field(default_factory=dict)  # by resource name
     host: str = "127.0.0.1"
     port: int = 50051
     max_batch_size: int = 64

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import torch
 from charlm_model import checkpoint as checkpoints
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.errors import ModelError
+from charlm_model.mixture import Kind, Mixing, mix
 from charlm_model.vocabulary import Vocabulary
 from charlm_server.accumulator import Accumulator
 from charlm_server.certification import Certification, certify
 from charlm_server.config import Limits, ServeConfig
 from charlm_server.engine import Engine, EngineConfig
 from charlm_server.errors import ModelNotFound, ServeError
+from charlm_server.mixtures import MixtureConfig
 from charlm_server.scheduler import QueueLimits, Scheduler
 
 
@@ -32,6 +34,7 @@ class LoadedModel:
     scheduler: Scheduler
     limits: Limits
     load_time_s: float  # since the epoch
+    mixture: MixtureConfig | None = None  # what it is mixed of, if it is
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -70,9 +73,24 @@ def load_models(config: ServeConfig) -> Models:
     """Read every checkpoint and make it ready. Raises ServeError."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    return Models(
-        load_model(name, directory, config) for name, directory in config.checkpoints.items()
-    )
+    loaded = [load_model(name, directory, config) for name, directory in config.checkpoints.items()]
+    return Models([*loaded, *mixtures_of(loaded, config)])
+
+
+def mixtures_of(loaded: Iterable[LoadedModel], config: ServeConfig) -> list[LoadedModel]:
+    """The mixtures that were asked for, each with an engine of its own. Raises ServeError."""
+    checkpoint_of = {model.name: model.checkpoint for model in loaded}
+    mixed = []
+    for name, mixture in config.mixtures.items():
+        try:
+            mixing = Mixing(Kind(mixture.kind), mixture.weights)
+            checkpoint = mix([checkpoint_of[member] for member in mixture.members], mixing)
+        except ModelError as error:
+            raise ServeError(f"The mixture {name} cannot be served: {error}") from error
+        model = serve_checkpoint(name, checkpoint, config)
+        weighed = replace(mixture, weights=mixing.normalized)
+        mixed.append(replace(model, mixture=weighed))
+    return mixed
 
 
 def load_model(name: str, directory: Path, config: ServeConfig) -> LoadedModel:

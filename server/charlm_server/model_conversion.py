@@ -13,6 +13,7 @@ from charlm_server.conversion import duration_from
 from charlm_server.distributions import numerics_from
 from charlm_server.generation_conversion import sampling_message_from
 from charlm_server.loaded import LoadedModel
+from charlm_server.mixtures import MixtureConfig
 
 FAMILIES = {
     "ngram": pb.MODEL_FAMILY_NGRAM,
@@ -20,6 +21,12 @@ FAMILIES = {
     "gru": pb.MODEL_FAMILY_GRU,
     "lstm": pb.MODEL_FAMILY_LSTM,
     "transformer": pb.MODEL_FAMILY_TRANSFORMER,
+    "mixture": pb.MODEL_FAMILY_MIXTURE,
+}
+MIXTURE_KINDS = {
+    "linear": pb.MIXTURE_KIND_LINEAR,
+    "log_linear": pb.MIXTURE_KIND_LOG_LINEAR,
+    "online": pb.MIXTURE_KIND_ONLINE,
 }
 UNITS = {"stream": pb.DOCUMENT_UNIT_STREAM, "line": pb.DOCUMENT_UNIT_LINE}
 VOCABULARY_KINDS = {
@@ -51,6 +58,13 @@ def model_from(model: LoadedModel) -> pb.Model:
         numerics=numerics_from(model),
         training_report=report_from(model.checkpoint.report),
         load_time=_timestamp_from(model.load_time_s),
+        mixture=None if model.mixture is None else mixture_from(model.mixture),
+    )
+
+
+def mixture_from(mixture: MixtureConfig) -> pb.Mixture:
+    return pb.Mixture(
+        kind=MIXTURE_KINDS[mixture.kind], models=mixture.members, weights=mixture.weights
     )
 
 
