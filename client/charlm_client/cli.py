@@ -1,18 +1,16 @@
 """The command `charlm`: flags are parsed here and nowhere else in the client."""
 
-import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar, cast, get_args
+from typing import Annotated, NoReturn, cast, get_args
 
 import typer
 
 from charlm_client import commands, plugins
-from charlm_client.client import Client
+from charlm_client.asking import ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
-from charlm_client.errors import CharlmError, InvalidRequest
+from charlm_client.errors import CharlmError
 from charlm_client.options import (
     SERVER_DEFAULT,
     TIMEOUT_DEFAULT,
@@ -29,7 +27,6 @@ from charlm_client.types import Sampling, Stopping
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
-Result = TypeVar("Result")
 _SAMPLING, _STOPPING = "How tokens are drawn", "When the output ends"
 _LANGUAGE = "What the output may be"
 
@@ -175,14 +172,14 @@ def generate(
         max_time_s=max_time,
     )
     wish = commands.Wish(
-        prompt=_read(prompt),
+        prompt=read(prompt),
         model=model,
         sampling=sampling,
         stopping=stopping,
         num_outputs=num_outputs,
         replace_unknown=replace_unknown,
     )
-    _ask(
+    ask(
         server,
         timeout,
         lambda client: commands.generate(client, wish, as_json=as_json, console=console(color)),
@@ -207,12 +204,12 @@ def score(
     charlm score --file draft.txt > surprisals.tsv[/dim]
     """
     question = commands.Question(
-        text=_read_file(file) if file else _read(text),
+        text=read_file(file) if file else read(text),
         model=model,
         context=context,
         replace_unknown=replace_unknown,
     )
-    _ask(
+    ask(
         server,
         timeout,
         lambda client: commands.score(client, question, as_json=as_json, console=console(color)),
@@ -235,9 +232,9 @@ def next_token(
     [dim]charlm next "To be or not to b"[/dim]
     """
     question = commands.Question(
-        text=_read(prompt), model=model, top_k=top_k, replace_unknown=replace_unknown
+        text=read(prompt), model=model, top_k=top_k, replace_unknown=replace_unknown
     )
-    _ask(
+    ask(
         server,
         timeout,
         lambda client: commands.next_token(
@@ -254,7 +251,7 @@ def models(
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
     """List the models that a server has loaded."""
-    _ask(
+    ask(
         server,
         timeout,
         lambda client: commands.models(client, as_json=as_json, console=console(color)),
@@ -269,7 +266,7 @@ def health(
     timeout: Timeout = 3.0,
 ) -> None:
     """Say whether a server is serving; exits with 1 when it is not."""
-    is_serving = _ask(
+    is_serving = ask(
         server, timeout, lambda client: commands.health(client, service, as_json=as_json)
     )
     if not is_serving:
@@ -294,14 +291,6 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
-
-
-def _ask(server: str, timeout: float, ask: Callable[[Client], Awaitable[Result]]) -> Result:
-    async def asking() -> Result:
-        async with Client(server, timeout_s=timeout) as client:
-            return await ask(client)
-
-    return asyncio.run(asking())
 
 
 def _constraint(
@@ -329,27 +318,6 @@ def _bias(text: str) -> tuple[int, float]:
     except ValueError:
         raise typer.BadParameter(
             f"{text!r} must be a token id, = and nats, for instance 7=-2.5.", param_hint="--bias"
-        ) from None
-
-
-def _read(text: str) -> str:
-    return _decoded(sys.stdin.buffer.read(), "The standard input") if text == "-" else text
-
-
-def _read_file(path: Path) -> str:
-    try:
-        return _decoded(path.read_bytes(), str(path))
-    except OSError as error:
-        raise InvalidRequest(f"{path} cannot be read: {error.strerror}.") from None
-
-
-def _decoded(data: bytes, name: str) -> str:
-    """A text as training reads one: strictly, without byte order mark and carriage returns."""
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"{name} is not UTF-8: byte {error.start} starts no character."
         ) from None
 
 
