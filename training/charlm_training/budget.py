@@ -53,6 +53,12 @@ class Budget(Protocol):
     def keep_back(self, seconds: float) -> None:
         """So long will take what follows training; said again whenever it is known better."""
 
+    def spent_s(self) -> tuple[float, float]:
+        """Seconds since the start, and those of them before training; zeros where no clock runs."""
+
+    def carry_over(self, spent_s: tuple[float, float]) -> None:
+        """An earlier process has spent this already (see `spent_s`); the next second follows it."""
+
 
 class CountedBudget:
     """What is counted does not pass by itself, so there is nothing to keep back."""
@@ -66,6 +72,12 @@ class CountedBudget:
         return
 
     def keep_back(self, seconds: float) -> None:
+        return
+
+    def spent_s(self) -> tuple[float, float]:
+        return 0.0, 0.0
+
+    def carry_over(self, spent_s: tuple[float, float]) -> None:
         return
 
 
@@ -119,6 +131,14 @@ class TimeBudget:
 
     def keep_back(self, seconds: float) -> None:
         self._kept_back_s = min(seconds, self._after_probing_s() * (1 - LEAST_TRAINING_SHARE))
+
+    def spent_s(self) -> tuple[float, float]:
+        return self.clock() - self._started, self._training_since - self._started
+
+    def carry_over(self, spent_s: tuple[float, float]) -> None:
+        total_s, before_training_s = spent_s
+        self._started = self.clock() - total_s
+        self._training_since = self._started + before_training_s
 
     def progress(self, spent: Spent) -> float:
         del spent  # seconds pass whether or not anything was done in them

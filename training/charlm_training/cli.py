@@ -70,6 +70,12 @@ def train(
     ] = None,
     tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard files.")] = False,
     as_json: AsJson = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on where the same command was stopped or killed.")
+    ] = False,
+    save_interval: Annotated[
+        float, typer.Option(help="Seconds between saves of the whole training state.")
+    ] = 30.0,
     force: Annotated[bool, typer.Option(help="Replace a checkpoint that is there.")] = False,
 ) -> None:
     """Fit a model to a text and say how good it is."""
@@ -107,6 +113,8 @@ def train(
                 window_length=window_length,
             ),
             force=force,
+            resume=resume,
+            save_interval_s=save_interval,
             command=shlex.join(["charlm", *sys.argv[1:]]),
         )
         outcome = train_in_terminal(options, tensorboard=tensorboard)

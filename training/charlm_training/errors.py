@@ -9,6 +9,7 @@ TrainingError
   InvalidOption         a flag is out of its range
   OutputInTheWay        the output directory holds something that would be lost
   OutputFailed          the disk would not take the checkpoint
+  StateDamaged          what a killed run saved of itself cannot be read
   Diverged              the loss exploded again and again
 """
 
@@ -47,6 +48,10 @@ class OutputInTheWay(TrainingError):
 
 class OutputFailed(TrainingError):
     """A file of the run could not be written."""
+
+
+class StateDamaged(TrainingError):
+    """The saved state of a run is torn, and its spare too."""
 
 
 class Diverged(TrainingError):

@@ -66,6 +66,13 @@ class Noticed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Resumed:
+    """The run goes on where an earlier process of it was stopped; later steps are made again."""
+
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
     """The run is over and its checkpoint is on disk."""
 
@@ -73,5 +80,5 @@ class Finished:
     report: dict[str, object]
 
 
-Event = Planned | Progressed | Evaluated | Sampled | Noticed | Finished
+Event = Planned | Progressed | Evaluated | Sampled | Noticed | Resumed | Finished
 Listener = Callable[[Event], None]

@@ -96,6 +96,15 @@ class SliceExaminer:
             self.save()
             self._saved_at = self.clock()
 
+    @property
+    def best(self) -> dict[str, Tensor] | None:
+        """The best weights so far."""
+        return self._best
+
+    def resume(self, best: dict[str, Tensor] | None) -> None:
+        """Take over the best of an earlier process."""
+        self._best = best
+
     def restore_best(self) -> None:
         """Undo whatever came after the best."""
         if self._best is not None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from charlm_model.language_model import LanguageModel
 from charlm_training.baseline import DEFAULT_ORDER, fit_ngram
 from charlm_training.budget import Budget, Clock
 from charlm_training.data import Data, Part
 from charlm_training.errors import InvalidOption
-from charlm_training.events import Listener, Noticed, Planned
+from charlm_training.events import Listener, Noticed, Planned, Resumed
 from charlm_training.examiner import SliceExaminer
 from charlm_training.learner import StepResult
 from charlm_training.loop import Course, Loop
-from charlm_training.plan import Planner, SizeOptions
+from charlm_training.plan import Plan, Planner, SizeOptions
+from charlm_training.record import Record
 from charlm_training.schedule import Schedule
 
 
@@ -32,6 +35,9 @@ class Task:
     is_interrupted: Callable[[], bool]
     save_early: Callable[[LanguageModel], None]
     after_step: Callable[[StepResult], None]
+    keep: Callable[[Callable[[], Record], bool], None] = lambda make_record, at_once: None
+    resumed: Record | None = None
+    """What `keep` saved in an earlier process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +69,7 @@ def fit_by_counting(task: Task) -> Fitted:
 
 def fit_by_gradients(task: Task) -> Fitted:
     """Every other family: plan, train inside the budget, and come back with the best."""
-    plan = Planner(task.family, task.data, task.budget, task.size, task.clock).plan(task.seed)
+    plan = _plan(task)
     for notice in plan.notices:
         task.listener(Noticed(text=notice))
     learner = plan.learner(task.data)
@@ -76,8 +82,14 @@ def fit_by_gradients(task: Task) -> Fitted:
         clock=task.clock,
         is_interrupted=task.is_interrupted,
         after_step=task.after_step,
+        keep=lambda loop_record, at_once: task.keep(
+            lambda: _record(task, plan, examiner, loop_record()), at_once
+        ),
     )
-    stopped_by = Loop(learner, course, examiner, task.listener).run()
+    loop = Loop(learner, course, examiner, task.listener)
+    if task.resumed is not None:
+        _resume(task, examiner, loop, task.resumed)
+    stopped_by = loop.run()
     examiner.restore_best()
     return Fitted(
         model=learner.model,
@@ -88,6 +100,33 @@ def fit_by_gradients(task: Task) -> Fitted:
         tokens=learner.tokens,
         settings=plan.settings(),
     )
+
+
+def _plan(task: Task) -> Plan:
+    """The plan of the earlier process, because probing this one would choose another."""
+    if task.resumed is not None:
+        return Plan.from_record(task.resumed["plan"])
+    return Planner(task.family, task.data, task.budget, task.size, task.clock).plan(task.seed)
+
+
+def _record(task: Task, plan: Plan, examiner: SliceExaminer, loop: Record) -> Record:
+    return {
+        "plan": plan.to_record(),
+        "loop": loop,
+        "best": examiner.best,
+        "spent_s": task.budget.spent_s(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _resume(task: Task, examiner: SliceExaminer, loop: Loop, record: Record) -> None:
+    examiner.resume(record["best"])
+    loop.resume(record["loop"])
+    task.budget.carry_over(record["spent_s"])
+    if task.budget.seconds() is None:
+        # Another number of threads would add up in another order, and end in other bits.
+        torch.set_num_threads(record["threads"])
+    task.listener(Resumed(step=record["loop"]["now"]["steps"]))
 
 
 FITTERS: dict[str, Fitter] = {

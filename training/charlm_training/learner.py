@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
 from charlm_training.budget import Spent
 from charlm_training.optimizer import Optimizer
+from charlm_training.record import Record
 from charlm_training.windows import NO_TARGET, Position, Window, Windows
 
 
@@ -37,6 +38,24 @@ class Snapshot:
     steps: int
     tokens: int
     random: Tensor
+
+    def to_record(self) -> Record:
+        """As nested plain values and tensors; `from_record` is the way back."""
+        return {
+            "weights": dict(self.weights),
+            "optimizer": self.optimizer,
+            "state": None if self.state is None else dict(self.state.tensors),
+            "position": asdict(self.position),
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "random": self.random,
+        }
+
+    @classmethod
+    def from_record(cls, record: Record) -> Snapshot:
+        state = None if record["state"] is None else State(record["state"])
+        position = Position(**record["position"])
+        return cls(**{**record, "state": state, "position": position})
 
 
 class Learner:

@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from charlm_model.atomic import write_bytes
 from charlm_training.errors import InvalidOption, OutputFailed
-from charlm_training.events import Evaluated, Event, Progressed, Sampled
+from charlm_training.events import Evaluated, Event, Progressed, Resumed, Sampled
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 class JsonLog:
     """One JSON object a line, each with the name of its event; complete after every line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", encoding="utf-8")
+            self._file = path.open("a" if resume else "w", encoding="utf-8")
         except OSError as error:
             raise _unwritten(path, error) from error
         self._path = path
@@ -31,10 +32,20 @@ class JsonLog:
     def __call__(self, event: Event) -> None:
         record = {"event": type(event).__name__.lower(), **_finite(asdict(event))}
         try:
+            if isinstance(event, Resumed):
+                self._forget_after(event.step)
             self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
             raise _unwritten(self._path, error) from error
+
+    def _forget_after(self, step: int) -> None:
+        """Drop what will happen again, and the line that a killed process broke off."""
+        lines = self._path.read_text(encoding="utf-8").split("\n")
+        kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= step)
+        self._file.close()
+        write_bytes(self._path, kept.encode())
+        self._file = self._path.open("a", encoding="utf-8")
 
     def close(self) -> None:
         with suppress(OSError):  # what could not be written was said when it happened
@@ -76,6 +87,13 @@ def _summary_writer() -> Callable[..., SummaryWriter]:
             "Run: pip install 'charlm[tensorboard]'"
         ) from error
     return SummaryWriter
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line).get("step", 0))
+    except ValueError:
+        return math.inf
 
 
 def _unwritten(path: Path, error: OSError) -> OutputFailed:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from charlm_training.budget import Budget, Clock
 from charlm_training.errors import Diverged
 from charlm_training.events import Evaluated, Listener, Noticed, Progressed, Sampled
 from charlm_training.learner import Learner, Snapshot, StepResult
+from charlm_training.record import Record
 from charlm_training.schedule import Schedule
 
 NUM_REPORTS = 200
@@ -43,11 +44,11 @@ class Milestones:
     """True once each time another n-th part of the budget is spent."""
 
     count: int
-    _passed: int = 0
+    passed: int = 0
 
     def reached(self, progress: float) -> bool:
         passed = min(math.floor(progress * self.count), self.count)
-        is_new, self._passed = passed > self._passed, max(passed, self._passed)
+        is_new, self.passed = passed > self.passed, max(passed, self.passed)
         return is_new
 
 
@@ -100,6 +101,8 @@ class Course:
     clock: Clock
     is_interrupted: Callable[[], bool]
     after_step: Callable[[StepResult], None] = lambda result: None
+    keep: Callable[[Callable[[], Record], bool], None] = lambda make_record, at_once: None
+    """Between steps: may save a record of the loop; must, when the run stops before its end."""
 
 
 class Loop:
@@ -120,7 +123,9 @@ class Loop:
     def run(self) -> str:
         """Train to the end; returns why it ended: 'budget', 'interrupted' or 'diverged'."""
         while (progress := self._progress()) < 1:
-            if self._course.is_interrupted():
+            is_interrupted = self._course.is_interrupted()
+            self._course.keep(self.to_record, is_interrupted)
+            if is_interrupted:
                 return self._finish("interrupted")
             rate = self._course.schedule.rate(progress) * self._rate_scale
             result = self._learner.step(rate)
@@ -133,6 +138,33 @@ class Loop:
             self._course.after_step(result)
             self._announce(self._progress(), rate)
         return self._finish("budget")
+
+    def to_record(self) -> Record:
+        """All that the rest of the run depends on, as nested plain values and tensors."""
+        return {
+            "now": self._learner.snapshot().to_record(),
+            "safe": self._safe.to_record(),
+            "watch": asdict(self._watch),
+            "passed": [each.passed for each in self._milestones()],
+            "best_nats": self._best_nats,
+            "rate_scale": self._rate_scale,
+            "rollbacks": self._rollbacks,
+            "elapsed_s": self._elapsed_s(),
+        }
+
+    def resume(self, record: Record) -> None:
+        """Go on exactly where a record was made."""
+        self._learner.restore(Snapshot.from_record(record["now"]))
+        self._safe = Snapshot.from_record(record["safe"])
+        self._watch = Watch(**record["watch"])
+        for milestones, passed in zip(self._milestones(), record["passed"], strict=True):
+            milestones.passed = passed
+        self._best_nats, self._rate_scale = record["best_nats"], record["rate_scale"]
+        self._rollbacks = record["rollbacks"]
+        self._began = self._course.clock() - record["elapsed_s"]
+
+    def _milestones(self) -> tuple[Milestones, ...]:
+        return self._reports, self._samples, self._evaluations
 
     def _progress(self) -> float:
         return self._course.budget.progress(self._learner.spent)

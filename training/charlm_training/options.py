@@ -35,6 +35,8 @@ class TrainOptions:
     size: SizeOptions = field(default_factory=SizeOptions)
     force: bool = False
     command: str = ""
+    resume: bool = False
+    save_interval_s: float = 30.0
 
     def __post_init__(self) -> None:
         given = [name for name in ("budget", "steps", "epochs") if getattr(self, name) is not None]
@@ -46,6 +48,10 @@ class TrainOptions:
             raise InvalidOption(f"--epochs is {self.epochs}; it must be above 0, up to 1000000.")
         if not 0 <= self.seed < 1 << 63:
             raise InvalidOption(f"--seed is {self.seed}; it must be from 0 to 2**63 - 1.")
+        if not 0 <= self.save_interval_s <= 86_400:
+            raise InvalidOption(
+                f"--save-interval is {self.save_interval_s:g}; it must be from 0 to 86400 seconds."
+            )
         if self.budget is not None:
             parse_duration(self.budget)
 

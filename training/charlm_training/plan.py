@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from charlm_training.data import Data
 from charlm_training.errors import InvalidOption
 from charlm_training.learner import Learner
 from charlm_training.presets import RECIPES, Recipe, Rung, choose_rung, dropout_for
+from charlm_training.record import Record
 from charlm_training.windows import (
     DocumentWindows,
     Shape,
@@ -74,6 +75,14 @@ class Plan:
             weight_decay=self.weight_decay,
             muon_rate=self.muon_rate,
         )
+
+    def to_record(self) -> Record:
+        return {**asdict(self), "config": self.config.to_json()}
+
+    @classmethod
+    def from_record(cls, record: Record) -> Plan:
+        config, shape = ModelConfig.from_json(record["config"]), Shape(**record["shape"])
+        return cls(**{**record, "config": config, "shape": shape})
 
     def settings(self) -> dict[str, int | float]:
         """What decides a run beside the model's own sizes."""

@@ -23,6 +23,7 @@ from charlm_training.events import (
     Noticed,
     Planned,
     Progressed,
+    Resumed,
     Sampled,
 )
 
@@ -88,6 +89,8 @@ class PlainProgress:
                 self._print(f"      sample: {event.text!r}")
             case Noticed():
                 self._print(f"Note: {event.text}")
+            case Resumed():
+                self._print(f"Resumed at step {event.step:,}.")
             case Finished():
                 pass  # the report is printed by the command itself
 
@@ -128,6 +131,8 @@ class LiveProgress:
                 self._print(planned_line(event))
             case Noticed():
                 self._print(f"Note: {event.text}")
+            case Resumed():
+                self._print(f"Resumed at step {event.step:,}.")
             case Progressed():
                 self._progress = event
             case Evaluated():

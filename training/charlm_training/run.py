@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from charlm_model import checkpoint
 from charlm_model.language_model import LanguageModel
@@ -16,8 +16,10 @@ from charlm_training.errors import OutputFailed
 from charlm_training.evaluation import evaluate
 from charlm_training.events import Finished, Listener, Noticed
 from charlm_training.fitting import Fitted, Task, fitter_for
+from charlm_training.keeper import Keeper, owner_of
 from charlm_training.learner import StepResult
 from charlm_training.options import TrainOptions
+from charlm_training.record import Record
 from charlm_training.report import (
     Report,
     data_section,
@@ -25,6 +27,7 @@ from charlm_training.report import (
     model_section,
     versions_section,
 )
+from charlm_training.state_store import StateStore
 from charlm_training.threads import governed_threads
 from charlm_training.workspace import Workspace
 
@@ -55,17 +58,43 @@ class Run:
         findings = corpus.scan()
         self._began = self.clock()
         budget = options.start_budget(self.clock)
+        keeper = self._keeper(workspace, findings.sha256)
+        saved = keeper.load() if options.resume else None
+        if saved is not None:
+            self._began -= saved["elapsed_s"]
         data = read_data(corpus, findings, options.data, workspace.tokens)
         for notice in data.notices():
             self.listener(Noticed(text=notice))
         baseline = baseline_section(data, budget)
         with governed_threads(budget, self.clock) as after_step:
-            fitted = fitter(self._task(data, budget, after_step))
+            task = self._task(data, budget, after_step)
+            fitted = fitter(
+                replace(task, keep=self._kept_by(keeper), resumed=saved and saved["fit"])
+            )
             report = self._final_report(data, fitted, baseline)
         self._save(fitted.model, data, report)
+        if fitted.stopped_by != "interrupted":
+            keeper.store.clear()
         workspace.clean()
         self.listener(Finished(stopped_by=fitted.stopped_by, report=report))
         return Outcome(report=report, stopped_by=fitted.stopped_by)
+
+    def _keeper(self, workspace: Workspace, sha256: str) -> Keeper:
+        return Keeper(
+            StateStore(workspace.state),
+            owner_of(self.options, sha256),
+            self.options.save_interval_s,
+            self.clock,
+            self.listener,
+        )
+
+    def _kept_by(self, keeper: Keeper) -> Callable[[Callable[[], Record], bool], None]:
+        def keep(make_fit: Callable[[], Record], at_once: bool) -> None:
+            keeper.keep(
+                lambda: {"fit": make_fit(), "elapsed_s": self.clock() - self._began}, at_once
+            )
+
+        return keep
 
     def _task(self, data: Data, budget: Budget, after_step: Callable[[StepResult], None]) -> Task:
         options = self.options

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
+from charlm_model import checkpoint
 from charlm_training.events import Event, Listener
 from charlm_training.log import JsonLog, TensorBoardLog
 from charlm_training.options import TrainOptions
@@ -18,9 +19,11 @@ from charlm_training.workspace import Workspace
 def train_in_terminal(options: TrainOptions, *, tensorboard: bool) -> Outcome:
     """Train; progress goes to stderr, so that stdout holds the report alone."""
     workspace = Workspace(options.out)
-    workspace.prepare(force=options.force)
+    if options.resume and not options.force and workspace.is_finished():
+        return finished_outcome(workspace)
+    workspace.prepare(force=options.force, resume=options.resume)
     with ExitStack() as stack:
-        log = JsonLog(workspace.log)
+        log = JsonLog(workspace.log, resume=options.resume)
         stack.callback(log.close)
         listeners: list[Listener] = [log]
         if tensorboard:
@@ -30,6 +33,12 @@ def train_in_terminal(options: TrainOptions, *, tensorboard: bool) -> Outcome:
         is_interrupted = stack.enter_context(interruption())
         listeners.append(stack.enter_context(progress_on(Console(stderr=True))))
         return Run(options, Broadcast(listeners), is_interrupted).train()
+
+
+def finished_outcome(workspace: Workspace) -> Outcome:
+    """A run that is over is not made again: its report says how it ended."""
+    report = checkpoint.load(workspace.out).report
+    return Outcome(report=report, stopped_by=report["training"]["stopped_by"])
 
 
 class Broadcast:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from charlm_model.checkpoint import REPORT
 from charlm_training.errors import OutputFailed, OutputInTheWay
 
 CHECKPOINT_MARK = "config.json"
@@ -29,6 +32,10 @@ class Workspace:
         return self.run / "tokens"
 
     @property
+    def state(self) -> Path:
+        return self.run / "state"
+
+    @property
     def log(self) -> Path:
         return self.run / "log.jsonl"
 
@@ -36,16 +43,33 @@ class Workspace:
     def tensorboard(self) -> Path:
         return self.run / "tensorboard"
 
-    def prepare(self, *, force: bool) -> None:
-        """Make room. Only a checkpoint is ever replaced, and only when that was asked for."""
-        self._refuse_to_overwrite(force)
+    def prepare(self, *, force: bool, resume: bool = False) -> None:
+        """Make room. Only a checkpoint is ever replaced, and only when that was asked for.
+
+        To resume, what the earlier process left is kept; its best so far may be replaced.
+        """
+        self._refuse_to_overwrite(force or (resume and not self.is_finished()))
         try:
-            shutil.rmtree(self.run, ignore_errors=True)
-            self.tokens.mkdir(parents=True)
+            if not resume:
+                shutil.rmtree(self.run, ignore_errors=True)
+            self.tokens.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputFailed(
                 f"Cannot make the directory {self.run}: {error.strerror}."
             ) from error
+
+    def is_finished(self) -> bool:
+        """Whether `out` is the end of a run that left nothing to resume."""
+        report = self._report()
+        return bool(report) and report["is_finished"] and not self.state.exists()
+
+    def _report(self) -> dict[str, Any]:
+        """The section on training of the checkpoint that is there; empty when none is."""
+        try:
+            section: dict[str, Any] = json.loads((self.out / REPORT).read_bytes())["training"]
+        except (OSError, ValueError, KeyError):
+            return {}
+        return section
 
     def clean(self) -> None:
         """Remove what can be made again from the corpus."""

@@ -1,0 +1,197 @@
+"""A run that was killed and resumed ends in the same bytes as one that was not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from charlm_training.errors import InvalidOption
+from charlm_training.events import Event, Noticed, Resumed
+from charlm_training.learner import Learner
+from charlm_training.options import TrainOptions
+from charlm_training.plan import SizeOptions
+from charlm_training.run import Run
+from charlm_training.session import train_in_terminal
+from charlm_training.workspace import Workspace
+
+LIVES = Path(__file__).parent / "lives.py"
+TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\n" * 30
+SIZES = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "batch_size": 4, "window_length": 16}
+# CHARLM_KILLS=25 pytest tests/training/test_resume.py is the full trial.
+KILLS = int(os.environ.get("CHARLM_KILLS", "5"))
+
+
+class Killed(BaseException):
+    """Stands for the end of a process, which nothing inside it can handle."""
+
+
+def options(folder: Path, **changes: Any) -> TrainOptions:
+    corpus = folder / "text.txt"
+    corpus.write_text(TEXT)
+    size = SizeOptions(**{**SIZES, **changes.pop("size", {})})
+    defaults = {"corpus": str(corpus), "out": folder / "out", "steps": 24, "save_interval_s": 0.0}
+    return TrainOptions(**{**defaults, "size": size, **changes})
+
+
+def train(given: TrainOptions, clock: Any, events: list[Event], resume: bool = False) -> Any:
+    Workspace(given.out).prepare(force=False, resume=resume)
+    return Run(given, events.append, lambda: False, clock).train()
+
+
+def killed_at(step: int, given: TrainOptions, clock: Any, patch: pytest.MonkeyPatch) -> None:
+    original = Learner.step
+
+    def deadly(learner: Learner, rate: float) -> Any:
+        if learner.spent.steps == step:
+            raise Killed
+        return original(learner, rate)
+
+    patch.setattr(Learner, "step", deadly)
+    with pytest.raises(Killed):
+        train(given, clock, [])
+    patch.setattr(Learner, "step", original)
+
+
+def weights(out: Path) -> bytes:
+    return (out / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def uninterrupted(tmp_path: Path) -> Path:
+    folder = tmp_path / "uninterrupted"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["rnn", "gru", "lstm", "transformer"])
+def test_a_resumed_run_ends_in_the_same_bytes(
+    tmp_path: Path, uninterrupted: Path, family: str, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"family": family, "size": {"dropout": 0.2, "num_layers": 2}}
+    train(options(uninterrupted, **changes), clock, [])
+    killed_at(13, options(tmp_path, **changes), clock, monkeypatch)
+
+    events: list[Event] = []
+    again = options(tmp_path, **changes, resume=True)
+    report = train(again, clock, events, resume=True).report
+
+    assert [event.step for event in events if isinstance(event, Resumed)] == [13]
+    assert weights(tmp_path / "out") == weights(uninterrupted / "out")
+    assert report["training"]["steps"] == 24
+    assert not Workspace(again.out).state.exists()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_of_a_save_it_ends_in_the_same_bytes(
+    tmp_path: Path, uninterrupted: Path
+) -> None:
+    corpus = tmp_path / "text.txt"
+    corpus.write_text(TEXT)
+    sizes = [part for k, v in SIZES.items() for part in (f"--{k.replace('_', '-')}", str(v))]
+    command = [str(corpus), "--steps", "24", "--save-interval", "0", "--dropout", "0.1", *sizes]
+
+    killed = in_lives(KILLS, [*command, "--out", str(tmp_path / "out")])
+    in_lives(0, [*command, "--out", str(uninterrupted / "out")])
+
+    assert killed == KILLS
+    assert weights(tmp_path / "out") == weights(uninterrupted / "out")
+    logs = [Workspace(folder / "out").log for folder in (tmp_path, uninterrupted)]
+    assert evaluations(logs[0]) == evaluations(logs[1])
+    assert [path.name for path in logs[0].parent.iterdir()] == ["log.jsonl"]
+
+
+def in_lives(kills: int, arguments: list[str]) -> int:
+    """How many lives a run was killed in before it finished."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(LIVES), str(kills), "7", "0.6", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1])
+
+
+def evaluations(log: Path) -> list[tuple[int, float]]:
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [(r["step"], r["nats_per_token"]) for r in records if r["event"] == "evaluated"]
+
+
+@pytest.mark.slow
+def test_a_resumed_wall_clock_remembers_what_was_spent(
+    tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.tick_s = 0.05
+    given = options(tmp_path, steps=None, budget="40s")
+    began = clock.now
+    killed_at(20, given, clock, monkeypatch)
+    before_s, clock.now = clock.now - began, clock.now + 1e6
+    began = clock.now
+
+    again = options(tmp_path, steps=None, budget="40s", resume=True)
+    report = train(again, clock, [], resume=True).report
+
+    assert before_s > 5
+    assert clock.now - began < 40 - before_s + 10
+    assert 35 < report["training"]["elapsed_s"] < 45
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_is_finished_by_resuming(
+    tmp_path: Path, uninterrupted: Path, clock: Any
+) -> None:
+    train(options(uninterrupted), clock, [])
+    questions = iter(range(1000))
+    given = options(tmp_path, save_interval_s=1000.0)
+    Workspace(given.out).prepare(force=False)
+    first = Run(given, lambda event: None, lambda: next(questions) >= 9, clock).train()
+
+    second = train(options(tmp_path, resume=True), clock, [], resume=True)
+
+    assert (first.stopped_by, second.stopped_by) == ("interrupted", "budget")
+    assert weights(tmp_path / "out") == weights(uninterrupted / "out")
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_made_again(tmp_path: Path, clock: Any) -> None:
+    report = train(options(tmp_path), clock, []).report
+
+    again = train_in_terminal(options(tmp_path, resume=True), tensorboard=False)
+
+    assert again.report["training"] == report["training"]
+
+
+def test_nothing_to_resume_from_means_starting_at_the_beginning(tmp_path: Path, clock: Any) -> None:
+    events: list[Event] = []
+
+    report = train(options(tmp_path, resume=True), clock, events, resume=True).report
+
+    assert report["training"]["steps"] == 24
+    assert any("Nothing was saved" in each.text for each in events if isinstance(each, Noticed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"seed": 9}, "same seed"), ({"steps": 50}, "same steps"), ({"family": "gru"}, "same family")],
+)
+def test_another_run_cannot_be_resumed(
+    tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    killed_at(3, options(tmp_path), clock, monkeypatch)
+
+    with pytest.raises(InvalidOption, match=said):
+        train(options(tmp_path, resume=True, **changes), clock, [], resume=True)
+
+
+def test_another_text_cannot_be_resumed_on(
+    tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_at(3, options(tmp_path), clock, monkeypatch)
+    given = options(tmp_path, resume=True)
+    Path(given.corpus).write_text(TEXT + "!")
+
+    with pytest.raises(InvalidOption, match="same text"):
+        train(given, clock, [], resume=True)
