@@ -17,6 +17,7 @@ from charlm_client.errors import (
     Unavailable,
     UnknownCharacter,
 )
+from charlm_client.inference import Continuation, FilledGap, Filling, Gap, TopContinuations
 from charlm_client.stream import GenerationStream
 from charlm_client.sync import SyncClient, SyncGenerationStream
 from charlm_client.types import (
@@ -41,12 +42,16 @@ __all__ = [
     "Chunk",
     "Client",
     "Constraint",
+    "Continuation",
     "DataLoss",
     "DeadlineExceeded",
     "Draining",
     "Encoding",
     "EvaluationResult",
+    "FilledGap",
+    "Filling",
     "FinishReason",
+    "Gap",
     "Generation",
     "GenerationStream",
     "InvalidRequest",
@@ -66,6 +71,7 @@ __all__ = [
     "SyncClient",
     "SyncGenerationStream",
     "TooLarge",
+    "TopContinuations",
     "TopToken",
     "Unavailable",
     "UnknownCharacter",

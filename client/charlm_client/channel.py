@@ -5,11 +5,18 @@ import json
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from charlm.v1 import generation_pb2_grpc, models_pb2_grpc, scoring_pb2_grpc, tokenizer_pb2_grpc
+from charlm.v1 import (
+    generation_pb2_grpc,
+    inference_pb2_grpc,
+    models_pb2_grpc,
+    scoring_pb2_grpc,
+    tokenizer_pb2_grpc,
+)
 
 # Calls that change nothing are repeated when no server answered; a generation never is.
 _IDEMPOTENT = [
     {"service": "charlm.v1.ScoringService"},
+    {"service": "charlm.v1.InferenceService"},
     {"service": "charlm.v1.TokenizerService"},
     {"service": "charlm.v1.ModelService"},
     {"service": "grpc.health.v1.Health", "method": "Check"},
@@ -33,6 +40,7 @@ class Stubs:
         self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
         self.scoring = scoring_pb2_grpc.ScoringServiceStub(self.channel)
         self.tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(self.channel)
+        self.inference = inference_pb2_grpc.InferenceServiceStub(self.channel)
         self.models = models_pb2_grpc.ModelServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn, cast, get_args
 
 import typer
 
-from charlm_client import commands, plugins
+from charlm_client import commands, inference_cli, plugins
 from charlm_client.asking import ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.errors import CharlmError
@@ -273,6 +273,8 @@ def health(
         raise typer.Exit(EXIT_ERROR)
 
 
+app.command()(inference_cli.fill)
+app.command()(inference_cli.top)
 plugins.list_in(app)
 
 

@@ -10,6 +10,15 @@ from charlm.v1 import generation_pb2, models_pb2, tokenizer_pb2
 from charlm_client.channel import Stubs
 from charlm_client.conversion import distribution_from, generation_from, model_from, score_from
 from charlm_client.errors import InvalidRequest, ModelNotFound
+from charlm_client.inference import (
+    FilledGap,
+    Gap,
+    TopContinuations,
+    filled_gap_from,
+    gap_message,
+    top_continuations_from,
+    top_message,
+)
 from charlm_client.messages import (
     decode_message,
     encode_message,
@@ -147,6 +156,34 @@ class Client:
         call = self._stubs.scoring.GetNextDistribution(request, timeout=self._timeout_s)
         response = await self._answer(call)
         return distribution_from(response, await self._vocabulary(model, response.model_digest))
+
+    async def fill_gap(self, gap: Gap, *, model: str, replace_unknown: bool = False) -> FilledGap:
+        """What may stand in a gap, given both sides, the likeliest first."""
+        request = gap_message(gap, model=model, replace_unknown=replace_unknown)
+        call = self._stubs.inference.FillGap(request, timeout=self._timeout_s)
+        return filled_gap_from(await self._answer(call))
+
+    async def top_continuations(
+        self,
+        prompt: str,
+        *,
+        model: str,
+        length: int,
+        num: int = 10,
+        max_steps: int | None = None,
+        replace_unknown: bool = False,
+    ) -> TopContinuations:
+        """The most probable continuations of so many tokens, and what may be missing."""
+        request = top_message(
+            prompt,
+            model=model,
+            length=length,
+            num=num,
+            max_steps=max_steps,
+            replace_unknown=replace_unknown,
+        )
+        call = self._stubs.inference.ListTopContinuations(request, timeout=self._timeout_s)
+        return top_continuations_from(await self._answer(call))
 
     # --- tokens ---
 

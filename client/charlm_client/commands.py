@@ -46,7 +46,7 @@ async def generate(client: Client, wish: Wish, *, as_json: bool, console: Consol
     """Print characters as they arrive; several outputs one after the other, as they end."""
     stream = client.stream_generate(
         wish.prompt,
-        model=await _chosen(client, wish.model),
+        model=await chosen_model(client, wish.model),
         sampling=wish.sampling,
         stopping=wish.stopping,
         num_outputs=wish.num_outputs,
@@ -55,7 +55,7 @@ async def generate(client: Client, wish: Wish, *, as_json: bool, console: Consol
     async with stream:
         if as_json:
             async for chunk in stream:
-                _print_json(_chunk_json(chunk, stream.header))
+                print_json(_chunk_json(chunk, stream.header))
         elif wish.num_outputs > 1:
             await _print_outputs(stream.__aiter__(), wish.num_outputs)
         else:
@@ -115,7 +115,7 @@ class Question:
 
 async def score(client: Client, question: Question, *, as_json: bool, console: Console) -> None:
     """Print a text colored by surprisal; a row for each token where no one is watching."""
-    text, model = question.text, await _chosen(client, question.model)
+    text, model = question.text, await chosen_model(client, question.model)
     (result,) = await client.score(
         [text],
         model=model,
@@ -124,7 +124,7 @@ async def score(client: Client, question: Question, *, as_json: bool, console: C
         replace_unknown=question.replace_unknown,
     )
     if as_json:
-        _print_json(asdict(result) | {"text": text, "model": model})
+        print_json(asdict(result) | {"text": text, "model": model})
     elif console.is_terminal:
         console.print(colored(text, result.character_offsets, result.logprobs))
         console.print(legend())
@@ -147,7 +147,7 @@ async def next_token(
     client: Client, question: Question, *, as_json: bool, console: Console
 ) -> None:
     """Print the most probable next tokens."""
-    model = await _chosen(client, question.model)
+    model = await chosen_model(client, question.model)
     distribution = await client.next_distribution(
         question.text,
         model=model,
@@ -155,7 +155,7 @@ async def next_token(
         replace_unknown=question.replace_unknown,
     )
     if as_json:
-        _print_json(_distribution_json(distribution) | {"model": model})
+        print_json(_distribution_json(distribution) | {"model": model})
     elif console.is_terminal:
         console.print(bars(distribution))
         console.print(f"entropy {distribution.entropy / NATS_PER_BIT:.3f} bits", style="dim")
@@ -176,7 +176,7 @@ async def models(client: Client, *, as_json: bool, console: Console) -> None:
     loaded = await client.list_models()
     if as_json:
         for model in loaded:
-            _print_json(asdict(model))
+            print_json(asdict(model))
     elif console.is_terminal:
         console.print(model_table(loaded))
     else:
@@ -189,15 +189,17 @@ async def health(client: Client, service: str, *, as_json: bool) -> bool:
     is_serving = await client.check_health(service)
     status = "SERVING" if is_serving else "NOT_SERVING"
     if as_json:
-        _print_json({"service": service, "status": status})
+        print_json({"service": service, "status": status})
     else:
         print(status)
     return is_serving
 
 
-async def _chosen(client: Client, model: str) -> str:
+async def chosen_model(client: Client, model: str) -> str:
+    """The model that was named, or the only one."""
     return model or await client.only_model()
 
 
-def _print_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any]) -> None:
+    """One object on one line."""
     print(json.dumps(value, ensure_ascii=False), flush=True)

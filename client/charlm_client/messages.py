@@ -32,7 +32,7 @@ def generate_message(
     num_outputs: int | None,
     replace_unknown: bool,
 ) -> generation_pb2.GenerateRequest:
-    with _named("num_outputs", num_outputs, _UINT32):
+    with named("num_outputs", num_outputs, _UINT32):
         return generation_pb2.GenerateRequest(
             model=model_name(model),
             context=_context(prompt),
@@ -40,7 +40,7 @@ def generate_message(
             stopping=stopping_message(stopping),
             constraint=constraint_message(sampling.constraint) if sampling.constraint else None,
             num_outputs=num_outputs,
-            unknown_characters=_policy(replace_unknown),
+            unknown_characters=policy(replace_unknown),
         )
 
 
@@ -56,19 +56,19 @@ def score_message(
             for index, text in enumerate(texts)
         ],
         returns=distribution_pb2.ReturnOptions(logprobs=True, ranks=details, entropies=details),
-        unknown_characters=_policy(replace_unknown),
+        unknown_characters=policy(replace_unknown),
     )
 
 
 def next_message(
     prompt: str, *, model: str, top_k: int, replace_unknown: bool
 ) -> scoring_pb2.GetNextDistributionRequest:
-    with _named("top_k", top_k, _UINT32):
+    with named("top_k", top_k, _UINT32):
         return scoring_pb2.GetNextDistributionRequest(
             model=model_name(model),
             context=_context(prompt),
             top_k=top_k,
-            unknown_characters=_policy(replace_unknown),
+            unknown_characters=policy(replace_unknown),
         )
 
 
@@ -78,7 +78,7 @@ def encode_message(
     return tokenizer_pb2.EncodeRequest(
         model=model_name(model),
         texts=[checked(text, f"texts[{index}]") for index, text in enumerate(texts)],
-        unknown_characters=_policy(replace_unknown),
+        unknown_characters=policy(replace_unknown),
     )
 
 
@@ -87,7 +87,7 @@ def decode_message(
 ) -> tokenizer_pb2.DecodeRequest:
     message = tokenizer_pb2.DecodeRequest(model=model_name(model))
     for index, ids in enumerate(sequences):
-        with _named(f"sequences[{index}]", ids, f"ids {_UINT32}"):
+        with named(f"sequences[{index}]", ids, f"ids {_UINT32}"):
             message.sequences.add(ids=ids)
     return message
 
@@ -105,10 +105,10 @@ def sampling_message(sampling: Sampling) -> sampling_pb2.SamplingParams:
     for name, allowed in (("top_k", _UINT32), ("penalty_window", _UINT32), ("seed", _UINT64)):
         value = getattr(sampling, name)
         if value is not None:
-            with _named(f"sampling.{name}", value, allowed):
+            with named(f"sampling.{name}", value, allowed):
                 setattr(message, name, value)
     for token_id, bias in sampling.logit_bias.items():
-        with _named("sampling.biases.token_id", token_id, _UINT32):
+        with named("sampling.biases.token_id", token_id, _UINT32):
             message.biases.add(token_id=token_id, bias=bias)
     return message
 
@@ -134,13 +134,13 @@ def constraint_message(constraint: Constraint) -> sampling_pb2.Constraint:
     for name in ("num_particles", "max_attempts"):
         value = getattr(constraint, name)
         if value is not None:
-            with _named(f"constraint.{name}", value, _UINT32):
+            with named(f"constraint.{name}", value, _UINT32):
                 setattr(message, name, value)
     return message
 
 
 def stopping_message(stopping: Stopping) -> sampling_pb2.StoppingParams:
-    with _named("stopping.max_new_tokens", stopping.max_new_tokens, _UINT32):
+    with named("stopping.max_new_tokens", stopping.max_new_tokens, _UINT32):
         message = sampling_pb2.StoppingParams(
             max_new_tokens=stopping.max_new_tokens,
             stop_sequences=[
@@ -151,7 +151,7 @@ def stopping_message(stopping: Stopping) -> sampling_pb2.StoppingParams:
             ignore_end_of_text=stopping.ignore_end_of_text,
         )
     if stopping.max_time_s is not None:
-        with _named("stopping.max_time", stopping.max_time_s, "a number of seconds"):
+        with named("stopping.max_time", stopping.max_time_s, "a number of seconds"):
             message.max_time.FromNanoseconds(int(stopping.max_time_s * 1e9))
     return message
 
@@ -173,14 +173,14 @@ def _context(text: str) -> context_pb2.Context:
     return context_pb2.Context(text=checked(text, "context.text"))
 
 
-def _policy(replace_unknown: bool) -> "context_pb2.UnknownCharacterPolicy.ValueType":
+def policy(replace_unknown: bool) -> "context_pb2.UnknownCharacterPolicy.ValueType":
     if replace_unknown:
         return context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE
     return context_pb2.UNKNOWN_CHARACTER_POLICY_UNSPECIFIED
 
 
 @contextmanager
-def _named(field: str, value: object, allowed: str) -> Iterator[None]:
+def named(field: str, value: object, allowed: str) -> Iterator[None]:
     """Say which field a value does not fit; protobuf itself only says the value."""
     try:
         yield

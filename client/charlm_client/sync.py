@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from charlm_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client
+from charlm_client.inference import FilledGap, Gap, TopContinuations
 from charlm_client.stream import GenerationStream
 from charlm_client.types import (
     Chunk,
@@ -125,6 +126,32 @@ class SyncClient:
         return self._run(
             self._client.next_distribution(
                 prompt, model=model, top_k=top_k, replace_unknown=replace_unknown
+            )
+        )
+
+    def fill_gap(self, gap: Gap, *, model: str, replace_unknown: bool = False) -> FilledGap:
+        """See Client.fill_gap."""
+        return self._run(self._client.fill_gap(gap, model=model, replace_unknown=replace_unknown))
+
+    def top_continuations(
+        self,
+        prompt: str,
+        *,
+        model: str,
+        length: int,
+        num: int = 10,
+        max_steps: int | None = None,
+        replace_unknown: bool = False,
+    ) -> TopContinuations:
+        """See Client.top_continuations."""
+        return self._run(
+            self._client.top_continuations(
+                prompt,
+                model=model,
+                length=length,
+                num=num,
+                max_steps=max_steps,
+                replace_unknown=replace_unknown,
             )
         )
 

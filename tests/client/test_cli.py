@@ -290,3 +290,34 @@ async def test_help_lists_every_command_and_loads_no_torch(charlm: Run) -> None:
 
     for command in ("generate", "score", "next", "models", "health", "train", "evaluate", "serve"):
         assert command in finished.out
+
+
+async def test_fill_finds_the_gap_by_its_mark(charlm: Run, script: Script) -> None:
+    finished = await charlm("fill", "the c__t", "-n", "2", "--model=m")
+    other = await charlm("fill", "a_b*c", "--mark=*", "--model=m", "--json")
+    wrong = await charlm("fill", "no gap", "--model=m")
+
+    assert finished.out.splitlines() == [
+        "text\tposterior\ttotal_logprob_nats",
+        '"aa"\t0.500000\t-1.000000',
+        '"bb"\t0.250000\t-2.000000',
+    ]
+    first, second = script.requests
+    assert (first.left.text, first.gap_length, first.right) == ("the c", 2, "t")
+    assert (second.left.text, second.gap_length, second.right) == ("a_b", 1, "c")
+    assert json.loads(other.out)["is_exact"]
+    assert wrong.code == 2
+    assert "0 gaps" in wrong.err
+
+
+async def test_top_lists_the_continuations_and_what_may_be_missing(charlm: Run) -> None:
+    finished = await charlm("top", "x", "-n", "2", "--length=3", "--model=m", "--max-steps=1")
+    watched = await charlm("top", "x", "-n", "2", "--model=m", "--color=always")
+    machine = await charlm("top", "x", "-n", "2", "--model=m", "--json")
+
+    assert finished.out.splitlines()[1] == '"aaa"\t-0.693147'
+    assert "incomplete" in finished.err
+    assert "10.10 bits" in finished.err
+    assert "'aaaaa'" in watched.out
+    assert "50.0000%" in watched.out
+    assert len(json.loads(machine.out)["continuations"]) == 2

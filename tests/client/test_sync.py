@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from fake_server import Script, serving
 
-from charlm_client import Client, FinishReason, Stopping, SyncClient
+from charlm_client import Client, FinishReason, Gap, Stopping, SyncClient
 
 
 @pytest.fixture
@@ -35,6 +35,8 @@ def test_every_question_can_be_asked(sync_client: SyncClient) -> None:
     assert sync_client.next_distribution("x", model="a", top_k=2).top[1].text == "a"
     assert sync_client.decode([sync_client.encode(["abc"], model="a")[0].token_ids], model="a")
     assert len(sync_client.vocabulary(model="a")) == 28
+    assert sync_client.fill_gap(Gap(left="", right="", length=1), model="a").is_exact
+    assert sync_client.top_continuations("x", model="a", length=2).is_complete
     assert sync_client.only_model() == "models/alphabet"
     assert sync_client.get_model("alphabet").family == "lstm"
     assert sync_client.check_health()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from fake_inference import FakeInference
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -22,6 +23,7 @@ from grpc_status import rpc_status
 from charlm.v1 import (
     generation_pb2,
     generation_pb2_grpc,
+    inference_pb2_grpc,
     models_pb2,
     models_pb2_grpc,
     scoring_pb2,
@@ -262,6 +264,7 @@ async def serving(script: Script) -> AsyncIterator[str]:
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(FakeGeneration(script), server)
     scoring_pb2_grpc.add_ScoringServiceServicer_to_server(FakeScoring(script), server)
     tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(FakeTokenizer(script), server)
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server(FakeInference(script), server)
     models_pb2_grpc.add_ModelServiceServicer_to_server(FakeModels(script), server)
     health_pb2_grpc.add_HealthServicer_to_server(FakeHealth(script), server)
     port = server.add_insecure_port("127.0.0.1:0")
