@@ -126,7 +126,7 @@ def _show_fillings(filled: FilledGap, out: Console) -> None:
     if not out.is_terminal:
         print("text\tposterior\ttotal_logprob_nats")
         for each in filled.fillings:
-            print(f"{json.dumps(each.text)}\t{each.posterior:.6f}\t{each.total_logprob:.6f}")
+            print(f"{_json(each.text)}\t{each.posterior:.6f}\t{each.total_logprob:.6f}")
         return
     table = _table()
     for each in filled.fillings:
@@ -142,7 +142,7 @@ def _show_continuations(found: TopContinuations, out: Console) -> None:
     if not out.is_terminal:
         print("text\ttotal_logprob_nats")
         for each in found.continuations:
-            print(f"{json.dumps(each.text)}\t{each.total_logprob:.6f}")
+            print(f"{_json(each.text)}\t{each.total_logprob:.6f}")
     else:
         table = _table()
         for each in found.continuations:
@@ -156,6 +156,10 @@ def _show_continuations(found: TopContinuations, out: Console) -> None:
 
 def _table() -> Table:
     return Table(box=None, show_header=False, padding=(0, 1))
+
+
+def _json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _quoted(text: str) -> Text:

@@ -119,7 +119,7 @@ def _mass(sampling_V: Floats, guide: Guide) -> float:
     assert allowed_V is not None
     if np.isneginf(sampling_V[allowed_V]).all():
         return -np.inf  # the filters left nothing of it
-    return masked(sampling_V, allowed_V)[1]
+    return float(masked(sampling_V[None], allowed_V[None])[1][0])
 
 
 def monte_carlo(question: Question, num_particles: int) -> Steps:
@@ -169,9 +169,10 @@ def _propose(particles: Sequence[Drawn], sampling_BV: Floats, uniforms_B: Floats
             particle.ids.append(0)
             log_weights_B[row] = -np.inf
             continue
-        proposal_V, log_mass = masked(sampling_BV[row], allowed_V)
-        token_id = int(draw(proposal_V[None], uniforms_B[row : row + 1])[0])
-        particle.take(token_id, float(proposal_V[token_id]), log_mass)
+        proposal_1V, log_mass_1 = masked(sampling_BV[row : row + 1], allowed_V[None])
+        log_mass = float(log_mass_1[0])
+        token_id = int(draw(proposal_1V, uniforms_B[row : row + 1])[0])
+        particle.take(token_id, float(proposal_1V[0, token_id]), log_mass)
         is_refused = particle.is_over and not particle.guide.is_accepting
         log_weights_B[row] = -np.inf if is_refused else log_mass
     return log_weights_B

@@ -199,13 +199,8 @@ def _compiled(tree: Node, token_bytes: Sequence[bytes], field: str, value: objec
         constraint = Constraint(automaton_of(tree), token_bytes)
     except TooLarge as error:
         allowed = f"compiled to an automaton of at most {error.limit} {error.what}"
-        raise InvalidConstraint(field, _shown(value), allowed) from None
+        raise InvalidConstraint(field, value, allowed) from None
     if constraint.is_empty or constraint.is_complete(constraint.start):
         allowed = "matched by some text, not empty, of the model's vocabulary"
-        raise InvalidConstraint(field, _shown(value), allowed)
+        raise InvalidConstraint(field, value, allowed)
     return constraint
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

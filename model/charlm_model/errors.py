@@ -81,4 +81,4 @@ class InvalidConstraint(ModelError):
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
-        super().__init__(f"{field} is {value}, but it must be {allowed}.")
+        super().__init__(f"{field} is {value!r}, but it must be {allowed}.")

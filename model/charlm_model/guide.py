@@ -91,12 +91,16 @@ class Guide:
             self._is_over, self.completed_at = True, self.num_taken
 
 
-def masked(logprobs_V: Floats, allowed_V: Mask) -> tuple[Floats, float]:
-    """The distribution over the allowed tokens, and the log of the probability they had."""
-    best = logprobs_V[allowed_V].max()
-    log_mass = float(best + np.log(np.exp(logprobs_V[allowed_V] - best).sum()))
-    # Rounding may bring it above 0 where next to nothing is excluded.
-    return np.where(allowed_V, logprobs_V - log_mass, -np.inf), min(log_mass, 0.0)
+def masked(logprobs_BV: Floats, allowed_BV: Mask) -> tuple[Floats, Floats]:
+    """The distributions over the allowed tokens, and the logs of the probability they had.
+
+    Each row allows a token that is possible.
+    """
+    kept_BV = np.where(allowed_BV, logprobs_BV, -np.inf)
+    best_B1 = kept_BV.max(axis=-1, keepdims=True)
+    log_masses_B1 = best_B1 + np.log(np.exp(kept_BV - best_B1).sum(axis=-1, keepdims=True))
+    # Rounding may bring one above 0 where next to nothing is excluded.
+    return kept_BV - log_masses_B1, np.minimum(log_masses_B1[:, 0], 0.0)
 
 
 def guided(
@@ -104,11 +108,14 @@ def guided(
 ) -> tuple[Floats, NDArray[np.float64]]:
     """The rows with their masks, and log-masses; a row without a guide keeps its bits."""
     log_masses_B = np.zeros(len(guides_B))
-    result_BV = logprobs_BV
-    for row, guide in enumerate(guides_B):
-        allowed_V = None if guide is None else guide.allowed_V
-        if allowed_V is not None:
-            if result_BV is logprobs_BV:
-                result_BV = logprobs_BV.copy()
-            result_BV[row], log_masses_B[row] = masked(logprobs_BV[row], allowed_V)
+    allowed = {
+        row: allowed_V
+        for row, guide in enumerate(guides_B)
+        if guide is not None and (allowed_V := guide.allowed_V) is not None
+    }
+    if not allowed:
+        return logprobs_BV, log_masses_B
+    rows = list(allowed)
+    result_BV = logprobs_BV.copy()
+    result_BV[rows], log_masses_B[rows] = masked(logprobs_BV[rows], np.stack([*allowed.values()]))
     return result_BV, log_masses_B

@@ -21,7 +21,6 @@ _ESCAPE = re.compile(
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 _FLAGS = re.compile(r"\(\?([aiLmsux]+)\)")
 _GROUP = re.compile(r"\((?:\?(?::|P<\w+>))?")
-_ALLOWED = "a regular expression without look-around, back-references and word boundaries"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def parse(pattern: str) -> Node:
     """The tree of a pattern that the whole text must match. Raises InvalidConstraint."""
     if len(pattern) > MAX_PATTERN_LENGTH:
         allowed = f"at most {MAX_PATTERN_LENGTH} characters long"
-        raise InvalidConstraint("regex", f"{len(pattern)} characters long", allowed)
+        raise InvalidConstraint("regex", len(pattern), allowed)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -89,14 +88,14 @@ class _Parser:
             return
         letters = match[1]
         if set(letters) - set("aius"):
-            self._refuse("with flags other than a, i, s and u")
+            self._refuse("flags other than a, i, s and u")
         self._flags = sum(getattr(re, letter.upper()) for letter in set(letters))
         self._at = match.end()
 
     def _alternation(self) -> Node:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            self._refuse(f"with groups more than {MAX_DEPTH} deep")
+            self._refuse(f"groups more than {MAX_DEPTH} deep")
         parts = [self._concatenation()]
         while self._skip("|"):
             parts.append(self._concatenation())
@@ -120,7 +119,7 @@ class _Parser:
             self._at = match.end()
             low, high = _bounds(match)
             if not self._skip("?") and self._skip("+"):
-                self._refuse("with possessive quantifiers")
+                self._refuse("possessive quantifiers")
             node = Repetition(node, low, high)
         return node
 
@@ -133,7 +132,7 @@ class _Parser:
         if first == "\\":
             return self._escape()
         if first in "^$" or _QUANTIFIER.match(self._pattern, self._at):
-            self._refuse("with anchors, unless the first or last thing in it")
+            self._refuse("anchors, but for one that begins and one that ends it")
         if first == ".":
             self._at += 1
             return Characters(ranges_of_class(".", self._flags))
@@ -150,9 +149,7 @@ class _Parser:
         assert match is not None
         self._at = match.end()
         if self._pattern[self._at] == "?":
-            self._refuse(
-                "with look-around, conditions, comments, atomic groups or flags in the middle"
-            )
+            self._refuse("look-around, conditions, comments, atomic groups and flags in the middle")
         node = self._alternation()
         self._at += 1  # the closing one: re has seen that it is there
         return node
@@ -165,8 +162,10 @@ class _Parser:
 
     def _escape(self) -> Node:
         letter = self._pattern[self._at + 1]
-        if letter in "bBAZ" or letter in "123456789":
-            self._refuse(rf"with \{letter}")
+        if letter in "bBAZ":
+            self._refuse(rf"word boundaries and anchors such as \{letter}")
+        if letter in "123456789":
+            self._refuse(rf"back-references such as \{letter}")
         return self._class(_ESCAPE)
 
     def _skip(self, text: str) -> bool:
@@ -175,7 +174,8 @@ class _Parser:
         return is_here
 
     def _refuse(self, what: str) -> NoReturn:
-        raise InvalidConstraint("regex", f"{self._pattern!r}, {what}", _ALLOWED)
+        """Say what no automaton can do, or what means nothing here."""
+        raise InvalidConstraint("regex", self._pattern, f"without {what}")
 
 
 def _bounds(match: re.Match[str]) -> tuple[int, int | None]:

@@ -96,7 +96,7 @@ class GapQuestion:
             allowed = "smaller: so many particles would try out too many fillings"
             raise InvalidRequest("num_particles", self.num_particles, allowed)
         allowed = f"at most {room} tokens long for a gap of {self.length} in this vocabulary"
-        raise InvalidRequest("right", f"{len(self.right)} tokens long", allowed)
+        raise InvalidRequest("right", len(self.right), allowed)
 
 
 def _num_particles(request: pb.FillGapRequest, model: LoadedModel) -> int:

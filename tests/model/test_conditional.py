@@ -154,8 +154,8 @@ def test_masking_step_by_step_sums_to_one_over_the_language() -> None:
             logits_1TV, _ = MODEL.advance(torch.tensor([[0, *output[:at]]]), MODEL.initial_state(1))
             allowed_V = guide.allowed_V
             assert allowed_V is not None
-            masked_V, mass = masked(logprobs_from(logits_1TV[0, -1:].numpy())[0], allowed_V)
-            sampling, masses = sampling + masked_V[token], masses + mass
+            masked_1V, mass_1 = masked(logprobs_from(logits_1TV[0, -1:].numpy()), allowed_V[None])
+            sampling, masses = sampling + masked_1V[0, token], masses + mass_1[0]
             guide.take(token)
         assert guide.is_over
         assert guide.is_accepting
