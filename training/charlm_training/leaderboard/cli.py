@@ -1,0 +1,56 @@
+"""The command `charlm leaderboard`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from charlm_training.cli import AsJson, Corpus, clear_errors, shorten_spinning
+
+
+def leaderboard(
+    corpus: Corpus,
+    families: Annotated[
+        str, typer.Option(help="Who takes part, with commas between.")
+    ] = "ngram,rnn,gru,lstm,transformer",
+    match: Annotated[
+        str,
+        typer.Option(help="What is equal: seconds, parameters (and seconds), or flops."),
+    ] = "seconds",
+    budget: Annotated[str, typer.Option(help="Wall clock of every run: 30s, 3m.")] = "30s",
+    seeds: Annotated[int, typer.Option(help="Runs of every family.")] = 3,
+    unit: Annotated[str, typer.Option(help="stream or line, as in training.")] = "stream",
+    vocabulary: Annotated[str, typer.Option(help="char, byte or sentencepiece.")] = "char",
+    out: Annotated[
+        Path, typer.Option(help="Directory for leaderboard.json, .csv and .png.")
+    ] = Path("leaderboard"),
+    as_json: AsJson = False,
+) -> None:
+    """Train all families on one text at equal cost, and say who is best."""
+    shorten_spinning()
+    from rich.console import Console
+
+    from charlm_training.data import DataOptions
+    from charlm_training.leaderboard.compare import ContestOptions, compare
+    from charlm_training.leaderboard.output import save, table
+    from charlm_training.signals import interruption
+
+    progress = Console(stderr=True)
+    with clear_errors(), interruption() as is_interrupted:
+        options = ContestOptions(
+            corpus=corpus,
+            families=families.split(","),
+            match=match,
+            budget=budget,
+            num_seeds=seeds,
+            data=DataOptions(unit=unit, vocabulary=vocabulary),
+        )
+        outcome = compare(options, is_interrupted, lambda line: progress.print(line, markup=False))
+        paths = save(outcome.document, outcome.results, out)
+        if as_json:
+            print(json.dumps(outcome.document, ensure_ascii=False))
+            return
+        Console().print(table(outcome.standings))
+        print(outcome.document["verdict"])
+        print("Saved in " + ", ".join(map(str, paths)))

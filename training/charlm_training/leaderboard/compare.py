@@ -1,0 +1,114 @@
+"""A whole comparison, from flags to a ranking."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charlm_training.budget import Clock, parse_duration
+from charlm_training.corpus import open_corpus
+from charlm_training.data import DataOptions, read_data
+from charlm_training.errors import InvalidOption
+from charlm_training.fitting import fitter_for
+from charlm_training.leaderboard.contest import Contest, Result
+from charlm_training.leaderboard.match import MATCHES, Arena, Entry
+from charlm_training.leaderboard.standing import Standing, standings, verdict
+from charlm_training.report import versions_section
+
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContestOptions:
+    """What `charlm leaderboard` can be asked to do."""
+
+    corpus: str
+    families: Sequence[str]
+    match: str = "seconds"
+    budget: str = "30s"
+    num_seeds: int = 3
+    data: DataOptions
+
+    def __post_init__(self) -> None:
+        for family in self.families:
+            fitter_for(family)
+        if len(set(self.families)) < len(self.families):
+            raise InvalidOption("--families names a family twice.")
+        if self.match not in MATCHES:
+            raise InvalidOption(
+                f"--match is {self.match!r}; it must be seconds, parameters or flops."
+            )
+        if not 1 <= self.num_seeds <= MOST_SEEDS:
+            raise InvalidOption(f"--seeds is {self.num_seeds}; it must be from 1 to {MOST_SEEDS}.")
+        parse_duration(self.budget)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """The outcome, as values and as what is written to leaderboard.json."""
+
+    results: list[Result]
+    standings: list[Standing]
+    document: dict[str, Any]
+
+
+def compare(
+    options: ContestOptions,
+    is_interrupted: Callable[[], bool],
+    announce: Callable[[str], None],
+    clock: Clock = time.monotonic,
+) -> Comparison:
+    """Match the families, train them all, rank them.
+
+    Raises InvalidOption when it was interrupted before the first run was done.
+    """
+    contest = Contest(
+        corpus=options.corpus,
+        data=options.data,
+        clock=clock,
+        is_interrupted=is_interrupted,
+        announce=announce,
+    )
+    results = contest.run(_entries(options, clock), options.num_seeds)
+    if not results:
+        raise InvalidOption("Interrupted before the first run was done; there is nothing to rank.")
+    ranked = standings(results)
+    return Comparison(
+        results=results, standings=ranked, document=_document(options, results, ranked)
+    )
+
+
+def _entries(options: ContestOptions, clock: Clock) -> list[Entry]:
+    corpus = open_corpus(options.corpus)
+    with tempfile.TemporaryDirectory(prefix="charlm-leaderboard-") as folder:
+        data = read_data(corpus, corpus.scan(), options.data, Path(folder))
+        arena = Arena(data=data, seconds=parse_duration(options.budget), clock=clock)
+        return arena.entries(list(options.families), options.match)
+
+
+def _document(
+    options: ContestOptions, results: Sequence[Result], ranked: Sequence[Standing]
+) -> dict[str, Any]:
+    return {
+        "match": options.match,
+        "budget": options.budget,
+        "verdict": verdict(ranked, options.match),
+        "standings": [standing.to_row() for standing in ranked],
+        "data": results[0].report["data"],
+        "versions": versions_section(),
+        "runs": [
+            {
+                "family": result.family,
+                "seed": result.seed,
+                "validation": result.report["validation"],
+                "model": result.report["model"],
+                "training": result.report["training"],
+                "curve": [[round(s, 3), round(nats, 5)] for s, nats in result.curve],
+            }
+            for result in results
+        ],
+    }

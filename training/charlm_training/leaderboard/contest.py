@@ -1,0 +1,81 @@
+"""Trains every entry with every seed, one after another, and keeps what is to be compared."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from charlm_training.budget import Clock
+from charlm_training.data import DataOptions
+from charlm_training.events import Evaluated, Event
+from charlm_training.leaderboard.match import Entry
+from charlm_training.options import TrainOptions
+from charlm_training.report import Report
+from charlm_training.run import Run
+from charlm_training.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One run: its figures, and how its loss fell."""
+
+    family: str
+    seed: int
+    report: Report
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    """Seconds of training, and nats per token on a slice of the validation text."""
+
+    @property
+    def nats(self) -> float:
+        """Nats per token over all of the validation text, by the unit's last protocol."""
+        value: float = self.report["validation"][-1]["nats_per_token"]
+        return value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contest:
+    """The corpus and how it is read: the same for everyone."""
+
+    corpus: str
+    data: DataOptions
+    clock: Clock
+    is_interrupted: Callable[[], bool]
+    announce: Callable[[str], None]
+
+    def run(self, entries: Sequence[Entry], num_seeds: int) -> list[Result]:
+        """All runs; after an interruption those that were done, the last one cut short."""
+        results: list[Result] = []
+        with tempfile.TemporaryDirectory(prefix="charlm-leaderboard-") as folder:
+            for seed in range(num_seeds):
+                for entry in entries:
+                    if self.is_interrupted():
+                        return results
+                    if entry.family == "ngram" and seed:
+                        continue  # counting draws nothing by chance
+                    results.append(self._one(entry, seed, Path(folder) / f"{entry.family}-{seed}"))
+        return results
+
+    def _one(self, entry: Entry, seed: int, out: Path) -> Result:
+        curve: list[tuple[float, float]] = []
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Evaluated):
+                curve.append((event.elapsed_s, event.nats_per_token))
+
+        options = TrainOptions(
+            corpus=self.corpus,
+            out=out,
+            family=entry.family,
+            budget=None if entry.seconds is None else f"{entry.seconds:.3f}s",
+            steps=entry.steps,
+            seed=seed,
+            data=self.data,
+            size=entry.size,
+        )
+        Workspace(out).prepare(force=False)
+        report = Run(options, listen, self.is_interrupted, self.clock).train().report
+        result = Result(family=entry.family, seed=seed, report=report, curve=curve)
+        self.announce(f"{entry.family}, seed {seed}: {result.nats:.4f} nats per token")
+        return result
