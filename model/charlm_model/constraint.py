@@ -57,6 +57,7 @@ class Constraint:
         self._next_SK = np.where(
             is_open_SK & (self._missing_S[targets_SK] < FAR), targets_SK, DEAD
         ).astype(np.int64)
+        self._is_complete_S = (self._next_SK == DEAD).all(axis=1)
         self._rows: OrderedDict[int, Row] = OrderedDict()
         self._num_kept_bytes = 0
 
@@ -86,7 +87,7 @@ class Constraint:
     def is_complete(self, state: int) -> bool:
         """Whether the output must end here: nothing can follow."""
         whole, place = divmod(state, self._spelling.num_places)
-        return place == 0 and bool((self._next_SK[whole] == DEAD).all())
+        return place == 0 and bool(self._is_complete_S[whole])
 
     def row(self, state: int) -> Row:
         """What may follow, in O(V) array work the first time, then from memory."""

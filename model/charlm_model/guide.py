@@ -33,17 +33,14 @@ class Guide:
     ) -> None:
         self.constraint = constraint
         self.state = constraint.start
+        # How many tokens are missing at least until the output is in the language.
+        self.num_missing = constraint.missing(constraint.start)
         self.num_taken = 0
         self.completed_at: int | None = None
         self._max_new_tokens = max_new_tokens
         self._ignores_end_of_text = ignores_end_of_text
         self._keeps_room = keeps_room
         self._is_over = False
-
-    @property
-    def num_missing(self) -> int:
-        """How many tokens are missing at least until the output is in the language."""
-        return self.constraint.missing(self.state)
 
     @property
     def is_over(self) -> bool:
@@ -84,7 +81,10 @@ class Guide:
         if token_id == END_OF_TEXT_ID and not self._ignores_end_of_text:
             self._is_over = True
             return
-        self.state = int(self.constraint.row(self.state).next_V[token_id])
+        if token_id != END_OF_TEXT_ID:  # which adds nothing to the text
+            row = self.constraint.row(self.state)
+            self.state = int(row.next_V[token_id])
+            self.num_missing = int(row.missing_V[token_id])
         if self.state == DEAD or self.num_missing > self._room:
             self._is_over, self.state = True, DEAD
         elif self.constraint.is_complete(self.state):
