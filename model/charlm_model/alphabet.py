@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm_model.automaton import MAX_ENTRIES, TooLarge
 from charlm_model.character_sets import NUM_CODE_POINTS, Partition
 
 Ints = NDArray[np.int64]
+Int32s = NDArray[np.int32]
 
 NOWHERE = -1
-FAR = 1 << 40  # a distance that nothing can cover
+FAR = 1 << 29  # a distance that nothing can cover; twice as much still fits 32 bits
 _NUM_BYTES = 256
 
 
@@ -28,8 +30,8 @@ class Spelling:
     """
 
     symbols_VL: Ints
-    next_NY: Ints
-    rest_NK: Ints  # fewest symbols that complete a character of each class
+    next_NY: Int32s
+    rest_NK: Int32s  # fewest symbols that complete a character of each class
 
     @property
     def num_places(self) -> int:
@@ -48,8 +50,8 @@ def _by_characters(tokens: Sequence[str], classes: Partition) -> Spelling:
     """A symbol is a token; the end of text, which spells nothing, is filling alone."""
     num_tokens = len(tokens)
     symbols_V1 = np.arange(num_tokens)[:, None]
-    next_1Y = np.zeros((1, num_tokens + 1), dtype=np.int64)
-    rest_1K = np.full((1, classes.num_classes), FAR)
+    next_1Y = np.zeros((1, num_tokens + 1), dtype=np.int32)
+    rest_1K = np.full((1, classes.num_classes), FAR, dtype=np.int32)
     for symbol, token in enumerate(tokens):
         if len(token) == 1:
             number = classes.class_of(ord(token))
@@ -84,18 +86,20 @@ class _Places:
                 row[byte] = self._place((byte & mask) << 6 * (num_bytes - 1), num_bytes - 1)
         self._rows[0] = tuple(row)
 
-    def next_NY(self) -> Ints:
+    def next_NY(self) -> Int32s:
         num_places = len(self._rows)
-        rows = np.array(self._rows, dtype=np.int64)
+        rows = np.array(self._rows, dtype=np.int32)
         is_leaf = rows < NOWHERE
         rows[is_leaf] = num_places + _LEAF - rows[is_leaf]
-        filling_N1 = np.arange(num_places, dtype=np.int64)[:, None]
+        filling_N1 = np.arange(num_places, dtype=np.int32)[:, None]
         return np.concatenate([rows, filling_N1], axis=1)
 
-    def rest_NK(self) -> Ints:
+    def rest_NK(self) -> Int32s:
         next_NY = self.next_NY()
         num_places = len(next_NY)
-        rest_NK = np.full((num_places, self._classes.num_classes), FAR)
+        if num_places * self._classes.num_classes > MAX_ENTRIES:
+            raise TooLarge("entries (beginnings times kinds of characters)", MAX_ENTRIES)
+        rest_NK = np.full((num_places, self._classes.num_classes), FAR, dtype=np.int32)
         # Places are made from the last byte of a character to the first, and 0 comes first of all.
         for place in [*range(1, num_places), 0]:
             for target in set(next_NY[place, :_NUM_BYTES].tolist()) - {NOWHERE}:
@@ -103,7 +107,7 @@ class _Places:
                     rest_NK[place, target - num_places] = 1
                 else:
                     rest_NK[place] = np.minimum(rest_NK[place], rest_NK[target] + 1)
-        capped_NK: Ints = np.minimum(rest_NK, FAR)
+        capped_NK: Int32s = np.minimum(rest_NK, FAR)
         return capped_NK
 
     def _leaf(self, code_point: int) -> int:

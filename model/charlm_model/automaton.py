@@ -16,7 +16,7 @@ from charlm_model.regex_syntax import Alternation, Characters, Concatenation, No
 DEAD = -1
 MAX_NFA_STATES = 50_000
 MAX_STATES = 10_000
-MAX_ENTRIES = 2_000_000  # of the table of moves: 16 MB
+MAX_ENTRIES = 4_000_000  # of a table: 16 MB
 MAX_ARROWS = 2_000_000  # followed while subsets are made: about two seconds
 
 

@@ -71,22 +71,32 @@ class Partition:
 
 
 def partition(sets: Sequence[Ranges]) -> Partition:
-    """The coarsest partition in which each set is a union of classes."""
+    """The coarsest partition in which each set is a union of classes, found by refinement."""
     outside = ((SURROGATES.start, SURROGATES.stop - 1),)
     bounds = {0} | {b for ranges in (*sets, outside) for r in ranges for b in (r[0], r[1] + 1)}
     starts_R = np.array(sorted(bounds - {NUM_CODE_POINTS}), dtype=np.int64)
-    member_RS = np.zeros((len(starts_R), len(sets)), dtype=bool)
-    for number, ranges in enumerate(sets):
-        for first, last in ranges:
-            low, high = np.searchsorted(starts_R, [first, last + 1])
-            member_RS[low:high, number] = True
-    member_RS[(starts_R >= SURROGATES.start) & (starts_R < SURROGATES.stop)] = False
-    nothing_1S = np.zeros((1, len(sets)), dtype=bool)  # sorts first, so that it is class 0
-    kinds_KS, classes = np.unique(
-        np.concatenate([nothing_1S, member_RS]), axis=0, return_inverse=True
-    )
-    return Partition(
-        starts_R,
-        classes.reshape(-1)[1:].astype(np.int64),
-        [np.flatnonzero(kinds_KS[:, number]).tolist() for number in range(len(sets))],
-    )
+    is_surrogate_R = (starts_R >= SURROGATES.start) & (starts_R < SURROGATES.stop)
+    members = [_members(ranges, starts_R, is_surrogate_R) for ranges in sets]
+    classes_R = np.zeros(len(starts_R), dtype=np.int64)
+    sizes = [0]  # of each class; class 0 is split even where a set takes all of it
+    for ranges_M in members:
+        old, inverse, counts = np.unique(
+            classes_R[ranges_M], return_inverse=True, return_counts=True
+        )
+        new = old.copy()
+        for position, (number, count) in enumerate(zip(old.tolist(), counts.tolist(), strict=True)):
+            if count != sizes[number]:
+                sizes[number] -= count
+                new[position] = len(sizes)
+                sizes.append(count)
+        classes_R[ranges_M] = new[inverse.reshape(-1)]
+    return Partition(starts_R, classes_R, [np.unique(classes_R[m]).tolist() for m in members])
+
+
+def _members(ranges: Ranges, starts_R: Ints, is_surrogate_R: NDArray[np.bool_]) -> Ints:
+    """Which of the ranges between bounds a set is made of."""
+    edges = np.searchsorted(starts_R, [(first, last + 1) for first, last in ranges])
+    parts = [np.arange(low, high) for low, high in edges.reshape(-1, 2)]
+    members = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    chosen: Ints = members[~is_surrogate_R[members]]
+    return chosen

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from charlm_model.alphabet import FAR, NOWHERE, Ints, Spelling, spelling_of
-from charlm_model.automaton import DEAD, Automaton, TooLarge, automaton_of
+from charlm_model.alphabet import FAR, NOWHERE, Int32s, Ints, Spelling, spelling_of
+from charlm_model.automaton import DEAD, MAX_NFA_STATES, Automaton, TooLarge, automaton_of
 from charlm_model.character_sets import ranges_of_characters
 from charlm_model.errors import InvalidConstraint
 from charlm_model.processors import Mask
@@ -54,9 +54,7 @@ class Constraint:
         # Arrows to states from which no end is reached, and those no token can take, are dropped.
         targets_SK = automaton.next_SK
         is_open_SK = (targets_SK != DEAD) & (self._spelling.rest_NK[0] < FAR)
-        self._next_SK = np.where(
-            is_open_SK & (self._missing_S[targets_SK] < FAR), targets_SK, DEAD
-        ).astype(np.int64)
+        self._next_SK = np.where(is_open_SK & (self._missing_S[targets_SK] < FAR), targets_SK, DEAD)
         self._is_complete_S = (self._next_SK == DEAD).all(axis=1)
         self._rows: OrderedDict[int, Row] = OrderedDict()
         self._num_kept_bytes = 0
@@ -138,7 +136,7 @@ class Constraint:
         return missing_V
 
 
-def _missing(automaton: Automaton, rest_K: Ints) -> Ints:
+def _missing(automaton: Automaton, rest_K: Int32s) -> Ints:
     """From each state, the fewest symbols to an accepting one: states by growing distance."""
     missing_S = np.where(automaton.is_accepting_S, 0, FAR)
     before = [_Before(automaton, rest_K == width, width) for width in sorted(set(rest_K.tolist()))]
@@ -182,6 +180,10 @@ def from_choices(texts: Sequence[str], token_bytes: Sequence[bytes]) -> Constrai
     """The output is one of the texts. Raises InvalidConstraint."""
     if not texts or not all(texts):
         raise InvalidConstraint("choices.texts", list(texts), "at least one text, none empty")
+    num_characters = sum(map(len, texts))
+    if num_characters > MAX_NFA_STATES:
+        allowed = f"at most {MAX_NFA_STATES} characters long in all"
+        raise InvalidConstraint("choices.texts", num_characters, allowed)
     sets = {each: Characters(ranges_of_characters(each)) for text in texts for each in text}
     tree = Alternation(tuple(Concatenation(tuple(sets[each] for each in text)) for text in texts))
     return _compiled(tree, token_bytes, "choices.texts", list(texts))

@@ -13,12 +13,14 @@ from charlm_model.errors import InvalidConstraint
 
 MAX_PATTERN_LENGTH = 10_000
 MAX_DEPTH = 60
+MAX_CLASSES = 100  # different ones: each is asked of every character there is, some milliseconds
 _QUANTIFIER = re.compile(r"(?:[*+?]|\{(?!\})(\d*)(?:(,)(\d*))?\})")
 _BOUNDS = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 _ESCAPE = re.compile(
     r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|N\{[^}]*\}|0[0-7]{0,2}|.)", re.DOTALL
 )
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_DOT = re.compile(r"\.")
 _FLAGS = re.compile(r"\(\?([aiLmsux]+)\)")
 _GROUP = re.compile(r"\((?:\?(?::|P<\w+>))?")
 
@@ -76,6 +78,7 @@ class _Parser:
 
     def __init__(self, pattern: str) -> None:
         self._pattern, self._at, self._depth, self._flags = pattern, 0, 0, 0
+        self._classes: set[str] = set()
         self._take_flags()
 
     def tree(self) -> Node:
@@ -134,14 +137,13 @@ class _Parser:
         if first in "^$" or _QUANTIFIER.match(self._pattern, self._at):
             self._refuse("anchors, but for one that begins and one that ends it")
         if first == ".":
-            self._at += 1
-            return Characters(ranges_of_class(".", self._flags))
+            return self._class(_DOT)
         self._at += 1
         return self._literal(first)
 
     def _literal(self, character: str) -> Node:
         if self._flags & re.IGNORECASE:
-            return Characters(ranges_of_class(re.escape(character), self._flags))
+            return self._asked(re.escape(character))
         return Characters(ranges_of_characters(character))
 
     def _group(self) -> Node:
@@ -158,7 +160,13 @@ class _Parser:
         match = syntax.match(self._pattern, self._at)
         assert match is not None
         self._at = match.end()
-        return Characters(ranges_of_class(match[0], self._flags))
+        return self._asked(match[0])
+
+    def _asked(self, source: str) -> Characters:
+        self._classes.add(source)
+        if len(self._classes) > MAX_CLASSES:
+            self._refuse(f"more than {MAX_CLASSES} different classes of characters")
+        return Characters(ranges_of_class(source, self._flags))
 
     def _escape(self) -> Node:
         letter = self._pattern[self._at + 1]

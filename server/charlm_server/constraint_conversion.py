@@ -1,6 +1,7 @@
 """The constraint of a request to the automaton that holds an output to it."""
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -62,7 +63,8 @@ class Compiler:
     """Compiles constraints, and keeps the last ones: the same are asked for again and again."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, bytes], Constraint] = OrderedDict()
+        self._one_at_a_time = asyncio.Lock()
+        self._kept: OrderedDict[tuple[str, str, bytes], Constraint] = OrderedDict()
 
     async def language_of(
         self, request: generation_pb2.GenerateRequest, model: LoadedModel
@@ -71,23 +73,28 @@ class Compiler:
         if not request.HasField("constraint"):
             return None
         search = search_from(request.constraint, model)
-        constraint = await asyncio.to_thread(self.compiled, request.constraint, model)
+        constraint = await self._compiled(_language_of(request.constraint), model)
         return Language(constraint, search)
 
-    def compiled(self, message: pb.Constraint, model: LoadedModel) -> Constraint:
-        """Runs up to a second or two. Raises InvalidRequest."""
-        language = pb.Constraint()
-        language.CopyFrom(message)
-        for field in ("mode", "num_particles", "max_attempts"):  # the language is the same
-            language.ClearField(field)
-        key = model.name, language.SerializeToString(deterministic=True)
-        kept = self._kept.get(key)
-        if kept is None:
-            kept = constraint_from(language, model)
-            self._kept[key] = kept
+    async def _compiled(self, language: pb.Constraint, model: LoadedModel) -> Constraint:
+        """From memory, or compiled in a second or two at most; one at a time, for memory's sake."""
+        data = language.SerializeToString(deterministic=True)
+        key = model.name, model.checkpoint.digest, hashlib.sha256(data).digest()
+        if key not in self._kept:
+            async with self._one_at_a_time:
+                self._kept[key] = await asyncio.to_thread(constraint_from, language, model)
             while len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
-        return kept
+        return self._kept[key]
+
+
+def _language_of(message: pb.Constraint) -> pb.Constraint:
+    """The same language, however it is drawn from."""
+    language = pb.Constraint()
+    language.CopyFrom(message)
+    for field in ("mode", "num_particles", "max_attempts"):
+        language.ClearField(field)
+    return language
 
 
 def constraint_from(message: pb.Constraint, model: LoadedModel) -> Constraint:

@@ -167,6 +167,11 @@ def test_bytes_that_are_no_character_are_never_allowed() -> None:
         ("", "not empty"),
         ("ω", "of the model's vocabulary"),
         ("[^\\s\\S]", "of the model's vocabulary"),
+        pytest.param(
+            "".join(f"[a{chr(0x4E00 + number)}]" for number in range(101)),
+            "without more than 100 different classes",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_pattern_that_cannot_be_held_to_is_refused_with_the_reason(
@@ -174,6 +179,19 @@ def test_a_pattern_that_cannot_be_held_to_is_refused_with_the_reason(
 ) -> None:
     with warnings.catch_warnings(), pytest.raises(InvalidConstraint, match=re.escape(words)):
         from_regex(pattern, token_bytes(VOCABULARIES[0]))
+
+
+def test_choices_too_long_to_write_out_are_refused_before_any_work() -> None:
+    with pytest.raises(InvalidConstraint, match="at most 50000 characters long in all"):
+        from_choices(["a" * 60_000], token_bytes(VOCABULARIES[0]))
+
+
+def test_many_different_characters_are_bounded_like_many_states() -> None:
+    characters = "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))
+    vocabulary = CharVocabulary(characters)
+
+    with pytest.raises(InvalidConstraint, match="at most 4000000 entries"):
+        from_regex(characters, token_bytes(vocabulary))
 
 
 def test_rows_are_forgotten_when_they_are_many_and_made_again_alike() -> None:
