@@ -13,6 +13,7 @@ from charlm_client.types import (
     EvaluationResult,
     FinishReason,
     Generation,
+    Mixture,
     Model,
     NextDistribution,
     Output,
@@ -145,6 +146,15 @@ def model_from(message: models_pb2.Model) -> Model:
         max_outputs=message.limits.max_outputs,
         is_batch_invariant=message.numerics.is_batch_invariant,
         evaluations=tuple(map(_evaluation_from, message.training_report.evaluations)),
+        mixture=_mixture_from(message.mixture) if message.HasField("mixture") else None,
+    )
+
+
+def _mixture_from(message: models_pb2.Mixture) -> Mixture:
+    return Mixture(
+        kind=_short(models_pb2.MixtureKind.Name(message.kind), "MIXTURE_KIND_"),
+        models=tuple(message.models),
+        weights=tuple(message.weights),
     )
 
 

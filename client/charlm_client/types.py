@@ -167,6 +167,15 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Mixture:
+    """Which models answer as one: linear, log_linear or online, and their weights."""
+
+    kind: str
+    models: tuple[str, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
     """A loaded model."""
 
@@ -183,6 +192,8 @@ class Model:
     max_outputs: int
     is_batch_invariant: bool
     evaluations: tuple[EvaluationResult, ...]
+    mixture: Mixture | None = None
+    """What it is mixed of, if it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,8 +3,9 @@
 import pytest
 from fake_server import Script
 
-from charlm.v1 import context_pb2
-from charlm_client import Client, Gap, InvalidRequest
+from charlm.v1 import context_pb2, models_pb2
+from charlm_client import Client, Gap, InvalidRequest, Mixture
+from charlm_client.conversion import model_from
 from charlm_client.inference import gap_message
 
 
@@ -61,3 +62,17 @@ async def test_a_value_that_no_message_holds_is_named(client: Client, gap: Gap, 
         await client.fill_gap(gap, model="m")
 
     assert refused.value.field == field
+
+
+def test_a_mixture_tells_what_it_is_mixed_of() -> None:
+    mixture = models_pb2.Mixture(
+        kind="MIXTURE_KIND_LOG_LINEAR", models=["models/a", "models/b"], weights=[1.5, -0.5]
+    )
+
+    mixed = model_from(models_pb2.Model(family="MODEL_FAMILY_MIXTURE", mixture=mixture))
+
+    assert mixed.family == "mixture"
+    assert mixed.mixture == Mixture(
+        kind="log_linear", models=("models/a", "models/b"), weights=(1.5, -0.5)
+    )
+    assert model_from(models_pb2.Model()).mixture is None
