@@ -6,7 +6,7 @@ that is not yet known. A generator that yields after every batch. Legend: V voca
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from math import fsum, inf
 
@@ -83,18 +83,29 @@ class _Best:
         return sorted(best, key=lambda each: (-each[1], each[0]))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """How many continuations of how many tokens, and what the search may cost."""
+
+    num: int
+    length: int
+    max_steps: int
+    is_late: Callable[[], bool] = lambda: False
+
+
 def search(
-    stepper: Stepper, state: State, logits_1V: Tensor, *, num: int, length: int, max_steps: int
+    stepper: Stepper, state: State, logits_1V: Tensor, wanted: Wanted
 ) -> Generator[None, None, Found]:
-    """The `num` most probable continuations of `length` tokens, or of fewer and an end of text."""
-    best = _Best(num)
+    """The most probable continuations of `length` tokens, or of fewer and an end of text."""
+    best = _Best(wanted.num)
     states = _States(stepper, state)
-    frontier = _Frontier(length, best)
+    frontier = _Frontier(wanted.length, best)
     frontier.expand(_node((), (), logits_1V))
     num_bytes = 0
     while frontier.bound > best.worst:
-        room = min(BATCH, (max_steps - states.num_steps) // states.most_steps_each(length))
-        if room <= 0 or num_bytes > MAX_NODE_BYTES:
+        room = wanted.max_steps - states.num_steps
+        room = min(BATCH, room // states.most_steps_each(wanted.length))
+        if room <= 0 or num_bytes > MAX_NODE_BYTES or wanted.is_late():
             break
         batch = frontier.take(room)
         for node in states.read(batch):
@@ -103,7 +114,7 @@ def search(
         yield
     listed = best.listed()
     bound = max(frontier.bound, best.best_dropped)
-    is_complete = frontier.bound == -inf or (len(listed) == num and listed[-1][1] >= bound)
+    is_complete = frontier.bound == -inf or (len(listed) == wanted.num and listed[-1][1] >= bound)
     return Found(listed, is_complete, bound, states.num_steps)
 
 

@@ -5,13 +5,14 @@ from collections.abc import Generator, Iterable
 
 from charlm.v1 import inference_pb2 as pb
 from charlm_model import gap as gaps
-from charlm_model.continuations import Found, search
+from charlm_model.continuations import Found, Wanted, search
 from charlm_model.gap import Filled, Gap
 from charlm_model.vocabulary import END_OF_TEXT_ID
 from charlm_server.conversion import TextReader, check_count
 from charlm_server.distributions import numerics_from
 from charlm_server.errors import InvalidRequest
 from charlm_server.inquiry import MAX_STATE_BYTES, InquiryJob, Start
+from charlm_server.job import FOREVER
 from charlm_server.loaded import LoadedModel
 
 MAX_LENGTH = 64
@@ -19,6 +20,7 @@ MAX_FILLINGS, DEFAULT_FILLINGS = 1000, 10
 MAX_PARTICLES, DEFAULT_PARTICLES = 4096, 256
 MAX_CONTINUATIONS, DEFAULT_CONTINUATIONS = 1000, 10
 MAX_STEPS, DEFAULT_STEPS = 1_000_000, 10_000
+LAST_SECONDS, LAST_SHARE = 0.2, 0.2  # before a deadline, for a list to be told
 MAX_GAP_STEPS = 20_000_000  # tokens read for one gap
 
 
@@ -123,8 +125,12 @@ class TopQuestion:
         self.length = check_count("length", request.length, 1, MAX_LENGTH)
         steps = request.max_steps if request.HasField("max_steps") else DEFAULT_STEPS
         self.max_steps = check_count("max_steps", steps, 1, MAX_STEPS)
+        self._ends_at = FOREVER
 
     def job(self, deadline: float) -> InquiryJob:
+        """Shortly before the deadline the search ends with what it has and a bound of the rest."""
+        now = self._model.scheduler.now()
+        self._ends_at = deadline - min(LAST_SECONDS, LAST_SHARE * (deadline - now))
         return InquiryJob(
             context_ids=self.context_ids,
             num_steps=self.max_steps,
@@ -149,14 +155,14 @@ class TopQuestion:
         )
 
     def _search(self, start: Start) -> Generator[None, None, Found]:
-        return search(
-            start.stepper,
-            start.state,
-            start.logits_1V,
+        now = self._model.scheduler.now
+        wanted = Wanted(
             num=self.num,
             length=self.length,
             max_steps=self.max_steps,
+            is_late=lambda: now() >= self._ends_at,
         )
+        return search(start.stepper, start.state, start.logits_1V, wanted)
 
 
 def _text(ids: Iterable[int], model: LoadedModel) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_model import TinyModel, V, finished, logprob, strings
 
 from charlm_model import continuations
-from charlm_model.continuations import Found, search
+from charlm_model.continuations import Found, Wanted, search
 from charlm_model.stepping import Stepper
 from charlm_model.vocabulary import END_OF_TEXT_ID
 
@@ -31,9 +31,7 @@ def found(model: TinyModel, num: int, length: int, max_steps: int = 1_000_000) -
             Stepper(model, (1, 4)),
             state,
             logits_11V[:, -1],
-            num=num,
-            length=length,
-            max_steps=max_steps,
+            Wanted(num=num, length=length, max_steps=max_steps),
         )
     )
     assert isinstance(result, Found)

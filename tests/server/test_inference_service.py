@@ -151,6 +151,19 @@ async def test_a_search_past_its_deadline_is_dropped(wire: Wire) -> None:
     await wire.models["models/gru-byte"].scheduler.nothing_open()
 
 
+@pytest.mark.slow
+async def test_a_listing_that_runs_out_of_time_tells_what_it_has(wire: Wire) -> None:
+    request = pb.ListTopContinuationsRequest(
+        model="models/gru-byte", num_continuations=1000, length=60, max_steps=1_000_000
+    )
+
+    answer = await wire.inference.ListTopContinuations(request, timeout=0.6)
+
+    assert not answer.is_complete
+    assert answer.num_steps > 0
+    assert answer.missing_logprob_bound < 0
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
