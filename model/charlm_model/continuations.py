@@ -187,7 +187,7 @@ class _States:
         if not path:
             return self._root
         if path not in self._kept:
-            _, state = self._stepper.advance([path], self._root)
+            _, state = self._stepper.advance([path], self._root.clone())
             self.num_steps += len(path)
             self._keep(path, state)
         self._kept.move_to_end(path)

@@ -15,7 +15,10 @@ from charlm_model.state import State, concat_rows
 
 @dataclass(frozen=True, slots=True)
 class Stepper:
-    """Advances many rows as the same bits, whatever their number; the state given is not kept."""
+    """Advances any number of rows to the bits that each has alone.
+
+    Like the exact path itself it may reuse the storage of the state it is given; clone one to keep.
+    """
 
     model: LanguageModel
     sizes: Sequence[int]
@@ -27,6 +30,8 @@ class Stepper:
 
     def advance(self, ids_BT: Sequence[Sequence[int]], state: State) -> tuple[Tensor, State]:
         """The same number of tokens for each row: logits (B, T, V) and the state after them."""
+        if len(ids_BT) in self.sizes:
+            return self.model.advance(torch.tensor([list(ids) for ids in ids_BT]), state)
         logits, states = [], []
         for rows, size in self._batches(len(ids_BT)):
             padding = size - len(rows)

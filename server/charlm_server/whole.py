@@ -70,7 +70,7 @@ def _unmet(search: Search) -> InvalidRequest:
 
 def _told(sequence: Sequence, drawn: Drawn, start: Start, take: Take) -> Iterator[None]:
     """Read the output once more for its log-probs and details: the very bits of Score."""
-    pending_11V, state = start.logits_1V[None], start.state
+    pending_11V, state = start.logits_1V[None], start.state.clone()
     for first in range(0, len(drawn.ids), CHUNK):
         ids = drawn.ids[first : first + CHUNK]
         after_1TV, state = start.stepper.advance([ids], state)

@@ -21,7 +21,9 @@ PATTERNS = {
 
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    async with serving(("lstm", "char"), ("gru", "byte"), ("ngram", "sentencepiece")) as running:
+    async with serving(
+        ("lstm", "char"), ("gru", "byte"), ("ngram", "sentencepiece"), ("transformer", "char")
+    ) as running:
         yield running
 
 
@@ -157,7 +159,7 @@ def whole(mode: str, pattern: str = "[a-m ]{2,6}[^a]*", **options: int) -> sampl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [REJECTION, SMC])
-@pytest.mark.parametrize("model", ["lstm-char", "gru-byte", "ngram-sentencepiece"])
+@pytest.mark.parametrize("model", [*PATTERNS, "transformer-char"])
 async def test_whole_outputs_are_in_their_language_and_have_the_bits_of_score(
     wire: Wire, model: str, mode: str
 ) -> None:

@@ -12,10 +12,17 @@ from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import inference_pb2 as pb
 from tests.server.wire import Wire, details_of, serving
 
+MODELS = [
+    ("lstm", "char"),
+    ("gru", "byte"),
+    ("ngram", "sentencepiece"),
+    ("transformer", "char"),
+]
+
 
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    async with serving(("lstm", "char"), ("gru", "byte"), ("ngram", "sentencepiece")) as running:
+    async with serving(*MODELS) as running:
         yield running
 
 
@@ -35,12 +42,13 @@ async def total_logprobs(wire: Wire, model: str, left: str, ends: list[list[int]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "gap_length"), [("lstm-char", 1), ("lstm-char", 2), ("gru-byte", 1)]
+    ("model", "gap_length"),
+    [("lstm-char", 1), ("lstm-char", 2), ("gru-byte", 1), ("transformer-char", 2)],
 )
 async def test_a_short_gap_is_exact_and_has_the_bits_of_score(
     wire: Wire, model: str, gap_length: int
 ) -> None:
-    left, right = "the ", "t sat"
+    left, right = "the ", "t sat on the mat"
     request = pb.FillGapRequest(
         model=f"models/{model}",
         left=text(left),
@@ -87,7 +95,7 @@ async def test_a_long_gap_is_sampled_and_says_so(wire: Wire) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lstm-char", "gru-byte", "ngram-sentencepiece"])
+@pytest.mark.parametrize("model", ["-".join(names) for names in MODELS])
 async def test_top_continuations_have_the_bits_of_score_and_none_better_is_missing(
     wire: Wire, model: str
 ) -> None:
