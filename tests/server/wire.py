@@ -103,7 +103,7 @@ def checkpoint_of(family: str, vocabulary: Vocabulary) -> Checkpoint:
 
 def load(*kinds: tuple[str, str], limits: Limits | None = None) -> list[LoadedModel]:
     """One model for each (family, vocabulary kind), named after both."""
-    config = ServeConfig(checkpoints={}, max_batch_size=8, limits=limits or Limits())
+    config = ServeConfig(checkpoints={}, max_batch_size=8, threads=1, limits=limits or Limits())
     return [
         serve_checkpoint(
             f"models/{family}-{kind}", checkpoint_of(family, vocabulary_of(kind)), config
