@@ -20,6 +20,7 @@ from charlm_model.stepping import Stepper
 from charlm_model.vocabulary import END_OF_TEXT_ID
 
 BATCH = 32  # prefixes read together; those behind the best may turn out not to have been needed
+SMALL_BATCH = 4  # where their states were forgotten, and are made again token by token
 MAX_NODE_BYTES = 128 << 20
 MAX_STATE_BYTES = 64 << 20
 
@@ -104,7 +105,8 @@ def search(
     num_bytes = 0
     while frontier.bound > best.worst:
         room = wanted.max_steps - states.num_steps
-        room = min(BATCH, room // states.most_steps_each(wanted.length))
+        each = states.most_steps_each(wanted.length)
+        room = min(BATCH if each == 1 else SMALL_BATCH, room // each)
         if room <= 0 or num_bytes > MAX_NODE_BYTES or wanted.is_late():
             break
         batch = frontier.take(room)

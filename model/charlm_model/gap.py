@@ -23,8 +23,10 @@ from charlm_model.vocabulary import END_OF_TEXT_ID
 MAX_EXACT_LENGTH = 2
 MAX_FILLINGS = 100_000  # weighed one by one: two bytes are 65,536
 MAX_LOGITS = 1 << 21  # of one batch
+MAX_TOKENS = 1024  # read in one go, over all rows: some milliseconds
 
 Path = tuple[int, ...]
+Leaves = list[tuple[Path, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def fill(
     for ids, beginning in beginnings.items():
         log_weights = []
         for leaves in _leaves(gap, ids, beginning, depth):
-            log_weights += [weighed.add(leaf, total, beginning) for leaf, total in leaves]
+            log_weights += [weighed.add(leaf, total, beginning) for leaf, total in leaves or ()]
             yield
         weighed.close(log_weights, beginning.num_particles)
     return weighed.filled(is_exact=is_exact)
@@ -209,12 +211,11 @@ def _stepped(
     return found
 
 
-def _leaves(
-    gap: Gap, ids: Path, beginning: _Beginning, depth: int
-) -> Iterator[list[tuple[Path, float]]]:
-    """Batches of whole gaps that begin so, with the log-prob of each and the right text."""
+def _leaves(gap: Gap, ids: Path, beginning: _Beginning, depth: int) -> Iterator[Leaves | None]:
+    """Whole gaps that begin so, with the log-prob of each and the right text; None in between."""
     if depth == 0:
-        yield _with_right(gap, [(ids, beginning.logprobs)], beginning.logits_1V, beginning.state)
+        rows = [(ids, beginning.logprobs)]
+        yield from _with_right(gap, rows, beginning.logits_1V, beginning.state)
         return
     logprobs_V = logprobs_from(beginning.logits_1V.numpy())[0].astype(np.float32).tolist()
     size = max(gap.stepper.sizes)
@@ -223,7 +224,7 @@ def _leaves(
         logits_BV, state = gap.stepper.step(tokens, beginning.state.select_rows([0] * len(tokens)))
         rows = [((*ids, token), (*beginning.logprobs, logprobs_V[token])) for token in tokens]
         if depth == 1:
-            yield _with_right(gap, rows, logits_BV, state)
+            yield from _with_right(gap, rows, logits_BV, state)
             continue
         for row, (longer, logprobs) in enumerate(rows):
             child = _Beginning(
@@ -237,10 +238,11 @@ def _leaves(
 
 def _with_right(
     gap: Gap, rows: list[tuple[Path, tuple[float, ...]]], logits_BV: Tensor, state: State
-) -> list[tuple[Path, float]]:
+) -> Iterator[Leaves | None]:
     """Each row's log-prob together with the right text; summed exactly, as Score does."""
     sums = [list(logprobs) for _, logprobs in rows]
-    length = max(1, MAX_LOGITS // (len(rows) * gap.vocab_size))
+    most_tokens = min(MAX_TOKENS, MAX_LOGITS // gap.vocab_size)
+    length = max(1, most_tokens // len(rows))
     for first in range(0, len(gap.right), length):
         targets = gap.right[first : first + length]
         after_BTV, state = gap.stepper.advance([targets] * len(rows), state)
@@ -249,7 +251,8 @@ def _with_right(
         for row, sum_ in enumerate(sums):
             logprobs_TV = logprobs_from(pending_BTV[row].numpy())
             sum_ += logprobs_TV[np.arange(len(targets)), targets].astype(np.float32).tolist()
-    return [(ids, fsum(sum_)) for (ids, _), sum_ in zip(rows, sums, strict=True)]
+        yield None
+    yield [(ids, fsum(sum_)) for (ids, _), sum_ in zip(rows, sums, strict=True)]
 
 
 def log_sum(logs: Sequence[float]) -> float:

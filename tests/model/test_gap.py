@@ -79,7 +79,7 @@ def test_a_longer_right_text_is_read_in_chunks_to_the_same_bits(
     gap = gap_of((1,), (2, 3, 1, 1, 2, 2, 3), 1)
     whole = filled(gap)
 
-    monkeypatch.setattr(gaps, "MAX_LOGITS", 2 * 2 * V)
+    monkeypatch.setattr(gaps, "MAX_TOKENS", 2 * 2)
 
     assert filled(gap) == whole
 
