@@ -95,10 +95,15 @@ def _chunk_json(chunk: Chunk, header: StreamHeader | None) -> dict[str, Any]:
     }
     if chunk.first_position == 0 and header is not None:
         value |= {"model": header.model, "digest": header.model_digest, "seed": header.seed}
+    if chunk.constraint_log_masses:
+        value["constraint_log_masses"] = chunk.constraint_log_masses
     if chunk.end is not None:
         value["finish_reason"] = chunk.end.finish_reason.value
         value["matched_stop_sequence"] = chunk.end.matched_stop_sequence
         value["total_logprob"] = chunk.end.total_logprob
+        if chunk.end.log_evidence is not None:
+            value["log_evidence"] = chunk.end.log_evidence
+            value["effective_sample_size"] = chunk.end.effective_sample_size
     return value
 
 
