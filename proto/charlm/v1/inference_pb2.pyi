@@ -43,7 +43,9 @@ class FillGapRequest(_message.Message):
     max_fillings: _builtins.int
     """Most fillings to return, in [1, 1000]. Unset means 10."""
     num_particles: _builtins.int
-    """Particles for gaps longer than two, in [1, 4096]. Unset means 256."""
+    """Particles for gaps that are sampled, in [1, 4096]; fewer where their states
+    would take too much memory. Unset means 256.
+    """
     seed: _builtins.int
     """Seed of the particles. Unset means that the server draws one."""
     unknown_characters: _context_pb2.UnknownCharacterPolicy.ValueType
@@ -148,7 +150,7 @@ class Filling(_message.Message):
     text: _builtins.str
     """The text."""
     posterior: _builtins.float
-    """Its probability given both sides."""
+    """Its probability given both sides; no filling has an end of text."""
     total_logprob: _builtins.float
     """Log-prob of filling and right text given the left one, in nats."""
     @_builtins.property

@@ -54,8 +54,9 @@ class InferenceServiceServicer:
     """
 
     def FillGap(self, request, context):
-        """Fills a gap between two texts. Exact for gaps of at most two characters,
-        sequential Monte Carlo beyond. Errors as ScoringService.Score.
+        """Fills a gap between two texts. Exact for gaps of at most two tokens with at
+        most 100,000 fillings, importance sampling beyond. Errors as
+        ScoringService.Score.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

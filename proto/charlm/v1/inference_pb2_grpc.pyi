@@ -36,8 +36,9 @@ class InferenceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     FillGap: _grpc.UnaryUnaryMultiCallable[_inference_pb2.FillGapRequest, _inference_pb2.FillGapResponse]
-    """Fills a gap between two texts. Exact for gaps of at most two characters,
-    sequential Monte Carlo beyond. Errors as ScoringService.Score.
+    """Fills a gap between two texts. Exact for gaps of at most two tokens with at
+    most 100,000 fillings, importance sampling beyond. Errors as
+    ScoringService.Score.
     """
     ListTopContinuations: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListTopContinuationsRequest, _inference_pb2.ListTopContinuationsResponse]
     """Lists the most probable continuations, with proof. Errors as
@@ -52,8 +53,9 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     FillGap: _aio.UnaryUnaryMultiCallable[_inference_pb2.FillGapRequest, _inference_pb2.FillGapResponse]  # type: ignore[assignment]
-    """Fills a gap between two texts. Exact for gaps of at most two characters,
-    sequential Monte Carlo beyond. Errors as ScoringService.Score.
+    """Fills a gap between two texts. Exact for gaps of at most two tokens with at
+    most 100,000 fillings, importance sampling beyond. Errors as
+    ScoringService.Score.
     """
     ListTopContinuations: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListTopContinuationsRequest, _inference_pb2.ListTopContinuationsResponse]  # type: ignore[assignment]
     """Lists the most probable continuations, with proof. Errors as
@@ -71,8 +73,9 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.FillGapRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.FillGapResponse, _abc.Awaitable[_inference_pb2.FillGapResponse]]:
-        """Fills a gap between two texts. Exact for gaps of at most two characters,
-        sequential Monte Carlo beyond. Errors as ScoringService.Score.
+        """Fills a gap between two texts. Exact for gaps of at most two tokens with at
+        most 100,000 fillings, importance sampling beyond. Errors as
+        ScoringService.Score.
         """
 
     @_abc_1.abstractmethod
