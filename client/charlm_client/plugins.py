@@ -22,6 +22,7 @@ PLUGINS: dict[str, Plugin] = {
     "train": Plugin("Fit a model to a text: a file, folder, glob or builtin text.", "training"),
     "evaluate": Plugin("Measure a checkpoint on a text, by the report's protocols.", "training"),
     "leaderboard": Plugin("Compare all families on a text at equal cost.", "training"),
+    "diagnose": Plugin("Measure why a model learns what it learns.", "training"),
     "serve": Plugin("Serve checkpoints over gRPC.", "server"),
 }
 

@@ -1,0 +1,1 @@
+"""What a model has learned, and why it learns no more: one measurement a file."""

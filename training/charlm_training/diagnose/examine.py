@@ -1,0 +1,116 @@
+"""Which measurement needs what, and how it gets it. One literal table says which there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from charlm_training.budget import parse_duration
+from charlm_training.data import DataOptions, read_data
+from charlm_training.diagnose import context, gradient_flow, memorization, order, truncation
+from charlm_training.diagnose.diagnosis import Diagnosis
+from charlm_training.diagnose.subject import Laboratory
+from charlm_training.errors import InvalidOption
+from charlm_training.fitting import fitter_for
+
+GRADIENT_FAMILIES = ("rnn", "gru", "lstm", "transformer")
+DEFAULT_FAMILIES = {
+    "gradient-flow": GRADIENT_FAMILIES,
+    "truncation": ("lstm",),
+    "context": ("ngram", "lstm"),
+    "memorization": ("ngram", "lstm"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What `charlm diagnose` was asked."""
+
+    what: str
+    corpus: str
+    checkpoints: tuple[Path, ...] = ()
+    families: tuple[str, ...] | None = None
+    budget: str = "20s"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.what not in DIAGNOSES:
+            raise InvalidOption(f"WHAT is {self.what!r}; it must be one of {', '.join(DIAGNOSES)}.")
+        for family in self.families or ():
+            fitter_for(family)
+        if self.families is not None and self.checkpoints:
+            raise InvalidOption("--checkpoint and --families exclude each other; give one.")
+        if self.checkpoints and self.what not in TAKES_CHECKPOINTS:
+            raise InvalidOption(f"{self.what} trains its own models; leave --checkpoint away.")
+        if self.what in ("gradient-flow", "truncation") and "ngram" in (self.families or ()):
+            raise InvalidOption(f"An n-gram has no gradients, so there is no {self.what} of it.")
+        parse_duration(self.budget)
+
+    def chosen_families(self) -> tuple[str, ...]:
+        return self.families or DEFAULT_FAMILIES[self.what]
+
+
+def examine(
+    request: Request,
+    folder: Path,
+    is_interrupted: Callable[[], bool],
+    announce: Callable[[str], None],
+) -> Diagnosis:
+    """Read the text, get the models, measure. `folder` takes files in passing."""
+    laboratory = Laboratory(
+        corpus_name=request.corpus,
+        folder=folder,
+        budget=request.budget,
+        seed=request.seed,
+        is_interrupted=is_interrupted,
+        announce=announce,
+    )
+    return DIAGNOSES[request.what](request, laboratory)
+
+
+def _gradient_flow(request: Request, laboratory: Laboratory) -> Diagnosis:
+    subjects = laboratory.subjects(request.checkpoints, request.chosen_families())
+    for subject in subjects:
+        if subject.model.config.family == "ngram":
+            raise InvalidOption(f"{subject.name} is an n-gram, which has no gradients.")
+    return gradient_flow.diagnose(subjects)
+
+
+def _context(request: Request, laboratory: Laboratory) -> Diagnosis:
+    return context.diagnose(laboratory.subjects(request.checkpoints, request.chosen_families()))
+
+
+def _memorization(request: Request, laboratory: Laboratory) -> Diagnosis:
+    subjects = laboratory.subjects(request.checkpoints, request.chosen_families())
+    return memorization.diagnose(subjects, laboratory)
+
+
+def _order(request: Request, laboratory: Laboratory) -> Diagnosis:
+    return order.diagnose(
+        read_data(laboratory.corpus, laboratory.findings, DataOptions(), laboratory.folder)
+    )
+
+
+def _truncation(request: Request, laboratory: Laboratory) -> Diagnosis:
+    data = read_data(laboratory.corpus, laboratory.findings, DataOptions(), laboratory.folder)
+    (family,) = request.chosen_families()[:1]
+    return truncation.diagnose(
+        truncation.Trial(
+            family=family,
+            data=data,
+            seconds=parse_duration(request.budget),
+            seed=request.seed,
+            announce=laboratory.announce,
+        )
+    )
+
+
+TAKES_CHECKPOINTS = ("gradient-flow", "context", "memorization")
+DIAGNOSES: dict[str, Callable[[Request, Laboratory], Diagnosis]] = {
+    "gradient-flow": _gradient_flow,
+    "truncation": _truncation,
+    "context": _context,
+    "order": _order,
+    "memorization": _memorization,
+}
