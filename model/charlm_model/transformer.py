@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm_model.config import ModelConfig
+from charlm_model.dropout import dropout
 from charlm_model.errors import InvalidConfig
 from charlm_model.exact import PackedLinear
 from charlm_model.language_model import LanguageModel
+from charlm_model.precision import half_products
 from charlm_model.state import State
 
 # The exact path takes at most this many tokens at a time; the ring has as many slots to spare.
@@ -109,17 +111,20 @@ class Transformer(LanguageModel):
         position_B = state["position"]
         rotation = self._rotation(position_B, length)
         past_slots_BS, visible_BTS = self._window(position_B, length)
-        x_BTE = F.dropout(_norm(self.embedding(ids_BT)), self.config.dropout, self.training)
+        x_BTE = self._drop(_norm(self.embedding(ids_BT)))
         new_keys, new_values = [], []
         for layer, block in enumerate(self._layers):
-            q, k, v = self._heads(F.linear(_norm(x_BTE), block.qkv.weight), rotation)
+            with half_products(self.training):
+                qkv_BTE = F.linear(_norm(x_BTE), block.qkv.weight)
+            q, k, v = self._heads(qkv_BTE.float(), rotation)
             keys_BNSD = torch.cat([_slots(state["keys"][:, layer], past_slots_BS), k], 2)
             values_BNSD = torch.cat([_slots(state["values"][:, layer], past_slots_BS), v], 2)
             mixed_BNTD = F.scaled_dot_product_attention(
                 q, keys_BNSD, values_BNSD, attn_mask=visible_BTS[:, None]
             )
-            x_BTE = x_BTE + self._drop(block.mix(_join(mixed_BNTD)))
-            x_BTE = x_BTE + self._drop(block.think(x_BTE))
+            with half_products(self.training):
+                x_BTE = x_BTE + self._drop(block.mix(_join(mixed_BNTD)))
+                x_BTE = x_BTE + self._drop(block.think(x_BTE))
             new_keys.append(k)
             new_values.append(v)
         after = self._remember(state, torch.stack(new_keys, 1), torch.stack(new_values, 1))
@@ -222,7 +227,7 @@ class Transformer(LanguageModel):
         )
 
     def _drop(self, x_BTE: Tensor) -> Tensor:
-        return F.dropout(x_BTE, self.config.dropout, self.training)
+        return dropout(x_BTE, self.config.dropout, self.training)
 
 
 def _exact_attention(

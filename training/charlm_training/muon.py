@@ -45,25 +45,38 @@ class Muon(torch.optim.Optimizer):
         """One update. There is no closure to call: a step never asks for the loss again."""
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group["lr"], group["weight_decay"])
+            parameters = [each for each in group["params"] if each.grad is not None]
+            directions = orthogonalized_all([self._ahead(each) for each in parameters])
+            for parameter, blocks_GMN in zip(parameters, directions, strict=True):
+                scale = max(1.0, blocks_GMN.shape[1] / blocks_GMN.shape[2]) ** 0.5
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(blocks_GMN.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
-    def _update(self, parameter: Tensor, rate: float, weight_decay: float) -> None:
+    def _ahead(self, parameter: Tensor) -> Tensor:
+        """Where the momentum is going (Nesterov), block by block (G, M, N)."""
         assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-        ahead = parameter.grad.lerp(momentum, MOMENTUM)  # Nesterov: where momentum is going
-        blocks_GMN = ahead.view(self._num_blocks(parameter), -1, parameter.shape[1])
-        scale = max(1.0, blocks_GMN.shape[1] / blocks_GMN.shape[2]) ** 0.5
-        parameter.mul_(1 - rate * weight_decay)
-        parameter.add_(orthogonalized(blocks_GMN).reshape(parameter.shape), alpha=-rate * scale)
+        ahead = parameter.grad.lerp(momentum, MOMENTUM)
+        return ahead.view(self._num_blocks(parameter), -1, parameter.shape[1])
 
     def _num_blocks(self, parameter: Tensor) -> int:
         whole, rest = divmod(parameter.shape[0], self._block_rows)
         return 1 if rest else whole
+
+
+def orthogonalized_all(matrices: list[Tensor]) -> list[Tensor]:
+    """Each (G, M, N) orthogonalized; blocks of one shape together, whichever matrix they are of."""
+    done = list(matrices)
+    for shape in {each.shape[1:] for each in matrices}:
+        places = [place for place, each in enumerate(matrices) if each.shape[1:] == shape]
+        blocks_GMN = orthogonalized(torch.cat([matrices[place] for place in places]))
+        parts = blocks_GMN.split([len(matrices[place]) for place in places])
+        for place, part in zip(places, parts, strict=True):
+            done[place] = part
+    return done
 
 
 def orthogonalized(blocks_GMN: Tensor) -> Tensor:
