@@ -17,7 +17,7 @@ from charlm_model.stepping import Stepper
 from charlm_server.batch import PlacedSequence, RowBatch
 from charlm_server.columns import TokenColumns
 from charlm_server.decoding import burst
-from charlm_server.errors import DeadlineTooShort, Draining
+from charlm_server.errors import DeadlinePassed, Draining
 from charlm_server.inquiry import ContextReader, Inquiries, InquiryJob, Start
 from charlm_server.job import Event, Job, Outbox
 from charlm_server.pace import Pace
@@ -209,7 +209,7 @@ class Engine:
                 self._end(generation, FinishReason.TIME_LIMIT)
         for scoring in self._scorings:
             if scoring.deadline <= now and not scoring.is_over:
-                self._outbox.close(scoring, DeadlineTooShort(0.0, now - scoring.submitted_at))
+                self._outbox.close(scoring, DeadlinePassed(now - scoring.submitted_at))
         self._generations = [job for job in self._generations if not job.is_over]
         self._scorings = [job for job in self._scorings if not job.is_over]
         self._batch.remove({live for live in self._batch.sequences if live.is_over})

@@ -7,6 +7,7 @@ CharlmError
   ModelNotFound         no such model is loaded
   QueueFull             try again later
   DeadlineTooShort      the call cannot start, or did not, before its deadline
+    DeadlinePassed      it started, and was not done by then
   Draining              the server is stopping and admits nothing new
   NotOffered            the contract names it, this server does not do it
   EngineFailed          a fault of ours; the details are in the server's log
@@ -107,6 +108,19 @@ class DeadlineTooShort(CharlmError):
         super().__init__(
             f"The deadline leaves {max(remaining_s, 0):.3f} s, but the call starts only in about "
             f"{needed_s:.3f} s; allow more time or try again later."
+        )
+
+
+class DeadlinePassed(DeadlineTooShort):
+    """The call was being worked on when its deadline came."""
+
+    reason = "DEADLINE_PASSED"
+
+    def __init__(self, worked_s: float) -> None:
+        CharlmError.__init__(
+            self,
+            f"The deadline came after {worked_s:.3f} s, before the work was done; allow more time "
+            "or ask for less.",
         )
 
 
