@@ -248,9 +248,10 @@ def _with_right(
         after_BTV, state = gap.stepper.advance([targets] * len(rows), state)
         pending_BTV = torch.cat([logits_BV[:, None], after_BTV[:, :-1]], dim=1)
         logits_BV = after_BTV[:, -1]
-        for row, sum_ in enumerate(sums):
-            logprobs_TV = logprobs_from(pending_BTV[row].numpy())
-            sum_ += logprobs_TV[np.arange(len(targets)), targets].astype(np.float32).tolist()
+        logprobs_BTV = logprobs_from(pending_BTV.flatten(0, 1).numpy()).reshape(pending_BTV.shape)
+        chosen_BT = logprobs_BTV[:, np.arange(len(targets)), targets].astype(np.float32)
+        for sum_, chosen_T in zip(sums, chosen_BT.tolist(), strict=True):
+            sum_ += chosen_T
         yield None
     yield [(ids, fsum(sum_)) for (ids, _), sum_ in zip(rows, sums, strict=True)]
 
