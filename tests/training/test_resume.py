@@ -103,7 +103,7 @@ def test_killed_at_any_moment_of_a_save_it_ends_in_the_same_bytes(
     assert weights(tmp_path / "out") == weights(uninterrupted / "out")
     logs = [Workspace(folder / "out").log for folder in (tmp_path, uninterrupted)]
     assert evaluations(logs[0]) == evaluations(logs[1])
-    assert [path.name for path in logs[0].parent.iterdir()] == ["log.jsonl"]
+    assert {path.name for path in logs[0].parent.iterdir()} == {"log.jsonl", "report.html"}
 
 
 def in_lives(kills: int, arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ from charlm_training.data import Data
 from charlm_training.errors import InvalidOption
 from charlm_training.evaluation import evaluate
 from charlm_training.report import Report, evaluations_section
+from charlm_training.temperatures import samples_by_temperature
 
 DEFAULT_ORDER, HIGHEST_ORDER = 6, 32
 # Counting holds about 100 bytes for every token in memory.
@@ -34,7 +35,7 @@ def fit_ngram(data: Data, *, order: int = DEFAULT_ORDER, most_tokens: int = MOST
     return NGram(config, kneser_ney.fit(ids_N, config.vocab_size, order))
 
 
-def baseline_section(data: Data, budget: Budget) -> Report:
+def baseline_section(data: Data, budget: Budget, seed: int) -> Report:
     """The figures of an n-gram of the usual order, on as much text as there is time for."""
     total_s = budget.seconds()
     seconds = UNTIMED_S if total_s is None else BUDGET_SHARE * total_s
@@ -46,4 +47,5 @@ def baseline_section(data: Data, budget: Budget) -> Report:
         "train_tokens": min(most_tokens, len(data.train.ids_N) - 1),
         "validation_characters": part.num_characters,
         "validation": evaluations_section(evaluate(model, part)),
+        "samples": samples_by_temperature(model, data.vocabulary, seed),
     }

@@ -85,6 +85,7 @@ def train(
     from charlm_training.plan import SizeOptions
     from charlm_training.report import print_lines, training_lines
     from charlm_training.session import train_in_terminal
+    from charlm_training.workspace import Workspace
 
     with clear_errors():
         options = TrainOptions(
@@ -118,7 +119,7 @@ def train(
             command=shlex.join(["charlm", *sys.argv[1:]]),
         )
         outcome = train_in_terminal(options, tensorboard=tensorboard)
-        lines = training_lines(outcome.report, out)
+        lines = training_lines(outcome.report, out, Workspace(out).page)
         print_lines(lines, outcome.report, as_json=as_json)
     if outcome.stopped_by == "interrupted":
         raise typer.Exit(INTERRUPTED)

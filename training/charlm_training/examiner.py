@@ -20,8 +20,8 @@ SLICE_TOKENS = 16_384
 SAVE_INTERVAL_S = 15.0
 # Both protocols of a stream read the text once, the second with a warm-up.
 READINGS_PER_EVALUATION = 2.2
-# For the save, and for a machine that is slower at the end than at the start.
-SAVE_S, CAUTION = 0.5, 1.2
+# For the samples and the save, and for a machine that is slower at the end than at the start.
+SAVE_S, CAUTION = 0.6, 1.2
 # Evaluation may take this share of a wall clock; a longer validation text is cut to fit.
 MOST_SHARE = 0.25
 

@@ -61,7 +61,7 @@ def _version(distribution: str) -> str:
         return "not installed"
 
 
-def training_lines(report: Report, out: Path) -> list[str]:
+def training_lines(report: Report, out: Path, page: Path) -> list[str]:
     """The end of a run as a person reads it."""
     training, model = report["training"], report["model"]
     how = f"{training['steps']:,} steps, {training['epochs']:.2f} epochs"
@@ -71,6 +71,7 @@ def training_lines(report: Report, out: Path) -> list[str]:
         *evaluation_lines(report["validation"], report["evaluated_characters"]),
         *baseline_lines(report),
         f"Saved in {out}. Serve it: charlm serve {out}",
+        *([f"Curves, samples and a verdict: {page}"] if page.exists() else []),
     ]
 
 

@@ -28,6 +28,7 @@ from charlm_training.report import (
     versions_section,
 )
 from charlm_training.state_store import StateStore
+from charlm_training.temperatures import samples_by_temperature
 from charlm_training.threads import governed_threads
 from charlm_training.workspace import Workspace
 
@@ -65,7 +66,7 @@ class Run:
         data = read_data(corpus, findings, options.data, workspace.tokens)
         for notice in data.notices():
             self.listener(Noticed(text=notice))
-        baseline = baseline_section(data, budget)
+        baseline = baseline_section(data, budget, options.seed)
         with governed_threads(budget, self.clock) as after_step:
             task = self._task(data, budget, after_step)
             fitted = fitter(
@@ -119,6 +120,7 @@ class Run:
             "evaluated_tokens": len(fitted.evaluated.ids_N) - 1,
             "evaluated_characters": fitted.evaluated.num_characters,
             "ngram": baseline,
+            "samples": samples_by_temperature(fitted.model, data.vocabulary, self.options.seed),
             "training": {
                 **self._training_section(),
                 **fitted.settings,

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from rich.console import Console
 
 from charlm_model import checkpoint
-from charlm_training.events import Event, Listener
+from charlm_training.events import Event, Listener, Noticed
 from charlm_training.log import JsonLog, TensorBoardLog
 from charlm_training.options import TrainOptions
+from charlm_training.page import write_page
 from charlm_training.progress import progress_on
 from charlm_training.run import Outcome, Run
 from charlm_training.signals import interruption
@@ -32,7 +33,13 @@ def train_in_terminal(options: TrainOptions, *, tensorboard: bool) -> Outcome:
             listeners.append(board)
         is_interrupted = stack.enter_context(interruption())
         listeners.append(stack.enter_context(progress_on(Console(stderr=True))))
-        return Run(options, Broadcast(listeners), is_interrupted).train()
+        broadcast = Broadcast(listeners)
+        outcome = Run(options, broadcast, is_interrupted).train()
+        try:
+            write_page(workspace.page, outcome.report, workspace.log)
+        except OSError as error:
+            broadcast(Noticed(text=f"The page could not be written: {error.strerror}."))
+        return outcome
 
 
 def finished_outcome(workspace: Workspace) -> Outcome:

@@ -40,6 +40,10 @@ class Workspace:
         return self.run / "log.jsonl"
 
     @property
+    def page(self) -> Path:
+        return self.run / "report.html"
+
+    @property
     def tensorboard(self) -> Path:
         return self.run / "tensorboard"
 

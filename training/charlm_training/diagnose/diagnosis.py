@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from charlm_training.plots import Plot, save_png
+from charlm_training.plot import Plot
+from charlm_training.png import save_png
 from charlm_training.tables import Row, make_directory, save_csv
 
 

@@ -15,7 +15,7 @@ from charlm_training.diagnose.input_gradients import input_gradients
 from charlm_training.diagnose.jacobians import state_gradients
 from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.windows import spread_windows
-from charlm_training.plots import Curve, Plot
+from charlm_training.plot import Curve, Plot
 
 LAGS = 96
 STATE_WINDOWS, INPUT_WINDOWS = 16, 64

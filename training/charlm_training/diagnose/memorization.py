@@ -11,7 +11,7 @@ from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.diagnose.subject import Laboratory, Subject
 from charlm_training.diagnose.suffix_automaton import SuffixAutomaton
 from charlm_training.errors import CorpusTooSmall
-from charlm_training.plots import Curve, Plot
+from charlm_training.plot import Curve, Plot
 
 # Where texts are short, as lines are, there are more of them.
 NUM_SAMPLES, SAMPLE_TOKENS, MOST_SAMPLES = 16, 512, 400

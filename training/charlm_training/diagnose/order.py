@@ -11,7 +11,7 @@ from charlm_training.baseline import fit_ngram
 from charlm_training.data import Data, Part
 from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.evaluation import evaluate
-from charlm_training.plots import Curve, Plot
+from charlm_training.plot import Curve, Plot
 from charlm_training.token_file import Ids
 
 HIGHEST = 8

@@ -22,7 +22,7 @@ from charlm_training.errors import CorpusTooSmall
 from charlm_training.evaluation import streamed
 from charlm_training.learner import token_loss
 from charlm_training.plan import Plan, Planner, SizeOptions, tokens_per_s
-from charlm_training.plots import Curve, Plot
+from charlm_training.plot import Curve, Plot
 from charlm_training.schedule import Schedule
 
 LENGTHS = (4, 16, 64, 256)

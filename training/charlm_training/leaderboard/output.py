@@ -11,7 +11,8 @@ from rich.table import Table
 
 from charlm_training.leaderboard.contest import Result
 from charlm_training.leaderboard.standing import Standing
-from charlm_training.plots import Curve, Plot, save_png
+from charlm_training.plot import Curve, Plot
+from charlm_training.png import save_png
 from charlm_training.tables import make_directory, save_csv, save_json
 
 

@@ -1,55 +1,23 @@
-"""Curves as pictures: PNG for files, SVG for pages. One look for every plot of the project."""
+"""Plots as PNG files, through matplotlib."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from charlm_training.errors import OutputFailed
+from charlm_training.plot import Curve, Plot
 
-# Wong (2011), "Points of view: Color blindness": told apart by everyone.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 WIDTH_IN, HEIGHT_IN, DPI = 7.0, 4.2, 120
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Curve:
-    """Points joined by a line. Curves of one name share a color and one entry in the legend."""
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    is_dashed: bool = False
-    band: tuple[Sequence[float], Sequence[float]] | None = None
-    """The lower and the upper edge of what is shaded around the curve."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plot:
-    """What is to be seen, free of how it is drawn."""
-
-    title: str
-    x_label: str
-    y_label: str
-    curves: Sequence[Curve]
-    levels: Sequence[tuple[str, float]] = ()
-    """Horizontal lines with a name each."""
-    is_log_x: bool = False
-    is_log_y: bool = False
 
 
 def draw(plot: Plot) -> Figure:
     """A figure of its own: no window, no state shared with other figures."""
     figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
     axes = figure.add_subplot()
-    names = list(dict.fromkeys([*(curve.name for curve in plot.curves), *dict(plot.levels)]))
-    colors = {name: COLORS[place % len(COLORS)] for place, name in enumerate(names)}
+    colors = plot.colors()
     for curve in plot.curves:
         _draw_curve(axes, curve, colors[curve.name])
     for name, height in plot.levels:
@@ -63,15 +31,6 @@ def save_png(plot: Plot, path: Path) -> None:
         draw(plot).savefig(path, dpi=DPI, format="png")
     except OSError as error:
         raise OutputFailed(f"Cannot write the plot {path}: {error.strerror}.") from error
-
-
-def svg(plot: Plot) -> str:
-    """An <svg> element; the same plot always gives the same text."""
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": plot.title}):
-        draw(plot).savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def _draw_curve(axes: Axes, curve: Curve, color: str) -> None:

@@ -1,0 +1,175 @@
+"""A run's page holds everything in itself and says what the curves say."""
+
+import json
+import math
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm_model.config import ModelConfig
+from charlm_model.families import build
+from charlm_model.generation import generate
+from charlm_model.sampling_params import SamplingParams
+from charlm_training.baseline import fit_ngram
+from charlm_training.options import TrainOptions
+from charlm_training.page import history_of, page
+from charlm_training.plan import SizeOptions
+from charlm_training.plot import Curve, Plot
+from charlm_training.session import train_in_terminal
+from charlm_training.svg import svg, ticks
+from charlm_training.temperatures import TEMPERATURES, samples_by_temperature
+from charlm_training.verdict import History, fit_verdict
+from charlm_training.workspace import Workspace
+
+TEXT = "the <b>cat</b> & the dog sat on the mat.\n" * 40
+FETCHING = {"link", "script", "img", "iframe", "object", "embed"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, and notices what would be fetched."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        assert not {"src", "href"} & {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module", params=["lstm", "ngram"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("run")
+    corpus = folder / "a text.txt"
+    corpus.write_text(TEXT)
+    options = TrainOptions(
+        corpus=str(corpus),
+        out=folder / "out",
+        family=request.param,
+        steps=40,
+        size=SizeOptions(hidden_size=16) if request.param == "lstm" else SizeOptions(),
+        command="charlm train 'a text.txt' --steps 40",
+    )
+    return train_in_terminal(options, tensorboard=False), Workspace(options.out)
+
+
+@pytest.mark.slow
+def test_a_page_fetches_nothing_and_shows_everything(run: Any) -> None:
+    outcome, workspace = run
+    shown = Reader(workspace.page.read_text(encoding="utf-8"))
+
+    assert not FETCHING & set(shown.tags)
+    assert "charlm train 'a text.txt' --steps 40" in shown.text
+    for temperature in TEMPERATURES:
+        assert f"Temperature {temperature:g}" in shown.text
+    for text in outcome.report["samples"].values():
+        assert text in shown.text
+    for entry in outcome.report["validation"]:
+        assert f"{entry['nats_per_token']:.4f}" in shown.text
+    is_counted = outcome.report["model"]["family"] == "ngram"
+    assert shown.tags.count("svg") == (0 if is_counted else 2)
+    assert ("By counting" in shown.text) == is_counted
+
+
+@pytest.mark.slow
+def test_markup_in_a_text_stays_text(run: Any) -> None:
+    outcome, workspace = run
+    records = [json.loads(line) for line in workspace.log.read_text().splitlines()]
+    texts = dict.fromkeys(outcome.report["samples"], "</pre><script>x")
+    evil = {**outcome.report, "samples": texts}
+
+    assert "<script" not in page(evil, records)
+
+
+def test_what_a_log_says_becomes_two_curves() -> None:
+    records = [
+        {"event": "progressed", "progress": 0.5, "loss_nats": 2.0},
+        {"event": "progressed", "progress": 1.0, "loss_nats": 1.0},
+        {"event": "progressed", "progress": 1.0, "loss_nats": None},
+        {"event": "evaluated", "progress": 1.0, "nats_per_token": 1.2},
+        {"event": "evaluated", "progress": 1.0, "nats_per_token": None},
+    ]
+
+    history = history_of(records)
+
+    assert history.training == [(0.5, 2.0), (1.0, 1.0), (1.0, 1.5)]
+    assert history.validation == [(1.0, 1.2)]
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "said"),
+    [
+        (1.0, [2.0, 1.4, 1.6], "Overfitted: after 50%"),
+        (1.0, [2.0, 1.5, 1.4], "On the way to overfitting"),
+        (1.4, [2.0, 1.5, 1.42], "Underfitted"),
+        (1.3, [2.0, 1.5, 1.42], "About right"),
+        (1.3, [2.0], "too short"),
+    ],
+)
+def test_a_verdict_follows_from_the_curves(
+    training: float, validation: list[float], said: str
+) -> None:
+    steps = [index / max(len(validation) - 1, 1) for index in range(len(validation))]
+    history = History(
+        training=[(1.0, training)], validation=list(zip(steps, validation, strict=True))
+    )
+
+    assert fit_verdict(history).startswith(said) or said in fit_verdict(history)
+
+
+NUMBERS = st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf])
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS)), st.text(alphabet="<&>\"'ab"))
+def test_any_points_make_well_formed_svg(points: list[tuple[float, float]], name: str) -> None:
+    curve = Curve(name=name, x=[x for x, _ in points], y=[y for _, y in points])
+
+    text = svg(Plot(title=name, x_label=name, y_label=name, curves=[curve], levels=[("n", 1.0)]))
+
+    root = ElementTree.fromstring(text)
+    (line,) = root.findall("{*}polyline")
+    drawn = len(line.attrib["points"].split())
+    assert drawn == sum(math.isfinite(x) and math.isfinite(y) for x, y in points)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_are_few_round_and_inside(low: float, width: float) -> None:
+    found = ticks(low, low + width)
+
+    assert 1 <= len(found) <= 7
+    assert all(low - 1e-6 * width <= tick <= low + width * (1 + 1e-6) for tick in found)
+
+
+def test_a_row_is_what_would_be_sampled_alone(read: Any) -> None:
+    data = read("abcab. " * 60)
+    model = fit_ngram(data, order=2)
+
+    texts = samples_by_temperature(model, data.vocabulary, 7, num_tokens=30)
+
+    for temperature in TEMPERATURES:
+        alone = generate(
+            model, [], max_new_tokens=30, seed=7, params=SamplingParams(temperature=temperature)
+        )
+        first, *_ = texts[f"{temperature:g}"].split(
+            "\n"
+        )  # what comes after the end is another text
+        assert first == data.vocabulary.decode(alone.ids)
+
+
+def test_texts_end_where_the_model_ends_them(read: Any) -> None:
+    data = read("anna\nbob\n" * 30, unit="line")
+    size = data.vocabulary.size
+    model = build(ModelConfig(family="rnn", vocab_size=size, hidden_size=8, unit="line")).eval()
+
+    texts = samples_by_temperature(model, data.vocabulary, 1, num_tokens=200)
+
+    assert all("\n" in text for text in texts.values())
