@@ -134,12 +134,14 @@ class Engine:
     @property
     def has_room(self) -> bool:
         """Whether one more job may begin: a row is free that nobody is on the way to."""
-        taken = sum(job.num_open_outputs for job in self._generations if not job.is_over)
+        live = [job for job in self._generations if job.num_rows and not job.is_over]
+        taken = sum(job.num_open_outputs for job in live)
         return taken - len(self._parked) < self.capacity
 
     @property
     def has_scoring_room(self) -> bool:
-        return len(self._scorings) < self._config.max_scoring_rows
+        num_searches = sum(not job.num_rows for job in self._generations)
+        return len(self._scorings) + num_searches < self._config.max_scoring_rows
 
     @property
     def seconds_per_prompt_token(self) -> float:

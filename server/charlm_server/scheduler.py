@@ -99,7 +99,8 @@ class Scheduler:
         begin, engine = self._engine.begin_generation, self._engine
         waiting = _Waiting(job, lambda: begin(job))
         reading_s = len(job.prompt_ids) * engine.seconds_per_prompt_token
-        return self._running(waiting, self._generations, reading_s)
+        queue = self._generations if job.num_rows else self._scorings
+        return self._running(waiting, queue, reading_s)
 
     def score(self, job: ScoringJob) -> AbstractAsyncContextManager[None]:
         """As `generate`, for scores."""
@@ -219,7 +220,8 @@ class Scheduler:
         events = self._turn_away(self._generations) + self._turn_away(self._scorings)
         while self._generations and (self._engine.has_room or self._has_ended(self._generations)):
             self._begin(self._generations)
-        while self._scorings and self._engine.has_scoring_room:
+        scorings = self._scorings
+        while scorings and (self._engine.has_scoring_room or self._has_ended(scorings)):
             self._begin(self._scorings)
         return events
 

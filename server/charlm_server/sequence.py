@@ -128,7 +128,8 @@ class GenerationJob(Job):
 
     @property
     def num_rows(self) -> int:
-        return self.num_outputs
+        """Outputs that are drawn as wholes have rows of their own."""
+        return 0 if self.stopping.search is not None else self.num_outputs
 
 
 class Sequence:

@@ -238,3 +238,17 @@ async def test_what_no_whole_output_can_be_is_refused_by_its_field(
         await wire.generation.Generate(request)
 
     assert details_of(caught.value)["ErrorInfo"].metadata["field"] == field
+
+
+async def test_outputs_drawn_as_wholes_take_no_rows_from_others(wire: Wire) -> None:
+    many = request_to("lstm-char", whole(SMC, "[a-f ]+", num_particles=64), max_new_tokens=400)
+    many.num_outputs = 64  # of a server with 8 rows
+    free = request_to("lstm-char", None, max_new_tokens=20)
+
+    slow = asyncio.ensure_future(wire.generation.Generate(many))
+    answer = await wire.generation.Generate(free)
+
+    assert len(answer.outputs) == 4
+    assert not slow.done()
+    slow.cancel()
+    await wire.models["models/lstm-char"].scheduler.nothing_open()
