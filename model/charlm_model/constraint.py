@@ -24,6 +24,7 @@ from charlm_model.regex_syntax import (
 )
 from charlm_model.vocabulary import END_OF_TEXT_ID
 
+MAX_TOKEN_WORK = 20_000_000  # symbols followed to count in tokens of several: about a second
 MAX_KEPT_BYTES = 4 << 20  # of the rows that one constraint remembers
 
 
@@ -31,7 +32,8 @@ MAX_KEPT_BYTES = 4 << 20  # of the rows that one constraint remembers
 class Row:
     """What may follow one state: for every token the state it leads to, and what is then missing.
 
-    Missing is counted in tokens of one symbol: where others spell several, an upper bound.
+    Missing is counted in tokens. Where tokens spell several symbols it may be too high: in large
+    automata, which are counted in symbols, and within a character.
     """
 
     next_V: Ints
@@ -50,11 +52,14 @@ class Constraint:
     def __init__(self, automaton: Automaton, token_bytes: Sequence[bytes]) -> None:
         self._spelling: Spelling = spelling_of(token_bytes, automaton.partition)
         self._is_accepting_S = automaton.is_accepting_S
-        self._missing_S = _missing(automaton, self._spelling.rest_NK[0])
+        arrows = _arrows(automaton, self._spelling.rest_NK[0])
+        self._missing_S = _shortest(automaton.is_accepting_S, arrows)
         # Arrows to states from which no end is reached, and those no token can take, are dropped.
         targets_SK = automaton.next_SK
         is_open_SK = (targets_SK != DEAD) & (self._spelling.rest_NK[0] < FAR)
         self._next_SK = np.where(is_open_SK & (self._missing_S[targets_SK] < FAR), targets_SK, DEAD)
+        if not self.counts_symbols:
+            self._missing_S = _shortest(automaton.is_accepting_S, [*arrows, *self._by_tokens()])
         self._is_complete_S = (self._next_SK == DEAD).all(axis=1)
         self._rows: OrderedDict[int, Row] = OrderedDict()
         self._num_kept_bytes = 0
@@ -64,8 +69,8 @@ class Constraint:
         return len(self._next_SK)
 
     @property
-    def counts_tokens(self) -> bool:
-        """Whether what is missing is a number of tokens, and not only an upper bound of it."""
+    def counts_symbols(self) -> bool:
+        """Whether a token is a symbol: then what is missing is exact, else an upper bound."""
         return len(self._spelling.symbols_VL[0]) == 1
 
     @property
@@ -74,7 +79,7 @@ class Constraint:
         return bool(self._missing_S[0] >= FAR)
 
     def missing(self, state: int) -> int:
-        """How many tokens, each of one symbol, are missing at least until an end is allowed."""
+        """How many tokens, by the shortest way known, are missing until an end is allowed."""
         return int(self._missing_at(np.array([state]))[0])
 
     def is_accepting(self, state: int) -> bool:
@@ -107,6 +112,15 @@ class Constraint:
         return state
 
     def _made_row(self, state: int) -> Row:
+        next_V = self._followed(state)
+        missing_V = self._missing_at(next_V)
+        next_V[missing_V >= FAR] = DEAD
+        next_V[END_OF_TEXT_ID] = state  # it adds nothing to the text
+        missing_V[END_OF_TEXT_ID] = 0 if self.is_accepting(state) else FAR
+        return Row(next_V, missing_V)
+
+    def _followed(self, state: int) -> Ints:
+        """Where each token leads, whether or not an end is reached from there."""
         spelling, num_places = self._spelling, self._spelling.num_places
         whole, place = divmod(state, num_places)
         wholes_V = np.full(len(spelling.symbols_VL), whole)
@@ -117,12 +131,20 @@ class Constraint:
             after_V = self._next_SK[wholes_V, np.where(is_whole_V, codes_V - num_places, 0)]
             wholes_V = np.where(is_whole_V, after_V, wholes_V)
             places_V = np.where(is_whole_V, np.where(after_V == DEAD, NOWHERE, 0), codes_V)
-        next_V = np.where(places_V == NOWHERE, DEAD, wholes_V * num_places + places_V)
-        missing_V = self._missing_at(next_V)
-        next_V[missing_V >= FAR] = DEAD
-        next_V[END_OF_TEXT_ID] = state  # it adds nothing to the text
-        missing_V[END_OF_TEXT_ID] = 0 if self.is_accepting(state) else FAR
-        return Row(next_V, missing_V)
+        return np.where(places_V == NOWHERE, DEAD, wholes_V * num_places + places_V)
+
+    def _by_tokens(self) -> list["_Arrows"]:
+        """From character to character by one token of several symbols; none where too many."""
+        if self.num_states * self._spelling.symbols_VL.size > MAX_TOKEN_WORK:
+            return []
+        sources, targets = [], []
+        for whole in range(self.num_states):
+            next_V = self._followed(whole * self._spelling.num_places)[END_OF_TEXT_ID + 1 :]
+            wholes_V, places_V = np.divmod(next_V, self._spelling.num_places)
+            reached = np.unique(wholes_V[(next_V != DEAD) & (places_V == 0)])
+            sources.append(np.full(len(reached), whole))
+            targets.append(reached)
+        return [_Arrows(np.concatenate(sources), np.concatenate(targets), self.num_states, 1)]
 
     def _missing_at(self, states_V: Ints) -> Ints:
         """Fewest symbols until an end is allowed; FAR from where there is none."""
@@ -136,32 +158,39 @@ class Constraint:
         return missing_V
 
 
-def _missing(automaton: Automaton, rest_K: Int32s) -> Ints:
-    """From each state, the fewest symbols to an accepting one: states by growing distance."""
-    missing_S = np.where(automaton.is_accepting_S, 0, FAR)
-    before = [_Before(automaton, rest_K == width, width) for width in sorted(set(rest_K.tolist()))]
-    at_distance = {0: [np.flatnonzero(automaton.is_accepting_S)]}
+def _shortest(is_accepting_S: Mask, arrows: Sequence["_Arrows"]) -> Ints:
+    """From each state, the width of the narrowest way to an accepting one, by growing width."""
+    missing_S = np.where(is_accepting_S, 0, FAR)
+    at_distance = {0: [np.flatnonzero(is_accepting_S)]}
     while at_distance:
         distance = min(at_distance)
         for reached in at_distance.pop(distance):
-            for arrows in before:
-                previous = arrows.into(reached[missing_S[reached] == distance])
-                nearer = previous[missing_S[previous] > distance + arrows.width]
-                if arrows.width < FAR and len(nearer):
-                    missing_S[nearer] = distance + arrows.width
-                    at_distance.setdefault(distance + arrows.width, []).append(nearer)
+            for each in arrows:
+                previous = each.into(reached[missing_S[reached] == distance])
+                nearer = previous[missing_S[previous] > distance + each.width]
+                if len(nearer):
+                    missing_S[nearer] = distance + each.width
+                    at_distance.setdefault(distance + each.width, []).append(nearer)
     return missing_S
 
 
-class _Before:
-    """Arrows by some classes of characters, backward: who leads to a state."""
-
-    def __init__(self, automaton: Automaton, is_in_K: Mask, width: int) -> None:
-        self.width = width
-        targets_SK = automaton.next_SK[:, is_in_K].astype(np.int64)
+def _arrows(automaton: Automaton, rest_K: Int32s) -> list["_Arrows"]:
+    """The automaton's arrows by how many symbols spell them; those of no spelling are left out."""
+    arrows = []
+    for width in sorted(set(rest_K.tolist()) - {FAR}):
+        targets_SK = automaton.next_SK[:, rest_K == width]
         states, columns = np.nonzero(targets_SK != DEAD)
-        num_states = len(targets_SK)
-        pairs = np.unique(targets_SK[states, columns] * num_states + states)
+        targets = targets_SK[states, columns].astype(np.int64)
+        arrows.append(_Arrows(states, targets, len(targets_SK), width))
+    return arrows
+
+
+class _Arrows:
+    """Arrows of one width, backward: who leads to a state."""
+
+    def __init__(self, sources: Ints, targets: Ints, num_states: int, width: int) -> None:
+        self.width = width
+        pairs = np.unique(targets * num_states + sources)
         targets, self._sources = np.divmod(pairs, num_states)
         self._starts = np.searchsorted(targets, np.arange(num_states + 1))
 

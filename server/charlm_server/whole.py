@@ -56,7 +56,7 @@ def _question(sequence: Sequence, start: Start) -> Question:
         params=job.params,
         seed=job.seed,
         output=sequence.index,
-        new_guide=partial(job.stopping.new_guide, keeps_room=constraint.counts_tokens),
+        new_guide=partial(job.stopping.new_guide, keeps_room=constraint.counts_symbols),
     )
 
 

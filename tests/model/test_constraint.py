@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -202,3 +203,17 @@ def test_rows_are_forgotten_when_they_are_many_and_made_again_alike() -> None:
 
     assert constraint.is_complete(end)
     np.testing.assert_array_equal(constraint.row(0).next_V, first.next_V)
+
+
+def test_what_is_missing_is_counted_in_pieces_where_pieces_are_longer() -> None:
+    text = "가나 abba"
+    ids = PIECES.encode(text)
+    constraint = from_choices([text], token_bytes(PIECES))
+
+    assert constraint.missing(constraint.start) <= len(ids) < len(text.encode())
+    states = [constraint.state_after(ids[:at]) for at in range(len(ids) + 1)]
+    assert constraint.missing(states[-1]) == 0
+    assert all(
+        constraint.missing(here) <= 1 + constraint.missing(there)
+        for here, there in pairwise(states)
+    )
