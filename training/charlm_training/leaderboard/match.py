@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_model.language_model import LanguageModel
@@ -115,7 +117,8 @@ def width_for(config: ModelConfig, num_parameters: int) -> int:
         config = replace(config, num_layers=TRANSFORMER_LAYERS, num_heads=TRANSFORMER_HEADS)
 
     def count(units: int) -> int:
-        return build(replace(config, hidden_size=units * unit)).num_parameters
+        with torch.device("meta"):  # shapes alone, no memory
+            return build(replace(config, hidden_size=units * unit)).num_parameters
 
     low, high = 1, WIDEST_UNITS
     while high - low > 1:
