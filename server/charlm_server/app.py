@@ -28,6 +28,7 @@ from charlm_server.inference_service import InferenceService
 from charlm_server.interceptors import ReportingInterceptor
 from charlm_server.loaded import Models, load_models
 from charlm_server.model_service import ModelService
+from charlm_server.monitor import Monitor
 from charlm_server.reflection import add_reflection
 from charlm_server.scoring_service import ScoringService
 from charlm_server.tokenizer_service import TokenizerService
@@ -52,6 +53,7 @@ class App:
         self._config, self._models = config, models
         names = [service.full_name for service in OFFERED]
         self.health = Health([*names, *models.names])
+        self.monitor = Monitor(self.health, names, models, config.stuck_after_s)
         self._server = grpc.aio.server(
             interceptors=[ReportingInterceptor()], options=channel_options(config.limits)
         )
@@ -86,11 +88,13 @@ class App:
         for model in self._models:
             model.scheduler.start()
         await self._server.start()
-        self.health.set_all(is_serving=True)
+        self.monitor.look()
+        self._monitoring = asyncio.create_task(self.monitor.run())
         return address_of(self._config.host, port)
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Admit nothing, let calls finish for a while, end the rest with what they have, stop."""
+        self._monitoring.cancel()
         self.health.set_all(is_serving=False)
         grace_s = self._config.drain_grace_s if grace_s is None else grace_s
         async with asyncio.TaskGroup() as group:

@@ -74,6 +74,14 @@ def serve(
             envvar="CHARLM_DRAIN_GRACE", min=0, help="Seconds for running calls after SIGTERM."
         ),
     ] = 25.0,
+    stuck_after: Annotated[
+        float,
+        typer.Option(
+            envvar="CHARLM_STUCK_AFTER",
+            min=0.1,
+            help="Seconds after which a step that does not end makes health say NOT_SERVING.",
+        ),
+    ] = 30.0,
     reflection: Annotated[
         bool, typer.Option(envvar="CHARLM_REFLECTION", help="Let stock clients find the contract.")
     ] = True,
@@ -100,6 +108,7 @@ def serve(
             max_batch_size=max_batch_size,
             threads=threads,
             drain_grace_s=drain_grace,
+            stuck_after_s=stuck_after,
             reflection=reflection,
             limits=limits,
         )

@@ -43,5 +43,6 @@ class ServeConfig:
     max_batch_size: int = 64
     threads: int | None = None  # of torch; None leaves its own choice
     drain_grace_s: float = 25.0
+    stuck_after_s: float = 30.0  # a step of the engine that lasts longer makes health say so
     reflection: bool = True
     limits: Limits = field(default_factory=Limits)

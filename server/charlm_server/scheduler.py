@@ -17,6 +17,7 @@ from charlm_server.engine import Engine
 from charlm_server.errors import DeadlineTooShort, Draining, EngineFailed, QueueFull
 from charlm_server.inquiry import InquiryJob
 from charlm_server.job import Event, Job
+from charlm_server.pulse import Pulse
 from charlm_server.scoring import NextJob, ScoringJob
 from charlm_server.sequence import GenerationJob
 from charlm_server.wait import WaitEstimate
@@ -47,6 +48,7 @@ class Scheduler:
 
     def __init__(self, engine: Engine, limits: QueueLimits) -> None:
         self._engine, self._limits = engine, limits
+        self.pulse = Pulse(engine.clock)
         self._changed = threading.Condition()
         self._generations: deque[_Waiting] = deque()  # under the lock, as all that follows
         self._scorings: deque[_Waiting] = deque()
@@ -122,6 +124,11 @@ class Scheduler:
         return self._engine.clock()
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs: it ends only when closed."""
+        return self._thread.is_alive()
+
+    @property
     def num_open(self) -> int:
         """Calls inside, waiting or running."""
         return self._num_open
@@ -180,7 +187,8 @@ class Scheduler:
     def _run(self) -> None:
         self._engine.enter_thread()
         while self._has_something_to_do():
-            events = self._tick()
+            with self.pulse:
+                events = self._tick()
             if events:
                 self._num_handed_over += 1
                 self._loop.call_soon_threadsafe(self._deliver, events)

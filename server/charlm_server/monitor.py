@@ -1,0 +1,56 @@
+"""Turns what the engines do into what the health service says."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from charlm_server.health import Health
+from charlm_server.loaded import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+LOOKS_PER_BOUND = 4  # so that a stuck engine is noticed within 1.25 times the bound
+
+
+class Monitor:
+    """Looks at every engine now and then: one that is stuck in a step cannot say so itself.
+
+    A model serves while its engine's thread lives and no step lasts longer than the bound. The
+    server and its services serve while every model does: a stuck thread ends only with its
+    process, so whoever watches the server should replace it.
+    """
+
+    def __init__(
+        self, health: Health, services: Iterable[str], models: Iterable[LoadedModel], bound_s: float
+    ) -> None:
+        self._health, self._services, self._models = health, ["", *services], models
+        self._bound_s = bound_s
+        self._are_well: dict[str, bool] = {}
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(self._bound_s / LOOKS_PER_BOUND)
+            self.look()
+
+    def look(self) -> None:
+        """Tell the health service what has changed since the last look."""
+        are_well = {model.name: self._is_well(model) for model in self._models}
+        for name, is_well in are_well.items():
+            if is_well != self._are_well.get(name):
+                self._tell(name, is_well)
+        if all(are_well.values()) != all(self._are_well.values()) or not self._are_well:
+            for service in self._services:
+                self._health.set(service, is_serving=all(are_well.values()))
+        self._are_well = are_well
+
+    def _is_well(self, model: LoadedModel) -> bool:
+        scheduler = model.scheduler
+        return scheduler.is_alive and scheduler.pulse.lasting_s < self._bound_s
+
+    def _tell(self, name: str, is_well: bool) -> None:
+        self._health.set(name, is_serving=is_well)
+        if not is_well:
+            logger.error("%s is stuck: no step has ended for %g s", name, self._bound_s)
+        elif name in self._are_well:
+            logger.warning("%s works again", name)
