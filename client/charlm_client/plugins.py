@@ -23,6 +23,7 @@ PLUGINS: dict[str, Plugin] = {
     "evaluate": Plugin("Measure a checkpoint on a text, by the report's protocols.", "training"),
     "leaderboard": Plugin("Compare all families on a text at equal cost.", "training"),
     "diagnose": Plugin("Measure why a model learns what it learns.", "training"),
+    "export": Plugin("Write a checkpoint for other runtimes.", "training"),
     "serve": Plugin("Serve checkpoints over gRPC.", "server"),
 }
 

@@ -1,0 +1,1 @@
+"""A trained model as one step that other runtimes can compute."""

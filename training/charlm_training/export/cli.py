@@ -1,0 +1,26 @@
+"""The command `charlm export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from charlm_training.cli import clear_errors
+
+
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A trained checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Directory for the exported model.")],
+    format_name: Annotated[
+        str, typer.Option("--format", help="torch-export or onnx.")
+    ] = "torch-export",
+) -> None:
+    """Write one step of a model for other runtimes, after checking that it computes the same."""
+    from charlm_model import checkpoint
+    from charlm_training.export.bundle import export as write
+
+    with clear_errors():
+        worst = write(checkpoint.load(directory), format_name, out)
+        print(
+            f"Saved in {out}. Log-probs differ from the checkpoint's by at most {worst:.1g} nats."
+        )

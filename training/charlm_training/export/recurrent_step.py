@@ -1,0 +1,37 @@
+"""One step of an RNN, GRU or LSTM as a plain graph. B batch, L layers, H hidden, V vocabulary."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from charlm_model.cells import CELLS
+from charlm_model.recurrent import RecurrentModel
+
+
+class RecurrentStep(nn.Module):
+    """ids (B,) and each state (B, L, H) to logits (B, V) and the states after."""
+
+    def __init__(self, model: RecurrentModel) -> None:
+        super().__init__()
+        self._cell = CELLS[model.config.family].step
+        self._num_layers = model.config.num_layers
+        self.state_names = CELLS[model.config.family].state_names
+        self.embedding, self.head = model.embedding, model.head
+        self.weights = nn.ParameterDict(dict(model.recurrent.named_parameters()))
+
+    def forward(self, ids_B: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        input_BH = self.embedding(ids_B)
+        layers = []
+        for layer in range(self._num_layers):
+            before = tuple(each_BLH[:, layer] for each_BLH in state)
+            from_input_BG = self._linear(input_BH, "ih", layer)
+            after = self._cell(from_input_BG, self._linear(before[0], "hh", layer), before)
+            layers.append(after)
+            input_BH = after[0]
+        return (self.head(input_BH), *(torch.stack(each, 1) for each in zip(*layers, strict=True)))
+
+    def _linear(self, x_BH: Tensor, side: str, layer: int) -> Tensor:
+        weights = self.weights
+        return linear(x_BH, weights[f"weight_{side}_l{layer}"], weights[f"bias_{side}_l{layer}"])

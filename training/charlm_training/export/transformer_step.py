@@ -1,0 +1,46 @@
+"""One step of the Transformer as a plain graph over a ring of keys and values.
+
+B batch, L layers, N heads, C slots of the ring, D head width, E embedding, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from charlm_model.transformer import Transformer, _join, _norm
+
+
+class TransformerStep(nn.Module):
+    """ids (B,), keys and values (B, L, N, C, D), position (B,) to logits (B, V) and the same.
+
+    The ring has as many slots as the window has positions: whatever is in it is attended to.
+    """
+
+    state_names = ("keys", "values", "position")
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+        self._num_slots = model.config.context_length
+
+    def forward(self, ids_B: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        keys, values, position_B = state
+        model, slots_C = self.model, torch.arange(self._num_slots)
+        is_now_BC = slots_C == (position_B % self._num_slots)[:, None]
+        is_empty_BC = slots_C > position_B[:, None]
+        rotation = model._rotation(position_B, 1)
+        x_B1E = _norm(model.embedding(ids_B[:, None]))
+        layers = []
+        for layer, block in enumerate(model._layers):
+            q, k, v = model._heads(linear(_norm(x_B1E), block.qkv.weight), rotation)
+            keys_BNCD = torch.where(is_now_BC[:, None, :, None], k, keys[:, layer])
+            values_BNCD = torch.where(is_now_BC[:, None, :, None], v, values[:, layer])
+            weights_BN1C = q @ keys_BNCD.mT * q.shape[-1] ** -0.5
+            weights_BN1C = weights_BN1C.masked_fill(is_empty_BC[:, None, None], float("-inf"))
+            x_B1E = x_B1E + block.mix(_join(weights_BN1C.softmax(-1) @ values_BNCD))
+            x_B1E = x_B1E + block.think(x_B1E)
+            layers.append((keys_BNCD, values_BNCD))
+        after = [torch.stack(each, 1) for each in zip(*layers, strict=True)]
+        return model.head(_norm(x_B1E))[:, 0], *after, position_B + 1
