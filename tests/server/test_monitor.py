@@ -1,4 +1,4 @@
-"""Health that does not lie: an engine stuck in a step is told of by itself, and when it recovers."""
+"""Health does not lie: a stuck engine is told of, and so is its recovery."""
 
 import asyncio
 import threading
