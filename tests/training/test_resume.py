@@ -1,9 +1,13 @@
 """A run that was killed and resumed ends in the same bytes as one that was not."""
 
 import json
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import pytest
 
 from charlm_training.errors import InvalidOption
 from charlm_training.events import Event, Noticed, Resumed
-from charlm_training.learner import Learner
+from charlm_training.learner import Learner, StepResult
 from charlm_training.options import TrainOptions
 from charlm_training.plan import SizeOptions
 from charlm_training.run import Run
@@ -84,6 +88,38 @@ def test_a_resumed_run_ends_in_the_same_bytes(
     assert weights(tmp_path / "out") == weights(uninterrupted / "out")
     assert report["training"]["steps"] == 24
     assert not Workspace(again.out).state.exists()
+
+
+@pytest.mark.slow
+def test_a_divergence_after_resuming_goes_back_to_where_it_would_have_gone(
+    tmp_path: Path, uninterrupted: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The save was made at step 13, and what was safe is of step 12, in the earlier process."""
+    with diverging_at(13, monkeypatch):
+        train(options(uninterrupted), clock, [])
+    killed_at(13, options(tmp_path), clock, monkeypatch)
+
+    events: list[Event] = []
+    with diverging_at(13, monkeypatch):
+        train(options(tmp_path, resume=True), clock, events, resume=True)
+
+    assert any("went back to step 12" in each.text for each in events if isinstance(each, Noticed))
+    assert weights(tmp_path / "out") == weights(uninterrupted / "out")
+
+
+@contextmanager
+def diverging_at(step: int, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The loss of that step is infinite, the first time that it is made."""
+    original, left = Learner.step, [1]
+
+    def step_once(learner: Learner, rate: float) -> StepResult:
+        is_bad = learner.spent.steps == step and bool(left)
+        result = original(learner, rate)
+        return replace(result, loss_nats=math.inf * left.pop()) if is_bad else result
+
+    with patch.context() as patched:
+        patched.setattr(Learner, "step", step_once)
+        yield
 
 
 @pytest.mark.slow
