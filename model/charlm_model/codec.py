@@ -47,6 +47,10 @@ class EncodingRow:
         self.model_bits = 0.0  # cross-entropy of the tokens, and what escaped bytes cost
 
     @property
+    def num_tokens(self) -> int:
+        return len(self._ids)
+
+    @property
     def num_left(self) -> int:
         return len(self._ids) - self._position
 
@@ -86,13 +90,13 @@ class DecodingRow:
     def __init__(self, payload: bytes, num_tokens: int) -> None:
         words = np.frombuffer(payload, dtype="<u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
-        self._num_tokens = num_tokens
+        self.num_tokens = num_tokens
         self.spelled = Spelled([], [])
         self.model_bits = 0.0
 
     @property
     def num_left(self) -> int:
-        return self._num_tokens - len(self.spelled.ids)
+        return self.num_tokens - len(self.spelled.ids)
 
     @property
     def last_id(self) -> int:
@@ -116,10 +120,9 @@ class _Row(Protocol):
 RowT = TypeVar("RowT", bound=_Row)
 
 
-def num_rows_together(stepper: Stepper, state_1: State) -> int:
+def num_rows_together(sizes: Sequence[int], state_bytes: int) -> int:
     """How many frames make a batch: bounded by what is certified, and by memory."""
-    by_memory = max(1, _MAX_STATE_BYTES // max(1, state_1.num_bytes_per_row))
-    return min(MAX_ROWS, max(stepper.sizes), by_memory)
+    return min(MAX_ROWS, max(sizes), max(1, _MAX_STATE_BYTES // max(1, state_bytes)))
 
 
 def encode_rows(

@@ -1,37 +1,11 @@
-"""From a text's bytes to frames and back, many frames together.
-
-Legend: V vocabulary.
-"""
+"""Around the coder: a text's bytes cut into frames, frames made of rows, rows read from frames."""
 
 from binascii import crc32
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from torch import Tensor
-
-from charlm_model.codec import FRAME_BYTES, DecodingRow, EncodingRow, decode_rows, encode_rows
+from charlm_model.codec import FRAME_BYTES, DecodingRow, EncodingRow
 from charlm_model.escape import Speller
 from charlm_model.frames import Frame
-from charlm_model.state import State
-from charlm_model.stepping import Stepper
-
-
-@dataclass(frozen=True, slots=True)
-class Coding:
-    """A model at the start of a text: one row of state, and the logits of the first token."""
-
-    stepper: Stepper
-    state_1: State
-    logits_1V: Tensor
-    speller: Speller
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What a frame held. Its data is None where the text is not the one that was compressed."""
-
-    data: bytes | None
-    model_bits: float
 
 
 class Cutter:
@@ -60,37 +34,31 @@ class Cutter:
         return self._size
 
 
-def compress(
-    coding: Coding, pieces: Sequence[bytes], first: int, *, is_end: bool
-) -> Generator[None, None, tuple[list[Frame], float]]:
-    """Frames numbered from `first`, and their cross-entropy in bits; yields between bounded steps.
+def encoding_rows(speller: Speller, pieces: Sequence[bytes]) -> list[EncodingRow]:
+    return [EncodingRow(speller.spell(piece)) for piece in pieces]
 
-    `is_end` says that the last piece is the last one of the stream.
-    """
-    spelled = [coding.speller.spell(piece) for piece in pieces]
-    rows = [EncodingRow(each) for each in spelled]
-    yield from encode_rows(coding.stepper, coding.state_1, coding.logits_1V, rows)
-    frames = [
+
+def decoding_rows(frames: Sequence[Frame]) -> list[DecodingRow]:
+    return [DecodingRow(frame.payload, frame.num_tokens) for frame in frames]
+
+
+def frames_from(
+    rows: Sequence[EncodingRow], pieces: Sequence[bytes], first: int, *, is_end: bool
+) -> list[Frame]:
+    """The frames of rows that were encoded, numbered from `first`; the end is the last one's."""
+    return [
         Frame(
             number=first + at,
-            num_tokens=len(spelled[at].ids),
-            text_checksum=crc32(pieces[at]),
+            num_tokens=row.num_tokens,
+            text_checksum=crc32(piece),
             payload=row.payload(),
             is_last=is_end and at == len(rows) - 1,
         )
-        for at, row in enumerate(rows)
+        for at, (row, piece) in enumerate(zip(rows, pieces, strict=True))
     ]
-    return frames, sum(row.model_bits for row in rows)
 
 
-def decompress(coding: Coding, frames: Sequence[Frame]) -> Generator[None, None, list[Restored]]:
-    """The text of each frame; yields between bounded steps."""
-    rows = [DecodingRow(frame.payload, frame.num_tokens) for frame in frames]
-    yield from decode_rows(coding.stepper, coding.state_1, coding.logits_1V, rows)
-    return [_restored(coding, frame, row) for frame, row in zip(frames, rows, strict=True)]
-
-
-def _restored(coding: Coding, frame: Frame, row: DecodingRow) -> Restored:
-    data = coding.speller.unspell(row.spelled)
-    is_same = crc32(data) == frame.text_checksum
-    return Restored(data if is_same else None, row.model_bits)
+def text_from(speller: Speller, frame: Frame, row: DecodingRow) -> bytes | None:
+    """The text of a frame that was decoded; None if it is not the one that was compressed."""
+    data = speller.unspell(row.spelled)
+    return data if crc32(data) == frame.text_checksum else None

@@ -9,6 +9,8 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from charlm.v1 import (
+    codec_pb2,
+    codec_pb2_grpc,
     generation_pb2,
     generation_pb2_grpc,
     inference_pb2,
@@ -20,6 +22,7 @@ from charlm.v1 import (
     tokenizer_pb2,
     tokenizer_pb2_grpc,
 )
+from charlm_server.codec_service import CodecService
 from charlm_server.config import Limits, ServeConfig
 from charlm_server.errors import ServeError
 from charlm_server.generation_service import GenerationService
@@ -35,6 +38,7 @@ from charlm_server.tokenizer_service import TokenizerService
 from charlm_server.unoffered import UNOFFERED, add_unoffered
 
 OFFERED = [
+    codec_pb2.DESCRIPTOR.services_by_name["CodecService"],
     generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
     models_pb2.DESCRIPTOR.services_by_name["ModelService"],
@@ -60,6 +64,7 @@ class App:
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationService(models), self._server
         )
+        codec_pb2_grpc.add_CodecServiceServicer_to_server(CodecService(models), self._server)
         scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringService(models), self._server)
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(
             TokenizerService(models), self._server

@@ -15,6 +15,8 @@ from charlm_server.conversion import duration_from
 from charlm_server.errors import (
     AnswerTooLarge,
     CharlmError,
+    CodecDamaged,
+    CodecMismatch,
     DeadlineTooShort,
     Draining,
     EngineFailed,
@@ -36,6 +38,8 @@ STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
     QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineTooShort: grpc.StatusCode.DEADLINE_EXCEEDED,
     Draining: grpc.StatusCode.UNAVAILABLE,
+    CodecMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    CodecDamaged: grpc.StatusCode.DATA_LOSS,
     NotOffered: grpc.StatusCode.UNIMPLEMENTED,
     EngineFailed: grpc.StatusCode.INTERNAL,
 }

@@ -6,14 +6,13 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from charlm.v1 import admin_pb2, codec_pb2, state_pb2
+from charlm.v1 import admin_pb2, state_pb2
 from charlm_server.errors import NotOffered
 
 UNOFFERED: list[ServiceDescriptor] = [
     file.DESCRIPTOR.services_by_name[name]
     for file, name in (
         (admin_pb2, "AdminService"),
-        (codec_pb2, "CodecService"),
         (state_pb2, "StateService"),
     )
 ]

@@ -54,8 +54,9 @@ class CodecServiceServicer:
     """
 
     def Compress(self, request_iterator, context):
-        """Compresses a text as it arrives, in constant memory. INVALID_ARGUMENT for
-        bytes that the vocabulary cannot express; NOT_FOUND for an unknown model.
+        """Compresses a text as it arrives, in constant memory. Any bytes survive;
+        those that the vocabulary cannot express cost more. NOT_FOUND for an
+        unknown model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -63,8 +64,9 @@ class CodecServiceServicer:
 
     def Decompress(self, request_iterator, context):
         """Restores what Compress made. FAILED_PRECONDITION, reason
-        CODEC_MODEL_MISMATCH, for another checkpoint or arithmetic; DATA_LOSS,
-        reason CODEC_CHECKSUM, naming the damaged frame.
+        CODEC_MODEL_MISMATCH for another checkpoint and CODEC_NUMERICS_MISMATCH
+        for another arithmetic; DATA_LOSS, reason CODEC_CHECKSUM, naming the
+        damaged frame, or CODEC_HEADER for what is no compressed form.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,13 +36,15 @@ class CodecServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CodecServiceAsyncStub: ...
     Compress: _grpc.StreamStreamMultiCallable[_codec_pb2.CompressRequest, _codec_pb2.CompressResponse]
-    """Compresses a text as it arrives, in constant memory. INVALID_ARGUMENT for
-    bytes that the vocabulary cannot express; NOT_FOUND for an unknown model.
+    """Compresses a text as it arrives, in constant memory. Any bytes survive;
+    those that the vocabulary cannot express cost more. NOT_FOUND for an
+    unknown model.
     """
     Decompress: _grpc.StreamStreamMultiCallable[_codec_pb2.DecompressRequest, _codec_pb2.DecompressResponse]
     """Restores what Compress made. FAILED_PRECONDITION, reason
-    CODEC_MODEL_MISMATCH, for another checkpoint or arithmetic; DATA_LOSS,
-    reason CODEC_CHECKSUM, naming the damaged frame.
+    CODEC_MODEL_MISMATCH for another checkpoint and CODEC_NUMERICS_MISMATCH
+    for another arithmetic; DATA_LOSS, reason CODEC_CHECKSUM, naming the
+    damaged frame, or CODEC_HEADER for what is no compressed form.
     """
 
 @_typing.type_check_only
@@ -53,13 +55,15 @@ class CodecServiceAsyncStub(CodecServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Compress: _aio.StreamStreamMultiCallable[_codec_pb2.CompressRequest, _codec_pb2.CompressResponse]  # type: ignore[assignment]
-    """Compresses a text as it arrives, in constant memory. INVALID_ARGUMENT for
-    bytes that the vocabulary cannot express; NOT_FOUND for an unknown model.
+    """Compresses a text as it arrives, in constant memory. Any bytes survive;
+    those that the vocabulary cannot express cost more. NOT_FOUND for an
+    unknown model.
     """
     Decompress: _aio.StreamStreamMultiCallable[_codec_pb2.DecompressRequest, _codec_pb2.DecompressResponse]  # type: ignore[assignment]
     """Restores what Compress made. FAILED_PRECONDITION, reason
-    CODEC_MODEL_MISMATCH, for another checkpoint or arithmetic; DATA_LOSS,
-    reason CODEC_CHECKSUM, naming the damaged frame.
+    CODEC_MODEL_MISMATCH for another checkpoint and CODEC_NUMERICS_MISMATCH
+    for another arithmetic; DATA_LOSS, reason CODEC_CHECKSUM, naming the
+    damaged frame, or CODEC_HEADER for what is no compressed form.
     """
 
 class CodecServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -73,8 +77,9 @@ class CodecServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_codec_pb2.CompressRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_codec_pb2.CompressResponse], _abc.AsyncIterator[_codec_pb2.CompressResponse]]:
-        """Compresses a text as it arrives, in constant memory. INVALID_ARGUMENT for
-        bytes that the vocabulary cannot express; NOT_FOUND for an unknown model.
+        """Compresses a text as it arrives, in constant memory. Any bytes survive;
+        those that the vocabulary cannot express cost more. NOT_FOUND for an
+        unknown model.
         """
 
     @_abc_1.abstractmethod
@@ -84,8 +89,9 @@ class CodecServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_codec_pb2.DecompressResponse], _abc.AsyncIterator[_codec_pb2.DecompressResponse]]:
         """Restores what Compress made. FAILED_PRECONDITION, reason
-        CODEC_MODEL_MISMATCH, for another checkpoint or arithmetic; DATA_LOSS,
-        reason CODEC_CHECKSUM, naming the damaged frame.
+        CODEC_MODEL_MISMATCH for another checkpoint and CODEC_NUMERICS_MISMATCH
+        for another arithmetic; DATA_LOSS, reason CODEC_CHECKSUM, naming the
+        damaged frame, or CODEC_HEADER for what is no compressed form.
         """
 
 def add_CodecServiceServicer_to_server(servicer: CodecServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
