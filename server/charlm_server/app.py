@@ -22,10 +22,12 @@ from charlm.v1 import (
     tokenizer_pb2,
     tokenizer_pb2_grpc,
 )
+from charlm_server.callers import Callers
 from charlm_server.codec_service import CodecService
 from charlm_server.config import Limits, ServeConfig
 from charlm_server.errors import ServeError
 from charlm_server.generation_service import GenerationService
+from charlm_server.guard import Guard
 from charlm_server.health import Health
 from charlm_server.inference_service import InferenceService
 from charlm_server.interceptors import ReportingInterceptor
@@ -34,6 +36,7 @@ from charlm_server.model_service import ModelService
 from charlm_server.monitor import Monitor
 from charlm_server.reflection import add_reflection
 from charlm_server.scoring_service import ScoringService
+from charlm_server.tls import server_credentials
 from charlm_server.tokenizer_service import TokenizerService
 from charlm_server.unoffered import UNOFFERED, add_unoffered
 
@@ -59,7 +62,7 @@ class App:
         self.health = Health([*names, *models.names])
         self.monitor = Monitor(self.health, names, models, config.stuck_after_s)
         self._server = grpc.aio.server(
-            interceptors=[ReportingInterceptor()], options=channel_options(config.limits)
+            interceptors=interceptors_of(config), options=channel_options(config.limits)
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationService(models), self._server
@@ -84,7 +87,7 @@ class App:
         address = address_of(self._config.host, self._config.port)
         try:
             try_to_bind(self._config.host, self._config.port)
-            port = self._server.add_insecure_port(address)
+            port = self._add_port(address)
         except (OSError, RuntimeError) as error:
             raise ServeError(
                 f"The server cannot listen on {address}: {error}. "
@@ -96,6 +99,11 @@ class App:
         self.monitor.look()
         self._monitoring = asyncio.create_task(self.monitor.run())
         return address_of(self._config.host, port)
+
+    def _add_port(self, address: str) -> int:
+        if self._config.tls is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, server_credentials(self._config.tls))
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Admit nothing, let calls finish for a while, end the rest with what they have, stop."""
@@ -122,6 +130,12 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
     on_ready(f"charlm: serving {' '.join(models.names)} on {address}")
     await asked_to_stop.wait()
     await app.drain()
+
+
+def interceptors_of(config: ServeConfig) -> list[grpc.aio.ServerInterceptor]:
+    """The first is the outermost: it tells callers what the others refuse."""
+    guards = [] if config.tokens is None else [Guard(Callers(config.tokens))]
+    return [ReportingInterceptor(), *guards]
 
 
 def try_to_bind(host: str, port: int) -> None:

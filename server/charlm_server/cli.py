@@ -3,12 +3,13 @@
 import asyncio
 import ipaddress
 import logging
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from charlm_server.checkpoints import named_checkpoints
-from charlm_server.config import Limits, ServeConfig
+from charlm_server.config import Limits, ServeConfig, TlsFiles
 from charlm_server.errors import ServeError
 from charlm_server.mixtures import named_mixtures
 
@@ -46,6 +47,25 @@ def serve(
             help="Listen without encryption on addresses that others can reach.",
         ),
     ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(envvar="CHARLM_TLS_CERT", help="Certificate chain, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="CHARLM_TLS_KEY", help="Key of the certificate, PEM.")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="CHARLM_TLS_CLIENT_CA",
+            help="Take only callers with a certificate signed by these, PEM.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="CHARLM_TOKENS", help="Take only callers with a token of this file, TOML."
+        ),
+    ] = None,
     max_batch_size: Annotated[
         int,
         typer.Option(
@@ -98,7 +118,8 @@ def serve(
     )
     try:
         _set_up_logging(log_level)
-        _refuse_open_door(host, allow_insecure)
+        tls = _tls_from(tls_cert, tls_key, tls_client_ca, tokens)
+        _refuse_open_door(host, allow_insecure or tls is not None)
         named = named_checkpoints(checkpoints)
         config = ServeConfig(
             checkpoints=named,
@@ -110,6 +131,8 @@ def serve(
             drain_grace_s=drain_grace,
             stuck_after_s=stuck_after,
             reflection=reflection,
+            tls=tls,
+            tokens=tokens,
             limits=limits,
         )
         _run(config)
@@ -132,11 +155,26 @@ def _set_up_logging(level: str) -> None:
     logging.basicConfig(level=names[level.upper()], format=LOG_FORMAT)
 
 
+def _tls_from(
+    cert: Path | None, key: Path | None, client_ca: Path | None, tokens: Path | None
+) -> TlsFiles | None:
+    if cert and key:
+        return TlsFiles(cert=cert, key=key, client_ca=client_ca)
+    if cert or key or client_ca:
+        raise ServeError("Encryption needs both --tls-cert and --tls-key.")
+    if tokens:
+        raise ServeError(
+            "--tokens would cross the network in plain text: give --tls-cert and --tls-key too."
+        )
+    return None
+
+
 def _refuse_open_door(host: str, allow_insecure: bool) -> None:
     if not allow_insecure and not _is_loopback(host):
         raise ServeError(
             f"--host {host} can be reached by others, and this port is neither encrypted nor "
-            "guarded. Listen on 127.0.0.1, or accept that with --allow-insecure."
+            "guarded. Give --tls-cert and --tls-key, listen on 127.0.0.1, or accept that with "
+            "--allow-insecure."
         )
 
 

@@ -10,6 +10,19 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TlsFiles:
+    """Where the certificates are; with `client_ca`, callers must show one signed by it."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        return [path for path in (self.cert, self.key, self.client_ca) if path is not None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """What a request may ask for; GetModel tells. The one place for every bound."""
 
@@ -45,4 +58,6 @@ class ServeConfig:
     drain_grace_s: float = 25.0
     stuck_after_s: float = 30.0  # a step of the engine that lasts longer makes health say so
     reflection: bool = True
+    tls: TlsFiles | None = None  # None is plain text
+    tokens: Path | None = None  # None lets everyone call
     limits: Limits = field(default_factory=Limits)

@@ -6,6 +6,9 @@ CharlmError
   AnswerTooLarge        the answer would not fit a message
   ModelNotFound         no such model is loaded
   QueueFull             try again later
+    QuotaExceeded       as much as this caller may ask for; try again later
+  Unauthenticated       no token, or an unknown one
+  NotAllowed            the token has not the role that the call needs
   DeadlineTooShort      the call cannot start, or did not, before its deadline
     DeadlinePassed      it started, and was not done by then
   Draining              the server is stopping and admits nothing new
@@ -101,6 +104,45 @@ class QueueFull(CharlmError):
     @property
     def metadata(self) -> dict[str, str]:
         return {"limit": str(self.limit)}
+
+
+class QuotaExceeded(QueueFull):
+    """This caller has asked for all that it may."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, quota: str, retry_after_s: float) -> None:
+        self.quota, self.retry_after_s = quota, retry_after_s
+        CharlmError.__init__(
+            self, f"Your token allows {quota}; try again in {retry_after_s:.1f} s."
+        )
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"limit": self.quota}
+
+
+class Unauthenticated(CharlmError):
+    """No token came with the call, or one that is not known."""
+
+    reason = "UNAUTHENTICATED"
+
+    def __init__(self) -> None:
+        super().__init__("This server asks for a known token: 'authorization: Bearer TOKEN'.")
+
+
+class NotAllowed(CharlmError):
+    """The caller is known, but may not do this."""
+
+    reason = "ROLE_MISSING"
+
+    def __init__(self, caller: str, role: str) -> None:
+        self.role = role
+        super().__init__(f"The token of {caller!r} has not the role {role!r} that this call needs.")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"role": self.role}
 
 
 class DeadlineTooShort(CharlmError):

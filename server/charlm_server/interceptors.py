@@ -22,8 +22,10 @@ from charlm_server.errors import (
     EngineFailed,
     InvalidRequest,
     ModelNotFound,
+    NotAllowed,
     NotOffered,
     QueueFull,
+    Unauthenticated,
 )
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
     AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
     DeadlineTooShort: grpc.StatusCode.DEADLINE_EXCEEDED,
     Draining: grpc.StatusCode.UNAVAILABLE,
     CodecMismatch: grpc.StatusCode.FAILED_PRECONDITION,

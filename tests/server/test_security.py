@@ -1,0 +1,253 @@
+"""Who may call: certificates and tokens, over the wire."""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pytest
+
+from charlm.v1 import admin_pb2, admin_pb2_grpc, generation_pb2_grpc, models_pb2, models_pb2_grpc
+from charlm.v1 import generation_pb2 as gen
+from charlm_server import new_token
+from charlm_server.app import App
+from charlm_server.callers import Callers, callers_from
+from charlm_server.config import ServeConfig, TlsFiles
+from charlm_server.errors import QuotaExceeded, ServeError
+from charlm_server.loaded import Models
+from charlm_server.tls import server_credentials
+from tests.server.certificates import Authority, Pair
+from tests.server.wire import details_of, load
+
+MODEL = "models/lstm-char"
+LIST = models_pb2.ListModelsRequest()
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def files(authority: Authority, tmp_path: Path) -> TlsFiles:
+    cert, key = authority.issue().write(tmp_path, "server")
+    return TlsFiles(cert=cert, key=key)
+
+
+@asynccontextmanager
+async def guarded(files: TlsFiles, tokens: Path | None = None) -> AsyncIterator[str]:
+    """The port of a server on localhost."""
+    app = App(
+        ServeConfig(checkpoints={}, port=0, tls=files, tokens=tokens, drain_grace_s=5.0),
+        Models(load(("lstm", "char"))),
+    )
+    address = await app.start()
+    try:
+        yield "localhost:" + address.rsplit(":", 1)[1]
+    finally:
+        await app.drain()
+
+
+@asynccontextmanager
+async def calling(
+    address: str, authority: Authority, token: str = "", shown: Pair | None = None
+) -> AsyncIterator[grpc.aio.Channel]:
+    credentials = grpc.ssl_channel_credentials(
+        authority.pem, shown and shown.key, shown and shown.cert
+    )
+    if token:
+        credentials = grpc.composite_channel_credentials(
+            credentials, grpc.access_token_call_credentials(token)
+        )
+    options = [("grpc.use_local_subchannel_pool", 1)]  # or an earlier handshake would serve
+    async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
+        yield channel
+
+
+async def is_let_in(
+    address: str, authority: Authority, shown: Pair | None = None, token: str = ""
+) -> bool:
+    async with calling(address, authority, token, shown) as channel:
+        try:
+            await models_pb2_grpc.ModelServiceStub(channel).ListModels(LIST)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                return False
+            raise
+        return True
+
+
+async def test_a_good_certificate_is_accepted(authority: Authority, files: TlsFiles) -> None:
+    async with guarded(files) as address:
+        assert await is_let_in(address, authority)
+
+
+@pytest.mark.parametrize("host", ["localhost", "elsewhere.example"])
+async def test_an_expired_or_a_strange_certificate_is_refused_by_the_client(
+    authority: Authority, tmp_path: Path, host: str
+) -> None:
+    pair = authority.issue(host, days_left=0 if host == "localhost" else 1)
+    cert, key = pair.write(tmp_path, "server")
+    async with guarded(TlsFiles(cert=cert, key=key)) as address:
+        assert not await is_let_in(address, authority)
+
+
+async def test_only_clients_with_the_right_certificate_are_let_in(
+    authority: Authority, files: TlsFiles, tmp_path: Path
+) -> None:
+    (client_ca := tmp_path / "ca.pem").write_bytes(authority.pem)
+    async with guarded(replace(files, client_ca=client_ca)) as address:
+        assert await is_let_in(address, authority, authority.issue("someone"))
+        assert not await is_let_in(address, authority, authority.issue("someone", days_left=0))
+        assert not await is_let_in(address, authority, Authority("other").issue("someone"))
+        assert not await is_let_in(address, authority)
+
+
+async def test_new_certificates_are_used_without_a_restart(
+    authority: Authority, files: TlsFiles, tmp_path: Path
+) -> None:
+    successor = Authority("successor")
+    async with guarded(files) as address:
+        assert not await is_let_in(address, successor)
+        successor.issue().write(tmp_path, "server")
+        assert await is_let_in(address, successor)
+
+
+async def test_unusable_new_certificates_change_nothing(
+    authority: Authority, files: TlsFiles
+) -> None:
+    async with guarded(files) as address:
+        files.key.write_bytes(authority.issue().key)  # of another certificate
+        assert await is_let_in(address, authority)
+
+
+def test_a_key_of_another_certificate_is_told_at_the_start(
+    authority: Authority, files: TlsFiles
+) -> None:
+    files.key.write_bytes(authority.issue().key)
+    with pytest.raises(ServeError, match="the key that belongs to the certificate"):
+        server_credentials(files)
+
+
+def write_tokens(path: Path, **roles_of: str) -> Path:
+    """A file of tokens; each is its holder's name backwards."""
+    blocks = []
+    for name, rest in roles_of.items():
+        digest = hashlib.sha256(name[::-1].encode()).hexdigest()
+        blocks.append(f'[[tokens]]\nname = "{name}"\nsha256 = "{digest}"\n{rest}\n')
+    path.write_text("\n".join(blocks))
+    return path
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    return write_tokens(
+        tmp_path / "tokens.toml",
+        writer='roles = ["generate"]\nmax_concurrent = 1',
+        scorer='roles = ["score"]\ncalls_per_minute = 2',
+        operator='roles = ["admin"]',
+    )
+
+
+async def code_of(call: object) -> str:
+    try:
+        await call  # type: ignore[misc]
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "OK"
+
+
+async def test_a_token_opens_what_its_roles_say(
+    authority: Authority, files: TlsFiles, tokens: Path
+) -> None:
+    asked = gen.GenerateRequest(model=MODEL, stopping={"max_new_tokens": 1})
+    found = {}
+    async with guarded(files, tokens) as address:
+        for token in ("", "wrong", "retirw", "rerocs", "rotarepo"):
+            async with calling(address, authority, token) as channel:
+                found[token] = [
+                    await code_of(models_pb2_grpc.ModelServiceStub(channel).ListModels(LIST)),
+                    await code_of(
+                        generation_pb2_grpc.GenerationServiceStub(channel).Generate(asked)
+                    ),
+                    await code_of(
+                        admin_pb2_grpc.AdminServiceStub(channel).GetLoad(admin_pb2.GetLoadRequest())
+                    ),
+                ]
+
+    denied = "PERMISSION_DENIED"
+    assert found.pop("") == found.pop("wrong") == ["UNAUTHENTICATED"] * 3
+    assert found["retirw"] == ["OK", "OK", denied]
+    assert found["rerocs"] == ["OK", denied, denied]
+    assert found["rotarepo"][:2] == ["OK", denied]
+    assert found["rotarepo"][2] != denied
+
+
+async def test_a_second_stream_of_one_that_may_have_one_is_refused_with_a_time(
+    authority: Authority, files: TlsFiles, tokens: Path
+) -> None:
+    endless = gen.GenerateRequest(
+        model=MODEL, stopping={"max_new_tokens": 100_000, "ignore_end_of_text": True}
+    )
+    async with guarded(files, tokens) as address, calling(address, authority, "retirw") as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        call = stub.StreamGenerate(gen.StreamGenerateRequest(generate=endless))
+        await anext(aiter(call))
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await stub.Generate(gen.GenerateRequest(model=MODEL))
+        call.cancel()
+
+    assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "RetryInfo" in details_of(refusal.value)
+
+
+def test_a_rate_refills(tokens: Path) -> None:
+    caller = Callers(tokens).caller("rerocs")
+
+    def call(now: float) -> None:
+        with caller.calling("score", now):
+            pass
+
+    call(0.0)
+    call(0.0)
+    with pytest.raises(QuotaExceeded) as refusal:
+        call(0.0)
+    call(30.0)
+
+    assert refusal.value.retry_after_s == 30.0
+
+
+def test_tokens_are_read_again_and_a_wrong_file_changes_nothing(tokens: Path) -> None:
+    callers = Callers(tokens)
+    write_tokens(tokens, novice='roles = ["score"]')
+    os.utime(tokens, ns=(1, 1))
+    assert callers.caller("ecivon").name == "novice"
+    tokens.write_text("[[tokens]")
+    os.utime(tokens, ns=(2, 2))
+    assert callers.caller("ecivon").name == "novice"
+
+
+@pytest.mark.parametrize(
+    ("rest", "complaint"),
+    [
+        ('roles = ["root"]', "unknown root"),
+        ('roles = ["score"]\nmax_concurrent = 0', "must be 1 or more"),
+        ('roles = ["score"]\npassword = "x"', "unknown password"),
+    ],
+)
+def test_a_wrong_file_of_tokens_is_refused(tmp_path: Path, rest: str, complaint: str) -> None:
+    with pytest.raises(ServeError, match=complaint):
+        Callers(write_tokens(tmp_path / "tokens.toml", someone=rest))
+
+
+def test_a_new_token_fits_the_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert new_token.main(["alice", "generate", "score"]) == 0
+    printed = capsys.readouterr()
+    (path := tmp_path / "tokens.toml").write_text(printed.out)
+
+    assert Callers(path).caller(printed.err.strip()).name == "alice"
+    assert printed.err.strip() not in printed.out
+    assert callers_from(path)[0].roles == {"generate", "score"}
