@@ -10,7 +10,7 @@ import torch
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_training.baseline import fit_ngram
-from charlm_training.data import Data
+from charlm_training.data import Data, DataOptions
 from charlm_training.diagnose import context, order, truncation
 from charlm_training.diagnose.context import Loss, effective_length, losses_of
 from charlm_training.diagnose.diagnosis import Diagnosis
@@ -19,6 +19,10 @@ from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.truncation import truncated_gradient
 from charlm_training.diagnose.windows import spread_windows
 from charlm_training.errors import CorpusTooSmall, InvalidOption
+from charlm_training.options import TrainOptions
+from charlm_training.plan import SizeOptions
+from charlm_training.run import Run
+from charlm_training.workspace import Workspace
 
 random = np.random.default_rng(0)
 NOISE = "".join(random.choice(list("abcdefgh"), 6000))
@@ -143,6 +147,26 @@ def test_a_text_too_short_to_compare_truncations_is_refused() -> None:
     assert truncation.lengths_for(2 * 64 * 32, 32) == [4, 16, 64]
     with pytest.raises(CorpusTooSmall, match="needs at least 1024"):
         truncation.lengths_for(500, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["context", "gradient-flow"])
+def test_a_model_of_lines_has_no_far_context_to_measure(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("anna\nbob\ncarla\n" * 40)
+    options = TrainOptions(
+        corpus=str(path),
+        out=tmp_path / "names",
+        steps=2,
+        data=DataOptions(unit="line"),
+        size=SizeOptions(hidden_size=8),
+    )
+    Workspace(options.out).prepare(force=False)
+    Run(options, lambda event: None, lambda: False).train()
+    request = Request(what=what, corpus=str(path), checkpoints=(options.out,))
+
+    with pytest.raises(InvalidOption, match="every line begins anew"):
+        examine(request, tmp_path, lambda: False, lambda line: None)
 
 
 @pytest.mark.slow

@@ -67,6 +67,14 @@ def test_what_copies_no_more_than_text_does_is_not_accused() -> None:
     assert "no more than in unseen text" in sentence(overlaps)
 
 
+def test_one_long_copy_is_enough_to_be_told_from_unseen_text() -> None:
+    train = "".join(f"{n * 7919 % 1000} and so on, " for n in range(30))
+    overlaps = overlaps_with(train, {"lstm": [train[40:75]], "unseen text": ["and so on, 7 or 8"]})
+
+    assert "more than in unseen text" in sentence(overlaps)
+    assert "no more" not in sentence(overlaps)
+
+
 @pytest.mark.slow
 def test_a_model_that_learned_its_text_by_heart_is_caught(read: Any) -> None:
     text = "".join(f"{n * 7919 % 1000} and so it goes on and on. " for n in range(100))

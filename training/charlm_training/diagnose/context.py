@@ -129,18 +129,21 @@ def effective_length(losses: Sequence[Loss], kind: str) -> int | None:
 def _sentence(subject: Subject, losses: Sequence[Loss]) -> str:
     lengths = {kind: effective_length(losses, kind) for kind in KINDS}
     most = max(loss.kept for loss in losses)
-    shown = {kind: f"more than {most}" if k is None else str(k) for kind, k in lengths.items()}
     error = next(
         loss.standard_error
         for loss in losses
         if loss.kind == KINDS[0] and loss.kept == (lengths[KINDS[0]] or most)
     )
-    return (
-        f"{subject.name} uses its last {shown['dropped']} {subject.token_name}: the rest is worth "
-        f"less than {NEGLIGIBLE_NATS} nats (standard error {error:.3f}); beyond "
-        f"{shown['shuffled']} their order does not matter to it, and beyond {shown['replaced']} "
-        "it does not notice other text"
+    uses, orders, notices = (lengths[kind] for kind in KINDS)
+    said = (
+        f"{subject.name} uses more than its last {most} {subject.token_name}"
+        if uses is None
+        else f"{subject.name} uses its last {uses} {subject.token_name}: the rest is worth less "
+        f"than {NEGLIGIBLE_NATS} nats"
     )
+    order = f"matters beyond {most}" if orders is None else f"does not matter beyond {orders}"
+    other = f"is noticed beyond {most}" if notices is None else f"goes unnoticed beyond {notices}"
+    return f"{said} (standard error {error:.3f}); their order {order}, and other text {other}"
 
 
 def _plot(name: str, losses: Sequence[Loss]) -> Plot:

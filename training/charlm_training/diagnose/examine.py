@@ -10,7 +10,7 @@ from charlm_training.budget import parse_duration
 from charlm_training.data import DataOptions, read_data
 from charlm_training.diagnose import context, gradient_flow, memorization, order, truncation
 from charlm_training.diagnose.diagnosis import Diagnosis
-from charlm_training.diagnose.subject import Laboratory
+from charlm_training.diagnose.subject import Laboratory, Subject
 from charlm_training.errors import InvalidOption
 from charlm_training.fitting import fitter_for
 
@@ -70,7 +70,7 @@ def examine(
 
 
 def _gradient_flow(request: Request, laboratory: Laboratory) -> Diagnosis:
-    subjects = laboratory.subjects(request.checkpoints, request.chosen_families())
+    subjects = _of_streams(request, laboratory)
     for subject in subjects:
         if subject.model.config.family == "ngram":
             raise InvalidOption(f"{subject.name} is an n-gram, which has no gradients.")
@@ -78,7 +78,19 @@ def _gradient_flow(request: Request, laboratory: Laboratory) -> Diagnosis:
 
 
 def _context(request: Request, laboratory: Laboratory) -> Diagnosis:
-    return context.diagnose(laboratory.subjects(request.checkpoints, request.chosen_families()))
+    return context.diagnose(_of_streams(request, laboratory))
+
+
+def _of_streams(request: Request, laboratory: Laboratory) -> list[Subject]:
+    """Models of lines forget at every line end, so there is no far context to speak of."""
+    subjects = laboratory.subjects(request.checkpoints, request.chosen_families())
+    for subject in subjects:
+        if subject.model.config.unit == "line":
+            raise InvalidOption(
+                f"{subject.name} was trained with --unit line, where every line begins anew; "
+                f"{request.what} needs a model of one long text."
+            )
+    return subjects
 
 
 def _memorization(request: Request, laboratory: Laboratory) -> Diagnosis:

@@ -18,6 +18,8 @@ NUM_SAMPLES, SAMPLE_TOKENS, MOST_SAMPLES = 16, 512, 400
 LENGTHS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
 # The length of a copy that is spoken of: a long phrase, seldom met twice by chance.
 COPY_LENGTH = 50
+# What is shorter are words and phrases that everybody uses.
+SHORTEST_COPY, CLEAR_SHARE = 20, 0.01
 # One pass over the training text takes about a second per million characters.
 MOST_CHARACTERS = 50_000_000
 SHOWN = 60
@@ -105,7 +107,7 @@ def sentence(overlaps: dict[str, Overlap]) -> str:
     for name, overlap in models:
         shown = overlap.longest_text[:SHOWN]
         copies = overlap.share(COPY_LENGTH)
-        more = "more" if copies > unseen[1].share(COPY_LENGTH) else "no more"
+        more = "more" if is_copying(overlap, unseen[1]) else "no more"
         said.append(
             f"the longest copy that {name} wrote has {overlap.longest} characters ({shown!r}), "
             f"and {copies:.1%} of its characters lie in copies of {COPY_LENGTH} or longer: {more} "
@@ -114,6 +116,15 @@ def sentence(overlaps: dict[str, Overlap]) -> str:
     text = "; ".join(said)
     there = f"longest {unseen[1].longest}, {unseen[1].share(COPY_LENGTH):.1%}"
     return f"{text[0].upper()}{text[1:]} (there: {there})."
+
+
+def is_copying(overlap: Overlap, unseen: Overlap) -> bool:
+    """Whether clearly more of it lies in copies, of any length that counts, than of unseen text."""
+    return any(
+        overlap.share(length) > unseen.share(length) + CLEAR_SHARE
+        for length in LENGTHS
+        if length >= SHORTEST_COPY
+    )
 
 
 def _covered(suffixes: Sequence[int], length: int) -> int:
