@@ -1,14 +1,17 @@
 """Asks a charlm server: generate, score, look at the next character. Needs no torch, no numpy."""
 
 from charlm_client.client import Client
+from charlm_client.codec import CodecStream, CodecTotals
 from charlm_client.constraint import Constraint
 from charlm_client.errors import (
     CharlmError,
+    CodecMismatch,
     DataLoss,
     DeadlineExceeded,
     Draining,
     InvalidRequest,
     ModelNotFound,
+    NotAllowed,
     NotOffered,
     QueueFull,
     ServerFault,
@@ -18,8 +21,9 @@ from charlm_client.errors import (
     UnknownCharacter,
 )
 from charlm_client.inference import Continuation, FilledGap, Filling, Gap, TopContinuations
+from charlm_client.security import Security
 from charlm_client.stream import GenerationStream
-from charlm_client.sync import SyncClient, SyncGenerationStream
+from charlm_client.sync import SyncClient, SyncCodecStream, SyncGenerationStream
 from charlm_client.types import (
     Chunk,
     Encoding,
@@ -42,6 +46,9 @@ __all__ = [
     "CharlmError",
     "Chunk",
     "Client",
+    "CodecMismatch",
+    "CodecStream",
+    "CodecTotals",
     "Constraint",
     "Continuation",
     "DataLoss",
@@ -60,17 +67,20 @@ __all__ = [
     "Model",
     "ModelNotFound",
     "NextDistribution",
+    "NotAllowed",
     "NotOffered",
     "Output",
     "OutputEnd",
     "QueueFull",
     "Sampling",
     "Score",
+    "Security",
     "ServerFault",
     "StateMismatch",
     "Stopping",
     "StreamHeader",
     "SyncClient",
+    "SyncCodecStream",
     "SyncGenerationStream",
     "TooLarge",
     "TopContinuations",

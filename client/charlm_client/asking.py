@@ -3,20 +3,24 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
 from charlm_client.client import Client
 from charlm_client.errors import InvalidRequest
+from charlm_client.security import Security
 
 Result = TypeVar("Result")
+SECURITY: ContextVar[Security | None] = ContextVar("SECURITY", default=None)
+"""What the flags before the command said; see `connection_flags`."""
 
 
 def ask(server: str, timeout: float, question: Callable[[Client], Awaitable[Result]]) -> Result:
     """The answer to one question, over a connection of its own."""
 
     async def asking() -> Result:
-        async with Client(server, timeout_s=timeout) as client:
+        async with Client(server, timeout_s=timeout, security=SECURITY.get()) as client:
             return await question(client)
 
     return asyncio.run(asking())

@@ -6,12 +6,14 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from charlm.v1 import (
+    codec_pb2_grpc,
     generation_pb2_grpc,
     inference_pb2_grpc,
     models_pb2_grpc,
     scoring_pb2_grpc,
     tokenizer_pb2_grpc,
 )
+from charlm_client.security import Security
 
 # Calls that change nothing are repeated when no server answered; a generation never is.
 _IDEMPOTENT = [
@@ -35,8 +37,9 @@ _LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 class Stubs:
     """One channel and the services behind it."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = open_channel(address)
+    def __init__(self, address: str, security: Security | None = None) -> None:
+        self.channel = open_channel(address, security)
+        self.codec = codec_pb2_grpc.CodecServiceStub(self.channel)
         self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
         self.scoring = scoring_pb2_grpc.ScoringServiceStub(self.channel)
         self.tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(self.channel)
@@ -45,16 +48,16 @@ class Stubs:
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A plain-text channel; it connects with the first call."""
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            ("grpc.service_config", SERVICE_CONFIG),
-            ("grpc.enable_retries", 1),
-            ("grpc.keepalive_time_ms", 30_000),
-            ("grpc.keepalive_permit_without_calls", 0),
-            # gRPC sends even calls to this machine through $http_proxy.
-            ("grpc.enable_http_proxy", int(not address.startswith(_LOOPBACK))),
-        ],
-    )
+def open_channel(address: str, security: Security | None = None) -> grpc.aio.Channel:
+    """A channel, in plain text without `security`; it connects with the first call."""
+    options: list[tuple[str, str | int]] = [
+        ("grpc.service_config", SERVICE_CONFIG),
+        ("grpc.enable_retries", 1),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_permit_without_calls", 0),
+        # gRPC sends even calls to this machine through $http_proxy.
+        ("grpc.enable_http_proxy", int(not address.startswith(_LOOPBACK))),
+    ]
+    if security is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, security.credentials(), options=options)

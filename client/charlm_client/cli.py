@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn, cast, get_args
 import typer
 
 from charlm_client import commands, inference_cli, plugins
-from charlm_client.asking import ask, read, read_file
+from charlm_client.asking import SECURITY, ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.errors import CharlmError
 from charlm_client.options import (
@@ -22,6 +22,7 @@ from charlm_client.options import (
     Timeout,
 )
 from charlm_client.rendering import console
+from charlm_client.security import Security
 from charlm_client.types import Sampling, Stopping
 
 EXIT_ERROR = 1
@@ -39,6 +40,30 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
+
+
+@app.callback()
+def connection_flags(
+    tls: Annotated[
+        bool, typer.Option(envvar="CHARLM_TLS", help="Encrypt; trust the system's authorities.")
+    ] = False,
+    tls_ca: Annotated[
+        Path | None, typer.Option(envvar="CHARLM_TLS_CA", help="Encrypt; trust these, PEM.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(envvar="CHARLM_TLS_CERT", help="Certificate to show, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="CHARLM_TLS_KEY", help="Its key, PEM.")
+    ] = None,
+    token: Annotated[
+        str, typer.Option(envvar="CHARLM_TOKEN", help="Token to show; only over encryption.")
+    ] = "",
+) -> None:
+    is_secure = tls or tls_ca or tls_cert or tls_key or token
+    SECURITY.set(
+        Security(ca=tls_ca, cert=tls_cert, key=tls_key, token=token) if is_secure else None
+    )
 
 
 @app.command()

@@ -8,6 +8,13 @@ from grpc_health.v1 import health_pb2
 
 from charlm.v1 import generation_pb2, models_pb2, tokenizer_pb2
 from charlm_client.channel import Stubs
+from charlm_client.codec import (
+    DEFAULT_CODEC_TIMEOUT_S,
+    CodecStream,
+    Pieces,
+    compress_messages,
+    decompress_messages,
+)
 from charlm_client.conversion import distribution_from, generation_from, model_from, score_from
 from charlm_client.errors import InvalidRequest, ModelNotFound
 from charlm_client.inference import (
@@ -27,6 +34,7 @@ from charlm_client.messages import (
     next_message,
     score_message,
 )
+from charlm_client.security import Security
 from charlm_client.stream import GenerationStream
 from charlm_client.translation import translated
 from charlm_client.types import (
@@ -50,13 +58,19 @@ class Client:
 
     All methods raise from the tree in `errors.py`. A model is named "shakespeare" or
     "models/shakespeare". Characters outside its vocabulary are refused, unless `replace_unknown`.
+    Without `security` the connection is in plain text.
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        security: Security | None = None,
     ) -> None:
         self.address = address
         self._timeout_s = timeout_s
+        self._security = security
         self._opened: Stubs | None = None
         self._vocabularies: dict[str, tuple[bytes, ...]] = {}
 
@@ -64,7 +78,7 @@ class Client:
     def _stubs(self) -> Stubs:
         """Made by the first call: a channel belongs to the event loop that it is made on."""
         if self._opened is None:
-            self._opened = Stubs(self.address)
+            self._opened = Stubs(self.address, self._security)
         return self._opened
 
     async def __aenter__(self) -> Self:
@@ -184,6 +198,27 @@ class Client:
         )
         call = self._stubs.inference.ListTopContinuations(request, timeout=self._timeout_s)
         return top_continuations_from(await self._answer(call))
+
+    # --- compressing ---
+
+    def compress(
+        self, pieces: Pieces, *, model: str, timeout_s: float = DEFAULT_CODEC_TIMEOUT_S
+    ) -> CodecStream:
+        """Compress bytes as they are read, with the model's own probabilities."""
+        requests = compress_messages(pieces, model)
+        return CodecStream(self._stubs.codec.Compress(requests, timeout=timeout_s), self.address)
+
+    def decompress(
+        self,
+        pieces: Pieces,
+        *,
+        model: str,
+        skip_damaged_frames: bool = False,
+        timeout_s: float = DEFAULT_CODEC_TIMEOUT_S,
+    ) -> CodecStream:
+        """Restore what `compress` made. Raises DataLoss at a damaged frame, unless skipped."""
+        requests = decompress_messages(pieces, model, skip_damaged_frames=skip_damaged_frames)
+        return CodecStream(self._stubs.codec.Decompress(requests, timeout=timeout_s), self.address)
 
     # --- tokens ---
 

@@ -3,8 +3,10 @@
 CharlmError
   InvalidRequest        the caller can fix it: a field, and what is allowed
     UnknownCharacter    a character outside the model's vocabulary
+  NotAllowed            the server knows no such token, or the token may not do this
   ModelNotFound         no such model is loaded
   StateMismatch         the state or resume token belongs to another model
+  CodecMismatch         it was compressed with another model or arithmetic
   QueueFull             try again in `retry_after_s`
   TooLarge              the request or its answer does not fit a message
   DeadlineExceeded      the call took longer than it may
@@ -37,12 +39,20 @@ class UnknownCharacter(InvalidRequest):
     """A character outside the model's vocabulary."""
 
 
+class NotAllowed(CharlmError):
+    """The server knows no such token, or the token may not do this."""
+
+
 class ModelNotFound(CharlmError):
     """No such model is loaded."""
 
 
 class StateMismatch(CharlmError):
     """The state or resume token belongs to another model."""
+
+
+class CodecMismatch(CharlmError):
+    """It was compressed with another model or arithmetic."""
 
 
 class QueueFull(CharlmError):

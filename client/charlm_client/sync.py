@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from charlm_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client
+from charlm_client.codec import DEFAULT_CODEC_TIMEOUT_S, CodecStream, CodecTotals
 from charlm_client.inference import FilledGap, Gap, TopContinuations
+from charlm_client.security import Security
 from charlm_client.stream import GenerationStream
 from charlm_client.types import (
     Chunk,
@@ -28,12 +30,16 @@ class SyncClient:
     """`Client` for programs without an event loop: the same methods, which block."""
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        security: Security | None = None,
     ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._client = Client(address, timeout_s=timeout_s)
+        self._client = Client(address, timeout_s=timeout_s, security=security)
 
     def __enter__(self) -> Self:
         return self
@@ -155,6 +161,37 @@ class SyncClient:
             )
         )
 
+    def compress(
+        self,
+        pieces: bytes | Iterable[bytes],
+        *,
+        model: str,
+        timeout_s: float = DEFAULT_CODEC_TIMEOUT_S,
+    ) -> "SyncCodecStream":
+        """See Client.compress."""
+
+        async def start() -> CodecStream:
+            return self._client.compress(pieces, model=model, timeout_s=timeout_s)
+
+        return SyncCodecStream(self._run(start()), self._run)
+
+    def decompress(
+        self,
+        pieces: bytes | Iterable[bytes],
+        *,
+        model: str,
+        skip_damaged_frames: bool = False,
+        timeout_s: float = DEFAULT_CODEC_TIMEOUT_S,
+    ) -> "SyncCodecStream":
+        """See Client.decompress."""
+
+        async def start() -> CodecStream:
+            return self._client.decompress(
+                pieces, model=model, skip_damaged_frames=skip_damaged_frames, timeout_s=timeout_s
+            )
+
+        return SyncCodecStream(self._run(start()), self._run)
+
     def encode(
         self, texts: Sequence[str], *, model: str, replace_unknown: bool = False
     ) -> list[Encoding]:
@@ -227,6 +264,32 @@ class SyncGenerationStream:
         traceback: TracebackType | None,
     ) -> None:
         self._run(self._stream.__aexit__(kind, error, traceback))
+
+
+class SyncCodecStream:
+    """`CodecStream` as a plain iterator."""
+
+    def __init__(self, stream: CodecStream, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._stream, self._run = stream, run
+
+    @property
+    def totals(self) -> CodecTotals | None:
+        """Set once all has come."""
+        return self._stream.totals
+
+    @property
+    def damaged_frames(self) -> list[int]:
+        """Numbers of frames that were skipped, from 0."""
+        return self._stream.damaged_frames
+
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = self._stream.__aiter__()
+        while (data := self._run(_next(pieces.__anext__))) is not None:
+            yield data
+
+    def read(self) -> bytes:
+        """All of it at once."""
+        return b"".join(self)
 
 
 async def _next(advance: Callable[[], Awaitable[Result]]) -> Result | None:

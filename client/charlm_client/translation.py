@@ -10,11 +10,13 @@ from grpc_status import rpc_status
 
 from charlm_client.errors import (
     CharlmError,
+    CodecMismatch,
     DataLoss,
     DeadlineExceeded,
     Draining,
     InvalidRequest,
     ModelNotFound,
+    NotAllowed,
     NotOffered,
     QueueFull,
     ServerFault,
@@ -28,6 +30,8 @@ ERROR_OF_STATUS: dict[grpc.StatusCode, type[CharlmError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: ModelNotFound,
+    grpc.StatusCode.UNAUTHENTICATED: NotAllowed,
+    grpc.StatusCode.PERMISSION_DENIED: NotAllowed,
     grpc.StatusCode.FAILED_PRECONDITION: StateMismatch,
     grpc.StatusCode.ABORTED: StateMismatch,
     grpc.StatusCode.RESOURCE_EXHAUSTED: QueueFull,
@@ -40,6 +44,8 @@ ERROR_OF_STATUS: dict[grpc.StatusCode, type[CharlmError]] = {
 ERROR_OF_REASON: dict[str, type[CharlmError]] = {
     "UNKNOWN_CHARACTER": UnknownCharacter,
     "DRAINING": Draining,
+    "CODEC_MODEL_MISMATCH": CodecMismatch,
+    "CODEC_NUMERICS_MISMATCH": CodecMismatch,
     "ANSWER_TOO_LARGE": TooLarge,
 }
 # gRPC itself gives no reason for a message over its bound, only these words.

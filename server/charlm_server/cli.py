@@ -48,15 +48,16 @@ def serve(
         ),
     ] = False,
     tls_cert: Annotated[
-        Path | None, typer.Option(envvar="CHARLM_TLS_CERT", help="Certificate chain, PEM.")
+        Path | None, typer.Option(envvar="CHARLM_SERVE_TLS_CERT", help="Certificate chain, PEM.")
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option(envvar="CHARLM_TLS_KEY", help="Key of the certificate, PEM.")
+        Path | None,
+        typer.Option(envvar="CHARLM_SERVE_TLS_KEY", help="Key of the certificate, PEM."),
     ] = None,
     tls_client_ca: Annotated[
         Path | None,
         typer.Option(
-            envvar="CHARLM_TLS_CLIENT_CA",
+            envvar="CHARLM_SERVE_TLS_CLIENT_CA",
             help="Take only callers with a certificate signed by these, PEM.",
         ),
     ] = None,

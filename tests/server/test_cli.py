@@ -129,7 +129,10 @@ def test_every_flag_has_an_environment_variable() -> None:
 
     for parameter in parameters:
         if parameter.name not in {"help", "install_completion", "show_completion"}:
-            assert parameter.envvar == f"CHARLM_{str(parameter.name).upper()}"
+            name = str(parameter.name).upper()
+            # A client's certificate and a server's are not the same.
+            assert parameter.envvar in {f"CHARLM_{name}", f"CHARLM_SERVE_{name}"}
+            assert name.startswith("TLS_") == parameter.envvar.startswith("CHARLM_SERVE_")
 
 
 @pytest.mark.slow

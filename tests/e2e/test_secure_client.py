@@ -1,0 +1,86 @@
+"""Our client and our command over an encrypted connection, with a token."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from charlm_client import Client, InvalidRequest, NotAllowed, Security, SyncClient, Unavailable
+from charlm_client.cli import app as command
+from charlm_server.config import TlsFiles
+from tests.server.certificates import Authority
+from tests.server.test_security import guarded, write_tokens
+
+TOKEN = "remaerd"
+
+
+@pytest.fixture
+async def address(tmp_path: Path) -> AsyncIterator[str]:
+    """Of a server that asks for a certificate and a token; the files are beside it."""
+    authority = Authority()
+    cert, key = authority.issue().write(tmp_path, "server")
+    authority.issue("someone").write(tmp_path, "client")
+    (ca := tmp_path / "ca.pem").write_bytes(authority.pem)
+    tokens = write_tokens(tmp_path / "tokens.toml", dreamer='roles = ["generate"]')
+    async with guarded(TlsFiles(cert=cert, key=key, client_ca=ca), tokens) as address:
+        yield address
+
+
+def shown(folder: Path, token: str = TOKEN) -> Security:
+    cert, key = folder / "client.pem", folder / "client.key"
+    return Security(ca=folder / "ca.pem", cert=cert, key=key, token=token)
+
+
+async def test_a_client_with_certificate_and_token_is_served(address: str, tmp_path: Path) -> None:
+    async with Client(address, security=shown(tmp_path)) as client:
+        generation = await client.generate("a", model="lstm-char")
+        with pytest.raises(NotAllowed, match="'score'"):
+            await client.score("a", model="lstm-char")
+
+    assert generation.outputs
+
+
+async def test_a_client_with_a_wrong_token_is_told(address: str, tmp_path: Path) -> None:
+    async with Client(address, security=shown(tmp_path, "wrong")) as client:
+        with pytest.raises(NotAllowed, match="known token"):
+            await client.generate("a", model="lstm-char")
+
+
+async def test_a_client_in_plain_text_is_not_served(address: str) -> None:
+    async with Client(address, timeout_s=10) as client:
+        with pytest.raises(Unavailable):
+            await client.generate("a", model="lstm-char")
+
+
+async def test_the_synchronous_client_is_served(address: str, tmp_path: Path) -> None:
+    def ask() -> int:
+        with SyncClient(address, security=shown(tmp_path)) as client:
+            return len(client.generate("a", model="lstm-char").outputs)
+
+    assert await asyncio.to_thread(ask) == 1
+
+
+async def test_the_command_takes_it_all_from_the_environment(address: str, tmp_path: Path) -> None:
+    environment = {
+        "CHARLM_SERVER": address,
+        "CHARLM_TLS_CA": str(tmp_path / "ca.pem"),
+        "CHARLM_TLS_CERT": str(tmp_path / "client.pem"),
+        "CHARLM_TLS_KEY": str(tmp_path / "client.key"),
+        "CHARLM_TOKEN": TOKEN,
+    }
+
+    result = await asyncio.to_thread(CliRunner().invoke, command, ["models"], env=environment)
+
+    assert result.exit_code == 0
+    assert "lstm-char" in result.output
+
+
+def test_half_a_pair_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="belong together"):
+        Security(cert=Path("only.pem"))
+
+
+def test_a_token_is_not_printed() -> None:
+    assert TOKEN not in repr(Security(token=TOKEN))
