@@ -23,7 +23,14 @@ from charlm_server.job import Event, Job, Outbox
 from charlm_server.pace import Pace
 from charlm_server.reading import ReadingLane
 from charlm_server.scoring import ItemReader, NextJob, NextReader, ScoringJob
-from charlm_server.sequence import Delta, FinishReason, GenerationJob, PromptReader, Sequence
+from charlm_server.sequence import (
+    Delta,
+    FinishReason,
+    GenerationJob,
+    PromptReader,
+    ReceivedReader,
+    Sequence,
+)
 from charlm_server.whole import draw_outputs
 
 BEHIND_FACTOR = 4
@@ -98,7 +105,11 @@ class Engine:
     def begin_generation(self, job: GenerationJob) -> None:
         job.started_at = self.clock()
         self._generations.append(job)
-        self._prefill.add(PromptReader(job, self._place))
+        again = [each for each in job.sequences if each.must_read_received]
+        if len(again) < job.num_open_outputs:
+            self._prefill.add(PromptReader(job, self._place))
+        for sequence in again:
+            self._prefill.add(ReceivedReader(sequence, self._take, self._place_again))
 
     def begin_scoring(self, job: ScoringJob) -> None:
         job.started_at = self.clock()
@@ -256,7 +267,13 @@ class Engine:
             start = Start(self._stepper, state, logits_1V)
             self._inquiries.add(job, draw_outputs(job, start, self._take))
             return
-        self._ready.extend(PlacedSequence(each, state, logits_1V) for each in job.sequences)
+        fresh = [sequence for sequence in job.sequences if not sequence.must_read_received]
+        self._ready.extend(PlacedSequence(each, state, logits_1V) for each in fresh)
+
+    def _place_again(self, sequence: Sequence, state: State, logits_1V: Tensor) -> None:
+        """What was received is read: go on after it."""
+        sequence.job.prefilled_at = self.clock()
+        self._ready.append(PlacedSequence(sequence, state, logits_1V))
 
     def _inquire(self, job: InquiryJob, state: State, logits_1V: Tensor) -> None:
         self._inquiries.ask(job, Start(self._stepper, state, logits_1V))

@@ -22,6 +22,13 @@ from charlm_server.distributions import distributions_of, top_tokens_from
 from charlm_server.errors import InvalidRequest, NotOffered
 from charlm_server.job import FOREVER
 from charlm_server.loaded import LoadedModel
+from charlm_server.resume import Place
+from charlm_server.resume_conversion import (
+    check_something_is_left,
+    origin_of,
+    resumed_from,
+    seed_of,
+)
 from charlm_server.sequence import Delta, Finish, FinishReason, GenerationJob, Stopping
 from charlm_server.stopping import StopAutomaton
 
@@ -53,30 +60,46 @@ def generation_job_from(
     deadline: float,
     max_chunk_tokens: int | None = None,
     language: Language | None = None,
+    places: list[tuple[Place, list[int]]] | None = None,
 ) -> GenerationJob:
     """The job that a request asks for. Raises InvalidRequest or NotOffered."""
     if request.return_state:
         raise NotOffered("return_state")
     limits = model.limits
     num_outputs = request.num_outputs if request.HasField("num_outputs") else 1
+    check_count("num_outputs", num_outputs, 1, limits.max_outputs)
     returns = returns_from(request.returns, model)
     sampling = request.sampling
+    seed = seed_from(sampling, places or [])
+    origin = origin_of(request, model, seed)
+    resumed = resumed_from(places or [], origin, model)
+    check_something_is_left(resumed, num_outputs)
     job = GenerationJob(
         prompt_ids=_prompt_ids(request, model),
         params=sampling_params_from(sampling, model.vocab_size, limits),
-        seed=sampling.seed if sampling.HasField("seed") else secrets.randbits(64),
+        seed=seed,
         stopping=stopping_from(request.stopping, limits, language),
         returns=returns,
-        num_outputs=check_count("num_outputs", num_outputs, 1, limits.max_outputs),
+        num_outputs=num_outputs,
         bytes_per_token=returns.bytes_per_token(model.vocab_size),
         max_chunk_tokens=max_chunk_tokens,
         output=model.accumulator(),
         deadline=deadline,
         time_limit=_time_limit(request.stopping, model),
+        resumed=resumed,
+        origin=origin,
     )
     if job.stopping.search is not None:
         check_fits(job)
     return job
+
+
+def seed_from(sampling: sampling_pb2.SamplingParams, places: list[tuple[Place, list[int]]]) -> int:
+    """The seed given, else that of the stream that goes on, else a new one."""
+    if sampling.HasField("seed"):
+        return sampling.seed
+    seed = seed_of(places)
+    return secrets.randbits(64) if seed is None else seed
 
 
 def _prompt_ids(request: pb.GenerateRequest, model: LoadedModel) -> list[int]:

@@ -20,6 +20,7 @@ from charlm_server.generation_conversion import (
     timings_from,
 )
 from charlm_server.loaded import LoadedModel, Models
+from charlm_server.resume_conversion import Tokens, places_from
 from charlm_server.sequence import Delta, GenerationJob
 
 MAX_UINT32 = 2**32 - 1
@@ -68,12 +69,14 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
             deadline=deadline_of(context, model),
             max_chunk_tokens=max_tokens,
             language=await self._compiler.language_of(request.generate, model),
+            places=places_from(request),
         )
+        tokens = tokens_for(request, job)
         header: pb.StreamHeader | None = _header_from(job, model)
         async with model.scheduler.generate(job):
             async for parts in job.output.batches(model.limits.max_response_message_bytes // 2):
                 for deltas in messages_of(parts, max_tokens):
-                    yield _chunk_response(deltas, job, header)
+                    yield _chunk_response(deltas, job, header, tokens)
                     header = None
 
 
@@ -86,6 +89,13 @@ def max_chunk_tokens_of(request: pb.StreamGenerateRequest) -> int | None:
     if not request.HasField("max_chunk_tokens"):
         return None
     return check_count("max_chunk_tokens", request.max_chunk_tokens, 1, MAX_UINT32)
+
+
+def tokens_for(request: pb.StreamGenerateRequest, job: GenerationJob) -> Tokens | None:
+    if request.HasField("resume_tokens") and not request.resume_tokens:
+        return None
+    assert job.origin is not None
+    return Tokens(job.origin, job)
 
 
 def messages_of(deltas: Iterable[Delta], max_tokens: int | None) -> Iterator[list[Delta]]:
@@ -113,12 +123,18 @@ def _header_from(job: GenerationJob, model: LoadedModel) -> pb.StreamHeader:
 
 
 def _chunk_response(
-    deltas: list[Delta], job: GenerationJob, header: pb.StreamHeader | None
+    deltas: list[Delta],
+    job: GenerationJob,
+    header: pb.StreamHeader | None,
+    tokens: Tokens | None,
 ) -> pb.StreamGenerateResponse:
     last = deltas[-1]
+    chunks = chunks_from(deltas, job.returns)
+    if tokens is not None:
+        tokens.add_to(chunks, deltas)
     return pb.StreamGenerateResponse(
         header=header,
-        chunks=chunks_from(deltas, job.returns),
+        chunks=chunks,
         timings=timings_from(last.finish) if last.finish and last.is_last else None,
     )
 

@@ -25,6 +25,8 @@ from charlm_server.errors import (
     NotAllowed,
     NotOffered,
     QueueFull,
+    ResumeMismatch,
+    ResumeTokenDamaged,
     Unauthenticated,
 )
 
@@ -44,6 +46,8 @@ STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
     Draining: grpc.StatusCode.UNAVAILABLE,
     CodecMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     CodecDamaged: grpc.StatusCode.DATA_LOSS,
+    ResumeMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    ResumeTokenDamaged: grpc.StatusCode.DATA_LOSS,
     NotOffered: grpc.StatusCode.UNIMPLEMENTED,
     EngineFailed: grpc.StatusCode.INTERNAL,
 }

@@ -19,10 +19,12 @@ from charlm_server.columns import (
     Float32s,
     Returns,
     TokenColumns,
+    columns_of,
     concat_columns,
     exact_sum,
 )
 from charlm_server.job import Job
+from charlm_server.resume import Origin, Resumption
 from charlm_server.stopping import StopAutomaton
 from charlm_server.text import Release, TextAssembler
 
@@ -112,6 +114,8 @@ class GenerationJob(Job):
     bytes_per_token: int
     max_chunk_tokens: int | None = None
     output: Accumulator[Delta]
+    resumed: dict[int, Resumption] = field(default_factory=dict)  # by index of the output
+    origin: Origin | None = None
     prefilled_at: float = 0.0
     sequences: list["Sequence"] = field(init=False)
 
@@ -120,7 +124,7 @@ class GenerationJob(Job):
 
     @property
     def num_open_outputs(self) -> int:
-        return sum(sequence.finish is None for sequence in self.sequences)
+        return sum(not sequence.has_ended for sequence in self.sequences)
 
     @property
     def num_tokens(self) -> int:
@@ -150,13 +154,29 @@ class Sequence:
             max_tokens=job.max_chunk_tokens,
         )
         self._held: TokenColumns | None = None
-        self._num_released = 0
+        self._resumed = job.resumed.get(index)
+        self._shown = Shown(self._resumed)
         self._logprobs: list[Float32s] = []
+
+    @property
+    def received_ids(self) -> list[int]:
+        """What its reader has of an earlier stream."""
+        return [] if self._resumed is None else self._resumed.received_ids
+
+    @property
+    def must_read_received(self) -> bool:
+        """Outputs that are drawn as wholes are drawn again instead."""
+        return bool(self.received_ids and not self.has_ended and self.job.num_rows)
+
+    @property
+    def has_ended(self) -> bool:
+        """In this stream or in the one that this one goes on with."""
+        return self.finish is not None or (self._resumed is not None and self._resumed.has_ended)
 
     @property
     def is_over(self) -> bool:
         """Nothing more is to be done for it: it ended, or nobody listens any more."""
-        return self.finish is not None or self.job.is_over
+        return self.has_ended or self.job.is_over
 
     @property
     def num_missing(self) -> int:
@@ -175,6 +195,20 @@ class Sequence:
         if reason is None:
             return [self._delta(release) for release in releases]
         return self._end(reason, releases + self._assembler.finish(), now)
+
+    def retrace(self, ids: list[int]) -> None:
+        """Go the way again that led to received tokens; they are yet to be accepted."""
+        if self.job.params.is_penalizing:
+            self.recent += ids
+        if self.guide is not None:
+            for token in ids:
+                self.guide.take(token)
+
+    def as_sampled(self, columns: TokenColumns) -> TokenColumns:
+        """Received tokens among sampled ones. What only sampling knows was told before."""
+        unknown_T = np.zeros(len(columns), np.float32)
+        masses_T = unknown_T if self.guide is not None else None
+        return replace(columns, sampling_logprobs_T=unknown_T, constraint_log_masses_T=masses_T)
 
     def adopt(self, drawn: Drawn) -> None:
         """Be the output that was drawn as a whole; its tokens are yet to be accepted."""
@@ -198,8 +232,8 @@ class Sequence:
 
     def _delta(self, release: Release) -> Delta:
         columns = self._take_held(release.num_tokens)
-        position, self._num_released = self._num_released, self._num_released + len(columns)
         self._logprobs.append(columns.logprobs_T)
+        release, columns, position = self._shown.new_of(release, columns)
         return Delta(
             index=self.index,
             position=position,
@@ -236,6 +270,32 @@ class Sequence:
         return deltas
 
 
+class Shown:
+    """How much of an output was shown, and what of a release its reader does not have yet."""
+
+    def __init__(self, resumed: Resumption | None) -> None:
+        self._num_tokens = self._num_bytes = self._num_characters = 0
+        self._resumed = resumed
+
+    def new_of(self, release: Release, columns: TokenColumns) -> tuple[Release, TokenColumns, int]:
+        """What is new, and the position of its first token."""
+        position = self._num_tokens
+        if self._resumed is not None:
+            known = max(len(self._resumed.received_ids) - position, 0)
+            data = release.data[max(self._resumed.num_bytes - self._num_bytes, 0) :]
+            text = release.text[max(self._resumed.num_characters - self._num_characters, 0) :]
+            self._add(release, columns)
+            columns = columns[known:]
+            return Release(data, text, len(columns)), columns, self._num_tokens - len(columns)
+        self._add(release, columns)
+        return release, columns, position
+
+    def _add(self, release: Release, columns: TokenColumns) -> None:
+        self._num_tokens += len(columns)
+        self._num_bytes += len(release.data)
+        self._num_characters += len(release.text)
+
+
 class PromptReader:
     """Reads a job's prompt, once for all of its outputs."""
 
@@ -258,3 +318,36 @@ class PromptReader:
     def done(self, state: State | None, logits_1V: Tensor) -> None:
         assert state is not None
         self._on_read(self._job, state, logits_1V)
+
+
+class ReceivedReader:
+    """Reads a prompt and what was received of one output: nothing is drawn anew."""
+
+    def __init__(
+        self,
+        sequence: Sequence,
+        on_received: Callable[[Sequence, TokenColumns], None],
+        on_read: Callable[[Sequence, State, Tensor], None],
+    ) -> None:
+        self._sequence, self._on_received, self._on_read = sequence, on_received, on_read
+        self._num_known = len(sequence.job.prompt_ids)
+        self.ids = sequence.job.prompt_ids + sequence.received_ids
+
+    @property
+    def is_over(self) -> bool:
+        return self._sequence.is_over
+
+    def accept(self, logits_TV: Tensor, start: int) -> None:
+        """Logits after the prompt's last token and later ones are those of received tokens."""
+        first = max(self._num_known - 1, start)
+        stop = min(start + len(logits_TV), len(self.ids) - 1)
+        if first < stop:
+            self._sequence.retrace(self.ids[first + 1 : stop + 1])
+            ids_T = np.array(self.ids[first + 1 : stop + 1], dtype=np.int64)
+            returns = self._sequence.job.returns
+            columns = columns_of(logits_TV[first - start : stop - start], ids_T, returns)
+            self._on_received(self._sequence, self._sequence.as_sampled(columns))
+
+    def done(self, state: State | None, logits_1V: Tensor) -> None:
+        assert state is not None
+        self._on_read(self._sequence, state, logits_1V)

@@ -26,6 +26,8 @@ def draw_outputs(job: GenerationJob, start: Start, take: Take) -> Iterator[None]
     search = job.stopping.search
     assert search is not None
     for sequence in job.sequences:
+        if sequence.has_ended:
+            continue
         question = _question(sequence, start)
         method = _monte_carlo if search.is_monte_carlo else _rejection
         try:

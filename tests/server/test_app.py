@@ -172,7 +172,8 @@ def test_every_error_has_a_reason_of_its_own() -> None:
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     reasons = [each.reason for each in classes if issubclass(each, CharlmError)]
 
-    assert len(set(reasons)) >= len(reasons) - 1  # InvalidText is given one at each place
+    # InvalidText and ResumeMismatch are given theirs at each place.
+    assert len(set(reasons)) >= len(reasons) - 2
 
 
 def test_the_text_of_a_fault_of_ours_is_not_sent() -> None:

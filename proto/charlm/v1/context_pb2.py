@@ -24,19 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63harlm/v1/context.proto\x12\tcharlm.v1\"\x9f\x01\n\x07\x43ontext\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12(\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x13.charlm.v1.TokenIdsH\x00\x12*\n\x05state\x18\x04 \x01(\x0b\x32\x19.charlm.v1.StateReferenceH\x00\x12\x16\n\x0cresume_token\x18\x05 \x01(\x0cH\x00\x42\x06\n\x04kind\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"@\n\x0eStateReference\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x16\n\x0cinline_state\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind*\x8c\x01\n\x16UnknownCharacterPolicy\x12(\n$UNKNOWN_CHARACTER_POLICY_UNSPECIFIED\x10\x00\x12\"\n\x1eUNKNOWN_CHARACTER_POLICY_ERROR\x10\x01\x12$\n UNKNOWN_CHARACTER_POLICY_REPLACE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63harlm/v1/context.proto\x12\tcharlm.v1\"\xa3\x01\n\x07\x43ontext\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12(\n\ttoken_ids\x18\x03 \x01(\x0b\x32\x13.charlm.v1.TokenIdsH\x00\x12*\n\x05state\x18\x04 \x01(\x0b\x32\x19.charlm.v1.StateReferenceH\x00\x12\x1a\n\x0cresume_token\x18\x05 \x01(\x0c\x42\x02\x18\x01H\x00\x42\x06\n\x04kind\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"@\n\x0eStateReference\x12\x0e\n\x04name\x18\x01 \x01(\tH\x00\x12\x16\n\x0cinline_state\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04kind*\x8c\x01\n\x16UnknownCharacterPolicy\x12(\n$UNKNOWN_CHARACTER_POLICY_UNSPECIFIED\x10\x00\x12\"\n\x1eUNKNOWN_CHARACTER_POLICY_ERROR\x10\x01\x12$\n UNKNOWN_CHARACTER_POLICY_REPLACE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'charlm.v1.context_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UNKNOWNCHARACTERPOLICY']._serialized_start=292
-  _globals['_UNKNOWNCHARACTERPOLICY']._serialized_end=432
+  _globals['_CONTEXT'].fields_by_name['resume_token']._loaded_options = None
+  _globals['_CONTEXT'].fields_by_name['resume_token']._serialized_options = b'\030\001'
+  _globals['_UNKNOWNCHARACTERPOLICY']._serialized_start=296
+  _globals['_UNKNOWNCHARACTERPOLICY']._serialized_end=436
   _globals['_CONTEXT']._serialized_start=39
-  _globals['_CONTEXT']._serialized_end=198
-  _globals['_TOKENIDS']._serialized_start=200
-  _globals['_TOKENIDS']._serialized_end=223
-  _globals['_STATEREFERENCE']._serialized_start=225
-  _globals['_STATEREFERENCE']._serialized_end=289
+  _globals['_CONTEXT']._serialized_end=202
+  _globals['_TOKENIDS']._serialized_start=204
+  _globals['_TOKENIDS']._serialized_end=227
+  _globals['_STATEREFERENCE']._serialized_start=229
+  _globals['_STATEREFERENCE']._serialized_end=293
 # @@protoc_insertion_point(module_scope)

@@ -17,6 +17,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _UnknownCharacterPolicy:
@@ -62,10 +67,20 @@ class Context(_message.Message):
     """Text in Unicode code points. May be empty: the start of a text."""
     data: _builtins.bytes
     """Exact bytes. Any bytes for the byte vocabulary, UTF-8 for the others."""
-    resume_token: _builtins.bytes
-    """A token from a chunk of an earlier stream: the stream goes on after that
-    chunk. Only for generation; all other fields must be as they were.
-    """
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def resume_token(self) -> _builtins.bytes:
+        """Not offered: a token is too small to hold what was read. A stream goes on by
+        StreamGenerateRequest.resume.
+        """
+
+    @resume_token.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def resume_token(self, value: _builtins.bytes) -> None:
+        """Not offered: a token is too small to hold what was read. A stream goes on by
+        StreamGenerateRequest.resume.
+        """
+
     @_builtins.property
     def token_ids(self) -> Global___TokenIds:
         """Token ids of the model's own vocabulary."""

@@ -248,6 +248,7 @@ class StreamGenerateRequest(_message.Message):
     GENERATE_FIELD_NUMBER: _builtins.int
     MAX_CHUNK_TOKENS_FIELD_NUMBER: _builtins.int
     RESUME_TOKENS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     max_chunk_tokens: _builtins.int
     """Most tokens in one chunk of one output; smaller chunks cost speed. At
     least 1. Unset means no limit but the message size.
@@ -258,16 +259,28 @@ class StreamGenerateRequest(_message.Message):
     def generate(self) -> Global___GenerateRequest:
         """What to continue, and how. Required."""
 
+    @_builtins.property
+    def resume(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResumePoint]:
+        """Where a stream that broke off goes on, at most one for each output; an output
+        without one begins anew. Any replica that serves the same checkpoint in the
+        same arithmetic goes on with the same text and the same log-probs.
+        FAILED_PRECONDITION, reasons RESUME_MODEL_MISMATCH, RESUME_REQUEST_MISMATCH
+        and RESUME_RECEIVED_MISMATCH, for tokens of another model, of other values in
+        `generate` (but returns, max_time and seed) or of other ids; DATA_LOSS, reason
+        RESUME_TOKEN_DAMAGED, for a damaged token.
+        """
+
     def __init__(
         self,
         *,
         generate: Global___GenerateRequest | None = ...,
         max_chunk_tokens: _builtins.int | None = ...,
         resume_tokens: _builtins.bool | None = ...,
+        resume: _abc.Iterable[Global___ResumePoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_chunk_tokens", b"_max_chunk_tokens", "_resume_tokens", b"_resume_tokens", "generate", b"generate", "max_chunk_tokens", b"max_chunk_tokens", "resume_tokens", b"resume_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_chunk_tokens", b"_max_chunk_tokens", "_resume_tokens", b"_resume_tokens", "generate", b"generate", "max_chunk_tokens", b"max_chunk_tokens", "resume_tokens", b"resume_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_chunk_tokens", b"_max_chunk_tokens", "_resume_tokens", b"_resume_tokens", "generate", b"generate", "max_chunk_tokens", b"max_chunk_tokens", "resume", b"resume", "resume_tokens", b"resume_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_chunk_tokens: _TypeAlias = _typing.Literal["max_chunk_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_chunk_tokens: _TypeAlias = _typing.Literal["_max_chunk_tokens", b"_max_chunk_tokens"]  # noqa: Y015
@@ -279,6 +292,36 @@ class StreamGenerateRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__resume_tokens) -> _WhichOneofReturnType__resume_tokens | None: ...
 
 Global___StreamGenerateRequest: _TypeAlias = StreamGenerateRequest  # noqa: Y015
+
+@_typing.final
+class ResumePoint(_message.Message):
+    """What a caller has of one output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.bytes
+    """From the last chunk that the caller has. Required."""
+    @_builtins.property
+    def received(self) -> _context_pb2.TokenIds:
+        """All token ids of the output that the caller has, from its first chunk on. Need
+        not be sent of an output that ended.
+        """
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.bytes = ...,
+        received: _context_pb2.TokenIds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["received", b"received"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["received", b"received", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumePoint: _TypeAlias = ResumePoint  # noqa: Y015
 
 @_typing.final
 class StreamGenerateResponse(_message.Message):
@@ -380,7 +423,8 @@ class OutputChunk(_message.Message):
     """Exact bytes: the chunks' data, one after the other, are the output's data."""
     resume_token: _builtins.bytes
     """Continues this output after this chunk, on any replica that serves the same
-    checkpoint. Empty when not asked for or not offered.
+    checkpoint: see StreamGenerateRequest.resume. Empty when not asked for, and in a
+    chunk that time or a stopping server ended: there the token before it counts.
     """
     @_builtins.property
     def tokens(self) -> Global___TokenSeries:
