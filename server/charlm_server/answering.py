@@ -1,7 +1,7 @@
 """What every servicer does around its work: deadlines, large requests, answers that must fit."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.message import Message
@@ -45,3 +45,13 @@ def fitting(response: MessageT, limit: int, advice: str) -> MessageT:
     if response.ByteSize() > limit:
         raise AnswerTooLarge(limit, advice)
     return response
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """What each returns, done side by side; the first error ends the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -8,10 +8,16 @@ import grpc
 
 from charlm.v1 import scoring_pb2 as pb
 from charlm.v1 import scoring_pb2_grpc as pb_grpc
-from charlm_server.answering import converted, deadline_of, fitting
+from charlm_server.answering import all_of, converted, deadline_of, fitting
+from charlm_server.comparison_conversion import (
+    compare_response_from,
+    compared_models,
+    comparing_job_from,
+)
 from charlm_server.distributions import numerics_from
 from charlm_server.errors import NotOffered
-from charlm_server.loaded import Models
+from charlm_server.loaded import LoadedModel, Models
+from charlm_server.scoring import ScoringJob
 from charlm_server.scoring_conversion import (
     TOO_LARGE,
     ScoreBuilder,
@@ -19,6 +25,8 @@ from charlm_server.scoring_conversion import (
     next_response_from,
     scoring_job_from,
 )
+
+FEWER_TEXTS = "compare fewer texts or models a call"
 
 
 class ScoringService(pb_grpc.ScoringServiceServicer):
@@ -33,17 +41,12 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         model = self._models[request.model]
         deadline = deadline_of(context, model)
         job = await converted(request, scoring_job_from, request, model, deadline=deadline)
-        builder = ScoreBuilder(job, model)
-        limit = model.limits.max_response_message_bytes
-        async with model.scheduler.score(job):
-            async for parts in job.output.batches(limit):
-                builder.add(parts)
         response = pb.ScoreResponse(
-            scores=await converted(request, builder.scores),
+            scores=await _scores(request, job, model),
             model_digest=model.checkpoint.digest,
             numerics=numerics_from(model),
         )
-        return fitting(response, limit, TOO_LARGE)
+        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
     async def GetNextDistribution(
         self,
@@ -72,4 +75,23 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         request: pb.CompareRequest,
         context: grpc.aio.ServicerContext[pb.CompareRequest, pb.CompareResponse],
     ) -> pb.CompareResponse:
-        raise NotOffered("ScoringService.Compare")
+        models = compared_models(request, self._models)
+
+        async def row(model: LoadedModel) -> list[pb.Score]:
+            deadline = deadline_of(context, model)
+            job = await converted(request, comparing_job_from, request, model, deadline=deadline)
+            return await _scores(request, job, model)
+
+        response = compare_response_from(request, models, await all_of(map(row, models)))
+        return fitting(response, models[0].limits.max_response_message_bytes, FEWER_TEXTS)
+
+
+async def _scores(
+    request: pb.ScoreRequest | pb.CompareRequest, job: ScoringJob, model: LoadedModel
+) -> list[pb.Score]:
+    """Have a job done, and what it found made into messages."""
+    builder = ScoreBuilder(job, model)
+    async with model.scheduler.score(job):
+        async for parts in job.output.batches(model.limits.max_response_message_bytes):
+            builder.add(parts)
+    return await converted(request, builder.scores)

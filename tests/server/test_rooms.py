@@ -11,6 +11,7 @@ SPEAK_GRPC = {
     "answering",
     "app",
     "codec_service",
+    "comparison_conversion",
     "constraint_conversion",
     "conversion",
     "distributions",
