@@ -2,6 +2,7 @@
 
 from charlm_client.client import Client
 from charlm_client.codec import CodecStream, CodecTotals
+from charlm_client.comparison import Comparison, ModelScore
 from charlm_client.constraint import Constraint
 from charlm_client.errors import (
     CharlmError,
@@ -49,6 +50,7 @@ __all__ = [
     "CodecMismatch",
     "CodecStream",
     "CodecTotals",
+    "Comparison",
     "Constraint",
     "Continuation",
     "DataLoss",
@@ -66,6 +68,7 @@ __all__ = [
     "Mixture",
     "Model",
     "ModelNotFound",
+    "ModelScore",
     "NextDistribution",
     "NotAllowed",
     "NotOffered",

@@ -15,6 +15,7 @@ from charlm_client.codec import (
     compress_messages,
     decompress_messages,
 )
+from charlm_client.comparison import Comparison, compare_message, comparisons_from
 from charlm_client.conversion import distribution_from, generation_from, model_from, score_from
 from charlm_client.errors import InvalidRequest, ModelNotFound
 from charlm_client.inference import (
@@ -161,6 +162,21 @@ class Client:
         )
         call = self._stubs.scoring.Score(request, timeout=self._timeout_s)
         return [score_from(score) for score in (await self._answer(call)).scores]
+
+    async def compare(
+        self,
+        texts: Sequence[str],
+        *,
+        models: Sequence[str],
+        priors: Sequence[float] | None = None,
+        replace_unknown: bool = False,
+    ) -> list[Comparison]:
+        """Which model did each text come from? Without priors all are alike beforehand."""
+        request = compare_message(
+            texts, models=models, priors=priors, replace_unknown=replace_unknown
+        )
+        call = self._stubs.scoring.Compare(request, timeout=self._timeout_s)
+        return comparisons_from(request, await self._answer(call))
 
     async def next_distribution(
         self, prompt: str, *, model: str, top_k: int = 10, replace_unknown: bool = False

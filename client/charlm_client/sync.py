@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from charlm_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client
 from charlm_client.codec import DEFAULT_CODEC_TIMEOUT_S, CodecStream, CodecTotals
+from charlm_client.comparison import Comparison
 from charlm_client.inference import FilledGap, Gap, TopContinuations
 from charlm_client.security import Security
 from charlm_client.stream import GenerationStream
@@ -122,6 +123,21 @@ class SyncClient:
                 context=context,
                 details=details,
                 replace_unknown=replace_unknown,
+            )
+        )
+
+    def compare(
+        self,
+        texts: Sequence[str],
+        *,
+        models: Sequence[str],
+        priors: Sequence[float] | None = None,
+        replace_unknown: bool = False,
+    ) -> list[Comparison]:
+        """See Client.compare."""
+        return self._run(
+            self._client.compare(
+                texts, models=models, priors=priors, replace_unknown=replace_unknown
             )
         )
 

@@ -321,3 +321,40 @@ async def test_top_lists_the_continuations_and_what_may_be_missing(charlm: Run) 
     assert "'aaaaa'" in watched.out
     assert "50.0000%" in watched.out
     assert len(json.loads(machine.out)["continuations"]) == 2
+
+
+async def test_compare_shows_every_model_and_the_likeliest_first(
+    charlm: Run, script: Script, tmp_path: Path
+) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("one\n\ntwo\n", encoding="utf-8")
+    models = ["--model=a", "--model=b"]
+
+    plain = await charlm("compare", "x\ny", *models, "--prior=1", "--prior=2.5")
+    shown = await charlm("compare", "x\ny", *models, "--color=always")
+    machine = await charlm("compare", "--lines", str(lines), *models, "--json")
+
+    assert plain.out.splitlines() == [
+        "text\tmodel\tposterior\tbits_per_byte\ttotal_logprob_nats",
+        '"x\\ny"\tmodels/a\t0.25\t3.0000\t-3.000000',
+        '"x\\ny"\tmodels/b\t0.75\t2.0000\t-2.000000',
+    ]
+    assert list(script.requests[0].priors) == [1, 2.5]
+    assert shown.out.index("models/b") < shown.out.index("models/a")
+    assert "75.00%" in shown.out
+    rows = [json.loads(line) for line in machine.out.splitlines()]
+    assert [(row["text"], row["best"]) for row in rows] == [
+        ("one", "models/b"),
+        ("two", "models/b"),
+    ]
+
+
+async def test_compare_without_a_model_takes_all_that_are_loaded(
+    charlm: Run, script: Script
+) -> None:
+    script.model_names[:] = ["models/de", "models/en", "models/fr"]
+
+    finished = await charlm("compare", "x")
+
+    assert finished.code == 0
+    assert list(script.requests[-1].models) == script.model_names

@@ -32,6 +32,7 @@ def test_every_question_can_be_asked(sync_client: SyncClient) -> None:
 
     assert generation.outputs[0].text == "abc"
     assert sync_client.score(["ab"], model="a")[0].num_tokens == 2
+    assert sync_client.compare(["ab"], models=["a", "b"])[0].best.model == "models/b"
     assert sync_client.next_distribution("x", model="a", top_k=2).top[1].text == "a"
     assert sync_client.decode([sync_client.encode(["abc"], model="a")[0].token_ids], model="a")
     assert len(sync_client.vocabulary(model="a")) == 28

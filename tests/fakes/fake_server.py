@@ -158,6 +158,19 @@ class FakeScoring(scoring_pb2_grpc.ScoringServiceServicer):
         await self.script.see(request, context)
         return scoring_pb2.ScoreResponse(scores=[self._score(item.text) for item in request.items])
 
+    async def Compare(self, request: Any, context: Any) -> scoring_pb2.CompareResponse:
+        """The last model is thrice as probable as all the others together."""
+        await self.script.see(request, context)
+        num_others = len(request.models) - 1
+        comparison = scoring_pb2.Comparison(
+            total_logprobs=[-3.0] * num_others + [-2.0],
+            bits_per_byte=[3.0] * num_others + [2.0],
+            posteriors=[0.25 / num_others] * num_others + [0.75],
+        )
+        return scoring_pb2.CompareResponse(
+            comparisons=[comparison] * len(request.texts), model_digests=["d"] * (num_others + 1)
+        )
+
     def _score(self, text: str) -> scoring_pb2.Score:
         count = len(text)
         return scoring_pb2.Score(
