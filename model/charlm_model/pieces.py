@@ -2,7 +2,8 @@
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from operator import sub
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from charlm_model.vocabulary import Ids, UnknownPolicy, text_from
 _SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
 # The trainer skips sentences that are longer than this, in bytes; longer lines are cut.
 _MAX_SENTENCE_BYTES = 4_000
+# A stretch of text that could be one piece to its end is cut after so many characters.
+_MAX_STRETCH = 1_024
 
 
 class SentencePieceVocabulary:
@@ -37,6 +40,7 @@ class SentencePieceVocabulary:
             for piece_id, data in enumerate(self._token_bytes)
             if self._processor.is_byte(piece_id)
         }
+        self._joined_pairs = self._find_joined_pairs()
 
     @classmethod
     def train(
@@ -79,13 +83,41 @@ class SentencePieceVocabulary:
         return len(self._token_bytes)
 
     def encode(self, text: str, *, unknown: UnknownPolicy = "error") -> list[int]:
-        marks = [self._byte_id[byte] for byte in _SPACE_MARK.encode()]
-        first, *rest = text.split(_SPACE_MARK)
-        ids: list[int] = self._processor.encode(first)
-        for part in rest:
-            ids += marks
-            ids += self._processor.encode(part)
-        return ids
+        """Stretch by stretch: over a long text sentencepiece's own sums lose their last digits."""
+        cuts = [0, *self._cuts(text), len(text)]
+        stretches = [text[start:end] for start, end in pairwise(cuts)]
+        distinct = list(dict.fromkeys(stretches))
+        found: list[list[int]] = self._processor.encode(distinct, num_threads=1)
+        ids_of = dict(zip(distinct, found, strict=True))
+        if _SPACE_MARK in ids_of:
+            ids_of[_SPACE_MARK] = [self._byte_id[byte] for byte in _SPACE_MARK.encode()]
+        return [token_id for stretch in stretches for token_id in ids_of[stretch]]
+
+    def num_settled(self, text: str) -> int:
+        return next(reversed(self._cuts(text)), 0)
+
+    def _cuts(self, text: str) -> list[int]:
+        """Where no piece can lie across, whatever stands before and after; rising."""
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        pairs = _pairs_of(points.astype(np.int64))
+        places = np.searchsorted(self._joined_pairs, pairs)
+        is_joined = self._joined_pairs[np.minimum(places, len(self._joined_pairs) - 1)] == pairs
+        cuts: list[int] = (np.flatnonzero(~is_joined) + 1).tolist()
+        if max(map(sub, [*cuts, len(text)], [0, *cuts])) <= _MAX_STRETCH:
+            return cuts
+        edges = pairwise([0, *cuts, len(text)])
+        return [cut for start, end in edges for cut in range(start, end, _MAX_STRETCH)][1:]
+
+    def _find_joined_pairs(self) -> Ids:
+        """All pairs of characters that stand side by side in some piece, sorted; never empty."""
+        pieces = [
+            data.decode()
+            for piece_id, data in enumerate(self._token_bytes)
+            if not self._processor.is_byte(piece_id)
+        ]
+        texts = [np.array([ord(character) for character in piece], np.int64) for piece in pieces]
+        none = np.array([-1], np.int64)  # no pair of characters is negative
+        return np.unique(np.concatenate([none, *map(_pairs_of, texts)]))
 
     def encode_array(self, text: str, *, unknown: UnknownPolicy = "error") -> Ids:
         return np.array(self.encode(text), dtype=np.int64)
@@ -118,6 +150,12 @@ class SentencePieceVocabulary:
         if self._processor.is_byte(piece_id):
             return bytes([int(piece[3:-1], 16)])  # spelled <0x0A>
         return piece.replace(_SPACE_MARK, " ").encode()
+
+
+def _pairs_of(points: Ids) -> Ids:
+    """Each character with its next, as one number."""
+    pairs: Ids = (points[:-1] << 21) | points[1:]
+    return pairs
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:

@@ -41,6 +41,9 @@ class Vocabulary(Protocol):
     ) -> tuple[list[int], list[int]]:
         """Token ids, and where in the text (in characters) each begins."""
 
+    def num_settled(self, text: str) -> int:
+        """How many of the first characters have the same ids whatever follows the text."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text; bytes that are no characters become U+FFFD, ends of text disappear."""
 
@@ -99,6 +102,9 @@ class CharVocabulary:
     ) -> tuple[list[int], list[int]]:
         return self.encode(text, unknown=unknown), list(range(len(text)))
 
+    def num_settled(self, text: str) -> int:
+        return len(text)  # each character is encoded by itself
+
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.characters[token_id - 1] for token_id in ids if token_id)
 
@@ -131,6 +137,9 @@ class ByteVocabulary:
             offset for offset, character in enumerate(text) for _ in range(len(character.encode()))
         ]
         return self.encode(text), offsets
+
+    def num_settled(self, text: str) -> int:
+        return len(text)  # each character is encoded by itself
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(token_id - 1 for token_id in ids if token_id).decode(errors="replace")

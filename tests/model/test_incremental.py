@@ -1,0 +1,117 @@
+"""A text in pieces has the very ids of the whole, wherever it is cut."""
+
+from functools import cache
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm_model.errors import InvalidText, UnknownCharacter
+from charlm_model.incremental import IncrementalEncoder
+from charlm_model.pieces import SentencePieceVocabulary
+from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+
+TEXT = "한국어 문장과 emoji 👩‍🚀🇰🇷 with  naïve text,\nand more: aaaaaa bbbbbb **** ▁ 다람쥐.\n" * 40
+KINDS = ["char", "byte", "unigram", "bpe"]
+
+
+@cache
+def vocabulary(kind: str) -> Vocabulary:
+    if kind == "char":
+        return CharVocabulary.from_text(TEXT)
+    if kind == "byte":
+        return ByteVocabulary()
+    return SentencePieceVocabulary.train([TEXT], 340, "bpe" if kind == "bpe" else "unigram")
+
+
+def fed(encoder: IncrementalEncoder, pieces: list[bytes]) -> list[int]:
+    ids = [token_id for piece in pieces for token_id in encoder.feed(piece).tolist()]
+    return ids + encoder.feed(b"", is_last=True).tolist()
+
+
+@pytest.mark.slow
+@given(
+    st.sampled_from(KINDS),
+    st.text(st.sampled_from(sorted(set(TEXT))), max_size=60),
+    st.lists(st.integers(0, 200), max_size=8),
+)
+def test_any_cuts_give_the_ids_of_the_whole(kind: str, text: str, cuts: list[int]) -> None:
+    data = text.encode()
+    edges = sorted(min(cut, len(data)) for cut in cuts)
+    pieces = [data[start:end] for start, end in pairwise([0, *edges, len(data)])]
+
+    ids = fed(IncrementalEncoder(vocabulary(kind)), pieces)
+
+    assert ids == vocabulary(kind).encode(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_byte_by_byte_gives_the_ids_of_the_whole(kind: str) -> None:
+    ids = fed(IncrementalEncoder(vocabulary(kind)), [bytes([byte]) for byte in TEXT.encode()])
+
+    assert ids == vocabulary(kind).encode(TEXT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_little_is_held_back_of_a_text_without_an_end(kind: str) -> None:
+    """Six letters are a piece here, so that a run of them could go on being one."""
+    encoder = IncrementalEncoder(vocabulary(kind))
+
+    num_ids = sum(len(encoder.feed(b"a" * 1000)) for _ in range(50))
+
+    whole = vocabulary(kind).encode("a" * 50_000)
+    assert num_ids >= 0.95 * len(whole)
+    assert num_ids + len(encoder.feed(b"", is_last=True)) == len(whole)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_what_is_settled_stays_whatever_follows(kind: str) -> None:
+    pieces = vocabulary(kind)
+    for end in range(120):
+        num = pieces.num_settled(TEXT[:end])
+        settled = pieces.encode(TEXT[:num])
+        assert pieces.encode(TEXT[:300])[: len(settled)] == settled
+
+
+@pytest.mark.parametrize("kind", ["char", "unigram"])
+def test_a_wrong_byte_is_told_at_its_place_in_the_whole(kind: str) -> None:
+    encoder = IncrementalEncoder(vocabulary(kind))
+    encoder.feed("한국".encode() + "어".encode()[:1])
+
+    with pytest.raises(InvalidText) as refusal:
+        encoder.feed("어".encode()[1:] + b"a\xffb")
+
+    assert refusal.value.offset == 10
+
+
+def test_a_character_cut_off_at_the_end_is_no_text() -> None:
+    encoder = IncrementalEncoder(vocabulary("char"))
+    encoder.feed(b"ab" + "한".encode()[:2])
+
+    with pytest.raises(InvalidText) as refusal:
+        encoder.feed(b"", is_last=True)
+
+    assert refusal.value.offset == 2
+
+
+def test_an_unknown_character_is_told_at_its_place_in_the_whole() -> None:
+    encoder = IncrementalEncoder(vocabulary("char"))
+    encoder.feed("한국".encode())
+
+    with pytest.raises(UnknownCharacter) as refusal:
+        encoder.feed(b"aQ")
+
+    assert (refusal.value.character, refusal.value.offset) == ("Q", 3)
+
+
+def test_unknown_characters_may_be_replaced() -> None:
+    encoder = IncrementalEncoder(vocabulary("char"), unknown="replace")
+
+    assert fed(encoder, [b"aQ", b"Qb"]) == vocabulary("char").encode("a  b")
+
+
+def test_bytes_need_not_be_a_text() -> None:
+    ids = fed(IncrementalEncoder(vocabulary("byte")), [b"\xff", b"\x00\x80"])
+
+    assert ids == [256, 1, 129]
