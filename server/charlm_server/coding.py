@@ -5,7 +5,7 @@ everything else. Nothing more is read meanwhile, so a fast sender waits and memo
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,16 +25,15 @@ from charlm_model.compression import (
 )
 from charlm_model.escape import Speller
 from charlm_model.frames import HEADER_BYTES, Damage, Deframer, Frame, Header
-from charlm_model.vocabulary import END_OF_TEXT_ID
 from charlm_server.errors import (
     CodecDamaged,
     CodecHeaderDamaged,
     CodecMismatch,
     NumericsMismatch,
-    QueueFull,
 )
-from charlm_server.inquiry import InquiryJob, Start
+from charlm_server.inquiry import Start
 from charlm_server.loaded import LoadedModel, numerics_id
+from charlm_server.series import InquirySeries
 
 Pieces = AsyncIterator[bytes]
 
@@ -53,40 +52,17 @@ class FrameWorker:
     """Has one call's batches of frames worked on, one after the other."""
 
     def __init__(self, model: LoadedModel, deadline: float) -> None:
-        self._model, self._deadline = model, deadline
-        self._was_admitted = False
+        self._series = InquirySeries(model, deadline)
         state_bytes = model.checkpoint.model.initial_state(1).num_bytes_per_row
         self.num_rows = num_rows_together(model.certification.sizes, state_bytes)
 
     async def encode(self, rows: Sequence[EncodingRow]) -> None:
-        num_tokens = sum(row.num_tokens for row in rows)
-        await self._work(num_tokens, lambda start: encode_rows(*_parts(start), rows))
+        num_steps = sum(row.num_tokens for row in rows)
+        await self._series.ask(lambda start: encode_rows(*_parts(start), rows), num_steps=num_steps)
 
     async def decode(self, rows: Sequence[DecodingRow]) -> None:
-        num_tokens = sum(row.num_tokens for row in rows)
-        await self._work(num_tokens, lambda start: decode_rows(*_parts(start), rows))
-
-    async def _work(
-        self, num_tokens: int, search: Callable[[Start], Generator[None, None, Any]]
-    ) -> None:
-        """Raises QueueFull for the first batch only: a call that has begun waits for its turn."""
-        while True:
-            job = InquiryJob(
-                context_ids=[END_OF_TEXT_ID],
-                num_steps=num_tokens,
-                search=search,
-                output=self._model.accumulator(),
-                deadline=self._deadline,
-            )
-            try:
-                async with self._model.scheduler.inquire(job):
-                    self._was_admitted = True
-                    await job.output.take(1)
-                return
-            except QueueFull as full:
-                if not self._was_admitted:
-                    raise
-                await asyncio.sleep(full.retry_after_s)
+        num_steps = sum(row.num_tokens for row in rows)
+        await self._series.ask(lambda start: decode_rows(*_parts(start), rows), num_steps=num_steps)
 
 
 def _parts(start: Start) -> tuple[Any, Any, Any]:
