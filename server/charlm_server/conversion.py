@@ -4,15 +4,19 @@ Every value out of its range is refused here, with the name of its field.
 """
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
 from charlm.v1 import context_pb2, distribution_pb2
 from charlm_model import errors as model_errors
+from charlm_model.incremental import IncrementalEncoder
 from charlm_model.vocabulary import END_OF_TEXT_ID, UnknownPolicy
-from charlm_server.columns import Returns
+from charlm_server.columns import Ids, Returns
 from charlm_server.errors import InvalidRequest, InvalidText, NotOffered
 from charlm_server.loaded import LoadedModel
+
+Encoded = TypeVar("Encoded")
 
 POLICIES: dict[int, UnknownPolicy] = {
     context_pb2.UNKNOWN_CHARACTER_POLICY_UNSPECIFIED: "error",
@@ -70,8 +74,17 @@ class TextReader:
             raise InvalidRequest(field, len(ids) - 1, allowed, reason="CONTEXT_TOO_LONG")
         return ids
 
+    def incremental(self, field: str) -> Callable[[bytes, bool], Ids]:
+        """Encodes a text that comes in pieces; told whether each is the last."""
+        encoder = IncrementalEncoder(self._vocabulary, unknown=self._policy)
+
+        def encode(data: bytes, is_last: bool) -> Ids:
+            return self._encoded(lambda: encoder.feed(data, is_last=is_last), field)
+
+        return encode
+
     @staticmethod
-    def _encoded(encode: Callable[[], list[int]], field: str) -> list[int]:
+    def _encoded(encode: Callable[[], Encoded], field: str) -> Encoded:
         try:
             return encode()
         except (model_errors.UnknownCharacter, model_errors.InvalidText) as error:

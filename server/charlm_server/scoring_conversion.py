@@ -1,7 +1,6 @@
 """Scoring requests to jobs, and what the engine made of them to messages."""
 
 from collections.abc import Iterable
-from itertools import accumulate
 from math import log
 
 import numpy as np
@@ -34,7 +33,7 @@ from charlm_server.distributions import (
 from charlm_server.errors import AnswerTooLarge, InvalidRequest, NotOffered
 from charlm_server.loaded import LoadedModel
 from charlm_server.scoring import NextJob, ScorePart, ScoringItem, ScoringJob
-from charlm_server.text import Utf8Assembler
+from charlm_server.text import CharacterCounter
 
 NATS_PER_BIT = log(2)
 TOO_LARGE = "ask for less per token, score fewer or shorter texts a call, or use StreamScore"
@@ -125,22 +124,23 @@ class ScoreBuilder:
     def _score(self, parts: list[ScorePart]) -> pb.Score:
         columns = concat_columns([part.columns for part in parts])
         tokens = [self._token_bytes[token] for token in columns.ids_T.tolist()]
-        data = b"".join(tokens)
-        num_characters = len(data.decode(errors="replace"))
+        counter = CharacterCounter()
+        offsets, num_characters = counter.feed(tokens), counter.finish()
+        num_bytes = sum(map(len, tokens))
         nats = exact_sum([columns.logprobs_T])
         return pb.Score(
             total_logprob=nats,
             num_tokens=len(columns),
             num_characters=num_characters,
-            num_bytes=len(data),
-            bits_per_character=_bits_per(nats, num_characters),
-            bits_per_byte=_bits_per(nats, len(data)),
+            num_bytes=num_bytes,
+            bits_per_character=bits_per(nats, num_characters),
+            bits_per_byte=bits_per(nats, num_bytes),
             is_greedy=all(part.is_greedy for part in parts),
-            tokens=_tokens_from(columns, tokens, self._job.returns),
+            tokens=tokens_from(columns, offsets, self._job.returns),
         )
 
 
-def _bits_per(nats: float, count: int) -> float:
+def bits_per(nats: float, count: int) -> float:
     """0 where there is nothing to divide by: an end of text alone has no characters."""
     return -nats / NATS_PER_BIT / count if count else 0.0
 
@@ -150,27 +150,22 @@ def wants_tokens(returns: Returns) -> bool:
     return returns.logprobs or returns.details
 
 
-def _tokens_from(
-    columns: TokenColumns, tokens: list[bytes], returns: Returns
+def tokens_from(
+    columns: TokenColumns, offsets: list[int], returns: Returns, *, first_position: int = 0
 ) -> pb.ScoredTokens | None:
+    """What is wanted token by token; None if nothing is."""
     if not wants_tokens(returns):
         return None
     return pb.ScoredTokens(
+        first_position=first_position,
         token_ids=columns.ids_T.tolist(),
-        character_offsets=character_offsets(tokens),
+        character_offsets=offsets,
         logprobs=columns.logprobs_T.tolist() if returns.logprobs else None,
         ranks=None if columns.ranks_T is None else columns.ranks_T.tolist(),
         entropies=None if columns.entropies_T is None else columns.entropies_T.tolist(),
         top_tokens=top_tokens_from(columns),
         distributions=distributions_of(columns, returns),
     )
-
-
-def character_offsets(tokens: list[bytes]) -> list[int]:
-    """In which character of the whole text each token begins: those complete before it."""
-    utf8 = Utf8Assembler()
-    lengths = [len(utf8.feed(token)) for token in tokens]
-    return list(accumulate(lengths, initial=0))[: len(tokens)]
 
 
 def next_response_from(

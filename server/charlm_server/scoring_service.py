@@ -3,6 +3,7 @@
 from __future__ import annotations  # gRPC's context is generic for type checkers only
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import grpc
 
@@ -15,7 +16,6 @@ from charlm_server.comparison_conversion import (
     comparing_job_from,
 )
 from charlm_server.distributions import numerics_from
-from charlm_server.errors import NotOffered
 from charlm_server.loaded import LoadedModel, Models
 from charlm_server.scoring import ScoringJob
 from charlm_server.scoring_conversion import (
@@ -25,6 +25,7 @@ from charlm_server.scoring_conversion import (
     next_response_from,
     scoring_job_from,
 )
+from charlm_server.stream_conversion import first_of, pieces_of, scorer_from
 
 FEWER_TEXTS = "compare fewer texts or models a call"
 
@@ -67,8 +68,17 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         request_iterator: AsyncIterator[pb.StreamScoreRequest],
         context: grpc.aio.ServicerContext[pb.StreamScoreRequest, pb.StreamScoreResponse],
     ) -> AsyncIterator[pb.StreamScoreResponse]:
-        raise NotOffered("ScoringService.StreamScore")
-        yield pb.StreamScoreResponse()  # makes this a stream, as the contract says
+        first = await first_of(request_iterator)
+        model = self._models[first.start.model]
+        deadline = deadline_of(context, model)
+        scorer, encode, builder = await converted(
+            first, scorer_from, first.start, model, deadline=deadline
+        )
+        async with aclosing(scorer.run(pieces_of(first, request_iterator), encode)) as blocks:
+            async for block in blocks:
+                if response := builder.response(block):
+                    yield response
+        yield builder.last_response()
 
     async def Compare(
         self,

@@ -20,6 +20,26 @@ class Utf8Assembler:
         return self._decoder.decode(data, is_last)
 
 
+class CharacterCounter:
+    """In which character of a text each token begins: those complete before it are counted."""
+
+    def __init__(self) -> None:
+        self._utf8 = Utf8Assembler()
+        self._num_characters = 0
+
+    def feed(self, tokens: list[bytes]) -> list[int]:
+        """Where each of the next tokens begins."""
+        offsets = []
+        for token in tokens:
+            offsets.append(self._num_characters)
+            self._num_characters += len(self._utf8.feed(token))
+        return offsets
+
+    def finish(self) -> int:
+        """How many characters there were; what is no character counts as U+FFFD does."""
+        return self._num_characters + len(self._utf8.feed(b"", is_last=True))
+
+
 @dataclass(frozen=True, slots=True)
 class Release:
     """What one feeding made safe to show; `num_tokens` lie wholly within the bytes shown so far."""

@@ -14,7 +14,7 @@ from charlm_server.answering import converted, fitting
 from charlm_server.conversion import TextReader, check_count, check_token_ids
 from charlm_server.loaded import LoadedModel, Models
 from charlm_server.model_conversion import VOCABULARY_KINDS
-from charlm_server.scoring_conversion import character_offsets
+from charlm_server.text import CharacterCounter
 
 TOO_LARGE = "send fewer or shorter texts a call"
 
@@ -69,7 +69,7 @@ def _encodings(request: pb.EncodeRequest, model: LoadedModel) -> list[pb.Encodin
 
 def _encoding(ids: list[int], model: LoadedModel) -> pb.Encoding:
     tokens = [model.token_bytes[token_id] for token_id in ids]
-    return pb.Encoding(token_ids=ids, character_offsets=character_offsets(tokens))
+    return pb.Encoding(token_ids=ids, character_offsets=CharacterCounter().feed(tokens))
 
 
 def _decoded(sequences: Sequence[context_pb2.TokenIds], model: LoadedModel) -> list[bytes]:

@@ -28,6 +28,7 @@ SPEAK_GRPC = {
     "resume_conversion",
     "scoring_conversion",
     "scoring_service",
+    "stream_conversion",
     "tls",
     "tokenizer_service",
     "unoffered",

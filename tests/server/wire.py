@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import grpc
+import numpy as np
 import torch
 from google.rpc import error_details_pb2, status_pb2
 
@@ -21,6 +22,9 @@ from charlm.v1 import (
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
+from charlm_model.kneser_ney import fit
+from charlm_model.language_model import LanguageModel
+from charlm_model.ngram import NGram
 from charlm_model.pieces import SentencePieceVocabulary
 from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 from charlm_server.app import App
@@ -94,6 +98,10 @@ def checkpoint_of(family: str, vocabulary: Vocabulary) -> Checkpoint:
         num_heads=2,
         context_length=12,
     )
+    if family == "ngram":
+        ids = np.random.default_rng(3).integers(0, vocabulary.size, 2000)
+        model: LanguageModel = NGram(config, fit(ids, vocabulary.size, config.context_length))
+        return Checkpoint(model=model, vocabulary=vocabulary, report={}, digest="0" * 64)
     model = build(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)

@@ -1,0 +1,86 @@
+"""Long texts: what the stream of requests says, and what the stream of responses tells."""
+
+from collections.abc import AsyncIterator
+
+from charlm.v1 import scoring_pb2 as pb
+from charlm_server.columns import Returns
+from charlm_server.conversion import TextReader, returns_from
+from charlm_server.distributions import numerics_from
+from charlm_server.errors import InvalidRequest
+from charlm_server.exact_sum import ExactSum
+from charlm_server.loaded import LoadedModel
+from charlm_server.scoring_conversion import bits_per, tokens_from
+from charlm_server.stream_scoring import Encode, ScoredBlock, StreamScorer
+from charlm_server.text import CharacterCounter
+
+
+async def first_of(requests: AsyncIterator[pb.StreamScoreRequest]) -> pb.StreamScoreRequest:
+    """The message that says how. Raises InvalidRequest if none came, or it does not say."""
+    async for request in requests:
+        if request.HasField("start"):
+            return request
+        break
+    raise InvalidRequest("start", "unset", "set in the first message")
+
+
+async def pieces_of(
+    first: pb.StreamScoreRequest, requests: AsyncIterator[pb.StreamScoreRequest]
+) -> AsyncIterator[bytes]:
+    """What each message brings of the text. Raises InvalidRequest."""
+    yield first.data
+    async for request in requests:
+        if request.HasField("start"):
+            raise InvalidRequest("start", "set again", "unset after the first message")
+        yield request.data
+
+
+def scorer_from(
+    start: pb.StreamScoreStart, model: LoadedModel, *, deadline: float
+) -> tuple[StreamScorer, Encode, "StreamBuilder"]:
+    """What does the work, spells the text and makes the messages. Raises InvalidRequest."""
+    reader = TextReader(model, start.unknown_characters)
+    returns = returns_from(start.returns, model)
+    context_ids = reader.context_ids(start.context, "start.context")
+    scorer = StreamScorer(
+        model, reader.checked_prompt(context_ids, "start.context"), returns, deadline
+    )
+    return scorer, reader.incremental("data"), StreamBuilder(model, returns)
+
+
+class StreamBuilder:
+    """Makes messages of blocks, and of all of them the totals; holds counts only."""
+
+    def __init__(self, model: LoadedModel, returns: Returns) -> None:
+        self._model, self._returns = model, returns
+        self._characters = CharacterCounter()
+        self._nats = ExactSum()
+        self._num_tokens, self._num_bytes = 0, 0
+        self._is_greedy = True
+
+    def response(self, block: ScoredBlock) -> pb.StreamScoreResponse | None:
+        """What is told of a block; None if only totals are wanted."""
+        columns, first_position = block.columns, self._num_tokens
+        tokens = [self._model.token_bytes[token] for token in columns.ids_T.tolist()]
+        offsets = self._characters.feed(tokens)
+        self._nats.add(columns.logprobs_T)
+        self._num_tokens += len(columns)
+        self._num_bytes += sum(map(len, tokens))
+        self._is_greedy &= block.is_greedy
+        told = tokens_from(columns, offsets, self._returns, first_position=first_position)
+        return pb.StreamScoreResponse(tokens=told) if told else None
+
+    def last_response(self) -> pb.StreamScoreResponse:
+        nats, num_characters = self._nats.value, self._characters.finish()
+        return pb.StreamScoreResponse(
+            total=pb.Score(
+                total_logprob=nats,
+                num_tokens=self._num_tokens,
+                num_characters=num_characters,
+                num_bytes=self._num_bytes,
+                bits_per_character=bits_per(nats, num_characters),
+                bits_per_byte=bits_per(nats, self._num_bytes),
+                is_greedy=self._is_greedy,
+            ),
+            model_digest=self._model.checkpoint.digest,
+            numerics=numerics_from(self._model),
+        )

@@ -1,0 +1,150 @@
+"""A streamed text has the very bits that Score gives, however it is cut, in bounded memory."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Iterable
+from itertools import pairwise
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm.v1 import context_pb2
+from charlm.v1 import scoring_pb2 as pb
+from charlm_server.config import Limits
+from charlm_server.errors import QueueFull
+from charlm_server.exact_sum import ExactSum
+from charlm_server.stream_scoring import MAX_BLOCK
+from tests.server.wire import TEXT, Wire, details_of, serving
+
+KINDS = [
+    ("ngram", "byte"),
+    ("rnn", "byte"),
+    ("gru", "sentencepiece"),
+    ("lstm", "char"),
+    ("transformer", "byte"),
+]
+LATIN = "the quick brown fox, jumps over.\n"
+EVERYTHING = {"ranks": True, "entropies": True, "top_k": 3, "distributions": True}
+float32s = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    async with serving(*KINDS) as running:
+        yield running
+
+
+def text_for(kind: str) -> str:
+    return (LATIN if kind == "char" else TEXT[: len(TEXT) // 40]) * 3
+
+
+def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+async def streamed(
+    wire: Wire, model: str, parts: Iterable[bytes], **start: Any
+) -> list[pb.StreamScoreResponse]:
+    async def requests() -> AsyncIterator[pb.StreamScoreRequest]:
+        yield pb.StreamScoreRequest(start=pb.StreamScoreStart(model=f"models/{model}", **start))
+        for part in parts:
+            yield pb.StreamScoreRequest(data=part)
+
+    return [response async for response in wire.scoring.StreamScore(requests())]
+
+
+async def scored(wire: Wire, model: str, text: str, **options: Any) -> pb.Score:
+    context = options.pop("context", context_pb2.Context())
+    items = [pb.ScoreItem(context=context, text=text)]
+    request = pb.ScoreRequest(model=f"models/{model}", items=items, **options)
+    return (await wire.scoring.Score(request)).scores[0]
+
+
+def joined(responses: list[pb.StreamScoreResponse]) -> pb.Score:
+    """All responses as one score, as Score would give it."""
+    score = responses[-1].total
+    for response in responses[:-1]:
+        assert response.tokens.first_position == len(score.tokens.token_ids)
+        assert not response.HasField("total")
+        assert not response.model_digest
+        score.tokens.MergeFrom(response.tokens)
+    score.tokens.first_position = 0
+    return score
+
+
+@pytest.mark.parametrize(("family", "kind"), KINDS)
+async def test_a_stream_cut_anywhere_has_the_bits_of_score(
+    wire: Wire, family: str, kind: str
+) -> None:
+    model, text = f"{family}-{kind}", text_for(kind)
+    expected = await scored(wire, model, text)
+
+    for cuts in ([], [1, 1, 2, 50], range(0, len(text.encode()), 3)):
+        found = joined(await streamed(wire, model, pieces(text.encode(), cuts)))
+        assert found == expected
+
+
+async def test_what_is_asked_for_comes_token_by_token_after_a_context(wire: Wire) -> None:
+    asked = {"returns": EVERYTHING, "context": context_pb2.Context(text="the ")}
+
+    responses = await streamed(wire, "lstm-char", pieces(LATIN.encode(), [9]), **asked)
+    expected = await scored(wire, "lstm-char", LATIN, **asked)
+
+    tokens = [response.tokens for response in responses[:-1]]
+    for name in ("token_ids", "character_offsets", "logprobs", "ranks", "entropies"):
+        column = [value for part in tokens for value in getattr(part, name)]
+        assert column == list(getattr(expected.tokens, name))
+    data = b"".join(part.distributions.data for part in tokens)
+    assert data == expected.tokens.distributions.data
+    best = [value for part in tokens for value in part.top_tokens.token_ids]
+    assert best == list(expected.tokens.top_tokens.token_ids)
+
+
+async def test_totals_come_last_and_alone_when_no_tokens_are_wanted(wire: Wire) -> None:
+    parts = pieces(LATIN.encode() * 10, [7, 70])
+
+    (last,) = await streamed(wire, "lstm-char", parts, returns={"logprobs": False})
+
+    expected = await scored(wire, "lstm-char", LATIN * 10, returns={"logprobs": False})
+    assert last.total == expected
+    assert last.model_digest == "0" * 64
+    assert last.numerics.id
+
+
+async def test_a_large_piece_comes_back_in_messages_of_bounded_size(wire: Wire) -> None:
+    text = b"x" * (2 * MAX_BLOCK + 1)
+
+    responses = await streamed(wire, "ngram-byte", [text])
+
+    assert [len(each.tokens.token_ids) for each in responses] == [MAX_BLOCK, MAX_BLOCK, 1, 0]
+
+
+async def test_dense_answers_are_cut_to_fit_a_message() -> None:
+    async with serving(("lstm", "char"), limits=Limits(max_response_message_bytes=2000)) as wire:
+        responses = await streamed(
+            wire, "lstm-char", [LATIN.encode()], returns={"distributions": True}
+        )
+
+    assert sum(len(each.tokens.token_ids) for each in responses) == len(LATIN)
+    assert max(each.ByteSize() for each in responses) <= 2000
+
+
+async def test_an_empty_text_costs_nothing(wire: Wire) -> None:
+    (last,) = await streamed(wire, "gru-sentencepiece", [])
+
+    assert (last.total.num_tokens, last.total.total_logprob) == (0, 0.0)
+    assert last.total.bits_per_byte == 0.0
+
+
+@given(st.lists(st.lists(float32s, max_size=30), max_size=6))
+def test_exact_sums_are_fsum_whatever_the_parts(parts: list[list[float]]) -> None:
+    total = ExactSum()
+    for part in parts:
+        total.add(np.array(part, dtype=np.float32))
+
+    assert total.value == math.fsum(number for part in parts for number in part)
