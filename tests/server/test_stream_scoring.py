@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,9 @@ from charlm.v1 import scoring_pb2 as pb
 from charlm_server.config import Limits
 from charlm_server.errors import QueueFull
 from charlm_server.exact_sum import ExactSum
+from charlm_server.inquiry import InquiryJob, Start
+from charlm_server.series import InquirySeries
+from charlm_server.stream_conversion import scorer_from
 from charlm_server.stream_scoring import MAX_BLOCK
 from tests.server.wire import TEXT, Wire, details_of, serving
 
@@ -47,11 +51,15 @@ def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges)]
 
 
+def opening(model: str, **start: Any) -> pb.StreamScoreRequest:
+    return pb.StreamScoreRequest(start=pb.StreamScoreStart(model=f"models/{model}", **start))
+
+
 async def streamed(
     wire: Wire, model: str, parts: Iterable[bytes], **start: Any
 ) -> list[pb.StreamScoreResponse]:
     async def requests() -> AsyncIterator[pb.StreamScoreRequest]:
-        yield pb.StreamScoreRequest(start=pb.StreamScoreStart(model=f"models/{model}", **start))
+        yield opening(model, **start)
         for part in parts:
             yield pb.StreamScoreRequest(data=part)
 
@@ -148,3 +156,136 @@ def test_exact_sums_are_fsum_whatever_the_parts(parts: list[list[float]]) -> Non
         total.add(np.array(part, dtype=np.float32))
 
     assert total.value == math.fsum(number for part in parts for number in part)
+
+
+async def test_nothing_is_read_faster_than_it_is_scored(wire: Wire) -> None:
+    num_read = 0
+
+    async def text() -> AsyncIterator[bytes]:
+        nonlocal num_read
+        for _ in range(100):
+            num_read += 1
+            yield b"x" * 100
+
+    model = wire.models["models/rnn-byte"]
+    scorer, encode, _ = scorer_from(pb.StreamScoreStart(), model, deadline=math.inf)
+    async with aclosing(scorer.run(text(), encode)) as blocks:
+        for number in range(1, 6):
+            await anext(blocks)
+            assert num_read == number
+
+
+async def test_a_cancelled_stream_leaves_the_engine(wire: Wire) -> None:
+    call = wire.scoring.StreamScore()
+    await call.write(opening("rnn-byte"))
+    await call.write(pb.StreamScoreRequest(data=b"x" * 1_000_000))
+    await call.read()
+
+    call.cancel()
+
+    async with asyncio.timeout(10):
+        await wire.models["models/rnn-byte"].scheduler.nothing_open()
+
+
+@pytest.mark.slow
+async def test_a_stream_ends_at_its_deadline_and_leaves_the_engine(wire: Wire) -> None:
+    call = wire.scoring.StreamScore(timeout=0.2)
+    await call.write(opening("rnn-byte"))
+    await call.write(pb.StreamScoreRequest(data=b"x" * 10_000_000))
+
+    with pytest.raises(grpc.aio.AioRpcError) as late:
+        async for _ in call:
+            pass
+
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    async with asyncio.timeout(10):
+        await wire.models["models/rnn-byte"].scheduler.nothing_open()
+
+
+async def test_many_streams_at_once_have_the_bits_of_each_alone(wire: Wire) -> None:
+    """Two models, seven streams each, in pieces of other lengths."""
+    models = ["rnn-byte", "transformer-byte"]
+    text = text_for("byte")
+    alone = {model: await scored(wire, model, text) for model in models}
+
+    async def stream(model: str, step: int) -> pb.Score:
+        parts = pieces(text.encode(), range(0, len(text.encode()), step))
+        return joined(await streamed(wire, model, parts))
+
+    names = models * 7
+    together = await asyncio.gather(
+        *(stream(model, 20 + number) for number, model in enumerate(names))
+    )
+
+    assert together == [alone[model] for model in names]
+
+
+async def test_a_full_queue_refuses_newcomers_but_not_who_has_begun(wire: Wire) -> None:
+    model = wire.models["models/rnn-byte"]
+    series = InquirySeries(model, math.inf)
+    full = QueueFull("requests", 0, retry_after_s=0.0)
+    admit = model.scheduler.inquire
+    refusals = 0
+
+    def refuse_at_first(job: InquiryJob) -> AbstractAsyncContextManager[None]:
+        nonlocal refusals
+        refusals += 1
+        if refusals <= 3:
+            raise full
+        return admit(job)
+
+    def answer(_: Start) -> Generator[None, None, str]:
+        yield
+        return "done"
+
+    assert await series.ask(answer, num_steps=1) == "done"
+    model.scheduler.inquire = refuse_at_first  # type: ignore[method-assign]
+
+    assert await series.ask(answer, num_steps=1) == "done"
+    refusals = 0
+    with pytest.raises(QueueFull):
+        await InquirySeries(model, math.inf).ask(answer, num_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("requests", "field"),
+    [
+        ([], "start"),
+        ([pb.StreamScoreRequest(data=b"a")], "start"),
+        ([opening("lstm-char"), opening("lstm-char")], "start"),
+        ([opening("lstm-char", context={"text": "\u1234"})], "start.context.text"),
+        ([opening("lstm-char", returns={"top_k": 999})], "returns.top_k"),
+        ([opening("lstm-char"), pb.StreamScoreRequest(data="a\u1234".encode())], "data"),
+        ([opening("lstm-char"), pb.StreamScoreRequest(data=b"a\xff")], "data"),
+        ([opening("lstm-char"), pb.StreamScoreRequest(data="\u1234".encode()[:1])], "data"),
+    ],
+)
+async def test_bad_streams_are_refused_with_their_field(
+    wire: Wire, requests: list[pb.StreamScoreRequest], field: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        _ = [response async for response in wire.scoring.StreamScore(requests)]
+
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    bad_request: Any = details_of(refusal.value)["BadRequest"]
+    assert bad_request.field_violations[0].field == field
+
+
+async def test_the_offset_of_an_unknown_character_is_that_in_the_whole_text(wire: Wire) -> None:
+    parts = [b"hello", b" ", "w\u1234".encode()]
+
+    with pytest.raises(grpc.aio.AioRpcError, match="at offset 7") as refusal:
+        await streamed(wire, "lstm-char", parts)
+
+    info: Any = details_of(refusal.value)["ErrorInfo"]
+    assert (info.reason, info.metadata["offset"]) == ("UNKNOWN_CHARACTER", "7")
+
+
+async def test_an_unknown_character_may_be_replaced(wire: Wire) -> None:
+    policy = context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE
+
+    responses = await streamed(
+        wire, "lstm-char", pieces("a\u1234b".encode(), [2]), unknown_characters=policy
+    )
+
+    assert joined(responses) == await scored(wire, "lstm-char", "a b")
