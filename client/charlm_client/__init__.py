@@ -22,9 +22,10 @@ from charlm_client.errors import (
     UnknownCharacter,
 )
 from charlm_client.inference import Continuation, FilledGap, Filling, Gap, TopContinuations
+from charlm_client.long_text import ScoredTokens, ScoreStream
 from charlm_client.security import Security
 from charlm_client.stream import GenerationStream
-from charlm_client.sync import SyncClient, SyncCodecStream, SyncGenerationStream
+from charlm_client.sync import SyncClient, SyncCodecStream, SyncGenerationStream, SyncScoreStream
 from charlm_client.types import (
     Chunk,
     Encoding,
@@ -77,6 +78,8 @@ __all__ = [
     "QueueFull",
     "Sampling",
     "Score",
+    "ScoreStream",
+    "ScoredTokens",
     "Security",
     "ServerFault",
     "StateMismatch",
@@ -85,6 +88,7 @@ __all__ = [
     "SyncClient",
     "SyncCodecStream",
     "SyncGenerationStream",
+    "SyncScoreStream",
     "TooLarge",
     "TopContinuations",
     "TopToken",

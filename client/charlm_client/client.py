@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from grpc_health.v1 import health_pb2
 
@@ -27,6 +27,7 @@ from charlm_client.inference import (
     top_continuations_from,
     top_message,
 )
+from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S, LongText, Returns, ScoreStream
 from charlm_client.messages import (
     decode_message,
     encode_message,
@@ -162,6 +163,30 @@ class Client:
         )
         call = self._stubs.scoring.Score(request, timeout=self._timeout_s)
         return [score_from(score) for score in (await self._answer(call)).scores]
+
+    def stream_score(
+        self,
+        pieces: Pieces,
+        *,
+        model: str,
+        context: str = "",
+        returns: Returns = "logprobs",
+        replace_unknown: bool = False,
+        timeout_s: float = DEFAULT_STREAM_TIMEOUT_S,
+    ) -> ScoreStream:
+        """Score a text of any length as it is read, in constant memory."""
+        text = LongText(
+            pieces=pieces,
+            model=model,
+            context=context,
+            returns=returns,
+            replace_unknown=replace_unknown,
+        )
+
+        def start_call(requests: Any) -> Any:
+            return self._stubs.scoring.StreamScore(requests, timeout=timeout_s)
+
+        return ScoreStream(text, start_call, self.address)
 
     async def compare(
         self,

@@ -61,7 +61,7 @@ class CodecStream:
 
 async def compress_messages(pieces: Pieces, model: str) -> AsyncIterator[pb.CompressRequest]:
     yield pb.CompressRequest(model=model_name(model))
-    async for data in _sendable(pieces):
+    async for data in sendable(pieces):
         yield pb.CompressRequest(data=data)
 
 
@@ -71,11 +71,11 @@ async def decompress_messages(
     yield pb.DecompressRequest(
         model=model_name(model), skip_damaged_frames=skip_damaged_frames or None
     )
-    async for data in _sendable(pieces):
+    async for data in sendable(pieces):
         yield pb.DecompressRequest(data=data)
 
 
-async def _sendable(pieces: Pieces) -> AsyncIterator[bytes]:
+async def sendable(pieces: Pieces) -> AsyncIterator[bytes]:
     """The same bytes in pieces that fit a message."""
     if isinstance(pieces, AsyncIterable):
         async for piece in pieces:

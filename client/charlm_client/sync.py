@@ -10,6 +10,7 @@ from charlm_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client
 from charlm_client.codec import DEFAULT_CODEC_TIMEOUT_S, CodecStream, CodecTotals
 from charlm_client.comparison import Comparison
 from charlm_client.inference import FilledGap, Gap, TopContinuations
+from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S, Returns, ScoredTokens, ScoreStream
 from charlm_client.security import Security
 from charlm_client.stream import GenerationStream
 from charlm_client.types import (
@@ -125,6 +126,30 @@ class SyncClient:
                 replace_unknown=replace_unknown,
             )
         )
+
+    def stream_score(
+        self,
+        pieces: bytes | Iterable[bytes],
+        *,
+        model: str,
+        context: str = "",
+        returns: Returns = "logprobs",
+        replace_unknown: bool = False,
+        timeout_s: float = DEFAULT_STREAM_TIMEOUT_S,
+    ) -> "SyncScoreStream":
+        """See Client.stream_score."""
+
+        async def start() -> ScoreStream:
+            return self._client.stream_score(
+                pieces,
+                model=model,
+                context=context,
+                returns=returns,
+                replace_unknown=replace_unknown,
+                timeout_s=timeout_s,
+            )
+
+        return SyncScoreStream(self._run(start()), self._run)
 
     def compare(
         self,
@@ -306,6 +331,33 @@ class SyncCodecStream:
     def read(self) -> bytes:
         """All of it at once."""
         return b"".join(self)
+
+
+class SyncScoreStream:
+    """`ScoreStream` as a plain iterator."""
+
+    def __init__(self, stream: ScoreStream, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._stream, self._run = stream, run
+
+    @property
+    def total(self) -> Score | None:
+        """Set once all has come."""
+        return self._stream.total
+
+    @property
+    def model_digest(self) -> str:
+        """Set once all has come."""
+        return self._stream.model_digest
+
+    def __iter__(self) -> Iterator[ScoredTokens]:
+        parts = self._stream.__aiter__()
+        while (tokens := self._run(_next(parts.__anext__))) is not None:
+            yield tokens
+
+    def read_total(self) -> Score:
+        """See ScoreStream.read_total."""
+        total: Score = self._run(self._stream.read_total())
+        return total
 
 
 async def _next(advance: Callable[[], Awaitable[Result]]) -> Result | None:

@@ -53,6 +53,15 @@ def test_a_stream_is_a_plain_iterator(sync_client: SyncClient) -> None:
     assert chunks[-1].end.finish_reason is FinishReason.LENGTH
 
 
+def test_a_scored_stream_is_a_plain_iterator(sync_client: SyncClient) -> None:
+    stream = sync_client.stream_score([b"ab", b"c"], model="m")
+
+    assert [part.first_position for part in stream] == [0, 2]
+    assert stream.total is not None
+    assert (stream.total.num_tokens, stream.model_digest) == (3, "d1")
+    assert sync_client.stream_score(b"abc", model="m").read_total() == stream.total
+
+
 def test_both_faces_have_the_same_methods() -> None:
     def methods(face: type) -> dict[str, list[str]]:
         return {

@@ -158,6 +158,21 @@ class FakeScoring(scoring_pb2_grpc.ScoringServiceServicer):
         await self.script.see(request, context)
         return scoring_pb2.ScoreResponse(scores=[self._score(item.text) for item in request.items])
 
+    async def StreamScore(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        """Every byte is a token; each piece is answered at once."""
+        data = b""
+        async for request in requests:
+            await self.script.see(request, context)
+            tokens = self._score(" " * len(request.data)).tokens
+            tokens.first_position = len(data)
+            tokens.character_offsets[:] = range(len(data), len(data) + len(request.data))
+            data += request.data
+            if request.data and self.script.requests[0].start.returns.logprobs:
+                yield scoring_pb2.StreamScoreResponse(tokens=tokens)
+        total = self._score(data.decode())
+        total.ClearField("tokens")
+        yield scoring_pb2.StreamScoreResponse(total=total, model_digest="d1")
+
     async def Compare(self, request: Any, context: Any) -> scoring_pb2.CompareResponse:
         """The last model is thrice as probable as all the others together."""
         await self.script.see(request, context)

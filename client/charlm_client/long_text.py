@@ -1,0 +1,113 @@
+"""Scoring a text of any length: it goes up in pieces, its scores come down as they are made."""
+
+from __future__ import annotations  # gRPC's calls are generic for type checkers only
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from charlm.v1 import context_pb2, distribution_pb2
+from charlm.v1 import scoring_pb2 as pb
+from charlm_client.codec import Pieces, sendable
+from charlm_client.conversion import score_from
+from charlm_client.errors import CharlmError
+from charlm_client.messages import checked, model_name, policy
+from charlm_client.translation import translated
+from charlm_client.types import Score
+
+DEFAULT_STREAM_TIMEOUT_S = 3600.0  # streams last as long as their files are large
+
+Returns = Literal["total", "logprobs", "details"]
+"""The total alone; log-probs of all tokens too; ranks and entropies too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LongText:
+    """What to score and how. Bytes of UTF-8 in any cuts (any bytes, for models of bytes)."""
+
+    pieces: Pieces
+    model: str
+    context: str = ""
+    returns: Returns = "logprobs"
+    replace_unknown: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredTokens:
+    """Scores of some tokens in a row; ranks and entropies only if asked for."""
+
+    first_position: int
+    token_ids: tuple[int, ...]
+    character_offsets: tuple[int, ...]
+    """Where in the whole text each token begins, in characters."""
+    logprobs: tuple[float, ...]
+    ranks: tuple[int, ...]
+    entropies: tuple[float, ...]
+
+
+class ScoreStream:
+    """Scored tokens in order. `total` and `model_digest` are set once all have come."""
+
+    def __init__(self, text: LongText, start_call: Callable[[Any], Any], address: str) -> None:
+        self._text, self._address = text, address
+        self._call = start_call(self._requests())
+        self._failure: Exception | None = None  # of whoever gives the pieces
+        self.total: Score | None = None
+        self.model_digest = ""
+
+    async def __aiter__(self) -> AsyncIterator[ScoredTokens]:
+        try:
+            with translated(self._address):
+                async for response in self._call:
+                    if response.HasField("total"):
+                        self.total = score_from(response.total)
+                        self.model_digest = response.model_digest
+                    if response.HasField("tokens"):
+                        yield _tokens_from(response.tokens)
+        except (CharlmError, asyncio.CancelledError):
+            if self._failure is not None:
+                raise self._failure from None
+            raise
+        finally:
+            self._call.cancel()  # harmless when it is over
+
+    async def read_total(self) -> Score:
+        """The total, once all is scored; drops what is left of the tokens."""
+        async for _ in self:
+            pass
+        assert self.total is not None
+        return self.total
+
+    async def _requests(self) -> AsyncIterator[pb.StreamScoreRequest]:
+        try:
+            yield pb.StreamScoreRequest(start=_start_message(self._text))
+            async for data in sendable(self._text.pieces):
+                yield pb.StreamScoreRequest(data=data)
+        except Exception as error:
+            self._failure = error  # gRPC would only say that the call was cancelled
+            raise
+
+
+def _start_message(text: LongText) -> pb.StreamScoreStart:
+    return pb.StreamScoreStart(
+        model=model_name(text.model),
+        context=context_pb2.Context(text=checked(text.context, "context.text")),
+        returns=distribution_pb2.ReturnOptions(
+            logprobs=text.returns != "total",
+            ranks=text.returns == "details",
+            entropies=text.returns == "details",
+        ),
+        unknown_characters=policy(text.replace_unknown),
+    )
+
+
+def _tokens_from(tokens: pb.ScoredTokens) -> ScoredTokens:
+    return ScoredTokens(
+        first_position=tokens.first_position,
+        token_ids=tuple(tokens.token_ids),
+        character_offsets=tuple(tokens.character_offsets),
+        logprobs=tuple(tokens.logprobs),
+        ranks=tuple(tokens.ranks),
+        entropies=tuple(tokens.entropies),
+    )

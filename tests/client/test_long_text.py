@@ -1,0 +1,86 @@
+"""A text goes up as it is read and its scores come down as they are made."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import grpc
+import pytest
+from fake_server import LOGPROB, Failure, Script
+
+from charlm.v1 import context_pb2
+from charlm_client import Client, ModelNotFound, UnknownCharacter
+
+
+async def test_pieces_arrive_in_order_and_scores_come_back(client: Client, script: Script) -> None:
+    async def text() -> AsyncIterator[bytes]:
+        yield b"ab"
+        yield "é".encode()[:1]
+        yield "é".encode()[1:] + b"c"
+
+    stream = client.stream_score(
+        text(), model="m", context="x", returns="details", replace_unknown=True
+    )
+    parts = [part async for part in stream]
+
+    start = script.requests[0].start
+    assert (start.model, start.context.text) == ("models/m", "x")
+    assert start.returns.logprobs
+    assert (start.returns.ranks, start.returns.entropies) == (True, True)
+    assert start.unknown_characters == context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE
+    assert b"".join(request.data for request in script.requests) == "abéc".encode()
+    assert [part.first_position for part in parts] == [0, 2, 3]
+    assert parts[0].logprobs == pytest.approx((LOGPROB, LOGPROB))
+    assert parts[2].character_offsets == (3, 4)
+    assert stream.total is not None
+    assert (stream.total.num_characters, stream.model_digest) == (4, "d1")
+
+
+async def test_a_total_can_be_had_alone(client: Client, script: Script) -> None:
+    stream = client.stream_score([b"abc", b"d"], model="m", returns="total")
+
+    assert (await stream.read_total()).num_tokens == 4
+    assert not script.requests[0].start.returns.logprobs
+
+
+async def test_large_pieces_are_cut_to_fit_a_message(client: Client, script: Script) -> None:
+    await client.stream_score(b"x" * 2_500_000, model="m", returns="total").read_total()
+
+    assert [len(request.data) for request in script.requests] == [0, 1 << 20, 1 << 20, 402_848]
+
+
+async def test_a_reader_that_fails_is_heard_as_it_said_it(client: Client) -> None:
+    def text() -> Iterator[bytes]:
+        yield b"ab"
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        await client.stream_score(text(), model="m").read_total()
+
+
+async def test_what_no_message_can_hold_is_named(client: Client) -> None:
+    with pytest.raises(UnknownCharacter, match=r"context\.text"):
+        await client.stream_score(b"a", model="m", context="\udcff").read_total()
+
+
+async def test_a_refusal_keeps_its_name(client: Client, script: Script) -> None:
+    script.failures.append(Failure(grpc.StatusCode.NOT_FOUND))
+
+    with pytest.raises(ModelNotFound):
+        await client.stream_score([b"a"], model="m").read_total()
+
+
+async def test_cancelling_the_reader_cancels_the_call(client: Client) -> None:
+    is_reading = asyncio.Event()
+    never = asyncio.Event()
+
+    async def text() -> AsyncIterator[bytes]:
+        is_reading.set()
+        yield b"a"
+        await never.wait()
+
+    reading = asyncio.create_task(client.stream_score(text(), model="m").read_total())
+    await is_reading.wait()
+    reading.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await reading
