@@ -1,15 +1,19 @@
 """What every command does around its question: connect, ask, read what `-` and files stand for."""
 
 import asyncio
+import codecs
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from charlm_client.client import Client
 from charlm_client.errors import InvalidRequest
 from charlm_client.security import Security
+
+PIECE_BYTES = 1 << 16
 
 Result = TypeVar("Result")
 SECURITY: ContextVar[Security | None] = ContextVar("SECURITY", default=None)
@@ -36,6 +40,32 @@ def read_file(path: Path) -> str:
         return _decoded(path.read_bytes(), str(path))
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}.") from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The file's bytes; `-` is the standard input."""
+    if str(path) == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}.") from None
+    with file:
+        yield file
+
+
+def text_pieces(file: BinaryIO) -> Iterator[bytes]:
+    """A text as `read_file` reads one, whatever its size: no byte order mark, plain line ends."""
+    held = file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
+    is_at_end = False
+    while not is_at_end:
+        piece = file.read(PIECE_BYTES)
+        is_at_end = not piece
+        data = (held + piece).replace(b"\r\n", b"\n")
+        held = b"\r" if data.endswith(b"\r") and piece else b""  # its line feed may come next
+        yield data.removesuffix(held)
 
 
 def _decoded(data: bytes, name: str) -> str:

@@ -11,6 +11,8 @@ from charlm_client import commands, compare_cli, inference_cli, plugins
 from charlm_client.asking import SECURITY, ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.errors import CharlmError
+from charlm_client.file_score import FileQuestion, score_file
+from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S
 from charlm_client.options import (
     SERVER_DEFAULT,
     TIMEOUT_DEFAULT,
@@ -27,6 +29,7 @@ from charlm_client.types import Sampling, Stopping
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+MAX_SHOWN_BYTES = 1 << 16
 
 _SAMPLING, _STOPPING = "How tokens are drawn", "When the output ends"
 _LANGUAGE = "What the output may be"
@@ -214,7 +217,10 @@ def generate(
 @app.command()
 def score(
     text: Annotated[str, typer.Argument(help="What to score; - reads it from stdin.")] = "",
-    file: Annotated[Path | None, typer.Option(help="Score this file instead.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Score this file instead, of any size; - is stdin.")
+    ] = None,
+    total: Annotated[bool, typer.Option("--total", help="Print the total only.")] = False,
     model: Model = "",
     context: Annotated[str, typer.Option(help="What comes before the text.")] = "",
     replace_unknown: ReplaceUnknown = False,
@@ -226,18 +232,34 @@ def score(
     """Show how much each character of a text surprises the model.
 
     [dim]charlm score "To be or not to bee"
-    charlm score --file draft.txt > surprisals.tsv[/dim]
+    charlm score --file draft.txt > surprisals.tsv
+    charlm score --file large.txt --total[/dim]
     """
+    shown = console(color)
+    is_for_eyes = shown.is_terminal and not total and not as_json
+    if file and not (is_for_eyes and _is_short(file)):
+        reading = FileQuestion(
+            path=file,
+            model=model,
+            context=context,
+            replace_unknown=replace_unknown,
+            timeout_s=DEFAULT_STREAM_TIMEOUT_S if timeout == TIMEOUT_DEFAULT else timeout,
+            total_only=total or is_for_eyes,
+            as_json=as_json,
+        )
+        ask(server, timeout, lambda client: score_file(client, reading))
+        return
     question = commands.Question(
         text=read_file(file) if file else read(text),
         model=model,
         context=context,
+        total_only=total,
         replace_unknown=replace_unknown,
     )
     ask(
         server,
         timeout,
-        lambda client: commands.score(client, question, as_json=as_json, console=console(color)),
+        lambda client: commands.score(client, question, as_json=as_json, console=shown),
     )
 
 
@@ -337,6 +359,11 @@ def _constraint(
         allowed_characters=allowed,
         mode=cast(ConstraintMode, mode),
     )
+
+
+def _is_short(file: Path) -> bool:
+    """Whether a person would look at every character of it."""
+    return file.is_file() and file.stat().st_size <= MAX_SHOWN_BYTES
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -12,12 +12,14 @@ from rich.text import Text
 from charlm_client.client import Client
 from charlm_client.rendering import (
     NATS_PER_BIT,
+    ROW_HEADING,
     bars,
     colored,
     legend,
     model_row,
     model_table,
     printable,
+    token_row,
     totals,
 )
 from charlm_client.types import (
@@ -115,6 +117,7 @@ class Question:
     model: str
     context: str = ""
     top_k: int = 0
+    total_only: bool = False
     replace_unknown: bool
 
 
@@ -130,6 +133,8 @@ async def score(client: Client, question: Question, *, as_json: bool, console: C
     )
     if as_json:
         print_json(asdict(result) | {"text": text, "model": model})
+    elif question.total_only:
+        print(totals(result))
     elif console.is_terminal:
         console.print(colored(text, result.character_offsets, result.logprobs))
         console.print(legend())
@@ -139,12 +144,11 @@ async def score(client: Client, question: Question, *, as_json: bool, console: C
 
 
 def _print_rows(text: str, result: Score) -> None:
-    print("offset\ttoken\tlogprob_nats\tsurprisal_bits\trank")
+    print(ROW_HEADING)
     ends = [*result.character_offsets[1:], len(text)]
     columns = zip(result.character_offsets, ends, result.logprobs, result.ranks, strict=True)
     for start, end, logprob, rank in columns:
-        surprisal = -logprob / NATS_PER_BIT
-        print(f"{start}\t{json.dumps(text[start:end])}\t{logprob:.6f}\t{surprisal:.4f}\t{rank}")
+        print(token_row(start, text[start:end], logprob, rank))
     print(totals(result), file=sys.stderr)
 
 

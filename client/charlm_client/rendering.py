@@ -1,5 +1,6 @@
 """What a person sees: text made safe for a terminal, colored by surprisal; bars and tables."""
 
+import json
 import math
 from collections.abc import Sequence
 
@@ -86,6 +87,15 @@ def legend() -> Text:
         rendered.append(f" {label} ", style=style)
         previous = edge
     return rendered
+
+
+ROW_HEADING = "offset\ttoken\tlogprob_nats\tsurprisal_bits\trank"
+
+
+def token_row(offset: int, text: str, logprob: float, rank: int) -> str:
+    """One token for a program to read."""
+    surprisal = -logprob / NATS_PER_BIT
+    return f"{offset}\t{json.dumps(text)}\t{logprob:.6f}\t{surprisal:.4f}\t{rank}"
 
 
 def totals(score: Score) -> str:

@@ -206,19 +206,60 @@ async def test_score_colors_a_terminal_and_explains(charlm: Run) -> None:
     assert "bits per character" in finished.out
 
 
-async def test_score_reads_files(charlm: Run, tmp_path: Path) -> None:
-    good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
-    good.write_text("abc")
-    bad.write_bytes(b"ab\xff")
+async def test_score_streams_files(charlm: Run, script: Script, tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_bytes(b"\xef\xbb\xbfab\r\nc")
 
-    scored = await charlm("score", "--file", str(good), "--json")
-    refused = await charlm("score", "--file", str(bad))
+    rows = await charlm("score", "--file", str(file))
+    machine = await charlm("score", "--file", str(file), "--json")
+    total = await charlm("score", "--file", str(file), "--total")
+    piped = await charlm("score", "--file", "-", "--total", "--json", stdin="abc")
     missing = await charlm("score", "--file", str(tmp_path / "none"))
 
-    assert json.loads(scored.out)["num_tokens"] == 3
-    assert (refused.code, missing.code) == (1, 1)
-    assert "byte 2" in refused.err
+    assert [line.split("\t")[1] for line in rows.out.splitlines()[1:]] == [
+        '"a"', '"b"', '"\\n"', '"c"'
+    ]  # fmt: skip
+    assert "over 4 characters" in rows.err
+    *parts, last = [json.loads(line) for line in machine.out.splitlines()]
+    assert [offset for part in parts for offset in part["character_offsets"]] == [0, 1, 2, 3]
+    assert (last["num_tokens"], last["model"]) == (4, "models/alphabet")
+    assert total.out.count("\n") == 1
+    assert "1.0000 bits per character" in total.out
+    assert json.loads(piped.out)["num_tokens"] == 3
+    assert missing.code == 1
     assert "cannot be read" in missing.err
+
+
+async def test_a_file_of_more_than_a_message_keeps_its_rows_together(
+    charlm: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("abcdefg" * 20_000)
+
+    finished = await charlm("score", "--file", str(file))
+
+    rows = [line.split("\t") for line in finished.out.splitlines()[1:]]
+    assert "".join(json.loads(row[1]) for row in rows) == "abcdefg" * 20_000
+    assert [int(row[0]) for row in rows] == list(range(140_000))
+
+
+async def test_a_short_file_is_colored_on_a_terminal_and_a_long_one_counted(
+    charlm: Run, tmp_path: Path
+) -> None:
+    short, long, bad = (tmp_path / name for name in ("short.txt", "long.txt", "bad.txt"))
+    short.write_text("abc")
+    long.write_text("abc" * 30_000)
+    bad.write_bytes(b"ab\xff")
+
+    colored = await charlm("score", "--file", str(short), "--color=always")
+    counted = await charlm("score", "--file", str(long), "--color=always")
+    refused = await charlm("score", "--file", str(bad), "--color=always")
+
+    assert "surprisal in bits" in colored.out
+    assert "over 90000 characters" in counted.out
+    assert counted.out.count("\n") == 1
+    assert refused.code == 1
+    assert "byte 2" in refused.err
 
 
 async def test_next_lists_the_best(charlm: Run) -> None:

@@ -1,6 +1,7 @@
 """A text goes up as it is read and its scores come down as they are made."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Iterator
 
 import grpc
@@ -8,7 +9,7 @@ import pytest
 from fake_server import LOGPROB, Failure, Script
 
 from charlm.v1 import context_pb2
-from charlm_client import Client, ModelNotFound, UnknownCharacter
+from charlm_client import Client, ModelNotFound, UnknownCharacter, asking
 
 
 async def test_pieces_arrive_in_order_and_scores_come_back(client: Client, script: Script) -> None:
@@ -84,3 +85,17 @@ async def test_cancelling_the_reader_cancels_the_call(client: Client) -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await reading
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 64])
+@pytest.mark.parametrize(
+    "data", [b"", b"\r", b"\xef\xbb\xbf", b"a\r\n", b"a\r\n\r\r\nb\r", b"\r\n"]
+)
+def test_a_file_is_read_as_training_reads_it(
+    data: bytes, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PIECE_BYTES", size)
+
+    read = b"".join(asking.text_pieces(io.BytesIO(data)))
+
+    assert read == data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")

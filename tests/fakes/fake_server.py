@@ -160,14 +160,15 @@ class FakeScoring(scoring_pb2_grpc.ScoringServiceServicer):
 
     async def StreamScore(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         """Every byte is a token; each piece is answered at once."""
-        data = b""
+        data, wants_tokens = b"", False
         async for request in requests:
             await self.script.see(request, context)
+            wants_tokens |= request.start.returns.logprobs
             tokens = self._score(" " * len(request.data)).tokens
             tokens.first_position = len(data)
             tokens.character_offsets[:] = range(len(data), len(data) + len(request.data))
             data += request.data
-            if request.data and self.script.requests[0].start.returns.logprobs:
+            if request.data and wants_tokens:
                 yield scoring_pb2.StreamScoreResponse(tokens=tokens)
         total = self._score(data.decode())
         total.ClearField("tokens")

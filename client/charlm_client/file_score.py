@@ -1,0 +1,124 @@
+"""What `charlm score --file` does: a file of any size, in constant memory."""
+
+import codecs
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from rich.progress import TransferSpeedColumn as SpeedColumn
+
+from charlm_client.asking import opened, text_pieces
+from charlm_client.client import Client
+from charlm_client.commands import chosen_model, print_json
+from charlm_client.long_text import ScoredTokens
+from charlm_client.rendering import ROW_HEADING, token_row, totals
+from charlm_client.types import Score
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileQuestion:
+    """A file to score, "-" being the standard input, and what to print."""
+
+    path: Path
+    model: str
+    context: str
+    replace_unknown: bool
+    timeout_s: float
+    total_only: bool
+    as_json: bool
+
+
+async def score_file(client: Client, question: FileQuestion) -> None:
+    """Print a row for each token, or JSON for each message of them; then the total."""
+    model = await chosen_model(client, question.model)
+    with opened(question.path) as file, _progress() as progress:
+        text = _Reading(file, question.path, progress)
+        stream = client.stream_score(
+            text.pieces(),
+            model=model,
+            context=question.context,
+            returns="total" if question.total_only else "details",
+            replace_unknown=question.replace_unknown,
+            timeout_s=question.timeout_s,
+        )
+        rows = None if question.as_json or question.total_only else _Rows(text)
+        async for tokens in stream:
+            if rows is None:
+                print_json(asdict(tokens))
+            else:
+                rows.print(tokens)
+        if rows is not None:
+            rows.print_last()
+    assert stream.total is not None
+    _print_total(stream.total, question, {"model": model, "model_digest": stream.model_digest})
+
+
+def _print_total(total: Score, question: FileQuestion, about: dict[str, str]) -> None:
+    if question.as_json:
+        print_json({name: each for name, each in asdict(total).items() if each != ()} | about)
+    else:
+        # Beside rows, which a program reads, the sentence is for whoever watches.
+        print(totals(total), file=sys.stdout if question.total_only else sys.stderr)
+
+
+def _progress() -> Progress:
+    """On a terminal only, and gone at the end."""
+    out = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+
+
+class _Reading:
+    """A file's bytes on their way up, and its characters until they are shown."""
+
+    def __init__(self, file: BinaryIO, path: Path, progress: Progress) -> None:
+        self._pieces, self._progress = text_pieces(file), progress
+        num_bytes = path.stat().st_size if path.is_file() else None
+        self._task = progress.add_task("", total=num_bytes)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._text = ""
+
+    def pieces(self) -> Iterator[bytes]:
+        for data in self._pieces:
+            self._text += self._decoder.decode(data)
+            yield data
+            self._progress.advance(self._task, len(data))  # the next is asked for when it is gone
+
+    def take(self, num: int) -> str:
+        """The next characters, which are then forgotten."""
+        taken, self._text = self._text[:num], self._text[num:]
+        return taken
+
+    def take_rest(self) -> str:
+        return self.take(len(self._text)) + self._decoder.decode(b"", final=True)
+
+
+class _Rows:
+    """A row for each token. Where the last one ends only the next one tells, so it waits."""
+
+    def __init__(self, text: _Reading) -> None:
+        self._text = text
+        self._waiting: tuple[int, float, int] | None = None  # offset, log-prob, rank
+        print(ROW_HEADING)
+
+    def print(self, tokens: ScoredTokens) -> None:
+        known = [] if self._waiting is None else [self._waiting]
+        known += zip(tokens.character_offsets, tokens.logprobs, tokens.ranks, strict=True)
+        *complete, self._waiting = known
+        start = known[0][0]
+        text = self._text.take(self._waiting[0] - start)
+        ends = [offset - start for offset, _, _ in known[1:]]
+        rows = [
+            token_row(offset, text[offset - start : end], logprob, rank)
+            for (offset, logprob, rank), end in zip(complete, ends, strict=True)
+        ]
+        sys.stdout.write("".join(f"{row}\n" for row in rows))
+
+    def print_last(self) -> None:
+        if self._waiting is not None:
+            offset, logprob, rank = self._waiting
+            print(token_row(offset, self._text.take_rest(), logprob, rank))
