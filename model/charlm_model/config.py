@@ -13,6 +13,8 @@ _RANGES: dict[str, tuple[int, int]] = {
     "num_layers": (1, 64),
     "num_heads": (1, 128),
     "context_length": (1, 65_536),
+    "kernel_size": (1, 64),
+    "pair_rows": (0, 1 << 20),
 }
 
 
@@ -30,6 +32,10 @@ class ModelConfig:
     dropout: float = 0.0
     context_length: int = 256
     """Transformer: the attention window, in tokens. N-gram: the order, in tokens of context."""
+    kernel_size: int = 1
+    """Tokens that a step's input is made of, the newest included."""
+    pair_rows: int = 0
+    """Vectors for pairs of neighboring tokens, shared where there are more pairs; 0 for none."""
 
     def __post_init__(self) -> None:
         _require(self.unit in UNITS, "unit", self.unit, " or ".join(UNITS))

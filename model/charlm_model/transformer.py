@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from charlm_model.config import ModelConfig
 from charlm_model.dropout import dropout
+from charlm_model.embedding import TokenEmbedding
 from charlm_model.errors import InvalidConfig
 from charlm_model.exact import PackedLinear
 from charlm_model.language_model import LanguageModel
@@ -66,7 +67,8 @@ class Transformer(LanguageModel):
     """Pre-norm blocks with rotary positions, normalized queries and keys and squared ReLU.
 
     Position t attends to the last `context_length` positions, itself included, so a text may be of
-    any length and the state never grows.
+    any length and the state never grows. A position holds its token and, with a `kernel_size`, the
+    few before it: attention need not spend heads on neighbors.
 
     Source: Vaswani et al. (2017); RoPE, Su et al. (2021); RMSNorm, Zhang & Sennrich (2019);
     squared ReLU, So et al. (2021); query-key norm, Henry et al. (2020); carried keys and values,
@@ -84,10 +86,12 @@ class Transformer(LanguageModel):
         self._exact: list[_ExactBlock] | None = None
         self._exact_head: PackedLinear | None = None
         self._num_slots = config.context_length + CHUNK_LENGTH
-        self.embedding = nn.Embedding(config.vocab_size, width)
+        self.embedding = TokenEmbedding(
+            config.vocab_size, width, kernel_size=config.kernel_size, pair_rows=config.pair_rows
+        )
+        self.embedding.initialize(std=0.5)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.num_layers))
         self.head = nn.Linear(width, config.vocab_size, bias=False)
-        nn.init.normal_(self.embedding.weight, std=0.5)
 
     def initial_state(self, batch_size: int) -> State:
         config = self.config
@@ -98,6 +102,7 @@ class Transformer(LanguageModel):
                 "keys": torch.zeros(ring),
                 "values": torch.zeros(ring),
                 "position": torch.zeros(batch_size, dtype=torch.long),
+                **self.embedding.no_recent(batch_size),
             }
         )
 
@@ -111,7 +116,8 @@ class Transformer(LanguageModel):
         position_B = state["position"]
         rotation = self._rotation(position_B, length)
         past_slots_BS, visible_BTS = self._window(position_B, length)
-        x_BTE = self._drop(_norm(self.embedding(ids_BT)))
+        recent_BK = state.tensors.get("recent")
+        x_BTE = self._drop(_norm(self.embedding(ids_BT, recent_BK)))
         new_keys, new_values = [], []
         for layer, block in enumerate(self._layers):
             with half_products(self.training):
@@ -127,7 +133,8 @@ class Transformer(LanguageModel):
                 x_BTE = x_BTE + self._drop(block.think(x_BTE))
             new_keys.append(k)
             new_values.append(v)
-        after = self._remember(state, torch.stack(new_keys, 1), torch.stack(new_values, 1))
+        ring = self._remember(state, torch.stack(new_keys, 1), torch.stack(new_values, 1))
+        after = State({**ring, **self.embedding.remember(ids_BT, recent_BK)})
         return self.head(_norm(x_BTE)), after
 
     @torch.inference_mode()
@@ -149,7 +156,8 @@ class Transformer(LanguageModel):
         rows = torch.arange(len(ids_BT))[:, None]
         slots_BT = (position_B[:, None] + torch.arange(length)) % self._num_slots
         hidden_BTC = ~self._visible_slots(position_B, length)
-        x_BTE = _norm(self.embedding(ids_BT))
+        recent_BK = state.tensors.get("recent")
+        x_BTE = _norm(self.embedding(ids_BT, recent_BK))
         for layer, block in enumerate(self._exact_blocks()):
             q, k, v = self._heads(block.qkv(_norm(x_BTE)), rotation)
             keys_BNCD, values_BNCD = state["keys"][:, layer], state["values"][:, layer]
@@ -160,8 +168,8 @@ class Transformer(LanguageModel):
             x_BTE = x_BTE + block.down(block.up(_norm(x_BTE)).relu().square())
         assert self._exact_head is not None
         logits_BTV = self._exact_head(_norm(x_BTE))
-        tensors = {**state.tensors, "position": position_B + length}
-        return logits_BTV, State(tensors)
+        recent = self.embedding.remember(ids_BT, recent_BK)
+        return logits_BTV, State({**state.tensors, "position": position_B + length, **recent})
 
     @property
     def _layers(self) -> list[Block]:
@@ -212,19 +220,17 @@ class Transformer(LanguageModel):
         age_BTC = (position_B[:, None] + torch.arange(length))[:, :, None] - held_BC[:, None]
         return (age_BTC >= 0) & (age_BTC < self.config.context_length) & (held_BC[:, None] >= 0)
 
-    def _remember(self, state: State, keys: Tensor, values: Tensor) -> State:
+    def _remember(self, state: State, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
         """The ring with the last of the new keys and values (B, L, N, T, D) written into it."""
         position_B, length = state["position"], keys.shape[3]
         kept = min(length, self._num_slots)
         slots_BT = (position_B[:, None] + torch.arange(length - kept, length)) % self._num_slots
         index = slots_BT[:, None, None, :, None].expand_as(keys[:, :, :, -kept:])
-        return State(
-            {
-                "keys": state["keys"].scatter(3, index, keys[:, :, :, -kept:]),
-                "values": state["values"].scatter(3, index, values[:, :, :, -kept:]),
-                "position": position_B + length,
-            }
-        )
+        return {
+            "keys": state["keys"].scatter(3, index, keys[:, :, :, -kept:]),
+            "values": state["values"].scatter(3, index, values[:, :, :, -kept:]),
+            "position": position_B + length,
+        }
 
     def _drop(self, x_BTE: Tensor) -> Tensor:
         return dropout(x_BTE, self.config.dropout, self.training)

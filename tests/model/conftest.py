@@ -25,6 +25,7 @@ def make_model() -> MakeModel:
     def make(family: str, **sizes: int) -> LanguageModel:
         defaults = {"vocab_size": VOCAB_SIZE, "embedding_size": 6, "hidden_size": 8}
         defaults |= {"num_layers": 2, "num_heads": 2, "context_length": 5}
+        defaults |= {"kernel_size": 3, "pair_rows": 7}
         config = ModelConfig(family=family, **{**defaults, **sizes})
         if family == "ngram":
             ids = np.random.default_rng(3).integers(0, config.vocab_size, 500)

@@ -19,6 +19,7 @@ from charlm_training.export.step_program import step_program
 
 FAMILIES = ["rnn", "gru", "lstm", "transformer"]
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "context_length": 6}
+SIZES |= {"kernel_size": 3, "pair_rows": 20}
 CHARACTERS = "abcdefgh \n"
 
 

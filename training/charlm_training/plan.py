@@ -156,7 +156,9 @@ class Planner:
         return replace(rung, hidden_size=hidden_size)
 
     def _num_parameters(self, rung: Rung) -> int:
-        return build(self._config(rung)).num_parameters
+        """Those that every token passes through: rows that are looked up are no work."""
+        named = build(self._config(rung)).named_parameters()
+        return sum(each.numel() for name, each in named if not name.startswith("embedding."))
 
     def _affordable_tokens(self, rung: Rung, shape: Shape) -> float:
         return self.budget.affordable_tokens(
@@ -196,6 +198,8 @@ class Planner:
             num_heads=given(options.num_heads, rung.num_heads),
             dropout=given(options.dropout, 0.0),
             context_length=given(options.context_length, recipe.context_length),
+            kernel_size=recipe.kernel_size,
+            pair_rows=min(self.data.vocabulary.size**2, recipe.most_pair_rows),
         )
 
     def _recipe(self) -> Recipe:

@@ -41,13 +41,19 @@ class Recipe:
     weight_decay: float = 0.01
     embedding_size: int = 64
     context_length: int = 64
+    kernel_size: int = 1
+    most_pair_rows: int = 0
 
 
+# Of a large vocabulary, pairs share their vectors rather than outgrow the model.
+PAIR_ROWS = 16_384
 RECURRENT_LADDER = tuple(Rung(width) for width in (32, 64, 128, 192, 256, 384, 512, 768))
 RECIPES: dict[str, Recipe] = {
-    "rnn": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3, muon_rate=2.5),
-    "gru": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3),
-    "lstm": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3),
+    "rnn": Recipe(
+        ladder=RECURRENT_LADDER, learning_rate=8e-3, muon_rate=2.5, most_pair_rows=PAIR_ROWS
+    ),
+    "gru": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3, most_pair_rows=PAIR_ROWS),
+    "lstm": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3, most_pair_rows=PAIR_ROWS),
     "transformer": Recipe(
         ladder=(
             Rung(32, 2, 1), Rung(64, 3, 2), Rung(96, 4, 2), Rung(128, 4, 2),
@@ -58,6 +64,7 @@ RECIPES: dict[str, Recipe] = {
         batch_size=16,
         weight_decay=0.1,
         context_length=48,
+        kernel_size=4,
     ),
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from charlm_model.cells import CELLS
 from charlm_model.language_model import LanguageModel
 from charlm_model.recurrent import RecurrentModel
 from charlm_training.diagnose.diagnosis import Diagnosis
@@ -79,7 +80,7 @@ def flows_of(subject: Subject) -> Iterator[Flow]:
 
 
 def _paths(model: LanguageModel) -> Sequence[str]:
-    return tuple(model.initial_state(1).tensors) if isinstance(model, RecurrentModel) else ()
+    return CELLS[model.config.family].state_names if isinstance(model, RecurrentModel) else ()
 
 
 def half_life(norms: Sequence[float]) -> float:

@@ -22,8 +22,7 @@ def unrolled(model: RecurrentModel, ids_BT: Tensor) -> list[dict[str, Tensor]]:
     """The top layer's state before the first step and after each, as nodes that keep gradients."""
     states = initial_nodes(model, len(ids_BT))
     top = [states[-1]]
-    for ids_B in ids_BT.unbind(1):
-        input_BE = model.embedding(ids_B)
+    for input_BE in model.embedding(ids_BT).unbind(1):
         for layer, state in enumerate(states):
             after = cell_step(model, layer, input_BE, tuple(state.values()))
             # A node of its own: what h_t takes from c_t inside this step does not count as c's.

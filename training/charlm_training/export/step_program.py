@@ -60,7 +60,8 @@ def _step_of(
         ring = torch.zeros(
             1, config.num_layers, config.num_heads, config.context_length, head_width
         )
-        return TransformerStep(model), (ring, ring, torch.zeros(1, dtype=torch.long))
+        others = tuple(model.initial_state(1).tensors.values())[2:]
+        return TransformerStep(model), (ring, ring, *others)
     raise InvalidOption(
         f"A model of the family {config.family} is looked up, not computed, so it cannot be "
         "exported; serve it instead."

@@ -13,25 +13,26 @@ from charlm_model.transformer import Transformer, _join, _norm
 
 
 class TransformerStep(nn.Module):
-    """ids (B,), keys and values (B, L, N, C, D), position (B,) to logits (B, V) and the same.
+    """ids (B,), keys and values (B, L, N, C, D), position (B,) and recent ids (B, K), if any.
+
+    Gives logits (B, V) and the same after the step.
 
     The ring has as many slots as the window has positions: whatever is in it is attended to.
     """
 
-    state_names = ("keys", "values", "position")
-
     def __init__(self, model: Transformer) -> None:
         super().__init__()
         self.model = model
+        self.state_names = tuple(model.initial_state(1).tensors)
         self._num_slots = model.config.context_length
 
     def forward(self, ids_B: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        keys, values, position_B = state
+        keys, values, position_B, *recent = state
         model, slots_C = self.model, torch.arange(self._num_slots)
         is_now_BC = slots_C == (position_B % self._num_slots)[:, None]
         is_empty_BC = slots_C > position_B[:, None]
         rotation = model._rotation(position_B, 1)
-        x_B1E = _norm(model.embedding(ids_B[:, None]))
+        x_B1E = _norm(model.embedding(ids_B[:, None], *recent))
         layers = []
         for layer, block in enumerate(model._layers):
             q, k, v = model._heads(linear(_norm(x_B1E), block.qkv.weight), rotation)
@@ -43,4 +44,5 @@ class TransformerStep(nn.Module):
             x_B1E = x_B1E + block.think(x_B1E)
             layers.append((keys_BNCD, values_BNCD))
         after = [torch.stack(each, 1) for each in zip(*layers, strict=True)]
-        return model.head(_norm(x_B1E))[:, 0], *after, position_B + 1
+        remembered = model.embedding.remember(ids_B[:, None], *recent) if recent else {}
+        return model.head(_norm(x_B1E))[:, 0], *after, position_B + 1, *remembered.values()

@@ -1,0 +1,89 @@
+"""What the input of a step holds: the token, and on request the few tokens before it.
+
+Legend: B batch, T time, V vocabulary, E embedding, K tokens remembered, S = K + T.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NO_TOKEN = -1  # what stands before the start of a text
+# How much less an earlier token counts at first, for every place that it is further back.
+_FADING = 0.5
+
+
+class TokenEmbedding(nn.Module):
+    """A vector for each token, with what earlier tokens and the newest pair add to it.
+
+    `kernel_size` tokens are seen, the newest included: a causal convolution over one-hot tokens.
+    `pair_rows` vectors are shared by all pairs of neighbors; more pairs than rows share them. Both
+    let the first layer see n-grams without having to learn where the last token was.
+
+    Source: convolutions over characters, Kim et al. (2016); hashed n-grams, Bojanowski et al.
+    (2017).
+    """
+
+    def __init__(
+        self, vocab_size: int, width: int, *, kernel_size: int = 1, pair_rows: int = 0
+    ) -> None:
+        super().__init__()
+        self._vocab_size, self._kernel_size, self._pair_rows = vocab_size, kernel_size, pair_rows
+        self.weight = nn.Parameter(torch.empty(vocab_size, width))
+        if kernel_size > 1:
+            self.earlier = nn.Parameter(torch.empty((kernel_size - 1) * vocab_size, width))
+        if pair_rows:
+            self.pairs = nn.Parameter(torch.zeros(pair_rows, width))
+        self.initialize(std=1.0)
+
+    @property
+    def num_recent(self) -> int:
+        """How many tokens must be remembered for the next one (K)."""
+        return max(self._kernel_size - 1, 1 if self._pair_rows else 0)
+
+    def initialize(self, std: float) -> None:
+        nn.init.normal_(self.weight, std=std)
+        if self._kernel_size > 1:
+            nn.init.normal_(self.earlier, std=std)
+            with torch.no_grad():
+                for age, table_VE in enumerate(self.earlier.split(self._vocab_size), start=1):
+                    table_VE *= _FADING**age
+
+    def no_recent(self, batch_size: int) -> dict[str, Tensor]:
+        """What a state holds at the start of a text."""
+        if not self.num_recent:
+            return {}
+        return {"recent": torch.full((batch_size, self.num_recent), NO_TOKEN)}
+
+    def forward(self, ids_BT: Tensor, recent_BK: Tensor | None = None) -> Tensor:
+        """Sums in a fixed order, so that a token's bits do not depend on its batch."""
+        x_BTE = F.embedding(ids_BT, self.weight)
+        if not self.num_recent:
+            return x_BTE
+        seen_BS = self._seen(ids_BT, recent_BK)
+        for age in range(1, self._kernel_size):
+            earlier_BT = seen_BS[:, self.num_recent - age : -age]
+            rows_BT = earlier_BT + (age - 1) * self._vocab_size
+            x_BTE = x_BTE + _looked_up(self.earlier, rows_BT, earlier_BT)
+        if self._pair_rows:
+            before_BT = seen_BS[:, self.num_recent - 1 : -1]
+            rows_BT = (before_BT * self._vocab_size + ids_BT) % self._pair_rows
+            x_BTE = x_BTE + _looked_up(self.pairs, rows_BT, before_BT)
+        return x_BTE
+
+    def remember(self, ids_BT: Tensor, recent_BK: Tensor | None) -> dict[str, Tensor]:
+        """What a state holds after these tokens."""
+        if not self.num_recent:
+            return {}
+        return {"recent": self._seen(ids_BT, recent_BK)[:, -self.num_recent :]}
+
+    def _seen(self, ids_BT: Tensor, recent_BK: Tensor | None) -> Tensor:
+        """Remembered and new tokens, in order (B, K + T)."""
+        if recent_BK is None:
+            recent_BK = ids_BT.new_full((len(ids_BT), self.num_recent), NO_TOKEN)
+        return torch.cat([recent_BK, ids_BT], 1)
+
+
+def _looked_up(table: Tensor, rows_BT: Tensor, tokens_BT: Tensor) -> Tensor:
+    """The table's rows; nothing where there was no token yet."""
+    is_token_BT = tokens_BT != NO_TOKEN
+    return F.embedding(rows_BT.where(is_token_BT, 0), table) * is_token_BT[..., None]
