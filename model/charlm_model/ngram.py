@@ -73,10 +73,11 @@ class NGram(LanguageModel):
     def _probabilities(self, contexts_MK: Ints) -> Floats:
         """p(v) after each context (its newest token first), from the shortest context up."""
         num_contexts, V = len(contexts_MK), self.config.vocab_size
-        p_MV = np.full((num_contexts, V), 1 / V)
+        root, p_1V = np.zeros(1, dtype=np.int64), np.full((1, V), 1 / V)
+        _mix(p_1V, root, root, self._depths[0])  # without a context: the same for all
+        p_MV = np.repeat(p_1V, num_contexts, axis=0)
         rows, nodes = np.arange(num_contexts), np.zeros(num_contexts, dtype=np.int64)
         is_outside = np.zeros(num_contexts, dtype=bool)
-        _mix(p_MV, rows, nodes, self._depths[0])
         for depth, token_M in zip(self._depths[1:], contexts_MK.T, strict=False):
             oldest = np.where(is_outside, BEFORE_START, token_M)
             is_outside |= oldest == END_OF_TEXT_ID

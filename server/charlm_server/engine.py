@@ -46,6 +46,7 @@ class EngineConfig:
     max_scoring_rows: int = 32
     max_burst: int = 64
     max_chunk: int = 256  # tokens of one row that are read in one go
+    max_scoring_chunk: int = 1024  # the same, where nobody waits for a first character
     tick_target_s: float = 0.01  # of each kind of work in a tick
     threads: int | None = None  # of torch; None leaves its own choice
 
@@ -73,7 +74,7 @@ class Engine:
         self._outbox = Outbox()
         self._decode_pace = Pace(config.max_burst)
         self._prefill_pace = Pace(config.max_chunk)
-        self._scoring_pace = Pace(config.max_chunk)
+        self._scoring_pace = Pace(config.max_scoring_chunk)
         self.reset()
 
     def reset(self) -> None:
@@ -279,6 +280,8 @@ class Engine:
         self._inquiries.ask(job, Start(self._stepper, state, logits_1V))
 
     def _search(self) -> None:
+        if not self._inquiries.num:
+            return
         ends_at = self._work_clock() + self._reading_target_s()
         self._inquiries.work_on(lambda: self._work_clock() >= ends_at)
 
