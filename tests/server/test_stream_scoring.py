@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Generator, Iterable
+import resource
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import pairwise
 from typing import Any
@@ -289,3 +290,21 @@ async def test_an_unknown_character_may_be_replaced(wire: Wire) -> None:
     )
 
     assert joined(responses) == await scored(wire, "lstm-char", "a b")
+
+
+@pytest.mark.slow
+async def test_memory_does_not_grow_with_the_text() -> None:
+    """Kept ids and scores of three megabytes would be some sixty."""
+    piece, num_pieces = (LATIN * 1000).encode(), 90
+    peaks = []
+
+    def text() -> Iterator[bytes]:
+        for _ in range(num_pieces):
+            yield piece
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+    async with serving(("ngram", "char")) as wire:
+        responses = await streamed(wire, "ngram-char", text(), returns={"logprobs": False})
+
+    assert responses[-1].total.num_tokens == len(piece) * num_pieces
+    assert peaks[-1] - peaks[num_pieces // 6] < 20 << 20
