@@ -36,7 +36,8 @@ async def score_file(client: Client, question: FileQuestion) -> None:
     """Print a row for each token, or JSON for each message of them; then the total."""
     model = await chosen_model(client, question.model)
     with opened(question.path) as file, _progress() as progress:
-        text = _Reading(file, question.path, progress)
+        has_rows = not question.as_json and not question.total_only
+        text = Reading(file, question.path, progress, keeps_text=has_rows)
         stream = client.stream_score(
             text.pieces(),
             model=model,
@@ -45,7 +46,7 @@ async def score_file(client: Client, question: FileQuestion) -> None:
             replace_unknown=question.replace_unknown,
             timeout_s=question.timeout_s,
         )
-        rows = None if question.as_json or question.total_only else _Rows(text)
+        rows = _Rows(text) if has_rows else None
         async for tokens in stream:
             if rows is None:
                 print_json(asdict(tokens))
@@ -72,11 +73,11 @@ def _progress() -> Progress:
     return Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
 
 
-class _Reading:
-    """A file's bytes on their way up, and its characters until they are shown."""
+class Reading:
+    """A file's bytes on their way up, and if it keeps them its characters until they are shown."""
 
-    def __init__(self, file: BinaryIO, path: Path, progress: Progress) -> None:
-        self._pieces, self._progress = text_pieces(file), progress
+    def __init__(self, file: BinaryIO, path: Path, progress: Progress, *, keeps_text: bool) -> None:
+        self._pieces, self._progress, self._keeps_text = text_pieces(file), progress, keeps_text
         num_bytes = path.stat().st_size if path.is_file() else None
         self._task = progress.add_task("", total=num_bytes)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -84,7 +85,8 @@ class _Reading:
 
     def pieces(self) -> Iterator[bytes]:
         for data in self._pieces:
-            self._text += self._decoder.decode(data)
+            if self._keeps_text:
+                self._text += self._decoder.decode(data)
             yield data
             self._progress.advance(self._task, len(data))  # the next is asked for when it is gone
 
@@ -100,7 +102,7 @@ class _Reading:
 class _Rows:
     """A row for each token. Where the last one ends only the next one tells, so it waits."""
 
-    def __init__(self, text: _Reading) -> None:
+    def __init__(self, text: Reading) -> None:
         self._text = text
         self._waiting: tuple[int, float, int] | None = None  # offset, log-prob, rank
         print(ROW_HEADING)

@@ -3,13 +3,16 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 from fake_server import LOGPROB, Failure, Script
+from rich.progress import Progress
 
 from charlm.v1 import context_pb2
 from charlm_client import Client, ModelNotFound, UnknownCharacter, asking
+from charlm_client.file_score import Reading
 
 
 async def test_pieces_arrive_in_order_and_scores_come_back(client: Client, script: Script) -> None:
@@ -99,3 +102,17 @@ def test_a_file_is_read_as_training_reads_it(
     read = b"".join(asking.text_pieces(io.BytesIO(data)))
 
     assert read == data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+
+
+@pytest.mark.parametrize("keeps_text", [True, False])
+def test_only_a_text_that_will_be_shown_is_kept(tmp_path: Path, keeps_text: bool) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("한국어" * 50_000)
+
+    with asking.opened(path) as file, Progress(disable=True) as progress:
+        reading = Reading(file, path, progress, keeps_text=keeps_text)
+        data = b"".join(reading.pieces())
+
+    assert data == path.read_bytes()
+    assert reading.take(2) == ("한국" if keeps_text else "")
+    assert len(reading.take_rest()) == (149_998 if keeps_text else 0)
