@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from charlm.v1 import codec_pb2 as pb
+from charlm_client.first_status import FirstStatus
 from charlm_client.messages import model_name
 from charlm_client.translation import translated
 
@@ -38,12 +39,13 @@ class CodecStream:
 
     def __init__(self, call: Any, address: str) -> None:
         self._call, self._address = call, address
+        self._status = FirstStatus(call)
         self.totals: CodecTotals | None = None
         self.damaged_frames: list[int] = []
         """Numbers of frames that were skipped, from 0."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with translated(self._address):
+        with translated(self._address, self._status):
             try:
                 async for response in self._call:
                     self.damaged_frames += getattr(response, "damaged_frames", ())

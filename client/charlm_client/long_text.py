@@ -12,6 +12,7 @@ from charlm.v1 import scoring_pb2 as pb
 from charlm_client.codec import Pieces, sendable
 from charlm_client.conversion import score_from
 from charlm_client.errors import CharlmError
+from charlm_client.first_status import FirstStatus
 from charlm_client.messages import checked, model_name, policy
 from charlm_client.translation import translated
 from charlm_client.types import Score
@@ -52,13 +53,14 @@ class ScoreStream:
     def __init__(self, text: LongText, start_call: Callable[[Any], Any], address: str) -> None:
         self._text, self._address = text, address
         self._call = start_call(self._requests())
+        self._status = FirstStatus(self._call)
         self._failure: Exception | None = None  # of whoever gives the pieces
         self.total: Score | None = None
         self.model_digest = ""
 
     async def __aiter__(self) -> AsyncIterator[ScoredTokens]:
         try:
-            with translated(self._address):
+            with translated(self._address, self._status):
                 async for response in self._call:
                     if response.HasField("total"):
                         self.total = score_from(response.total)

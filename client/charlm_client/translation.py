@@ -25,6 +25,7 @@ from charlm_client.errors import (
     Unavailable,
     UnknownCharacter,
 )
+from charlm_client.first_status import FirstStatus
 
 ERROR_OF_STATUS: dict[grpc.StatusCode, type[CharlmError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -53,12 +54,13 @@ _TOO_LARGE_WORDS = "larger than max"
 
 
 @contextmanager
-def translated(address: str) -> Iterator[None]:
-    """Raise our errors in place of gRPC's."""
+def translated(address: str, status: FirstStatus | None = None) -> Iterator[None]:
+    """Raise our errors in place of gRPC's; with `status`, those that gRPC forgets too."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise error_from(error, address) from error
+        told = status.of(error) if status is not None else error
+        raise error_from(told, address) from error
 
 
 def error_from(error: grpc.aio.AioRpcError, address: str) -> CharlmError:

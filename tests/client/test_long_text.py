@@ -116,3 +116,16 @@ def test_only_a_text_that_will_be_shown_is_kept(tmp_path: Path, keeps_text: bool
     assert data == path.read_bytes()
     assert reading.take(2) == ("한국" if keeps_text else "")
     assert len(reading.take_rest()) == (149_998 if keeps_text else 0)
+
+
+@pytest.mark.slow
+async def test_a_refusal_is_not_lost_to_a_write_that_comes_too_late(
+    address: str, script: Script
+) -> None:
+    """Without `FirstStatus` some three of a hundred are told to be faults of the server's."""
+    for _ in range(200):
+        script.failures.append(Failure(grpc.StatusCode.NOT_FOUND))
+        async with Client(address, timeout_s=5) as client:
+            with pytest.raises(ModelNotFound):
+                await client.stream_score([b"a"], model="m").read_total()
+        script.failures.clear()
