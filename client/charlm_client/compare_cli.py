@@ -26,7 +26,7 @@ from charlm_client.options import (
 )
 from charlm_client.rendering import console, visible
 
-_BAR_WIDTH = 30
+_BAR_WIDTH = 20
 _TITLE_LENGTH = 72
 
 

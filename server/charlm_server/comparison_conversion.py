@@ -35,7 +35,7 @@ def priors_from(request: pb.CompareRequest) -> list[float]:
         return [1.0] * len(request.models)
     if len(request.priors) != len(request.models):
         allowed = f"as many as models ({len(request.models)}), or none at all"
-        raise InvalidRequest("priors", f"{len(request.priors)} numbers", allowed)
+        raise InvalidRequest("priors", list(request.priors), allowed)
     for index, prior in enumerate(request.priors):
         if not (isfinite(prior) and prior > 0):
             allowed = "positive and finite; leave out a model that cannot be"
