@@ -23,6 +23,7 @@ from charlm_client.errors import (
 )
 from charlm_client.inference import Continuation, FilledGap, Filling, Gap, TopContinuations
 from charlm_client.long_text import ScoredTokens, ScoreStream
+from charlm_client.resuming import Resuming
 from charlm_client.security import Security
 from charlm_client.stream import GenerationStream
 from charlm_client.sync import SyncClient, SyncCodecStream, SyncGenerationStream, SyncScoreStream
@@ -76,6 +77,7 @@ __all__ = [
     "Output",
     "OutputEnd",
     "QueueFull",
+    "Resuming",
     "Sampling",
     "Score",
     "ScoreStream",

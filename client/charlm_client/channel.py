@@ -1,6 +1,7 @@
 """The channel: message bounds, keep-alive, and retries for calls that may be repeated."""
 
 import json
+import re
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -13,6 +14,7 @@ from charlm.v1 import (
     scoring_pb2_grpc,
     tokenizer_pb2_grpc,
 )
+from charlm_client.errors import InvalidRequest
 from charlm_client.security import Security
 
 # Calls that change nothing are repeated when no server answered; a generation never is.
@@ -30,7 +32,13 @@ _RETRY = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
-SERVICE_CONFIG = json.dumps({"methodConfig": [{"name": _IDEMPOTENT, "retryPolicy": _RETRY}]})
+SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [{"name": _IDEMPOTENT, "retryPolicy": _RETRY}],
+        "loadBalancingConfig": [{"round_robin": {}}],  # over all addresses that a name has
+    }
+)
+_NUMBERS = re.compile(r"\d{1,3}(\.\d{1,3}){3}:\d{1,5}")
 _LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
 
@@ -55,9 +63,28 @@ def open_channel(address: str, security: Security | None = None) -> grpc.aio.Cha
         ("grpc.enable_retries", 1),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_permit_without_calls", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
         # gRPC sends even calls to this machine through $http_proxy.
         ("grpc.enable_http_proxy", int(not address.startswith(_LOOPBACK))),
     ]
     if security is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, security.credentials(), options=options)
+        return grpc.aio.insecure_channel(target_of(address), options=options)
+    return grpc.aio.secure_channel(target_of(address), security.credentials(), options=options)
+
+
+def target_of(address: str) -> str:
+    """One address as it is; several, separated by commas, as gRPC wants them: as numbers.
+
+    Raises InvalidRequest for a name among several.
+    """
+    addresses = [each.strip().replace("localhost:", "127.0.0.1:") for each in address.split(",")]
+    if len(addresses) == 1:
+        return address
+    for each in addresses:
+        if not _NUMBERS.fullmatch(each):
+            raise InvalidRequest(
+                f"{each!r} is one of several addresses, so it must be of numbers, as in "
+                "10.0.0.1:50051; or give one name that stands for all of them."
+            )
+    return "ipv4:" + ",".join(addresses)

@@ -1,5 +1,6 @@
 """The asynchronous client: one method for every thing that can be asked."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -36,6 +37,7 @@ from charlm_client.messages import (
     next_message,
     score_message,
 )
+from charlm_client.resuming import Resuming
 from charlm_client.security import Security
 from charlm_client.stream import GenerationStream
 from charlm_client.translation import translated
@@ -69,10 +71,12 @@ class Client:
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         security: Security | None = None,
+        resuming: Resuming | None = None,
     ) -> None:
         self.address = address
         self._timeout_s = timeout_s
         self._security = security
+        self._resuming = resuming or Resuming()
         self._opened: Stubs | None = None
         self._vocabularies: dict[str, tuple[bytes, ...]] = {}
 
@@ -133,7 +137,10 @@ class Client:
         num_outputs: int | None = None,
         replace_unknown: bool = False,
     ) -> GenerationStream:
-        """Continue a prompt and return characters as they are sampled."""
+        """Continue a prompt and return characters as they are sampled.
+
+        Should the server die, the stream goes on at the next one that answers; see `Resuming`.
+        """
         generate = generate_message(
             prompt,
             model=model,
@@ -142,9 +149,19 @@ class Client:
             num_outputs=num_outputs,
             replace_unknown=replace_unknown,
         )
-        request = generation_pb2.StreamGenerateRequest(generate=generate)
-        call = self._stubs.generation.StreamGenerate(request, timeout=self._timeout_s)
-        return GenerationStream(call, self.address)
+        deadline = time.monotonic() + self._timeout_s
+        resuming = self._resuming
+
+        def start_call(points: Sequence[generation_pb2.ResumePoint]) -> Any:
+            request = generation_pb2.StreamGenerateRequest(
+                generate=generate, resume_tokens=resuming.max_attempts > 0, resume=points
+            )
+            timeout_s = max(deadline - time.monotonic(), 0.0)
+            return self._stubs.generation.StreamGenerate(request, timeout=timeout_s)
+
+        return GenerationStream(
+            start_call, self.address, num_outputs=num_outputs or 1, resuming=resuming
+        )
 
     # --- asking for probabilities ---
 

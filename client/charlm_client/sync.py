@@ -11,6 +11,7 @@ from charlm_client.codec import DEFAULT_CODEC_TIMEOUT_S, CodecStream, CodecTotal
 from charlm_client.comparison import Comparison
 from charlm_client.inference import FilledGap, Gap, TopContinuations
 from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S, Returns, ScoredTokens, ScoreStream
+from charlm_client.resuming import Resuming
 from charlm_client.security import Security
 from charlm_client.stream import GenerationStream
 from charlm_client.types import (
@@ -37,11 +38,12 @@ class SyncClient:
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         security: Security | None = None,
+        resuming: Resuming | None = None,
     ) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._client = Client(address, timeout_s=timeout_s, security=security)
+        self._client = Client(address, timeout_s=timeout_s, security=security, resuming=resuming)
 
     def __enter__(self) -> Self:
         return self

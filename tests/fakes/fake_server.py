@@ -7,7 +7,7 @@ import asyncio
 import math
 import struct
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,6 +77,10 @@ class Script:
     hangs: bool = False
     stream_ended: asyncio.Event = field(default_factory=asyncio.Event)
     is_serving: bool = True
+    breaks: deque[int] = field(default_factory=deque)
+    """After how many characters the next streams break off, each once."""
+    drains: bool = False
+    """Whether they break off as those of a stopping server do."""
 
     async def see(self, request: Message, context: Any) -> None:
         self.requests.append(request)
@@ -135,19 +139,40 @@ class FakeGeneration(generation_pb2_grpc.GenerationServiceServicer):
         yield generation_pb2.StreamGenerateResponse(
             header=generation_pb2.StreamHeader(model=generate.model, seed=7)
         )
-        for index in range(generate.num_outputs or 1):
-            for position, character in enumerate(text):
-                is_last = position == len(text) - 1
-                chunk = generation_pb2.OutputChunk(
-                    index=index,
-                    text=character,
-                    data=character.encode(),
-                    tokens=series(character, position),
-                    end=ending(text) if is_last else None,
-                )
-                yield generation_pb2.StreamGenerateResponse(chunks=[chunk])
-                if self.script.hangs:
-                    await asyncio.Event().wait()
+        left = self.script.breaks.popleft() if self.script.breaks else None
+        for chunk in remaining_chunks(text, generate.num_outputs or 1, request.resume):
+            if left == 0:
+                if self.script.drains:
+                    chunk.end.finish_reason = generation_pb2.FINISH_REASON_DRAINED
+                    chunk.resume_token = b""
+                    yield generation_pb2.StreamGenerateResponse(chunks=[chunk])
+                    return
+                await Failure(grpc.StatusCode.UNAVAILABLE).abort(context)
+            left = None if left is None else left - 1
+            yield generation_pb2.StreamGenerateResponse(chunks=[chunk])
+            if self.script.hangs:
+                await asyncio.Event().wait()
+
+
+def remaining_chunks(
+    text: str, num_outputs: int, resume: Iterable[generation_pb2.ResumePoint]
+) -> Iterator[generation_pb2.OutputChunk]:
+    """A character each; a token says which output it is of, and how much of that came before."""
+    known = dict(tuple(point.resume_token) for point in resume)
+    for point in resume:
+        _, num_known = point.resume_token
+        assert num_known == len(text) or len(point.received.ids) == num_known
+    for index in range(num_outputs):
+        for position in range(known.get(index, 0), len(text)):
+            character, is_last = text[position], position == len(text) - 1
+            yield generation_pb2.OutputChunk(
+                index=index,
+                text=character,
+                data=character.encode(),
+                tokens=series(character, position),
+                end=ending(text) if is_last else None,
+                resume_token=bytes([index, position + 1]),
+            )
 
 
 class FakeScoring(scoring_pb2_grpc.ScoringServiceServicer):
