@@ -9,6 +9,8 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from charlm.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
     codec_pb2,
     codec_pb2_grpc,
     generation_pb2,
@@ -22,10 +24,12 @@ from charlm.v1 import (
     tokenizer_pb2,
     tokenizer_pb2_grpc,
 )
+from charlm_server.admin_service import AdminService
 from charlm_server.callers import Callers
 from charlm_server.codec_service import CodecService
 from charlm_server.config import Limits, ServeConfig
 from charlm_server.errors import ServeError
+from charlm_server.exchange import Exchange
 from charlm_server.generation_service import GenerationService
 from charlm_server.guard import Guard
 from charlm_server.health import Health
@@ -39,6 +43,7 @@ from charlm_server.scoring_service import ScoringService
 from charlm_server.tls import server_credentials
 from charlm_server.tokenizer_service import TokenizerService
 from charlm_server.unoffered import UNOFFERED, add_unoffered
+from charlm_server.watching import Watch
 
 OFFERED = [
     codec_pb2.DESCRIPTOR.services_by_name["CodecService"],
@@ -48,6 +53,7 @@ OFFERED = [
     scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"],
     tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"],
 ]
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 HEALTH_SERVICE = "grpc.health.v1.Health"
 MIN_PING_INTERVAL_MS = 10_000  # clients may keep quiet connections alive this often
 LAST_WORDS_S = 0.5  # for messages on their way and for those who watch the health
@@ -58,9 +64,13 @@ class App:
 
     def __init__(self, config: ServeConfig, models: Models) -> None:
         self._config, self._models = config, models
-        names = [service.full_name for service in OFFERED]
+        offers_admin = config.admin or config.tokens is not None
+        offered = [*OFFERED, ADMIN] if offers_admin else OFFERED
+        names = [service.full_name for service in offered]
         self.health = Health([*names, *models.names])
         self.monitor = Monitor(self.health, names, models, config.stuck_after_s)
+        self.exchange = Exchange(config, models, self.monitor.look)
+        self.watch = Watch(self.exchange, config.watch_s)
         self._server = grpc.aio.server(
             interceptors=interceptors_of(config), options=channel_options(config.limits)
         )
@@ -77,9 +87,14 @@ class App:
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        add_unoffered(self._server)
+        if offers_admin:
+            admin_pb2_grpc.add_AdminServiceServicer_to_server(
+                AdminService(self.exchange, models), self._server
+            )
+        unoffered = [service for service in UNOFFERED if service.full_name not in names]
+        add_unoffered(self._server, unoffered)
         if config.reflection:
-            every_name = [service.full_name for service in [*OFFERED, *UNOFFERED]]
+            every_name = [*names, *(service.full_name for service in unoffered)]
             add_reflection(self._server, [*every_name, HEALTH_SERVICE])
 
     async def start(self) -> str:
@@ -97,7 +112,9 @@ class App:
             model.scheduler.start()
         await self._server.start()
         self.monitor.look()
-        self._monitoring = asyncio.create_task(self.monitor.run())
+        self._tasks = [asyncio.create_task(self.monitor.run())]
+        if self._config.model_root is not None:
+            self._tasks.append(asyncio.create_task(self.watch.run()))
         return address_of(self._config.host, port)
 
     def _add_port(self, address: str) -> int:
@@ -107,14 +124,16 @@ class App:
 
     async def drain(self, grace_s: float | None = None) -> None:
         """Admit nothing, let calls finish for a while, end the rest with what they have, stop."""
-        self._monitoring.cancel()
+        for task in self._tasks:
+            task.cancel()
+        models = [*self._models, *await self.exchange.close()]
         self.health.set_all(is_serving=False)
         grace_s = self._config.drain_grace_s if grace_s is None else grace_s
         async with asyncio.TaskGroup() as group:
-            for model in self._models:
+            for model in models:
                 group.create_task(model.scheduler.drain(grace_s))
         await self._server.stop(LAST_WORDS_S)
-        for model in self._models:
+        for model in models:
             await model.scheduler.close()
 
 
@@ -126,6 +145,8 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
         loop.add_signal_handler(number, asked_to_stop.set)
     models = await asyncio.to_thread(load_models, config)
     app = App(config, models)
+    if config.model_root is not None:
+        loop.add_signal_handler(signal.SIGHUP, app.watch.look_now)
     address = await app.start()
     on_ready(f"charlm: serving {' '.join(models.names)} on {address}")
     await asked_to_stop.wait()

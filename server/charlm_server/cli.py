@@ -67,6 +67,26 @@ def serve(
             envvar="CHARLM_TOKENS", help="Take only callers with a token of this file, TOML."
         ),
     ] = None,
+    admin: Annotated[
+        bool,
+        typer.Option(
+            envvar="CHARLM_ADMIN",
+            help="Let callers load and unload models; with --tokens, those with the role admin.",
+        ),
+    ] = False,
+    model_root: Annotated[
+        Path | None,
+        typer.Option(envvar="CHARLM_MODEL_ROOT", help="Where new checkpoints are looked for."),
+    ] = None,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            envvar="CHARLM_WATCH",
+            metavar="SECONDS",
+            min=0.1,
+            help="Serve what is new in --model-root, looking this often; SIGHUP looks at once.",
+        ),
+    ] = None,
     max_batch_size: Annotated[
         int,
         typer.Option(
@@ -121,6 +141,8 @@ def serve(
         _set_up_logging(log_level)
         tls = _tls_from(tls_cert, tls_key, tls_client_ca, tokens)
         _refuse_open_door(host, allow_insecure or tls is not None)
+        _refuse_open_admin(host, admin=admin, has_tokens=tokens is not None)
+        _refuse_blind_watch(watch, model_root)
         named = named_checkpoints(checkpoints)
         config = ServeConfig(
             checkpoints=named,
@@ -132,6 +154,9 @@ def serve(
             drain_grace_s=drain_grace,
             stuck_after_s=stuck_after,
             reflection=reflection,
+            admin=admin,
+            model_root=model_root,
+            watch_s=watch,
             tls=tls,
             tokens=tokens,
             limits=limits,
@@ -177,6 +202,19 @@ def _refuse_open_door(host: str, allow_insecure: bool) -> None:
             "guarded. Give --tls-cert and --tls-key, listen on 127.0.0.1, or accept that with "
             "--allow-insecure."
         )
+
+
+def _refuse_open_admin(host: str, *, admin: bool, has_tokens: bool) -> None:
+    if admin and not has_tokens and not _is_loopback(host):
+        raise ServeError(
+            f"--admin on {host} would let anyone who reaches it change what is served. Give "
+            "--tokens too, or listen on 127.0.0.1."
+        )
+
+
+def _refuse_blind_watch(watch: float | None, model_root: Path | None) -> None:
+    if watch is not None and model_root is None:
+        raise ServeError("--watch needs to know where to look: give --model-root DIR.")
 
 
 def _is_loopback(host: str) -> bool:

@@ -39,6 +39,7 @@ class Limits:
     max_response_message_bytes: int = MIB
     max_queued_requests: int = 256
     max_queued_tokens: int = 64_000_000
+    max_models: int = 64  # and aliases
     max_waiting_bytes: int = 256 * 1024  # of one stream, before its rows are parked
 
 
@@ -58,6 +59,10 @@ class ServeConfig:
     drain_grace_s: float = 25.0
     stuck_after_s: float = 30.0  # a step of the engine that lasts longer makes health say so
     reflection: bool = True
+    admin: bool = False  # AdminService even without tokens
+    model_root: Path | None = None  # where LoadModel and the watch find checkpoints
+    watch_s: float | None = None  # how often to look for new checkpoints there; None: when asked
+    unload_grace_s: float = 600.0  # for calls on a model that is replaced or unloaded
     tls: TlsFiles | None = None  # None is plain text
     tokens: Path | None = None  # None lets everyone call
     limits: Limits = field(default_factory=Limits)

@@ -75,6 +75,7 @@ class Engine:
         self._decode_pace = Pace(config.max_burst)
         self._prefill_pace = Pace(config.max_chunk)
         self._scoring_pace = Pace(config.max_scoring_chunk)
+        self.num_sampled_tokens = 0  # in rows of the batch, since the start
         self.reset()
 
     def reset(self) -> None:
@@ -303,6 +304,7 @@ class Engine:
         started = self._work_clock()
         sampled = burst(self._batch, self._burst_length)
         self._decode_pace.record(len(sampled[0]), self._work_clock() - started)
+        self.num_sampled_tokens += sum(map(len, sampled))
         for sequence, columns in zip(list(self._batch.sequences), sampled, strict=True):
             self._take(sequence, columns)
         self._batch.remove({live for live in self._batch.sequences if live.is_over})

@@ -5,6 +5,10 @@ CharlmError
     InvalidText         a text that the model's vocabulary cannot spell
   AnswerTooLarge        the answer would not fit a message
   ModelNotFound         no such model is loaded
+  CheckpointUnknown     no such checkpoint in the model directory
+  CheckpointUnusable    it is there, but damaged or of another version
+  ModelInUse            an alias stands for the model that is to go
+  TooManyModels         no more can be loaded
   QueueFull             try again later
     QuotaExceeded       as much as this caller may ask for; try again later
   Unauthenticated       no token, or an unknown one
@@ -91,6 +95,50 @@ class ModelNotFound(CharlmError):
     @property
     def metadata(self) -> dict[str, str]:
         return {"model": self.name}
+
+
+class CheckpointUnknown(CharlmError):
+    """The model directory has no checkpoint of that name."""
+
+    reason = "CHECKPOINT_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The server's model directory holds no checkpoint {_shown(name)}; give the name of "
+            "one that is there, without a path."
+        )
+
+
+class CheckpointUnusable(CharlmError):
+    """The checkpoint is there, but cannot be served."""
+
+    reason = "CHECKPOINT_UNUSABLE"
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"The checkpoint {name!r} cannot be served: {why}")
+
+
+class ModelInUse(CharlmError):
+    """An alias stands for the model that is to be unloaded."""
+
+    reason = "MODEL_HAS_ALIAS"
+
+    def __init__(self, name: str, alias: str) -> None:
+        self.alias = alias
+        super().__init__(f"{alias} stands for {name}; let it stand for another model first.")
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"alias": self.alias}
+
+
+class TooManyModels(CharlmError):
+    """As many models and aliases are served as may be."""
+
+    reason = "TOO_MANY_MODELS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} models and aliases are served, and no more may be; unload some.")
 
 
 class QueueFull(CharlmError):

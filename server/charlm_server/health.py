@@ -21,17 +21,24 @@ class Health:
     watcher would then stop all changes."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = ["", *names]
-        self._statuses = dict.fromkeys(self._names, NOT_SERVING)
+        self._statuses = dict.fromkeys(["", *names], NOT_SERVING)
         self._changed = asyncio.Event()
 
     def set_all(self, *, is_serving: bool) -> None:
-        for name in self._names:
+        for name in list(self._statuses):
             self.set(name, is_serving=is_serving)
 
     def set(self, name: str, *, is_serving: bool) -> None:
         """Change one status; those who watch are told."""
         self._statuses[name] = SERVING if is_serving else NOT_SERVING
+        self._tell_watchers()
+
+    def forget(self, name: str) -> None:
+        """The name means nothing any more; those who watch are told."""
+        self._statuses.pop(name, None)
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -43,7 +50,7 @@ class Health:
         ],
     ) -> health_pb2.HealthCheckResponse:
         if request.service not in self._statuses:
-            known = ", ".join(repr(name) for name in self._names)
+            known = ", ".join(repr(name) for name in self._statuses)
             sentence = f"No service {request.service!r} is known here; known: {known}."
             await context.abort(grpc.StatusCode.NOT_FOUND, sentence)
         return health_pb2.HealthCheckResponse(status=self._statuses[request.service])

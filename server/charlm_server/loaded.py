@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from charlm_server.config import Limits, ServeConfig
 from charlm_server.engine import Engine, EngineConfig
 from charlm_server.errors import ModelNotFound, ServeError
 from charlm_server.mixtures import MixtureConfig
+from charlm_server.pins import Pins
 from charlm_server.scheduler import QueueLimits, Scheduler
 
 
@@ -35,6 +36,7 @@ class LoadedModel:
     limits: Limits
     load_time_s: float  # since the epoch
     mixture: MixtureConfig | None = None  # what it is mixed of, if it is
+    pins: Pins = field(default_factory=Pins)  # the calls that looked it up
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -50,23 +52,57 @@ class LoadedModel:
 
 
 class Models:
-    """All loaded models by resource name."""
+    """All loaded models by resource name, and other names for them. They change on the loop."""
 
     def __init__(self, models: Iterable[LoadedModel]) -> None:
         self._by_name = {model.name: model for model in models}
+        self._aliases: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> LoadedModel:
-        """Raises ModelNotFound."""
-        if name not in self._by_name:
-            raise ModelNotFound(name, self.names)
-        return self._by_name[name]
+        """By name or alias; the call may use it until it ends. Raises ModelNotFound."""
+        target = self._aliases.get(name, name)
+        if target not in self._by_name:
+            raise ModelNotFound(name, [*self.names, *sorted(self._aliases)])
+        model = self._by_name[target]
+        model.pins.pin()
+        return model
 
     def __iter__(self) -> Iterator[LoadedModel]:
-        return iter(self._by_name[name] for name in self.names)
+        return iter([self._by_name[name] for name in self.names])
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a model, not an alias, has the name."""
+        return name in self._by_name
+
+    def digest(self, name: str) -> str:
+        """Of the checkpoint that a loaded model is."""
+        return self._by_name[name].checkpoint.digest
 
     @property
     def names(self) -> list[str]:
         return sorted(self._by_name)
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """What each alias stands for."""
+        return dict(self._aliases)
+
+    def put(self, model: LoadedModel) -> LoadedModel | None:
+        """Serve a model under its name from now on; returns the one that had the name."""
+        old = self._by_name.get(model.name)
+        self._by_name[model.name] = model
+        return old
+
+    def take(self, name: str) -> LoadedModel:
+        """Serve it no longer. It exists."""
+        return self._by_name.pop(name)
+
+    def alias(self, alias: str, target: str | None) -> str | None:
+        """Let a name stand for a model from now on, or for none; returns what it stood for."""
+        previous = self._aliases.pop(alias, None)
+        if target is not None:
+            self._aliases[alias] = target
+        return previous
 
 
 def load_models(config: ServeConfig) -> Models:

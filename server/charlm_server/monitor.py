@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable
 
 from charlm_server.health import Health
-from charlm_server.loaded import LoadedModel
+from charlm_server.loaded import LoadedModel, Models
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class Monitor:
     """
 
     def __init__(
-        self, health: Health, services: Iterable[str], models: Iterable[LoadedModel], bound_s: float
+        self, health: Health, services: Iterable[str], models: Models, bound_s: float
     ) -> None:
         self._health, self._services, self._models = health, ["", *services], models
         self._bound_s = bound_s
@@ -36,9 +36,12 @@ class Monitor:
     def look(self) -> None:
         """Tell the health service what has changed since the last look."""
         are_well = {model.name: self._is_well(model) for model in self._models}
+        are_well |= {alias: are_well[name] for alias, name in self._models.aliases.items()}
         for name, is_well in are_well.items():
             if is_well != self._are_well.get(name):
                 self._tell(name, is_well)
+        for name in self._are_well.keys() - are_well.keys():
+            self._health.forget(name)
         if all(are_well.values()) != all(self._are_well.values()) or not self._are_well:
             for service in self._services:
                 self._health.set(service, is_serving=all(are_well.values()))

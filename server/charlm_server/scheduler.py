@@ -37,6 +37,16 @@ class QueueLimits:
     max_tokens: int = 16_000_000
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """How busy one model is."""
+
+    num_running: int
+    num_waiting: int
+    num_parked: int
+    num_sampled_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     job: Job
@@ -132,6 +142,16 @@ class Scheduler:
     def num_open(self) -> int:
         """Calls inside, waiting or running."""
         return self._num_open
+
+    @property
+    def load(self) -> Load:
+        """Numbers of this moment, without stopping the thread for them."""
+        return Load(
+            num_running=self._engine.num_running,
+            num_waiting=len(self._generations) + len(self._scorings),
+            num_parked=self._engine.num_parked,
+            num_sampled_tokens=self._engine.num_sampled_tokens,
+        )
 
     def wake(self) -> None:
         """Something changed that the thread should look at."""

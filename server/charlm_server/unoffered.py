@@ -1,6 +1,6 @@
 """Services of the contract that this server does not do: they say so in a sentence."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, NoReturn
 
 import grpc
@@ -18,13 +18,13 @@ UNOFFERED: list[ServiceDescriptor] = [
 ]
 
 
-def add_unoffered(server: grpc.aio.Server) -> None:
+def add_unoffered(server: grpc.aio.Server, services: Iterable[ServiceDescriptor]) -> None:
     server.add_generic_rpc_handlers(
         tuple(
             grpc.method_handlers_generic_handler(
                 service.full_name, {method.name: _refusing(method) for method in service.methods}
             )
-            for service in UNOFFERED
+            for service in services
         )
     )
 

@@ -8,6 +8,7 @@ import pytest
 import charlm_server
 
 SPEAK_GRPC = {
+    "admin_service",
     "answering",
     "app",
     "codec_service",

@@ -63,16 +63,19 @@ class AdminServiceServicer:
 
     def LoadModel(self, request, context):
         """Loads a checkpoint from the server's model directory, verifies it and warms
-        it up. NOT_FOUND for no such checkpoint; DATA_LOSS for a damaged one;
-        PERMISSION_DENIED without the admin role.
+        it up. Calls on a model that had the name finish there. NOT_FOUND for no
+        such checkpoint; DATA_LOSS for a damaged one; RESOURCE_EXHAUSTED for too
+        many models; PERMISSION_DENIED without the admin role.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Lets running calls finish on a model, then forgets it. NOT_FOUND for an
-        unknown model; PERMISSION_DENIED without the admin role.
+        """Lets running calls finish on a model, then forgets it; answers once it is
+        gone. An alias is forgotten at once, and its model stays. NOT_FOUND for an
+        unknown model; FAILED_PRECONDITION while an alias stands for it;
+        PERMISSION_DENIED without the admin role.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

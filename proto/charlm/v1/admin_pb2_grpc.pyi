@@ -35,12 +35,15 @@ class AdminServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     LoadModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.LoadModelRequest, _admin_pb2.LoadModelResponse]
     """Loads a checkpoint from the server's model directory, verifies it and warms
-    it up. NOT_FOUND for no such checkpoint; DATA_LOSS for a damaged one;
-    PERMISSION_DENIED without the admin role.
+    it up. Calls on a model that had the name finish there. NOT_FOUND for no
+    such checkpoint; DATA_LOSS for a damaged one; RESOURCE_EXHAUSTED for too
+    many models; PERMISSION_DENIED without the admin role.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.UnloadModelRequest, _admin_pb2.UnloadModelResponse]
-    """Lets running calls finish on a model, then forgets it. NOT_FOUND for an
-    unknown model; PERMISSION_DENIED without the admin role.
+    """Lets running calls finish on a model, then forgets it; answers once it is
+    gone. An alias is forgotten at once, and its model stays. NOT_FOUND for an
+    unknown model; FAILED_PRECONDITION while an alias stands for it;
+    PERMISSION_DENIED without the admin role.
     """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetAliasRequest, _admin_pb2.SetAliasResponse]
     """Points a name at a loaded model, in one step. NOT_FOUND for an unknown
@@ -56,12 +59,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     LoadModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.LoadModelRequest, _admin_pb2.LoadModelResponse]  # type: ignore[assignment]
     """Loads a checkpoint from the server's model directory, verifies it and warms
-    it up. NOT_FOUND for no such checkpoint; DATA_LOSS for a damaged one;
-    PERMISSION_DENIED without the admin role.
+    it up. Calls on a model that had the name finish there. NOT_FOUND for no
+    such checkpoint; DATA_LOSS for a damaged one; RESOURCE_EXHAUSTED for too
+    many models; PERMISSION_DENIED without the admin role.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.UnloadModelRequest, _admin_pb2.UnloadModelResponse]  # type: ignore[assignment]
-    """Lets running calls finish on a model, then forgets it. NOT_FOUND for an
-    unknown model; PERMISSION_DENIED without the admin role.
+    """Lets running calls finish on a model, then forgets it; answers once it is
+    gone. An alias is forgotten at once, and its model stays. NOT_FOUND for an
+    unknown model; FAILED_PRECONDITION while an alias stands for it;
+    PERMISSION_DENIED without the admin role.
     """
     SetAlias: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetAliasRequest, _admin_pb2.SetAliasResponse]  # type: ignore[assignment]
     """Points a name at a loaded model, in one step. NOT_FOUND for an unknown
@@ -80,8 +86,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.LoadModelResponse, _abc.Awaitable[_admin_pb2.LoadModelResponse]]:
         """Loads a checkpoint from the server's model directory, verifies it and warms
-        it up. NOT_FOUND for no such checkpoint; DATA_LOSS for a damaged one;
-        PERMISSION_DENIED without the admin role.
+        it up. Calls on a model that had the name finish there. NOT_FOUND for no
+        such checkpoint; DATA_LOSS for a damaged one; RESOURCE_EXHAUSTED for too
+        many models; PERMISSION_DENIED without the admin role.
         """
 
     @_abc_1.abstractmethod
@@ -90,8 +97,10 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.UnloadModelResponse, _abc.Awaitable[_admin_pb2.UnloadModelResponse]]:
-        """Lets running calls finish on a model, then forgets it. NOT_FOUND for an
-        unknown model; PERMISSION_DENIED without the admin role.
+        """Lets running calls finish on a model, then forgets it; answers once it is
+        gone. An alias is forgotten at once, and its model stays. NOT_FOUND for an
+        unknown model; FAILED_PRECONDITION while an alias stands for it;
+        PERMISSION_DENIED without the admin role.
         """
 
     @_abc_1.abstractmethod
