@@ -7,6 +7,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from charlm.v1 import (
+    admin_pb2_grpc,
     codec_pb2_grpc,
     generation_pb2_grpc,
     inference_pb2_grpc,
@@ -47,6 +48,7 @@ class Stubs:
 
     def __init__(self, address: str, security: Security | None = None) -> None:
         self.channel = open_channel(address, security)
+        self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)
         self.codec = codec_pb2_grpc.CodecServiceStub(self.channel)
         self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
         self.scoring = scoring_pb2_grpc.ScoringServiceStub(self.channel)

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn, cast, get_args
 
 import typer
 
-from charlm_client import commands, compare_cli, inference_cli, plugins
+from charlm_client import admin_cli, commands, compare_cli, inference_cli, plugins
 from charlm_client.asking import SECURITY, ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.errors import CharlmError
@@ -323,6 +323,7 @@ def health(
 app.command()(compare_cli.compare)
 app.command()(inference_cli.fill)
 app.command()(inference_cli.top)
+app.add_typer(admin_cli.app, name="admin")
 plugins.list_in(app)
 
 

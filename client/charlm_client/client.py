@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 from grpc_health.v1 import health_pb2
 
 from charlm.v1 import generation_pb2, models_pb2, tokenizer_pb2
+from charlm_client.admin import Admin
 from charlm_client.channel import Stubs
 from charlm_client.codec import (
     DEFAULT_CODEC_TIMEOUT_S,
@@ -312,6 +313,11 @@ class Client:
         return self._vocabularies[digest]
 
     # --- models and health ---
+
+    @property
+    def admin(self) -> Admin:
+        """Loads, renames and unloads models, where the server lets this caller."""
+        return Admin(self._stubs.admin, self.address, self._timeout_s)
 
     async def list_models(self) -> list[Model]:
         """All loaded models, page by page."""

@@ -45,6 +45,7 @@ ERROR_OF_STATUS: dict[grpc.StatusCode, type[CharlmError]] = {
 ERROR_OF_REASON: dict[str, type[CharlmError]] = {
     "UNKNOWN_CHARACTER": UnknownCharacter,
     "DRAINING": Draining,
+    "MODEL_HAS_ALIAS": InvalidRequest,
     "CODEC_MODEL_MISMATCH": CodecMismatch,
     "CODEC_NUMERICS_MISMATCH": CodecMismatch,
     "ANSWER_TOO_LARGE": TooLarge,
