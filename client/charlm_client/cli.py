@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn, cast, get_args
 
 import typer
 
-from charlm_client import admin_cli, commands, compare_cli, inference_cli, plugins
+from charlm_client import admin_cli, codec_cli, commands, compare_cli, inference_cli, plugins
 from charlm_client.asking import SECURITY, ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.errors import CharlmError
@@ -321,6 +321,8 @@ def health(
 
 
 app.command()(compare_cli.compare)
+app.command()(codec_cli.compress)
+app.command()(codec_cli.decompress)
 app.command()(inference_cli.fill)
 app.command()(inference_cli.top)
 app.add_typer(admin_cli.app, name="admin")
@@ -328,7 +330,10 @@ plugins.list_in(app)
 
 
 def main() -> None:
-    """The console script. Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    """The console script.
+
+    Exit codes: 0 done, 1 an error, 2 wrong usage, 3 restored in part, 130 interrupted.
+    """
     try:
         name = sys.argv[1] if len(sys.argv) > 1 else ""
         if name in plugins.PLUGINS:

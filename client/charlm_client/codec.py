@@ -33,6 +33,11 @@ class CodecTotals:
         """Bits of the compressed form for each byte of text; 0 for no text."""
         return 8 * self.num_compressed_bytes / self.num_text_bytes if self.num_text_bytes else 0.0
 
+    @property
+    def model_bits_per_byte(self) -> float:
+        """The model's own cross-entropy for each byte of text; 0 for no text."""
+        return self.model_bits / self.num_text_bytes if self.num_text_bytes else 0.0
+
 
 class CodecStream:
     """The bytes that come down, in order, cut anywhere. `totals` is set once all have come."""

@@ -209,6 +209,7 @@ async def chosen_model(client: Client, model: str) -> str:
     return model or await client.only_model()
 
 
-def print_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any], *, to_stderr: bool = False) -> None:
     """One object on one line."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    out = sys.stderr if to_stderr else sys.stdout
+    print(json.dumps(value, ensure_ascii=False), flush=True, file=out)

@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-from rich.progress import TransferSpeedColumn as SpeedColumn
+from rich.progress import Progress
 
 from charlm_client.asking import opened, text_pieces
 from charlm_client.client import Client
 from charlm_client.commands import chosen_model, print_json
+from charlm_client.file_progress import progress_of_files, size_of
 from charlm_client.long_text import ScoredTokens
 from charlm_client.rendering import ROW_HEADING, token_row, totals
 from charlm_client.types import Score
@@ -35,7 +34,7 @@ class FileQuestion:
 async def score_file(client: Client, question: FileQuestion) -> None:
     """Print a row for each token, or JSON for each message of them; then the total."""
     model = await chosen_model(client, question.model)
-    with opened(question.path) as file, _progress() as progress:
+    with opened(question.path) as file, progress_of_files() as progress:
         has_rows = not question.as_json and not question.total_only
         text = Reading(file, question.path, progress, keeps_text=has_rows)
         stream = client.stream_score(
@@ -66,20 +65,12 @@ def _print_total(total: Score, question: FileQuestion, about: dict[str, str]) ->
         print(totals(total), file=sys.stdout if question.total_only else sys.stderr)
 
 
-def _progress() -> Progress:
-    """On a terminal only, and gone at the end."""
-    out = Console(stderr=True)
-    columns = (BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
-
-
 class Reading:
     """A file's bytes on their way up, and if it keeps them its characters until they are shown."""
 
     def __init__(self, file: BinaryIO, path: Path, progress: Progress, *, keeps_text: bool) -> None:
         self._pieces, self._progress, self._keeps_text = text_pieces(file), progress, keeps_text
-        num_bytes = path.stat().st_size if path.is_file() else None
-        self._task = progress.add_task("", total=num_bytes)
+        self._task = progress.add_task("", total=size_of(path))
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._text = ""
 

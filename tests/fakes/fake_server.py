@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from fake_codec import FakeCodec
 from fake_inference import FakeInference
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
@@ -21,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from charlm.v1 import (
+    codec_pb2_grpc,
     generation_pb2,
     generation_pb2_grpc,
     inference_pb2_grpc,
@@ -319,6 +321,7 @@ async def serving(script: Script) -> AsyncIterator[str]:
     scoring_pb2_grpc.add_ScoringServiceServicer_to_server(FakeScoring(script), server)
     tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(FakeTokenizer(script), server)
     inference_pb2_grpc.add_InferenceServiceServicer_to_server(FakeInference(script), server)
+    codec_pb2_grpc.add_CodecServiceServicer_to_server(FakeCodec(script), server)
     models_pb2_grpc.add_ModelServiceServicer_to_server(FakeModels(script), server)
     health_pb2_grpc.add_HealthServicer_to_server(FakeHealth(script), server)
     port = server.add_insecure_port("127.0.0.1:0")
