@@ -1,4 +1,4 @@
-"""A neural model mixed with an n-gram: order and weight fitted on the slice it was not trained on.
+"""Models mixed: a neural one with an n-gram, fitted on a slice of the text, or two neural ones.
 
 B lanes, N tokens.
 """
@@ -50,6 +50,23 @@ def fitted(out: Path, train_text: str, held_text: str, slice_share: float) -> di
     }
     spent = time.perf_counter() - began
     return {**found, "seconds": loaded.report["training"]["elapsed_s"] + spent}
+
+
+def averaged(outs: list[Path], held_text: str) -> dict[str, float]:
+    """Figures of models of the same text with equal weights, and the seconds of it all."""
+    began = time.perf_counter()
+    loaded = [checkpoint.load(out) for out in outs]
+    held_N = ids_of(held_text, loaded[0].vocabulary)
+    share = 1 / len(loaded)
+    mixture = MixtureModel(
+        [each.model.eval() for each in loaded], Mixing(Kind.LINEAR, (share,) * len(loaded))
+    )
+    found = {
+        "cold": cold_blocks(mixture, held_N).nats_per_token,
+        "streamed": streamed(mixture, held_N).nats_per_token,
+    }
+    trained = sum(each.report["training"]["elapsed_s"] for each in loaded)
+    return {**found, "seconds": trained + time.perf_counter() - began}
 
 
 def ids_of(text: str, vocabulary: Vocabulary) -> Ids:

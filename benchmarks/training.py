@@ -6,8 +6,8 @@
 The first 90 % of the text train, the last 10 % are measured, all of it. Parts: `recipe` (nanoGPT's
 for a processor, whose seconds become the budget), `minutes` (every family in those seconds),
 `mixture` (an LSTM mixed with an n-gram, weight and order fitted on a slice of the training text),
-`long` (an LSTM in ten minutes), `speed` (a step beside plain PyTorch's). Results of parts that ran
-earlier are kept.
+`long` (an LSTM in ten minutes), `pair` (two LSTMs in ten minutes, mixed), `speed` (a step beside
+plain PyTorch's). Results of parts that ran earlier are kept.
 """
 
 import json
@@ -28,7 +28,7 @@ from training_page import write_page, write_plot
 
 RESULTS = Path(__file__).parent / "results"
 FAMILIES = ("lstm", "gru", "rnn", "transformer", "ngram")
-PARTS = ("recipe", "minutes", "mixture", "long", "speed")
+PARTS = ("recipe", "minutes", "mixture", "long", "pair", "speed")
 DEFAULT_SECONDS = 96.0
 LONG_SECONDS = 600.0
 # Of the training text, kept back to fit how much the n-gram counts.
@@ -60,6 +60,8 @@ def main(
             results["mixture"] = [mixed(text, seconds, seed) for seed in range(seeds)]
         elif part == "long":
             results["long"] = runs(corpus, "lstm", LONG_SECONDS, seeds)
+        elif part == "pair":
+            results["pair"] = [pair(corpus, text, seed) for seed in range(seeds)]
         elif part == "speed":
             results["speed"] = training_speed.run()
         else:
@@ -144,6 +146,19 @@ def mixed(text: str, seconds: float, seed: int) -> Results:
         found = mixture_fit.fitted(out, train_text, held_text, SLICE_SHARE)
     report = {"seed": seed, **found}
     print("mixture", report, flush=True)
+    return report
+
+
+def pair(corpus: Path, text: str, seed: int) -> Results:
+    """Two networks that differ in their seeds, each trained for half the time, weighed equally."""
+    seconds = (LONG_SECONDS - mixture_fit.RESERVED_S) / 2
+    with tempfile.TemporaryDirectory() as directory:
+        outs = [Path(directory) / name for name in ("first", "second")]
+        for number, out in enumerate(outs):
+            train(corpus, out, "lstm", seconds, 2 * seed + number)
+        found = mixture_fit.averaged(outs, text[int(len(text) * 0.9) :])
+    report = {"seed": seed, **found}
+    print("pair", report, flush=True)
     return report
 
 

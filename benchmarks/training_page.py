@@ -40,6 +40,8 @@ def figures(results: Results) -> list[str]:
         lines.append(row("lstm mixed with an n-gram", results["mixture"]))
     if "long" in results:
         lines.append(row("lstm, ten minutes", results["long"]))
+    if "pair" in results:
+        lines.append(row("two lstms mixed, ten minutes in all", results["pair"]))
     return [*lines, "", "![nats against seconds](training.svg)", ""]
 
 
