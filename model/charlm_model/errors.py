@@ -11,6 +11,10 @@ ModelError
     CheckpointCorrupt   a file is missing, truncated or changed
     UnsupportedFormat   written by a newer charlm
     GoldenMismatch      this machine computes other log-probs than were recorded
+  SnapshotError
+    SnapshotDamaged     bytes that are no state, or not a whole one
+    SnapshotMismatch    a state that another checkpoint or arithmetic made
+    SnapshotTooNew      written by another version of charlm
 """
 
 
@@ -82,3 +86,35 @@ class InvalidConstraint(ModelError):
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
         super().__init__(f"{field} is {value!r}, but it must be {allowed}.")
+
+
+class SnapshotError(ModelError):
+    """Bytes that cannot be gone on from."""
+
+
+class SnapshotDamaged(SnapshotError):
+    """Bytes that are no state, or not a whole one."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"This is no whole exported state: {why}. Export the state again.")
+
+
+class SnapshotMismatch(SnapshotError):
+    """A state that another checkpoint or arithmetic made; `what` says which of both."""
+
+    def __init__(self, what: str, made_by: str, here: str) -> None:
+        self.what, self.made_by, self.here = what, made_by, here
+        super().__init__(
+            f"The state was made by another {what} ({made_by[:200]}) than is served here ({here}); "
+            "go on with it where it was made, or read the text again."
+        )
+
+
+class SnapshotTooNew(SnapshotError):
+    """Written by another version of charlm."""
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(
+            f"The exported state has format version {found}, but this charlm reads {known}; "
+            "install the charlm that wrote it, or export the state again."
+        )

@@ -1,0 +1,178 @@
+"""What a model has read, as bytes: for another server or another day.
+
+    "CLMS", version (2), size of the header (4), SHA-256 of all else (32); header; tensors
+
+Numbers are little-endian, the header is JSON, the tensors are safetensors: nothing is unpickled.
+The digest finds accidents; what a person could have made up is checked value by value.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from charlm_model.errors import SnapshotDamaged, SnapshotMismatch, SnapshotTooNew
+from charlm_model.language_model import LanguageModel
+from charlm_model.state import State
+
+MAGIC = b"CLMS"
+VERSION = 1
+MAX_TOKENS = 2**48
+_HEAD = struct.Struct("<4sHI")
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_PENDING, _STATE = "pending_logits", "state."
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state after `num_tokens` tokens of a text (one row), and the logits of the next one.
+
+    The start of a text is not counted.
+    """
+
+    state: State
+    pending_logits_1V: Tensor
+    num_tokens: int
+
+    @property
+    def num_bytes(self) -> int:
+        pending = self.pending_logits_1V
+        return self.state.num_bytes_per_row + pending.numel() * pending.element_size()
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """What made a state: only the same may go on with it."""
+
+    model_digest: str
+    numerics: str
+
+    def refuse_other(self, other: "Maker") -> None:
+        """Raises SnapshotMismatch unless the other is this."""
+        if other.model_digest != self.model_digest:
+            raise SnapshotMismatch("checkpoint", other.model_digest, self.model_digest)
+        if other.numerics != self.numerics:
+            raise SnapshotMismatch("arithmetic", other.numerics, self.numerics)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A snapshot whose bytes are whole; its values are not yet checked."""
+
+    maker: Maker
+    num_tokens: int
+    payload: bytes
+
+    def opened(self, maker: Maker, model: LanguageModel) -> Snapshot:
+        """For the model that goes on. Raises SnapshotMismatch or SnapshotDamaged."""
+        maker.refuse_other(self.maker)
+        try:
+            loaded = safetensors.torch.load(self.payload)
+        except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+            raise SnapshotDamaged("its tensors cannot be read") from error
+        tensors = {name: tensor.clone() for name, tensor in loaded.items()}
+        _check_shapes(tensors, _layout_of(model))
+        for name, tensor in tensors.items():
+            _check_values(name, tensor, self.num_tokens, model.config.vocab_size)
+        pending_1V = tensors.pop(_PENDING)
+        state = State({name.removeprefix(_STATE): tensor for name, tensor in tensors.items()})
+        return Snapshot(state, pending_1V, self.num_tokens)
+
+
+def encode(snapshot: Snapshot, maker: Maker) -> bytes:
+    """The snapshot with the name of its maker."""
+    header = {
+        "model_digest": maker.model_digest,
+        "numerics": maker.numerics,
+        "num_tokens": snapshot.num_tokens,
+    }
+    head = json.dumps(header, separators=(",", ":")).encode()
+    tensors = _named(snapshot.state, snapshot.pending_logits_1V)
+    payload = safetensors.torch.save(
+        {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors}
+    )
+    start = _HEAD.pack(MAGIC, VERSION, len(head))
+    return start + _digest(start, head, payload) + head + payload
+
+
+def unseal(data: bytes) -> Sealed:
+    """Check that the bytes are whole. Raises SnapshotDamaged or SnapshotTooNew."""
+    if len(data) < _HEAD.size + _DIGEST_BYTES or not data.startswith(MAGIC):
+        raise SnapshotDamaged("it does not begin as one, or it is cut off")
+    _, version, size = _HEAD.unpack(data[: _HEAD.size])
+    if version != VERSION:
+        raise SnapshotTooNew(version, VERSION)
+    start, digest = data[: _HEAD.size], data[_HEAD.size : _HEAD.size + _DIGEST_BYTES]
+    rest = data[_HEAD.size + _DIGEST_BYTES :]
+    head, payload = rest[:size], rest[size:]
+    if _digest(start, head, payload) != digest:
+        raise SnapshotDamaged("it is cut off or was changed: its digest is not that of its bytes")
+    return _sealed(head, payload)
+
+
+def decode(data: bytes, maker: Maker, model: LanguageModel) -> Snapshot:
+    """The snapshot in the bytes, for the model that goes on. Raises SnapshotError."""
+    return unseal(data).opened(maker, model)
+
+
+def _sealed(head: bytes, payload: bytes) -> Sealed:
+    try:
+        header = json.loads(head)
+        maker = Maker(header["model_digest"], header["numerics"])
+        num_tokens = header["num_tokens"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SnapshotDamaged("its header cannot be read") from error
+    texts = maker.model_digest, maker.numerics
+    is_count = type(num_tokens) is int and 0 <= num_tokens <= MAX_TOKENS
+    if not is_count or not all(isinstance(text, str) for text in texts):
+        raise SnapshotDamaged("its header has a value that it cannot have")
+    return Sealed(maker, num_tokens, payload)
+
+
+def _digest(start: bytes, head: bytes, payload: bytes) -> bytes:
+    digest = hashlib.sha256(start)
+    digest.update(head)
+    digest.update(payload)
+    return digest.digest()
+
+
+def _named(state: State, pending_logits_1V: Tensor) -> list[tuple[str, Tensor]]:
+    carried = [(_STATE + name, tensor) for name, tensor in state.tensors.items()]
+    return [*carried, (_PENDING, pending_logits_1V)]
+
+
+def _layout_of(model: LanguageModel) -> dict[str, Tensor]:
+    """Tensors of the names, shapes and types that a snapshot of this model has."""
+    pending_1V = torch.empty(1, model.config.vocab_size)
+    return dict(_named(model.initial_state(1), pending_1V))
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -> None:
+    if tensors.keys() != layout.keys():
+        wrong = ", ".join(sorted(tensors.keys() ^ layout.keys()))
+        raise SnapshotDamaged(f"tensors are missing or too many: {wrong[:200]}")
+    for name, tensor in tensors.items():
+        expected = layout[name]
+        if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
+            raise SnapshotDamaged(
+                f"{name} is {tensor.dtype} of shape {list(tensor.shape)}, but must be "
+                f"{expected.dtype} of shape {list(expected.shape)}"
+            )
+
+
+def _check_values(name: str, tensor: Tensor, num_tokens: int, vocab_size: int) -> None:
+    """Floats are finite; a position is where the text ends; other integers are tokens or none."""
+    if tensor.is_floating_point():
+        if not bool(tensor.isfinite().all()):
+            raise SnapshotDamaged(f"{name} holds a value that is not finite")
+    elif name.endswith("position"):
+        if bool((tensor != num_tokens + 1).any()):
+            raise SnapshotDamaged(f"{name} is not where the text ends, at {num_tokens + 1}")
+    elif bool(((tensor < -1) | (tensor >= vocab_size)).any()):
+        raise SnapshotDamaged(f"{name} holds a token that is not in [0, {vocab_size})")
