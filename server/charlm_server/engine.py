@@ -22,6 +22,7 @@ from charlm_server.inquiry import ContextReader, Inquiries, InquiryJob, Start
 from charlm_server.job import Event, Job, Outbox
 from charlm_server.pace import Pace
 from charlm_server.reading import ReadingLane
+from charlm_server.reading_pace import ReadingPace
 from charlm_server.scoring import ItemReader, NextJob, NextReader, ScoringJob
 from charlm_server.sequence import (
     Delta,
@@ -73,8 +74,8 @@ class Engine:
         self._work_clock = work_clock
         self._outbox = Outbox()
         self._decode_pace = Pace(config.max_burst)
-        self._prefill_pace = Pace(config.max_chunk)
-        self._scoring_pace = Pace(config.max_scoring_chunk)
+        self._prefill_pace = ReadingPace(config.max_chunk)
+        self._scoring_pace = ReadingPace(config.max_scoring_chunk)
         self.num_sampled_tokens = 0  # in rows of the batch, since the start
         self.reset()
 
@@ -250,7 +251,7 @@ class Engine:
         if self._scoring.num_readers:
             self._read(self._scoring, self._scoring_pace)
 
-    def _read(self, lane: ReadingLane, pace: Pace) -> None:
+    def _read(self, lane: ReadingLane, pace: ReadingPace) -> None:
         started = self._work_clock()
         num_steps = lane.read_chunk(pace.num_steps(self._reading_target_s()))
         if num_steps:

@@ -18,8 +18,8 @@ from charlm_model.state import State
 from charlm_server.columns import Ids, Returns, TokenColumns, columns_of, concat_columns
 from charlm_server.inquiry import Start
 from charlm_server.loaded import LoadedModel
-from charlm_server.pace import Pace
 from charlm_server.reading import MAX_LOGITS
+from charlm_server.reading_pace import ReadingPace
 from charlm_server.series import InquirySeries
 
 MAX_BLOCK = 4096  # tokens of one response
@@ -51,7 +51,7 @@ class StreamScorer:
         self._series = InquirySeries(model, deadline)
         self._context_ids: Sequence[int] | None = context_ids  # until it is read
         self._returns = returns
-        self._pace = Pace(self._max_chunk)
+        self._pace = ReadingPace(self._max_chunk)
         self._state: State
         self._pending_1V: Tensor  # logits of the next token
 

@@ -1,0 +1,71 @@
+"""How many tokens to read in one go, where a longer chunk costs less for each of them."""
+
+import math
+
+KEPT = 0.85  # weight of a measurement when the next one comes
+ROUND = 4  # chunks, the last of which is half as long, to tell the two costs apart
+MAX_GROWTH = 2
+FORGETTING = 1.1  # by which the least seconds rise from chunk to chunk
+SHORT = 8  # tokens; a chunk of as many is no risk for which a longer one must wait
+
+
+class ReadingPace:
+    """A chunk costs a + b n: it fits the target time, or takes twice what no chunk goes below.
+
+    The latter because where a alone is near the target, chunks of one token would spend all time
+    on it. Only the size of a piece of work depends on the clock, never its result.
+    """
+
+    def __init__(self, max_steps: int) -> None:
+        self._max_steps = max_steps
+        self._longest = SHORT  # lately
+        self._least_s = math.inf  # lately
+        self._num_chunks = 0
+        self._weight = 0.0
+        self._mean_num, self._mean_s = 0.0, 0.0
+        self._variance, self._covariance = 0.0, 0.0  # of the lengths; of lengths and seconds
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Of a token in a long chunk; 0 before anything was measured."""
+        return self._costs()[1]
+
+    def num_steps(self, target_s: float) -> int:
+        """1 until something was measured; at most twice the longest of late."""
+        if not self._num_chunks:
+            return 1
+        wanted = self._fitting(target_s)
+        if self._num_chunks % ROUND:
+            return wanted
+        return wanted // 2 if wanted > 1 else min(2, self._max_steps)
+
+    def record(self, num_steps: int, seconds: float) -> None:
+        """Moments of the measurements, of which the older count less."""
+        self._weight = KEPT * self._weight + 1
+        share = 1 / self._weight
+        from_mean, from_mean_s = num_steps - self._mean_num, seconds - self._mean_s
+        self._mean_num += share * from_mean
+        self._mean_s += share * from_mean_s
+        self._variance = (1 - share) * (self._variance + share * from_mean**2)
+        self._covariance = (1 - share) * (self._covariance + share * from_mean * from_mean_s)
+        self._longest = max(num_steps, self._longest // 2, SHORT)
+        self._least_s = min(seconds, self._least_s * FORGETTING)
+        self._num_chunks += 1
+
+    def _fitting(self, target_s: float) -> int:
+        fixed_s, each_s = self._costs()
+        limit = min(self._max_steps, MAX_GROWTH * self._longest)
+        budget_s = max(target_s - fixed_s, fixed_s)
+        return limit if each_s * limit <= budget_s else max(1, int(budget_s / each_s))
+
+    def _costs(self) -> tuple[float, float]:
+        """Seconds of any chunk and of each token, neither below 0: the line of least squares.
+
+        But no more for any chunk than the cheapest took, whatever a disturbed one suggests.
+        """
+        if not self._num_chunks:
+            return 0.0, 0.0
+        slope_s = self._covariance / self._variance if self._variance else math.inf
+        fixed_s = self._mean_s - max(0.0, slope_s) * self._mean_num
+        fixed_s = min(max(0.0, fixed_s), self._least_s)
+        return fixed_s, max(0.0, self._mean_s - fixed_s) / self._mean_num
