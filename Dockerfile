@@ -12,7 +12,8 @@ COPY training/charlm_training training/charlm_training
 
 FROM sources AS server-build
 RUN python3 -m venv /opt/charlm \
-    && /opt/charlm/bin/pip install --no-cache-dir --disable-pip-version-check ".[server,training]"
+    && /opt/charlm/bin/pip install --no-cache-dir --disable-pip-version-check ".[server,training]" \
+    && CHARLM_KERNELS_DIR=/opt/charlm/kernels /opt/charlm/bin/python -m charlm_model.compiled
 
 FROM sources AS client-build
 RUN python3 -m venv /opt/charlm \
@@ -32,7 +33,8 @@ CMD ["--help"]
 
 FROM runtime AS server
 COPY --from=server-build /opt/charlm /opt/charlm
-ENV CHARLM_HOST=0.0.0.0 \
+ENV CHARLM_KERNELS_DIR=/opt/charlm/kernels \
+    CHARLM_HOST=0.0.0.0 \
     CHARLM_PORT=50051
 EXPOSE 50051
 # The standard health service is asked over the wire: a process that runs but cannot serve is unhealthy.

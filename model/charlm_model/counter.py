@@ -6,6 +6,8 @@ before, and a stream can be continued anywhere.
 Source: Salmon et al. (2011), Philox4x32-10.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,22 @@ _LOW = np.uint64(0xFFFFFFFF)
 _WORD = np.uint64(32)
 
 Words = NDArray[np.uint64]  # 32-bit words, kept in 64 bits so that products do not overflow
+
+
+class Counters(NamedTuple):
+    """What the random numbers of some rows are made of, a row each."""
+
+    seeds_B: Words
+    outputs_B: Words
+    positions_B: Words  # of the next token
+
+    def uniforms(self, offset: int) -> NDArray[np.float64]:
+        """Those of the tokens that many places on."""
+        return uniforms(self.seeds_B, self.outputs_B, self.positions_B + np.uint64(offset))
+
+    @property
+    def columns_B3(self) -> Words:
+        return np.stack([self.seeds_B, self.outputs_B, self.positions_B], axis=1)
 
 
 def uniforms(seeds: Words, output_indices: Words, positions: Words) -> NDArray[np.float64]:

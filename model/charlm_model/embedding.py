@@ -27,7 +27,7 @@ class TokenEmbedding(nn.Module):
         self, vocab_size: int, width: int, *, kernel_size: int = 1, pair_rows: int = 0
     ) -> None:
         super().__init__()
-        self._vocab_size, self._kernel_size, self._pair_rows = vocab_size, kernel_size, pair_rows
+        self._vocab_size, self.kernel_size, self.pair_rows = vocab_size, kernel_size, pair_rows
         self.weight = nn.Parameter(torch.empty(vocab_size, width))
         if kernel_size > 1:
             self.earlier = nn.Parameter(torch.empty((kernel_size - 1) * vocab_size, width))
@@ -38,11 +38,11 @@ class TokenEmbedding(nn.Module):
     @property
     def num_recent(self) -> int:
         """How many tokens must be remembered for the next one (K)."""
-        return max(self._kernel_size - 1, 1 if self._pair_rows else 0)
+        return max(self.kernel_size - 1, 1 if self.pair_rows else 0)
 
     def initialize(self, std: float) -> None:
         nn.init.normal_(self.weight, std=std)
-        if self._kernel_size > 1:
+        if self.kernel_size > 1:
             nn.init.normal_(self.earlier, std=std)
             with torch.no_grad():
                 for age, table_VE in enumerate(self.earlier.split(self._vocab_size), start=1):
@@ -60,13 +60,13 @@ class TokenEmbedding(nn.Module):
         if not self.num_recent:
             return x_BTE
         seen_BS = self._seen(ids_BT, recent_BK)
-        for age in range(1, self._kernel_size):
+        for age in range(1, self.kernel_size):
             earlier_BT = seen_BS[:, self.num_recent - age : -age]
             rows_BT = earlier_BT + (age - 1) * self._vocab_size
             x_BTE = x_BTE + _looked_up(self.earlier, rows_BT, earlier_BT)
-        if self._pair_rows:
+        if self.pair_rows:
             before_BT = seen_BS[:, self.num_recent - 1 : -1]
-            rows_BT = (before_BT * self._vocab_size + ids_BT) % self._pair_rows
+            rows_BT = (before_BT * self._vocab_size + ids_BT) % self.pair_rows
             x_BTE = x_BTE + _looked_up(self.pairs, rows_BT, before_BT)
         return x_BTE
 

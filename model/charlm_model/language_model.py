@@ -5,12 +5,29 @@ Legend: B batch, T time, V vocabulary.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Self
+from typing import NamedTuple, Self
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from charlm_model.config import ModelConfig
+from charlm_model.counter import Counters
+from charlm_model.sampling import draw, logprobs_from
 from charlm_model.state import State
+
+
+class Burst(NamedTuple):
+    """What some rows sampled in a number of steps (K)."""
+
+    ids_BK: NDArray[np.int64]
+    logprobs_BK: NDArray[np.float32]
+
+    @staticmethod
+    def empty(num_rows: int, num_steps: int) -> "Burst":
+        shape = num_rows, num_steps
+        return Burst(np.empty(shape, np.int64), np.empty(shape, np.float32))
 
 
 class LanguageModel(nn.Module, ABC):
@@ -48,6 +65,22 @@ class LanguageModel(nn.Module, ABC):
         """Advance every row by one token: logits (B, V) and the state."""
         logits_B1V, state = self.advance(ids_B[:, None], state)
         return logits_B1V[:, 0], state
+
+    def sample(
+        self, logits_BV: Tensor, state: State, counters: Counters, num_steps: int
+    ) -> tuple[Burst, Tensor, State]:
+        """Tokens from the model's own distribution, `num_steps` for every row.
+
+        `logits_BV` are those of the first of them; those of the next are returned with the state.
+        """
+        burst = Burst.empty(len(logits_BV), num_steps)
+        for step in range(num_steps):
+            logprobs_BV = logprobs_from(logits_BV.numpy())
+            ids_B = draw(logprobs_BV, counters.uniforms(step))
+            burst.ids_BK[:, step] = ids_B
+            burst.logprobs_BK[:, step] = logprobs_BV[np.arange(len(ids_B)), ids_B]
+            logits_BV, state = self.step(torch.from_numpy(ids_B), state)
+        return burst, logits_BV, state
 
     def reset_rows(self, state: State, rows_B: Tensor) -> State:
         """The state with the marked rows put back to the start of a text. Differentiable."""

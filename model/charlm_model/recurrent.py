@@ -1,40 +1,29 @@
-"""RNN, GRU and LSTM: fused kernels train them, the written-out cells serve them.
+"""RNN, GRU and LSTM: torch's fused kernels train them, our own compiled ones serve them.
 
-Legend: B batch, T time, V vocabulary, E embedding, H hidden, L layers, G gates times H.
+Legend: B batch, T time, V vocabulary, E embedding, H hidden, L layers.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from charlm_model.cells import CELLS
+from charlm_model.compiled import recurrent as kernel
+from charlm_model.compiled_model import CompiledModel
 from charlm_model.config import ModelConfig
 from charlm_model.dropout import dropout
 from charlm_model.embedding import TokenEmbedding
-from charlm_model.exact import PackedLinear, pad_rows, row_multiple
-from charlm_model.language_model import LanguageModel
 from charlm_model.precision import half_products
 from charlm_model.state import State
 
 
-@dataclass(frozen=True, slots=True)
-class _ExactWeights:
-    """The weights as the exact path wants them."""
-
-    first_inputs_VG: Tensor  # what a token alone contributes to the first layer's gates
-    from_input: list[PackedLinear]
-    from_hidden: list[PackedLinear]
-    head: PackedLinear
-
-
-class RecurrentModel(LanguageModel):
+class RecurrentModel(CompiledModel):
     """h_t = f(h_{t-1}, x_t), and p(x_{t+1}) from h_t."""
+
+    _kernel = kernel
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self._cell = CELLS[config.family]
-        self._exact: _ExactWeights | None = None
         self.embedding = TokenEmbedding(
             config.vocab_size,
             config.embedding_size,
@@ -71,11 +60,6 @@ class RecurrentModel(LanguageModel):
         carried = {name: torch.zeros(shape) for name in self._cell.state_names}
         return State({**carried, **self.embedding.no_recent(batch_size)})
 
-    def train(self, mode: bool = True) -> "RecurrentModel":
-        self._exact = None  # the weights may change before the exact path is next asked
-        super().train(mode)
-        return self
-
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
         names = self._cell.state_names
         before = [state[name].transpose(0, 1).contiguous() for name in names]
@@ -91,57 +75,12 @@ class RecurrentModel(LanguageModel):
         }
         return self.head(y_BTH), State({**carried, **self.embedding.remember(ids_BT, recent_BK)})
 
-    @torch.inference_mode()
-    def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
-        weights = self._exact_weights()
-        num_rows = len(ids_BT)
-        multiple = row_multiple(self.config.hidden_size)
-        recent_BK = state.tensors.get("recent")
-        from_input_TBG = self._first_gates(ids_BT, recent_BK, multiple)
-        tensors = [pad_rows(state[name], multiple).unbind(1) for name in self._cell.state_names]
-        layers_after = []
-        for layer, from_hidden in enumerate(weights.from_hidden):
-            before = tuple(tensor[layer] for tensor in tensors)
-            hidden_TBH, layer_after = self._run_layer(from_input_TBG, from_hidden, before)
-            layers_after.append(layer_after)
-            if layer + 1 < len(weights.from_input):
-                from_input_TBG = weights.from_input[layer + 1](hidden_TBH)
-        logits_TBV = weights.head(hidden_TBH)
-        names_and_layers = zip(self._cell.state_names, zip(*layers_after, strict=True), strict=True)
-        carried = {name: torch.stack(layers, 1)[:num_rows] for name, layers in names_and_layers}
-        after = State({**carried, **self.embedding.remember(ids_BT, recent_BK)})
-        return logits_TBV.transpose(0, 1)[:num_rows], after
+    def _pack(self) -> kernel.Packed:
+        return kernel.pack(self.config.family, self.embedding, self.recurrent, self.head)
 
-    def _first_gates(self, ids_BT: Tensor, recent_BK: Tensor | None, multiple: int) -> Tensor:
-        """The first layer's gates without the state's part (T, B, G): a look-up where it can be."""
-        weights, ids_TB = self._exact_weights(), pad_rows(ids_BT, multiple).T
-        if recent_BK is None:
-            return weights.first_inputs_VG[ids_TB]
-        x_BTE = self.embedding(ids_TB.T, pad_rows(recent_BK, multiple))
-        return weights.from_input[0](x_BTE.transpose(0, 1).contiguous())
+    def _carried(self, state: State) -> list[Tensor]:
+        """The last one is the LSTM's; for the others it stands in a place that nobody reads."""
+        return [state["hidden"], state[self._cell.state_names[-1]]]
 
-    def _run_layer(
-        self, from_input_TBG: Tensor, from_hidden: PackedLinear, state: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        hidden = []
-        for from_input_BG in from_input_TBG:
-            state = self._cell.step(from_input_BG, from_hidden(state[0]), state)
-            hidden.append(state[0])
-        return torch.stack(hidden), state
-
-    def _exact_weights(self) -> _ExactWeights:
-        if self._exact is None:
-            layers = range(self.config.num_layers)
-            from_input = [self._packed("ih", layer) for layer in layers]
-            self._exact = _ExactWeights(
-                first_inputs_VG=from_input[0](self.embedding.weight.detach()),
-                from_input=from_input,
-                from_hidden=[self._packed("hh", layer) for layer in layers],
-                head=PackedLinear(self.head.weight, self.head.bias),
-            )
-        return self._exact
-
-    def _packed(self, side: str, layer: int) -> PackedLinear:
-        weight: Tensor = getattr(self.recurrent, f"weight_{side}_l{layer}")
-        bias: Tensor = getattr(self.recurrent, f"bias_{side}_l{layer}")
-        return PackedLinear(weight, bias)
+    def _after(self, carried: list[Tensor], state: State) -> dict[str, Tensor]:
+        return dict(zip(self._cell.state_names, carried, strict=False))

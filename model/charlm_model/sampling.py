@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm_model.compiled.sampling import draw_rows, logprobs_of_rows
 from charlm_model.processors import Floats, processed
 from charlm_model.sampling_params import SamplingParams
 
@@ -18,17 +19,17 @@ Ints = NDArray[np.int64]
 
 def logprobs_from(logits_BV: NDArray[np.float32]) -> Floats:
     """Log-softmax in float64, so that probabilities sum to 1 within 1e-12."""
-    shifted = logits_BV.astype(np.float64, order="C")  # sums run along rows, whatever the strides
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted
+    logprobs_BV = np.empty(logits_BV.shape)
+    logprobs_of_rows(np.ascontiguousarray(logits_BV, np.float32), logprobs_BV)
+    return logprobs_BV
 
 
 def draw(logprobs_BV: Floats, uniforms_B: Floats) -> Ints:
     """Inverse-CDF sampling in id order: the first token whose cumulated probability exceeds u."""
-    cumulated_BV = np.exp(logprobs_BV).cumsum(axis=-1)
-    targets_B1 = (uniforms_B * cumulated_BV[:, -1])[:, None]
-    ids_B: Ints = (cumulated_BV <= targets_B1).sum(axis=-1)
+    ids_B = np.empty(len(logprobs_BV), np.int64)
+    draw_rows(
+        np.ascontiguousarray(logprobs_BV, np.float64), np.ascontiguousarray(uniforms_B), ids_B
+    )
     return ids_B
 
 

@@ -1,29 +1,28 @@
 """A causal Transformer that attends through a sliding window kept in a ring.
 
+A head's ring lies in blocks of slots (C / lanes, D, lanes), as `compiled.attention` wants it.
+
 Legend: B batch, T time, V vocabulary, E embedding, L layers, N heads, D head width, C ring slots,
 S keys attended over.
 """
 
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from charlm_model.compiled import transformer as kernel
+from charlm_model.compiled.vectors import LANES
+from charlm_model.compiled.weights import lanes_of
+from charlm_model.compiled_model import CompiledModel
 from charlm_model.config import ModelConfig
 from charlm_model.dropout import dropout
 from charlm_model.embedding import TokenEmbedding
 from charlm_model.errors import InvalidConfig
-from charlm_model.exact import PackedLinear
-from charlm_model.language_model import LanguageModel
 from charlm_model.precision import half_products
 from charlm_model.state import State
 
-# The exact path takes at most this many tokens at a time; the ring has as many slots to spare.
-CHUNK_LENGTH = 64
-# Attention products are bit-equal for any number of queries that is a multiple of this.
-_QUERY_MULTIPLE = 8
 _ROPE_BASE = 10_000.0
 _NORM_EPSILON = 1e-6
 _HIDDEN_FACTOR = 4
@@ -55,15 +54,7 @@ class Block(nn.Module):
         return added
 
 
-@dataclass(frozen=True, slots=True)
-class _ExactBlock:
-    qkv: PackedLinear
-    attention_out: PackedLinear
-    up: PackedLinear
-    down: PackedLinear
-
-
-class Transformer(LanguageModel):
+class Transformer(CompiledModel):
     """Pre-norm blocks with rotary positions, normalized queries and keys and squared ReLU.
 
     Position t attends to the last `context_length` positions, itself included, so a text may be of
@@ -75,17 +66,17 @@ class Transformer(LanguageModel):
     Dai et al. (2019).
     """
 
+    _kernel = kernel
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         width, heads = config.hidden_size, config.num_heads
-        # Reductions over a head are bit-equal for any number of rows at multiples of 4.
+        # The kernels take a head's numbers four at a time.
         if width % (4 * heads):
             raise InvalidConfig(
                 f"hidden_size is {width}, but must be a multiple of 4 * num_heads = {4 * heads}."
             )
-        self._exact: list[_ExactBlock] | None = None
-        self._exact_head: PackedLinear | None = None
-        self._num_slots = config.context_length + CHUNK_LENGTH
+        self._num_slots = lanes_of(config.context_length)
         self.embedding = TokenEmbedding(
             config.vocab_size, width, kernel_size=config.kernel_size, pair_rows=config.pair_rows
         )
@@ -96,7 +87,8 @@ class Transformer(LanguageModel):
     def initial_state(self, batch_size: int) -> State:
         config = self.config
         head_width = config.hidden_size // config.num_heads
-        ring = batch_size, config.num_layers, config.num_heads, self._num_slots, head_width
+        blocks = self._num_slots // LANES, head_width, LANES
+        ring = batch_size, config.num_layers, config.num_heads, *blocks
         return State(
             {
                 "keys": torch.zeros(ring),
@@ -105,11 +97,6 @@ class Transformer(LanguageModel):
                 **self.embedding.no_recent(batch_size),
             }
         )
-
-    def train(self, mode: bool = True) -> "Transformer":
-        self._exact = None  # the weights may change before the exact path is next asked
-        super().train(mode)
-        return self
 
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
         length = ids_BT.shape[1]
@@ -137,57 +124,30 @@ class Transformer(LanguageModel):
         after = State({**ring, **self.embedding.remember(ids_BT, recent_BK)})
         return self.head(_norm(x_BTE)), after
 
-    @torch.inference_mode()
-    def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
-        chunks = []
-        for ids_chunk in ids_BT.split(CHUNK_LENGTH, dim=1):
-            logits_BTV, state = self._advance_chunk(ids_chunk, state)
-            chunks.append(logits_BTV)
-        return torch.cat(chunks, 1), state
+    def _pack(self) -> kernel.Packed:
+        return kernel.pack(
+            self.embedding,
+            [[each.qkv, each.attention_out, each.up, each.down] for each in self._layers],
+            self.head,
+            num_heads=self.config.num_heads,
+            context_length=self.config.context_length,
+            frequencies=self._frequencies.numpy(),
+            epsilon=_NORM_EPSILON,
+        )
 
-    def _advance_chunk(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
-        """At most CHUNK_LENGTH tokens: all go into the ring, then each looks at every slot.
+    def _carried(self, state: State) -> list[Tensor]:
+        return [state["position"], state["keys"].flatten(1), state["values"].flatten(1)]
 
-        Masked slots add exact zeros, so a token's result does not depend on its chunk.
-        """
-        length = ids_BT.shape[1]
-        position_B = state["position"]
-        rotation = self._rotation(position_B, length)
-        rows = torch.arange(len(ids_BT))[:, None]
-        slots_BT = (position_B[:, None] + torch.arange(length)) % self._num_slots
-        hidden_BTC = ~self._visible_slots(position_B, length)
-        recent_BK = state.tensors.get("recent")
-        x_BTE = _norm(self.embedding(ids_BT, recent_BK))
-        for layer, block in enumerate(self._exact_blocks()):
-            q, k, v = self._heads(block.qkv(_norm(x_BTE)), rotation)
-            keys_BNCD, values_BNCD = state["keys"][:, layer], state["values"][:, layer]
-            keys_BNCD[rows, :, slots_BT] = k.transpose(1, 2)
-            values_BNCD[rows, :, slots_BT] = v.transpose(1, 2)
-            mixed_BNTD = _exact_attention(q, keys_BNCD, values_BNCD, hidden_BTC)
-            x_BTE = x_BTE + block.attention_out(_join(mixed_BNTD))
-            x_BTE = x_BTE + block.down(block.up(_norm(x_BTE)).relu().square())
-        assert self._exact_head is not None
-        logits_BTV = self._exact_head(_norm(x_BTE))
-        recent = self.embedding.remember(ids_BT, recent_BK)
-        return logits_BTV, State({**state.tensors, "position": position_B + length, **recent})
+    def _after(self, carried: list[Tensor], state: State) -> dict[str, Tensor]:
+        position_B, keys, values = carried
+        shape = state["keys"].shape
+        return {
+            "position": position_B, "keys": keys.view(shape), "values": values.view(shape),
+        }  # fmt: skip
 
     @property
     def _layers(self) -> list[Block]:
         return [cast(Block, block) for block in self.blocks]
-
-    def _exact_blocks(self) -> list[_ExactBlock]:
-        if self._exact is None:
-            self._exact = [
-                _ExactBlock(
-                    qkv=PackedLinear(block.qkv.weight),
-                    attention_out=PackedLinear(block.attention_out.weight),
-                    up=PackedLinear(block.up.weight),
-                    down=PackedLinear(block.down.weight),
-                )
-                for block in self._layers
-            ]
-            self._exact_head = PackedLinear(self.head.weight)
-        return self._exact
 
     def _heads(self, qkv_BTE: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Queries, keys and values (B, N, T, D), the first two normalized and rotated."""
@@ -195,12 +155,16 @@ class Transformer(LanguageModel):
         q, k, v = qkv_BTE.view(B, T, 3, self.config.num_heads, -1).permute(2, 0, 3, 1, 4)
         return _rotate(_norm(q), rotation), _rotate(_norm(k), rotation), v
 
+    @property
+    def _frequencies(self) -> Tensor:
+        """Radians per token, for every pair of a head's numbers."""
+        half = self.config.hidden_size // self.config.num_heads // 2
+        return _ROPE_BASE ** -(torch.arange(half, dtype=torch.float64) / half)
+
     def _rotation(self, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines (B, 1, T, D/2); angles in float64, exact for any length of text."""
-        half = self.config.hidden_size // self.config.num_heads // 2
-        frequencies = _ROPE_BASE ** -(torch.arange(half, dtype=torch.float64) / half)
         positions_BT = position_B[:, None] + torch.arange(length)
-        angles = positions_BT[:, None, :, None] * frequencies
+        angles = positions_BT[:, None, :, None] * self._frequencies
         return angles.cos().float(), angles.sin().float()
 
     def _window(self, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -213,41 +177,19 @@ class Transformer(LanguageModel):
         visible_BTS = (age_BTS >= 0) & (age_BTS < self.config.context_length) & (keys_BS >= 0)
         return past_BS % self._num_slots, visible_BTS
 
-    def _visible_slots(self, position_B: Tensor, length: int) -> Tensor:
-        """Which ring slots each new token attends to, once all of them are written (B, T, C)."""
-        last_B1 = (position_B + length - 1)[:, None]
-        held_BC = last_B1 - (last_B1 - torch.arange(self._num_slots)) % self._num_slots
-        age_BTC = (position_B[:, None] + torch.arange(length))[:, :, None] - held_BC[:, None]
-        return (age_BTC >= 0) & (age_BTC < self.config.context_length) & (held_BC[:, None] >= 0)
-
     def _remember(self, state: State, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
         """The ring with the last of the new keys and values (B, L, N, T, D) written into it."""
         position_B, length = state["position"], keys.shape[3]
         kept = min(length, self._num_slots)
         slots_BT = (position_B[:, None] + torch.arange(length - kept, length)) % self._num_slots
-        index = slots_BT[:, None, None, :, None].expand_as(keys[:, :, :, -kept:])
         return {
-            "keys": state["keys"].scatter(3, index, keys[:, :, :, -kept:]),
-            "values": state["values"].scatter(3, index, values[:, :, :, -kept:]),
+            "keys": _with_slots(state["keys"], slots_BT, keys[:, :, :, -kept:]),
+            "values": _with_slots(state["values"], slots_BT, values[:, :, :, -kept:]),
             "position": position_B + length,
         }
 
     def _drop(self, x_BTE: Tensor) -> Tensor:
         return dropout(x_BTE, self.config.dropout, self.training)
-
-
-def _exact_attention(
-    q_BNTD: Tensor, keys_BNCD: Tensor, values_BNCD: Tensor, hidden_BTC: Tensor
-) -> Tensor:
-    """Softmax attention over every slot, the number of queries padded to a multiple of 8."""
-    length, width = q_BNTD.shape[2:]
-    padding = -length % _QUERY_MULTIPLE
-    q_BNTD = F.pad(q_BNTD, (0, 0, 0, padding))
-    hidden_BTC = F.pad(hidden_BTC, (0, 0, 0, padding))
-    scores_BNTC = q_BNTD @ keys_BNCD.transpose(2, 3) * width**-0.5
-    weights_BNTC = scores_BNTC.masked_fill(hidden_BTC[:, None], float("-inf")).softmax(-1)
-    mixed_BNTD: Tensor = weights_BNTC @ values_BNCD
-    return mixed_BNTD[:, :, :length]
 
 
 def _norm(x: Tensor) -> Tensor:
@@ -262,10 +204,27 @@ def _rotate(x_BNTD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1)
 
 
-def _slots(ring_BNCD: Tensor, slots_BS: Tensor) -> Tensor:
-    B, N, _, D = ring_BNCD.shape
-    taken: Tensor = ring_BNCD.gather(2, slots_BS[:, None, :, None].expand(B, N, -1, D))
-    return taken
+def _slots(ring: Tensor, slots_BS: Tensor) -> Tensor:
+    """What one layer's ring (B, N, C / lanes, D, lanes) holds in the given slots (B, N, S, D)."""
+    B, N, _, D, _ = ring.shape
+    at_BSD = _places(slots_BS, D)
+    taken: Tensor = ring.flatten(2).gather(2, at_BSD.flatten(1)[:, None].expand(B, N, -1))
+    return taken.view(B, N, -1, D)
+
+
+def _with_slots(ring: Tensor, slots_BS: Tensor, new: Tensor) -> Tensor:
+    """The ring of all layers with numbers (B, L, N, S, D) written into the given slots."""
+    B, L, N, _, D, _ = ring.shape
+    at_BSD = _places(slots_BS, D)
+    index = at_BSD.flatten(1)[:, None, None].expand(B, L, N, -1)
+    return ring.flatten(3).scatter(3, index, new.flatten(3)).view(ring.shape)
+
+
+def _places(slots_BS: Tensor, width: int) -> Tensor:
+    """Where each number of a slot lies in its head's ring (B, S, D)."""
+    in_block_BS = slots_BS % LANES
+    first_BS = (slots_BS - in_block_BS) * width + in_block_BS
+    return first_BS[:, :, None] + torch.arange(width) * LANES
 
 
 def _join(heads_BNTD: Tensor) -> Tensor:

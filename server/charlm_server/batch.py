@@ -5,10 +5,12 @@ Legend: B rows, V vocabulary.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from charlm_model.language_model import LanguageModel
+from charlm_model.counter import Counters, Words
+from charlm_model.language_model import Burst, LanguageModel
 from charlm_model.state import State, concat_rows
 from charlm_server.sequence import Sequence
 
@@ -84,6 +86,15 @@ class RowBatch:
         del self.sequences[len(kept) :]
         self._shrink(len(kept))
 
+    def sample(self, counters: Counters, num_steps: int) -> Burst:
+        """Tokens of each live row from the model's own distribution, all steps in one call."""
+        rows = len(self.sequences)
+        padded = Counters(*(_padded(column, self._size) for column in counters))
+        burst, self._logits_BV, self._state = self._model.sample(
+            self._logits_BV, self._state, padded, num_steps
+        )
+        return Burst(burst.ids_BK[:rows], burst.logprobs_BK[:rows])
+
     def step(self, ids: list[int]) -> None:
         """Feed each live row its token; its next logits become the pending ones."""
         padding = [0] * (self._size - len(ids))
@@ -110,3 +121,7 @@ class RowBatch:
         if size < self._size:
             self._state = self._state.select_rows(list(range(size)))
             self._logits_BV = self._logits_BV[:size].clone()
+
+
+def _padded(column_B: Words, size: int) -> Words:
+    return np.pad(column_B, (0, size - len(column_B)))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm_model.counter import uniforms
+from charlm_model.counter import Counters
 from charlm_model.guide import guided
 from charlm_model.sampling import logprobs_from, sample_rows
 from charlm_server.batch import RowBatch
@@ -37,25 +37,27 @@ def burst(batch: RowBatch, num_steps: int) -> list[TokenColumns]:
     Tokens past a row's end are sampled too and discarded by who knows the end; that is safe because
     a token's random number depends on its seed, output and position alone.
     """
+    counters = _counters_of(batch.sequences)
+    if all(live.is_plain for live in batch.sequences):
+        ids_BK, logprobs_BK = batch.sample(counters, num_steps)
+        return [
+            TokenColumns(ids_T=ids_K, logprobs_T=logprobs_K, sampling_logprobs_T=logprobs_K)
+            for ids_K, logprobs_K in zip(ids_BK, logprobs_BK, strict=True)
+        ]
     detailed = [row for row, live in enumerate(batch.sequences) if live.job.returns.details]
     if detailed:
         kept_per_step = len(detailed) * batch.logits_BV.shape[1]
         num_steps = max(1, min(num_steps, MAX_KEPT_LOGITS // kept_per_step))
-    counters = _Counters(batch.sequences)
     steps = [_step(batch, counters.uniforms(offset), detailed) for offset in range(num_steps)]
     return _by_row(batch.sequences, steps, detailed)
 
 
-class _Counters:
-    """What each row's random numbers are made of: seed, output and position."""
-
-    def __init__(self, sequences: list[Sequence]) -> None:
-        self._seeds_B = _uint64s([sequence.job.seed for sequence in sequences])
-        self._outputs_B = _uint64s([sequence.index for sequence in sequences])
-        self._positions_B = _uint64s([sequence.num_sampled for sequence in sequences])
-
-    def uniforms(self, offset: int) -> Float64s:
-        return uniforms(self._seeds_B, self._outputs_B, self._positions_B + np.uint64(offset))
+def _counters_of(sequences: list[Sequence]) -> Counters:
+    return Counters(
+        _uint64s([sequence.job.seed for sequence in sequences]),
+        _uint64s([sequence.index for sequence in sequences]),
+        _uint64s([sequence.num_sampled for sequence in sequences]),
+    )
 
 
 def _uint64s(values: list[int]) -> NDArray[np.uint64]:

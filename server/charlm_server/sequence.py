@@ -159,6 +159,12 @@ class Sequence:
         self._logprobs: list[Float32s] = []
 
     @property
+    def is_plain(self) -> bool:
+        """Whether all that is wanted is tokens of the model's own distribution."""
+        job = self.job
+        return job.params.is_plain and self.guide is None and not job.returns.details
+
+    @property
     def received_ids(self) -> list[int]:
         """What its reader has of an earlier stream."""
         return [] if self._resumed is None else self._resumed.received_ids

@@ -1,0 +1,172 @@
+"""Vectors of numbers as values that kernels can add, multiply and keep in registers.
+
+`Floats` holds 16 float32, `Doubles` 8 float64: 512 bits, which narrower processors take in parts.
+Lanes never mix but in `lane_sum` and `lane_max`, in a fixed order.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic, models, register_model
+
+LANES = 16
+DOUBLE_LANES = 8
+_INT32, _INT64 = ir.IntType(32), ir.IntType(64)
+
+
+class Vector(types.Type):
+    """As many numbers as a register holds."""
+
+    def __init__(self, name: str, scalar: Any, lanes: int) -> None:
+        super().__init__(name=name)
+        self.scalar, self.lanes = scalar, lanes
+
+
+Floats = Vector("Floats", types.float32, LANES)
+Doubles = Vector("Doubles", types.float64, DOUBLE_LANES)
+_ELEMENTS = {Floats: ir.FloatType(), Doubles: ir.DoubleType()}
+_OF_SCALAR = {types.float32: Floats, types.float64: Doubles}
+
+
+def machine_type(vector: Vector) -> ir.VectorType:
+    return ir.VectorType(_ELEMENTS[vector], vector.lanes)
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, data_models: Any, vector: Vector) -> None:
+        super().__init__(data_models, vector, machine_type(vector))
+
+
+def _suffix(vector: Vector) -> str:
+    return f"v{vector.lanes}{'f32' if vector is Floats else 'f64'}"
+
+
+def call(builder: Any, vector: Vector, name: str, *args: Any) -> Any:
+    """One of the machine's own functions, such as `llvm.fma`."""
+    machine = machine_type(vector)
+    signature = ir.FunctionType(machine, [machine] * len(args))
+    function = get_or_insert_function(builder.module, signature, f"{name}.{_suffix(vector)}")
+    return builder.call(function, args)
+
+
+def address(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
+    """Of an element of a contiguous array of one dimension."""
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
+
+
+def load_at(builder: Any, vector: Vector, pointer: Any) -> Any:
+    value = builder.load(builder.bitcast(pointer, machine_type(vector).as_pointer()))
+    value.align = vector.scalar.bitwidth // 8
+    return value
+
+
+def store_at(builder: Any, vector: Vector, pointer: Any, value: Any) -> None:
+    stored = builder.store(value, builder.bitcast(pointer, machine_type(vector).as_pointer()))
+    stored.align = vector.scalar.bitwidth // 8
+
+
+def splat_of(builder: Any, vector: Vector, scalar: Any) -> Any:
+    """The scalar in every lane."""
+    nothing = ir.Constant(machine_type(vector), ir.Undefined)
+    first = builder.insert_element(nothing, scalar, ir.Constant(_INT32, 0))
+    lanes = ir.Constant(ir.VectorType(_INT32, vector.lanes), [0] * vector.lanes)
+    return builder.shuffle_vector(first, nothing, lanes)
+
+
+@intrinsic
+def load(_context: Any, array: Any, at: Any) -> Any:
+    """The numbers from an index on of a contiguous array of one dimension."""
+    vector = _OF_SCALAR[array.dtype]
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return load_at(builder, vector, address(context, builder, signature.args[0], *args))
+
+    return vector(array, types.int64), code
+
+
+@intrinsic
+def store(_context: Any, array: Any, at: Any, vector: Any) -> Any:
+    """Write the numbers over those from an index on."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values, index, value = args
+        pointer = address(context, builder, signature.args[0], values, index)
+        store_at(builder, vector, pointer, value)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector), code
+
+
+@intrinsic
+def splat(_context: Any, scalar: Any) -> Any:
+    """The number in every lane."""
+    vector = _OF_SCALAR[scalar]
+
+    def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return splat_of(builder, vector, args[0])
+
+    return vector(scalar), code
+
+
+@intrinsic
+def lane(_context: Any, vector: Any, index: Any) -> Any:
+    """One of the numbers."""
+
+    def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.extract_element(args[0], builder.trunc(args[1], _INT32))
+
+    return vector.scalar(vector, types.int64), code
+
+
+def _elementwise(num: int, compute: Callable[..., Any]) -> Any:
+    """An operation on `num` vectors, lane by lane: `compute(builder, vector, *values)`."""
+
+    def make(vector: Any) -> Any:
+        def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+            return compute(builder, vector, *args)
+
+        return vector(*[vector] * num), code
+
+    if num == 1:
+        return intrinsic(lambda _context, a: make(a))
+    if num == 2:
+        return intrinsic(lambda _context, a, b: make(a))
+    return intrinsic(lambda _context, a, b, c: make(a))
+
+
+add = _elementwise(2, lambda builder, _, a, b: builder.fadd(a, b))
+subtract = _elementwise(2, lambda builder, _, a, b: builder.fsub(a, b))
+multiply = _elementwise(2, lambda builder, _, a, b: builder.fmul(a, b))
+divide = _elementwise(2, lambda builder, _, a, b: builder.fdiv(a, b))
+fma = _elementwise(3, lambda builder, vector, *args: call(builder, vector, "llvm.fma", *args))
+floor = _elementwise(1, lambda builder, vector, a: call(builder, vector, "llvm.floor", a))
+magnitude = _elementwise(1, lambda builder, vector, a: call(builder, vector, "llvm.fabs", a))
+
+
+def _larger(builder: Any, _vector: Vector, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _signed(builder: Any, vector: Vector, size: Any, sign: Any) -> Any:
+    return call(builder, vector, "llvm.copysign", size, sign)
+
+
+def _power_of_two(builder: Any, vector: Vector, exponent: Any) -> Any:
+    """2^n for whole n in the range of normal numbers: n goes into the bits of the exponent."""
+    is_float = vector is Floats
+    integer, bias, shift = (_INT32, 127, 23) if is_float else (_INT64, 1023, 52)
+    integers = ir.VectorType(integer, vector.lanes)
+    biased = builder.add(
+        builder.fptosi(exponent, integers), ir.Constant(integers, [bias] * vector.lanes)
+    )
+    bits = builder.shl(biased, ir.Constant(integers, [shift] * vector.lanes))
+    return builder.bitcast(bits, machine_type(vector))
+
+
+larger = _elementwise(2, _larger)
+with_sign_of = _elementwise(2, _signed)
+power_of_two = _elementwise(1, _power_of_two)

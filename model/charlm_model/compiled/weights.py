@@ -1,0 +1,43 @@
+"""All weights of a model in one flat array, each where its kernel looks for it."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm_model.compiled.product import panels_of
+from charlm_model.compiled.vectors import LANES
+
+Floats = NDArray[np.float32]
+
+
+def lanes_of(width: int) -> int:
+    """The width, rounded up to whole vectors."""
+    return -(-width // LANES) * LANES
+
+
+def array_of(tensor: Tensor) -> Floats:
+    return tensor.detach().float().contiguous().numpy()
+
+
+class Packer:
+    """Collects arrays; says where each begins."""
+
+    def __init__(self) -> None:
+        self._parts: list[Floats] = []
+        self._length = 0
+
+    def add(self, values: Floats) -> int:
+        """Where the values begin; they are padded to whole vectors."""
+        at = self._length
+        part = np.zeros(lanes_of(values.size), np.float32)
+        part[: values.size] = values.ravel()
+        self._parts.append(part)
+        self._length += part.size
+        return at
+
+    def add_panels(self, weight_NK: Floats) -> int:
+        """Where the weights of a product begin."""
+        return self.add(panels_of(weight_NK))
+
+    def packed(self) -> Floats:
+        return np.concatenate(self._parts)

@@ -1,0 +1,93 @@
+"""A model whose exact path is compiled: how its state and weights reach the kernels.
+
+Legend: B batch, T time, V vocabulary, K tokens remembered.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charlm_model.compiled.rows import share_rows
+from charlm_model.config import ModelConfig
+from charlm_model.counter import Counters
+from charlm_model.language_model import Burst, LanguageModel
+from charlm_model.state import State
+
+
+class CompiledModel(LanguageModel):
+    """The exact path works in the storage of the state it is given."""
+
+    _kernel: Any  # the module of its family, with `advance` and `sample`
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self._packed: Any = None
+        self._operations_per_token = 0  # of one row, about
+
+    @abstractmethod
+    def _pack(self) -> Any:
+        """The weights as the kernels want them."""
+
+    @abstractmethod
+    def _carried(self, state: State) -> list[Tensor]:
+        """What the kernels change, beside the tokens remembered."""
+
+    @abstractmethod
+    def _after(self, carried: list[Tensor], state: State) -> dict[str, Tensor]:
+        """The same by name, in the shapes of the state."""
+
+    def train(self, mode: bool = True) -> "CompiledModel":
+        self._packed = None  # the weights may change before the exact path is next asked
+        super().train(mode)
+        return self
+
+    @torch.inference_mode()
+    def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
+        packed, recent_BK, carried = self._ready(state)
+        ids = ids_BT.contiguous().numpy()
+        arrays = [recent_BK.numpy(), *(tensor.numpy() for tensor in carried)]
+        logits_BTV = np.empty((*ids.shape, self.config.vocab_size), np.float32)
+
+        def work(rows: slice) -> None:
+            of_rows = [array[rows] for array in (ids, *arrays, logits_BTV)]
+            self._kernel.advance(packed, *of_rows)
+
+        share_rows(work, len(ids), ids.shape[1] * self._operations_per_token)
+        return torch.from_numpy(logits_BTV), self._state(recent_BK, carried, state)
+
+    @torch.inference_mode()
+    def sample(
+        self, logits_BV: Tensor, state: State, counters: Counters, num_steps: int
+    ) -> tuple[Burst, Tensor, State]:
+        packed, recent_BK, carried = self._ready(state)
+        logits_B1V = logits_BV.clone().contiguous()[:, None]
+        burst = Burst.empty(len(logits_BV), num_steps)
+        arrays = [tensor.numpy() for tensor in (recent_BK, *carried, logits_B1V)]
+        draws_B3 = counters.columns_B3
+
+        def work(rows: slice) -> None:
+            of_rows = [array[rows] for array in (draws_B3, *arrays, *burst)]
+            self._kernel.sample(packed, *of_rows)
+
+        share_rows(work, len(logits_BV), num_steps * self._operations_per_token)
+        return burst, logits_B1V[:, 0], self._state(recent_BK, carried, state)
+
+    def _ready(self, state: State) -> tuple[Any, Tensor, list[Tensor]]:
+        if self._packed is None:
+            self._packed = self._pack()
+            self._operations_per_token = 2 * len(self._packed.weights)
+        recent_BK = state.tensors.get("recent")
+        if recent_BK is None:
+            recent_BK = torch.empty(state.batch_size, 0, dtype=torch.long)
+        return (
+            self._packed,
+            recent_BK.contiguous(),
+            [each.detach().contiguous() for each in self._carried(state)],
+        )
+
+    def _state(self, recent_BK: Tensor, carried: list[Tensor], before: State) -> State:
+        recent = {"recent": recent_BK} if "recent" in before.tensors else {}
+        return State({**self._after(carried, before), **recent})
