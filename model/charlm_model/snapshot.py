@@ -45,6 +45,13 @@ class Snapshot:
         pending = self.pending_logits_1V
         return self.state.num_bytes_per_row + pending.numel() * pending.element_size()
 
+    def digest(self) -> bytes:
+        """SHA-256 of every value in it."""
+        found = hashlib.sha256(struct.pack("<Q", self.num_tokens))
+        for name, tensor in sorted(_named(self.state, self.pending_logits_1V)):
+            found.update(name.encode() + b"\0" + tensor.contiguous().numpy().tobytes())
+        return found.digest()
+
 
 @dataclass(frozen=True, slots=True)
 class Maker:

@@ -21,6 +21,8 @@ from charlm.v1 import (
     models_pb2_grpc,
     scoring_pb2,
     scoring_pb2_grpc,
+    state_pb2,
+    state_pb2_grpc,
     tokenizer_pb2,
     tokenizer_pb2_grpc,
 )
@@ -40,6 +42,8 @@ from charlm_server.model_service import ModelService
 from charlm_server.monitor import Monitor
 from charlm_server.reflection import add_reflection
 from charlm_server.scoring_service import ScoringService
+from charlm_server.state_service import StateService
+from charlm_server.states import States
 from charlm_server.tls import server_credentials
 from charlm_server.tokenizer_service import TokenizerService
 from charlm_server.unoffered import UNOFFERED, add_unoffered
@@ -51,6 +55,7 @@ OFFERED = [
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
     models_pb2.DESCRIPTOR.services_by_name["ModelService"],
     scoring_pb2.DESCRIPTOR.services_by_name["ScoringService"],
+    state_pb2.DESCRIPTOR.services_by_name["StateService"],
     tokenizer_pb2.DESCRIPTOR.services_by_name["TokenizerService"],
 ]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
@@ -70,20 +75,26 @@ class App:
         self.health = Health([*names, *models.names])
         self.monitor = Monitor(self.health, names, models, config.stuck_after_s)
         self.exchange = Exchange(config, models, self.monitor.look)
+        self.states = States(config.limits)
         self.watch = Watch(self.exchange, config.watch_s)
         self._server = grpc.aio.server(
             interceptors=interceptors_of(config), options=channel_options(config.limits)
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
-            GenerationService(models), self._server
+            GenerationService(models, self.states), self._server
         )
         codec_pb2_grpc.add_CodecServiceServicer_to_server(CodecService(models), self._server)
-        scoring_pb2_grpc.add_ScoringServiceServicer_to_server(ScoringService(models), self._server)
+        scoring_pb2_grpc.add_ScoringServiceServicer_to_server(
+            ScoringService(models, self.states), self._server
+        )
         tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server(
             TokenizerService(models), self._server
         )
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(
-            InferenceService(models), self._server
+            InferenceService(models, self.states), self._server
+        )
+        state_pb2_grpc.add_StateServiceServicer_to_server(
+            StateService(models, self.states), self._server
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
@@ -112,7 +123,10 @@ class App:
             model.scheduler.start()
         await self._server.start()
         self.monitor.look()
-        self._tasks = [asyncio.create_task(self.monitor.run())]
+        self._tasks = [
+            asyncio.create_task(self.monitor.run()),
+            asyncio.create_task(self.states.keep_dropping_expired()),
+        ]
         if self._config.model_root is not None:
             self._tasks.append(asyncio.create_task(self.watch.run()))
         return address_of(self._config.host, port)

@@ -9,6 +9,7 @@ import logging
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from charlm_server.errors import NotAllowed, QuotaExceeded, ServeError, Unauthen
 logger = logging.getLogger(__name__)
 
 ROLES = ("generate", "score", "state", "admin")
+# The name of whoever made the call that is being answered; empty where everyone may call.
+PRESENT: ContextVar[str] = ContextVar("caller", default="")
 KNOWN = {"name", "sha256", "roles", "calls_per_minute", "max_concurrent"}
 
 

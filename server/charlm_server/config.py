@@ -40,6 +40,11 @@ class Limits:
     max_queued_requests: int = 256
     max_queued_tokens: int = 64_000_000
     max_models: int = 64  # and aliases
+    max_states: int = 4096  # kept at the same time
+    max_states_bytes: int = 512 * MIB  # of all of them
+    max_checkpoints: int = 64  # of one state
+    state_time_to_live_s: float = 600.0  # after its last use, unless asked otherwise
+    max_state_time_to_live_s: float = 86_400.0
     max_waiting_bytes: int = 256 * 1024  # of one stream, before its rows are parked
 
 

@@ -37,11 +37,10 @@ class TextReader:
         if policy not in POLICIES:
             raise InvalidRequest("unknown_characters", policy, "a named policy")
         self._vocabulary = model.vocabulary
-        self._limits = model.limits
         self._policy = POLICIES[policy]
 
     def context_ids(self, context: context_pb2.Context, field: str) -> list[int]:
-        """What to read before anything else: the start of a text, then the context."""
+        """The start of a text, then the context, which is no state."""
         kind = context.WhichOneof("kind")
         if kind in ("state", "resume_token"):
             raise NotOffered(f"{field}.{kind}")
@@ -65,14 +64,6 @@ class TextReader:
     def token_ids(self, tokens: context_pb2.TokenIds, field: str) -> list[int]:
         check_token_ids(tokens.ids, self._vocabulary.size, f"{field}.ids")
         return list(tokens.ids)
-
-    def checked_prompt(self, ids: list[int], field: str) -> list[int]:
-        """The ids, unless they are more than a request may bring; the start is not counted."""
-        limit = self._limits.max_prompt_tokens
-        if len(ids) - 1 > limit:
-            allowed = f"at most {limit} tokens"
-            raise InvalidRequest(field, len(ids) - 1, allowed, reason="CONTEXT_TOO_LONG")
-        return ids
 
     def incremental(self, field: str) -> Callable[[bytes, bool], Ids]:
         """Encodes a text that comes in pieces; told whether each is the last."""

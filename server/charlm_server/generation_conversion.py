@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import sampling_pb2
@@ -10,6 +11,7 @@ from charlm_model.sampling_params import SamplingParams
 from charlm_server.columns import Returns, TokenColumns, concat_columns
 from charlm_server.config import DEFAULT_MAX_NEW_TOKENS, Limits
 from charlm_server.constraint_conversion import Language, check_fits
+from charlm_server.context_conversion import ContextReader, Prefix
 from charlm_server.conversion import (
     TextReader,
     check_count,
@@ -30,6 +32,7 @@ from charlm_server.resume_conversion import (
     seed_of,
 )
 from charlm_server.sequence import Delta, Finish, FinishReason, GenerationJob, Stopping
+from charlm_server.states import States
 from charlm_server.stopping import StopAutomaton
 
 PLAIN_FIELDS = (
@@ -53,36 +56,46 @@ FINISH_REASONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """What is asked of a stream beside its text."""
+
+    max_chunk_tokens: int | None = None
+    places: list[tuple[Place, list[int]]] = field(default_factory=list)  # to go on from
+
+
 def generation_job_from(
     request: pb.GenerateRequest,
     model: LoadedModel,
     *,
+    states: States,
     deadline: float,
-    max_chunk_tokens: int | None = None,
     language: Language | None = None,
-    places: list[tuple[Place, list[int]]] | None = None,
+    streaming: Streaming | None = None,
 ) -> GenerationJob:
     """The job that a request asks for. Raises InvalidRequest or NotOffered."""
     if request.return_state:
         raise NotOffered("return_state")
-    limits = model.limits
+    limits, streaming = model.limits, streaming or Streaming()
     num_outputs = request.num_outputs if request.HasField("num_outputs") else 1
     check_count("num_outputs", num_outputs, 1, limits.max_outputs)
     returns = returns_from(request.returns, model)
     sampling = request.sampling
-    seed = seed_from(sampling, places or [])
-    origin = origin_of(request, model, seed)
-    resumed = resumed_from(places or [], origin, model)
+    seed = seed_from(sampling, streaming.places)
+    prefix = _prefix(request, model, states)
+    origin = origin_of(request, model, seed, prefix.snapshot)
+    resumed = resumed_from(streaming.places, origin, model)
     check_something_is_left(resumed, num_outputs)
     job = GenerationJob(
-        prompt_ids=_prompt_ids(request, model),
+        prompt_ids=prefix.ids,
+        snapshot=prefix.snapshot,
         params=sampling_params_from(sampling, model.vocab_size, limits),
         seed=seed,
         stopping=stopping_from(request.stopping, limits, language),
         returns=returns,
         num_outputs=num_outputs,
         bytes_per_token=returns.bytes_per_token(model.vocab_size),
-        max_chunk_tokens=max_chunk_tokens,
+        max_chunk_tokens=streaming.max_chunk_tokens,
         output=model.accumulator(),
         deadline=deadline,
         time_limit=_time_limit(request.stopping, model),
@@ -102,11 +115,10 @@ def seed_from(sampling: sampling_pb2.SamplingParams, places: list[tuple[Place, l
     return secrets.randbits(64) if seed is None else seed
 
 
-def _prompt_ids(request: pb.GenerateRequest, model: LoadedModel) -> list[int]:
+def _prefix(request: pb.GenerateRequest, model: LoadedModel, states: States) -> Prefix:
     reader = TextReader(model, request.unknown_characters)
-    ids = reader.context_ids(request.context, "context")
-    ids += reader.text_ids(request.append_text, "append_text")
-    return reader.checked_prompt(ids, "context")
+    appended_ids = reader.text_ids(request.append_text, "append_text")
+    return ContextReader(reader, model, states).prefix(request.context, "context", appended_ids)
 
 
 def sampling_params_from(

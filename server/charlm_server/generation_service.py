@@ -14,6 +14,7 @@ from charlm_server.conversion import check_count
 from charlm_server.distributions import numerics_from
 from charlm_server.errors import AnswerTooLarge
 from charlm_server.generation_conversion import (
+    Streaming,
     chunks_from,
     generation_job_from,
     output_from,
@@ -22,14 +23,15 @@ from charlm_server.generation_conversion import (
 from charlm_server.loaded import LoadedModel, Models
 from charlm_server.resume_conversion import Tokens, places_from
 from charlm_server.sequence import Delta, GenerationJob
+from charlm_server.states import States
 
 MAX_UINT32 = 2**32 - 1
 TOO_LARGE = "ask for less per token, fewer tokens or outputs, or use StreamGenerate"
 
 
 class GenerationService(pb_grpc.GenerationServiceServicer):
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, states: States) -> None:
+        self._models, self._states = models, states
         self._compiler = Compiler()
 
     async def Generate(
@@ -41,7 +43,13 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         deadline = deadline_of(context, model)
         language = await self._compiler.language_of(request, model)
         job = await converted(
-            request, generation_job_from, request, model, deadline=deadline, language=language
+            request,
+            generation_job_from,
+            request,
+            model,
+            states=self._states,
+            deadline=deadline,
+            language=language,
         )
         limit = model.limits.max_response_message_bytes
         deltas: list[Delta] = []
@@ -66,10 +74,10 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
             generation_job_from,
             request.generate,
             model,
+            states=self._states,
             deadline=deadline_of(context, model),
-            max_chunk_tokens=max_tokens,
             language=await self._compiler.language_of(request.generate, model),
-            places=places_from(request),
+            streaming=Streaming(max_tokens, places_from(request)),
         )
         tokens = tokens_for(request, job)
         header: pb.StreamHeader | None = _header_from(job, model)
@@ -118,7 +126,7 @@ def _header_from(job: GenerationJob, model: LoadedModel) -> pb.StreamHeader:
         model_digest=model.checkpoint.digest,
         numerics=numerics_from(model),
         seed=job.seed,
-        num_prompt_tokens=len(job.prompt_ids) - 1,
+        num_prompt_tokens=len(job.prompt_text_ids),
     )
 
 

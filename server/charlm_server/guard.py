@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from charlm_server.callers import Callers
+from charlm_server.callers import PRESENT, Callers
 from charlm_server.errors import Unauthenticated
 
 SCHEME = "bearer "
@@ -67,6 +67,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _calling(self, context: Any, role: str | None) -> AbstractContextManager[None]:
         caller = self._callers.caller(token_of(context))
+        PRESENT.set(caller.name)  # each call runs in a task, and so in a context, of its own
         return caller.calling(role, time.monotonic())
 
 

@@ -8,12 +8,14 @@ from charlm_model import gap as gaps
 from charlm_model.continuations import Found, Wanted, search
 from charlm_model.gap import Filled, Gap
 from charlm_model.vocabulary import END_OF_TEXT_ID
+from charlm_server.context_conversion import ContextReader
 from charlm_server.conversion import TextReader, check_count
 from charlm_server.distributions import numerics_from
 from charlm_server.errors import InvalidRequest
 from charlm_server.inquiry import MAX_STATE_BYTES, InquiryJob, Start
 from charlm_server.job import FOREVER
 from charlm_server.loaded import LoadedModel
+from charlm_server.states import States
 
 MAX_LENGTH = 64
 MAX_FILLINGS, DEFAULT_FILLINGS = 1000, 10
@@ -27,11 +29,11 @@ MAX_GAP_STEPS = 20_000_000  # tokens read for one gap
 class GapQuestion:
     """One FillGap request, checked."""
 
-    def __init__(self, request: pb.FillGapRequest, model: LoadedModel) -> None:
+    def __init__(self, request: pb.FillGapRequest, model: LoadedModel, states: States) -> None:
         """Raises InvalidRequest."""
         self._model = model
         reader = TextReader(model, request.unknown_characters)
-        self.context_ids = reader.checked_prompt(reader.context_ids(request.left, "left"), "left")
+        self.prefix = ContextReader(reader, model, states).prefix(request.left, "left")
         self.right = reader.text_ids(request.right, "right")
         self.length = check_count("gap_length", request.gap_length, 1, MAX_LENGTH)
         num = request.max_fillings if request.HasField("max_fillings") else DEFAULT_FILLINGS
@@ -43,7 +45,8 @@ class GapQuestion:
 
     def job(self, deadline: float) -> InquiryJob:
         return InquiryJob(
-            context_ids=self.context_ids,
+            context_ids=self.prefix.ids,
+            snapshot=self.prefix.snapshot,
             num_steps=self.num_steps,
             search=self._search,
             output=self._model.accumulator(),
@@ -112,12 +115,13 @@ def _num_particles(request: pb.FillGapRequest, model: LoadedModel) -> int:
 class TopQuestion:
     """One ListTopContinuations request, checked."""
 
-    def __init__(self, request: pb.ListTopContinuationsRequest, model: LoadedModel) -> None:
+    def __init__(
+        self, request: pb.ListTopContinuationsRequest, model: LoadedModel, states: States
+    ) -> None:
         """Raises InvalidRequest."""
         self._model = model
         reader = TextReader(model, request.unknown_characters)
-        ids = reader.context_ids(request.context, "context")
-        self.context_ids = reader.checked_prompt(ids, "context")
+        self.prefix = ContextReader(reader, model, states).prefix(request.context, "context")
         given = DEFAULT_CONTINUATIONS
         if request.HasField("num_continuations"):
             given = request.num_continuations
@@ -132,7 +136,8 @@ class TopQuestion:
         now = self._model.scheduler.now()
         self._ends_at = deadline - min(LAST_SECONDS, LAST_SHARE * (deadline - now))
         return InquiryJob(
-            context_ids=self.context_ids,
+            context_ids=self.prefix.ids,
+            snapshot=self.prefix.snapshot,
             num_steps=self.max_steps,
             search=self._search,
             output=self._model.accumulator(),

@@ -12,13 +12,14 @@ from charlm_server.answering import converted, deadline_of, fitting
 from charlm_server.inference_conversion import GapQuestion, TopQuestion
 from charlm_server.inquiry import InquiryJob
 from charlm_server.loaded import LoadedModel, Models
+from charlm_server.states import States
 
 TOO_LARGE = "ask for fewer"
 
 
 class InferenceService(pb_grpc.InferenceServiceServicer):
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, states: States) -> None:
+        self._models, self._states = models, states
 
     async def FillGap(
         self,
@@ -27,7 +28,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
     ) -> pb.FillGapResponse:
         model = self._models[request.model]
         deadline = deadline_of(context, model)
-        question = await converted(request, GapQuestion, request, model)
+        question = await converted(request, GapQuestion, request, model, self._states)
         response = question.response(await _answer(question.job(deadline), model))
         return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
@@ -40,7 +41,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
     ) -> pb.ListTopContinuationsResponse:
         model = self._models[request.model]
         deadline = deadline_of(context, model)
-        question = await converted(request, TopQuestion, request, model)
+        question = await converted(request, TopQuestion, request, model, self._states)
         response = question.response(await _answer(question.job(deadline), model))
         return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
 from charlm_model.stepping import Stepper
 from charlm_server.accumulator import Part
@@ -35,9 +36,10 @@ class Start:
 class InquiryJob(Job):
     """A question about what follows a context; the generator returns the answer."""
 
-    context_ids: list[int]  # begins with the start context; never empty
+    context_ids: list[int]  # begins with the start context unless there is a snapshot
     num_steps: int  # an upper bound, by which the queue is bounded
     search: Callable[[Start], Generator[None, None, Any]]
+    snapshot: Snapshot | None = None  # what was read before the context
 
     @property
     def num_tokens(self) -> int:
@@ -113,6 +115,10 @@ class ContextReader:
     @property
     def ids(self) -> list[int]:
         return self._job.context_ids
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        return self._job.snapshot
 
     @property
     def is_over(self) -> bool:

@@ -33,6 +33,14 @@ from charlm_server.errors import (
     TooManyModels,
     Unauthenticated,
 )
+from charlm_server.state_errors import (
+    PositionNotKept,
+    StateChanged,
+    StateDamaged,
+    StateMismatch,
+    StateNotFound,
+    StatesFull,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +64,12 @@ STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
     CodecDamaged: grpc.StatusCode.DATA_LOSS,
     ResumeMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     ResumeTokenDamaged: grpc.StatusCode.DATA_LOSS,
+    StateNotFound: grpc.StatusCode.NOT_FOUND,
+    StateChanged: grpc.StatusCode.ABORTED,
+    PositionNotKept: grpc.StatusCode.OUT_OF_RANGE,
+    StatesFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    StateMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    StateDamaged: grpc.StatusCode.DATA_LOSS,
     NotOffered: grpc.StatusCode.UNIMPLEMENTED,
     EngineFailed: grpc.StatusCode.INTERNAL,
 }
@@ -167,7 +181,7 @@ def _further_details(error: CharlmError) -> list[Message]:
         return [error_details_pb2.BadRequest(field_violations=[violation])]
     if isinstance(error, ModelNotFound):
         return [error_details_pb2.ResourceInfo(resource_type="model", resource_name=error.name)]
-    if isinstance(error, QueueFull | Draining):
+    if isinstance(error, QueueFull | Draining | StatesFull):
         delay = duration_from(error.retry_after_s)
         return [error_details_pb2.RetryInfo(retry_delay=delay)]
     return []

@@ -80,6 +80,8 @@ def limits_from(limits: Limits) -> pb.Limits:
         max_request_bytes=limits.max_request_bytes,
         max_response_message_bytes=limits.max_response_message_bytes,
         max_queued_requests=limits.max_queued_requests,
+        max_states=limits.max_states,
+        max_state_time_to_live=duration_from(limits.max_state_time_to_live_s),
     )
 
 

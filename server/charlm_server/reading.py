@@ -11,16 +11,22 @@ import torch
 from torch import Tensor
 
 from charlm_model.language_model import LanguageModel
+from charlm_model.snapshot import Snapshot
 from charlm_model.state import State, concat_rows
 
 MAX_LOGITS = 1 << 21  # of one chunk, over rows, tokens and vocabulary: 16 MB in float64
 
 
 class Reader(Protocol):
-    """Someone with tokens to read, at least one."""
+    """Someone with tokens to read, at least one where it begins with no snapshot."""
 
     @property
     def ids(self) -> Sequence[int]: ...
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """What was read before; None is the start of a text."""
+        ...
 
     @property
     def is_over(self) -> bool:
@@ -28,7 +34,10 @@ class Reader(Protocol):
         ...
 
     def accept(self, logits_TV: Tensor, start: int) -> None:
-        """Take the logits of what follows each of ids[start], ids[start + 1], ..."""
+        """Take the logits of what follows each of ids[start], ids[start + 1], ...
+
+        A snapshot's own come first, with a start of -1: they are of ids[0].
+        """
         ...
 
     def done(self, state: State | None, logits_1V: Tensor) -> None:
@@ -82,9 +91,17 @@ class ReadingLane:
         self._readers = [self._readers[row] for row in kept] + newcomers
         self._num_read = [self._num_read[row] for row in kept] + [0] * len(newcomers)
         size = next(size for size in self._sizes if size >= len(self._readers))
-        fresh = self._model.initial_state(size - len(kept)) if size > len(kept) else None
+        fresh = self._fresh(size - len(kept), newcomers) if size > len(kept) else None
         old = self._state.select_rows(kept) if kept else None
         self._state = concat_rows([state for state in (old, fresh) if state is not None])
+
+    def _fresh(self, num_rows: int, newcomers: list[Reader]) -> State:
+        """Rows for newcomers, and after them for nobody."""
+        fresh = self._model.initial_state(num_rows)
+        for row, reader in enumerate(newcomers):
+            if reader.snapshot is not None:
+                fresh.put_rows([row], reader.snapshot.state)
+        return fresh
 
     def _is_reading(self, row: int, reader: Reader) -> bool:
         return not reader.is_over and self._num_read[row] < len(reader.ids)
@@ -93,9 +110,20 @@ class ReadingLane:
         newcomers: list[Reader] = []
         while self._waiting and len(newcomers) < num_free:
             reader = self._waiting.popleft()
-            if not reader.is_over:
+            if not reader.is_over and self._begin(reader):
                 newcomers.append(reader)
         return newcomers
+
+    def _begin(self, reader: Reader) -> bool:
+        """Hand it what its snapshot expects next; whether there is anything left to read."""
+        snapshot = reader.snapshot
+        if snapshot is None:
+            return True
+        reader.accept(snapshot.pending_logits_1V, -1)
+        if not reader.ids:
+            state = snapshot.state.clone() if self._keeps_state else None
+            reader.done(state, snapshot.pending_logits_1V.clone())
+        return bool(reader.ids)
 
     def _chunk_length(self, max_steps: int) -> int:
         remaining = [

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from charlm.v1 import generation_pb2 as pb
+from charlm_model.snapshot import Snapshot
 from charlm_server.conversion import check_token_ids
 from charlm_server.errors import InvalidRequest
 from charlm_server.loaded import LoadedModel, numerics_id
@@ -44,8 +45,13 @@ def check_something_is_left(resumed: dict[int, Resumption], num_outputs: int) ->
         raise InvalidRequest("resume", "of outputs that all ended", "of one at least that goes on")
 
 
-def origin_of(request: pb.GenerateRequest, model: LoadedModel, seed: int) -> Origin:
-    """What may differ when a stream goes on changes no character, or is known from elsewhere."""
+def origin_of(
+    request: pb.GenerateRequest, model: LoadedModel, seed: int, snapshot: Snapshot | None
+) -> Origin:
+    """What may differ when a stream goes on changes no character, or is known from elsewhere.
+
+    A state counts by what it holds, wherever it is kept by then.
+    """
     asked = pb.GenerateRequest()
     asked.CopyFrom(request)
     asked.ClearField("model")
@@ -53,6 +59,8 @@ def origin_of(request: pb.GenerateRequest, model: LoadedModel, seed: int) -> Ori
     asked.ClearField("request_id")
     asked.sampling.ClearField("seed")
     asked.stopping.ClearField("max_time")
+    if snapshot is not None:
+        asked.context.data = snapshot.digest()
     made_by = f"{model.checkpoint.digest} {numerics_id()}"
     return Origin.of(made_by, asked.SerializeToString(deterministic=True), seed)
 

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from charlm_model.sampling import logprobs_from
+from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
 from charlm_server.accumulator import Accumulator
 from charlm_server.columns import Float64s, Returns, TokenColumns, columns_of
@@ -17,10 +18,14 @@ from charlm_server.job import Job, Outbox
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoringItem:
-    """A continuation to score and what comes before it; the context begins with the start id."""
+    """A continuation to score and what comes before it.
+
+    The context begins with the start id unless it follows a snapshot.
+    """
 
     context_ids: list[int]
     continuation_ids: list[int]
+    snapshot: Snapshot | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +67,7 @@ class ItemReader:
     def __init__(self, job: ScoringJob, index: int, outbox: Outbox) -> None:
         item = job.items[index]
         self._job, self._index, self._outbox = job, index, outbox
+        self.snapshot = item.snapshot
         self._targets = np.array(item.continuation_ids, dtype=np.int64)
         self._first = len(item.context_ids) - 1  # the token after which the first target stands
         self._ids = item.context_ids + item.continuation_ids[:-1]
@@ -111,10 +117,11 @@ class NextPart:
 
 @dataclass(kw_only=True, eq=False)
 class NextJob(Job):
-    """What comes after a text? The context begins with the start id."""
+    """What comes after a text? The context begins with the start id, or follows a snapshot."""
 
     context_ids: list[int]
     output: Accumulator[NextPart]
+    snapshot: Snapshot | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -134,6 +141,10 @@ class NextReader:
     @property
     def ids(self) -> list[int]:
         return self._job.context_ids
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        return self._job.snapshot
 
     @property
     def is_over(self) -> bool:

@@ -17,6 +17,7 @@ from charlm_server.columns import (
     concat_columns,
     exact_sum,
 )
+from charlm_server.context_conversion import ContextReader
 from charlm_server.conversion import (
     TextReader,
     check_count,
@@ -33,6 +34,7 @@ from charlm_server.distributions import (
 from charlm_server.errors import AnswerTooLarge, InvalidRequest, NotOffered
 from charlm_server.loaded import LoadedModel
 from charlm_server.scoring import NextJob, ScorePart, ScoringItem, ScoringJob
+from charlm_server.states import States
 from charlm_server.text import CharacterCounter
 
 NATS_PER_BIT = log(2)
@@ -40,15 +42,19 @@ TOO_LARGE = "ask for less per token, score fewer or shorter texts a call, or use
 
 
 def scoring_job_from(
-    request: pb.ScoreRequest, model: LoadedModel, *, deadline: float
+    request: pb.ScoreRequest, model: LoadedModel, *, states: States, deadline: float
 ) -> ScoringJob:
     """The job that a request asks for. Raises InvalidRequest, NotOffered or AnswerTooLarge."""
     limits = model.limits
     check_count("items", len(request.items), 1, limits.max_score_items)
     reader = TextReader(model, request.unknown_characters)
+    contexts = ContextReader(reader, model, states)
     returns = returns_from(request.returns, model)
     job = ScoringJob(
-        items=[_item_from(item, reader, f"items[{i}]") for i, item in enumerate(request.items)],
+        items=[
+            _item_from(item, reader, contexts, f"items[{i}]")
+            for i, item in enumerate(request.items)
+        ],
         returns=returns,
         bytes_per_token=returns.bytes_per_token(model.vocab_size),
         output=model.accumulator(),
@@ -72,16 +78,19 @@ def _check_answer_fits(job: ScoringJob, model: LoadedModel) -> None:
         raise AnswerTooLarge(limit, TOO_LARGE)
 
 
-def _item_from(item: pb.ScoreItem, reader: TextReader, field: str) -> ScoringItem:
+def _item_from(
+    item: pb.ScoreItem, reader: TextReader, contexts: ContextReader, field: str
+) -> ScoringItem:
     if item.return_state:
         raise NotOffered(f"{field}.return_state")
-    context_ids = reader.context_ids(item.context, f"{field}.context")
+    prefix = contexts.prefix(item.context, f"{field}.context")
     continuation_ids = _continuation_ids(item, reader, field)
     if not continuation_ids:
         raise InvalidRequest(f"{field}.continuation", "empty", "at least one token, or end_of_text")
     return ScoringItem(
-        context_ids=reader.checked_prompt(context_ids, f"{field}.context"),
+        context_ids=prefix.ids,
         continuation_ids=continuation_ids,
+        snapshot=prefix.snapshot,
     )
 
 
@@ -98,13 +107,18 @@ def _continuation_ids(item: pb.ScoreItem, reader: TextReader, field: str) -> lis
 
 
 def next_job_from(
-    request: pb.GetNextDistributionRequest, model: LoadedModel, *, deadline: float
+    request: pb.GetNextDistributionRequest, model: LoadedModel, *, states: States, deadline: float
 ) -> NextJob:
     check_data_type(request.data_type, "data_type")
     num_alternatives(request.top_k, model, "top_k")
     reader = TextReader(model, request.unknown_characters)
-    ids = reader.checked_prompt(reader.context_ids(request.context, "context"), "context")
-    return NextJob(context_ids=ids, output=model.accumulator(), deadline=deadline)
+    prefix = ContextReader(reader, model, states).prefix(request.context, "context")
+    return NextJob(
+        context_ids=prefix.ids,
+        snapshot=prefix.snapshot,
+        output=model.accumulator(),
+        deadline=deadline,
+    )
 
 
 class ScoreBuilder:

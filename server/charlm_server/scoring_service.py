@@ -25,14 +25,15 @@ from charlm_server.scoring_conversion import (
     next_response_from,
     scoring_job_from,
 )
+from charlm_server.states import States
 from charlm_server.stream_conversion import first_of, pieces_of, scorer_from
 
 FEWER_TEXTS = "compare fewer texts or models a call"
 
 
 class ScoringService(pb_grpc.ScoringServiceServicer):
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, states: States) -> None:
+        self._models, self._states = models, states
 
     async def Score(
         self,
@@ -41,7 +42,9 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
     ) -> pb.ScoreResponse:
         model = self._models[request.model]
         deadline = deadline_of(context, model)
-        job = await converted(request, scoring_job_from, request, model, deadline=deadline)
+        job = await converted(
+            request, scoring_job_from, request, model, states=self._states, deadline=deadline
+        )
         response = pb.ScoreResponse(
             scores=await _scores(request, job, model),
             model_digest=model.checkpoint.digest,
@@ -58,7 +61,9 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
     ) -> pb.GetNextDistributionResponse:
         model = self._models[request.model]
         deadline = deadline_of(context, model)
-        job = await converted(request, next_job_from, request, model, deadline=deadline)
+        job = await converted(
+            request, next_job_from, request, model, states=self._states, deadline=deadline
+        )
         async with model.scheduler.look_ahead(job):
             [part] = await job.output.take(1)
         return next_response_from(request, part.logprobs_V, model)
@@ -72,7 +77,7 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         model = self._models[first.start.model]
         deadline = deadline_of(context, model)
         scorer, encode, builder = await converted(
-            first, scorer_from, first.start, model, deadline=deadline
+            first, scorer_from, first.start, model, states=self._states, deadline=deadline
         )
         async with aclosing(scorer.run(pieces_of(first, request_iterator), encode)) as blocks:
             async for block in blocks:

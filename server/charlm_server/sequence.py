@@ -11,6 +11,7 @@ from charlm_model.conditional import Drawn
 from charlm_model.constraint import Constraint
 from charlm_model.guide import Guide
 from charlm_model.sampling_params import SamplingParams
+from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
 from charlm_model.vocabulary import END_OF_TEXT_ID
 from charlm_server.accumulator import Accumulator
@@ -105,7 +106,7 @@ class Delta:
 class GenerationJob(Job):
     """One request: a prompt and how to continue it, `num_outputs` times."""
 
-    prompt_ids: list[int]  # begins with the start context; never empty
+    prompt_ids: list[int]  # begins with the start context unless there is a snapshot
     params: SamplingParams
     seed: int
     stopping: Stopping
@@ -116,11 +117,17 @@ class GenerationJob(Job):
     output: Accumulator[Delta]
     resumed: dict[int, Resumption] = field(default_factory=dict)  # by index of the output
     origin: Origin | None = None
+    snapshot: Snapshot | None = None  # what was read before the prompt
     prefilled_at: float = 0.0
     sequences: list["Sequence"] = field(init=False)
 
     def __post_init__(self) -> None:
         self.sequences = [Sequence(self, index) for index in range(self.num_outputs)]
+
+    @property
+    def prompt_text_ids(self) -> list[int]:
+        """The prompt without its start context."""
+        return self.prompt_ids if self.snapshot is not None else self.prompt_ids[1:]
 
     @property
     def num_open_outputs(self) -> int:
@@ -143,8 +150,8 @@ class Sequence:
         self.job = job
         self.index = index
         self.num_sampled = 0
-        # What the penalties look at: the prompt without its start context, and what was sampled.
-        self.recent = job.prompt_ids[1:] if job.params.is_penalizing else []
+        # What the penalties look at: the prompt's text, and what was sampled.
+        self.recent = list(job.prompt_text_ids) if job.params.is_penalizing else []
         self.guide = job.stopping.new_guide() if job.stopping.constraint is not None else None
         self._evidence: tuple[float | None, float | None] = None, None
         self.finish: Finish | None = None
@@ -315,6 +322,10 @@ class PromptReader:
         return self._job.prompt_ids
 
     @property
+    def snapshot(self) -> Snapshot | None:
+        return self._job.snapshot
+
+    @property
     def is_over(self) -> bool:
         return self._job.is_over
 
@@ -338,6 +349,7 @@ class ReceivedReader:
         self._sequence, self._on_received, self._on_read = sequence, on_received, on_read
         self._num_known = len(sequence.job.prompt_ids)
         self.ids = sequence.job.prompt_ids + sequence.received_ids
+        self.snapshot = sequence.job.snapshot
 
     @property
     def is_over(self) -> bool:

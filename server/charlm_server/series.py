@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from charlm_model.snapshot import Snapshot
 from charlm_model.vocabulary import END_OF_TEXT_ID
 from charlm_server.errors import QueueFull
 from charlm_server.inquiry import InquiryJob, Start
@@ -20,14 +21,23 @@ class InquirySeries:
         self._was_admitted = False
 
     async def ask(
-        self, search: Search, *, num_steps: int, context_ids: Sequence[int] = (END_OF_TEXT_ID,)
+        self,
+        search: Search,
+        *,
+        num_steps: int,
+        context_ids: Sequence[int] = (END_OF_TEXT_ID,),
+        snapshot: Snapshot | None = None,
     ) -> Any:
-        """Raises QueueFull for the first only: a call that has begun waits for its turn."""
+        """The context is read after the snapshot, if there is one.
+
+        Raises QueueFull for the first only: a call that has begun waits for its turn.
+        """
         while True:
             job = InquiryJob(
                 context_ids=list(context_ids),
                 num_steps=num_steps,
                 search=search,
+                snapshot=snapshot,
                 output=self._model.accumulator(),
                 deadline=self._deadline,
             )

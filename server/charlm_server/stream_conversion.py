@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 
 from charlm.v1 import scoring_pb2 as pb
 from charlm_server.columns import Returns
+from charlm_server.context_conversion import ContextReader
 from charlm_server.conversion import TextReader, returns_from
 from charlm_server.distributions import numerics_from
 from charlm_server.errors import InvalidRequest
 from charlm_server.exact_sum import ExactSum
 from charlm_server.loaded import LoadedModel
 from charlm_server.scoring_conversion import bits_per, tokens_from
+from charlm_server.states import States
 from charlm_server.stream_scoring import Encode, ScoredBlock, StreamScorer
 from charlm_server.text import CharacterCounter
 
@@ -35,15 +37,13 @@ async def pieces_of(
 
 
 def scorer_from(
-    start: pb.StreamScoreStart, model: LoadedModel, *, deadline: float
+    start: pb.StreamScoreStart, model: LoadedModel, *, states: States, deadline: float
 ) -> tuple[StreamScorer, Encode, "StreamBuilder"]:
     """What does the work, spells the text and makes the messages. Raises InvalidRequest."""
     reader = TextReader(model, start.unknown_characters)
     returns = returns_from(start.returns, model)
-    context_ids = reader.context_ids(start.context, "start.context")
-    scorer = StreamScorer(
-        model, reader.checked_prompt(context_ids, "start.context"), returns, deadline
-    )
+    prefix = ContextReader(reader, model, states).prefix(start.context, "start.context")
+    scorer = StreamScorer(model, prefix.ids, returns, deadline, prefix.snapshot)
     return scorer, reader.incremental("data"), StreamBuilder(model, returns)
 
 

@@ -8,12 +8,13 @@ Legend: T tokens, V vocabulary.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
 from charlm_server.columns import Ids, Returns, TokenColumns, columns_of, concat_columns
 from charlm_server.inquiry import Start
@@ -42,7 +43,12 @@ class StreamScorer:
     """One call: owns the state between its blocks."""
 
     def __init__(
-        self, model: LoadedModel, context_ids: Sequence[int], returns: Returns, deadline: float
+        self,
+        model: LoadedModel,
+        context_ids: Sequence[int],
+        returns: Returns,
+        deadline: float,
+        snapshot: Snapshot | None = None,
     ) -> None:
         per_message = model.limits.max_response_message_bytes
         per_token = returns.bytes_per_token(model.vocab_size)
@@ -50,6 +56,7 @@ class StreamScorer:
         self._max_chunk = max(1, min(MAX_CHUNK, MAX_LOGITS // model.vocab_size))
         self._series = InquirySeries(model, deadline)
         self._context_ids: Sequence[int] | None = context_ids  # until it is read
+        self._snapshot = snapshot  # what was read before the context
         self._returns = returns
         self._pace = ReadingPace(self._max_chunk)
         self._state: State
@@ -61,13 +68,23 @@ class StreamScorer:
         """The scores, in order. Raises what `encode` does."""
         async for data in pieces:
             ids = await _encoded(encode, data)
-            for first in range(0, len(ids), self._max_block):
-                yield await self._block(ids[first : first + self._max_block])
+            for block_T in self.blocks(ids):
+                yield await self.score(block_T)
         ids = encode(b"", True)
         if len(ids):
-            yield await self._block(ids)
+            yield await self.score(ids)
 
-    async def _block(self, ids_T: Ids) -> ScoredBlock:
+    def blocks(self, ids_T: Ids) -> Iterator[Ids]:
+        """The ids, so many at a time as fit one response."""
+        for first in range(0, len(ids_T), self._max_block):
+            yield ids_T[first : first + self._max_block]
+
+    def snapshot(self, num_tokens: int) -> Snapshot:
+        """After all that was scored, which is something; it is so many tokens of text."""
+        return Snapshot(self._state.clone(), self._pending_1V, num_tokens)
+
+    async def score(self, ids_T: Ids) -> ScoredBlock:
+        """The scores of a block that comes next."""
         if self._context_ids is None:
             block = await self._series.ask(lambda _: self._read(ids_T), num_steps=len(ids_T))
         else:
@@ -75,6 +92,7 @@ class StreamScorer:
                 lambda start: self._begin(start, ids_T),
                 num_steps=len(ids_T),
                 context_ids=self._context_ids,
+                snapshot=self._snapshot,
             )
             self._context_ids = None
         assert isinstance(block, ScoredBlock)

@@ -6,15 +6,11 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from charlm.v1 import admin_pb2, state_pb2
+from charlm.v1 import admin_pb2
 from charlm_server.errors import NotOffered
 
 UNOFFERED: list[ServiceDescriptor] = [
-    file.DESCRIPTOR.services_by_name[name]
-    for file, name in (
-        (admin_pb2, "AdminService"),
-        (state_pb2, "StateService"),
-    )
+    file.DESCRIPTOR.services_by_name[name] for file, name in ((admin_pb2, "AdminService"),)
 ]
 
 

@@ -396,7 +396,6 @@ async def test_an_unknown_model_is_not_found_and_the_known_are_named(wire: Wire)
     "change",
     [
         {"return_state": True},
-        {"context": {"state": {"name": "states/x"}}},
         {"context": {"resume_token": b"x"}},
     ],
 )

@@ -121,7 +121,7 @@ async def test_totals_come_last_and_alone_when_no_tokens_are_wanted(wire: Wire) 
 
     expected = await scored(wire, "lstm-char", LATIN * 10, returns={"logprobs": False})
     assert last.total == expected
-    assert last.model_digest == "0" * 64
+    assert last.model_digest == wire.models.digest("models/lstm-char")
     assert last.numerics.id
 
 
@@ -169,7 +169,9 @@ async def test_nothing_is_read_faster_than_it_is_scored(wire: Wire) -> None:
             yield b"x" * 100
 
     model = wire.models["models/rnn-byte"]
-    scorer, encode, _ = scorer_from(pb.StreamScoreStart(), model, deadline=math.inf)
+    scorer, encode, _ = scorer_from(
+        pb.StreamScoreStart(), model, states=wire.app.states, deadline=math.inf
+    )
     async with aclosing(scorer.run(text(), encode)) as blocks:
         for number in range(1, 6):
             await anext(blocks)

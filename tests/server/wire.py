@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # the asynchronous stubs exist for type checkers only
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from charlm.v1 import (
     inference_pb2_grpc,
     models_pb2_grpc,
     scoring_pb2_grpc,
+    state_pb2_grpc,
     tokenizer_pb2_grpc,
 )
 from charlm_model.checkpoint import Checkpoint
@@ -61,6 +63,10 @@ class Wire:
         return scoring_pb2_grpc.ScoringServiceStub(self.channel)
 
     @property
+    def states(self) -> state_pb2_grpc.StateServiceAsyncStub:
+        return state_pb2_grpc.StateServiceStub(self.channel)
+
+    @property
     def inference(self) -> inference_pb2_grpc.InferenceServiceAsyncStub:
         return inference_pb2_grpc.InferenceServiceStub(self.channel)
 
@@ -90,6 +96,7 @@ def vocabulary_of(kind: str) -> Vocabulary:
 def checkpoint_of(family: str, vocabulary: Vocabulary) -> Checkpoint:
     """A model that was never trained: what it says is noise, but exact noise."""
     torch.manual_seed(1)
+    digest = hashlib.sha256(f"{family} {vocabulary.kind}".encode()).hexdigest()
     config = ModelConfig(
         family=family,
         vocab_size=vocabulary.size,
@@ -101,12 +108,12 @@ def checkpoint_of(family: str, vocabulary: Vocabulary) -> Checkpoint:
     if family == "ngram":
         ids = np.random.default_rng(3).integers(0, vocabulary.size, 2000)
         model: LanguageModel = NGram(config, fit(ids, vocabulary.size, config.context_length))
-        return Checkpoint(model=model, vocabulary=vocabulary, report={}, digest="0" * 64)
+        return Checkpoint(model=model, vocabulary=vocabulary, report={}, digest=digest)
     model = build(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     model.eval()
-    return Checkpoint(model=model, vocabulary=vocabulary, report={}, digest="0" * 64)
+    return Checkpoint(model=model, vocabulary=vocabulary, report={}, digest=digest)
 
 
 def load(*kinds: tuple[str, str], limits: Limits | None = None) -> list[LoadedModel]:
