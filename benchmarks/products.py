@@ -7,7 +7,6 @@ from functools import partial
 import torch
 from torch.nn.functional import linear
 
-from charlm_model.exact import PackedLinear
 from charlm_model.language_model import LanguageModel
 
 NUM_ROWS = 4096  # for which a product is as fast as it gets
@@ -51,12 +50,19 @@ class Product:
 
     def __init__(self, weight_NK: torch.Tensor) -> None:
         self.weight_NK = weight_NK.detach()
-        self.packed = PackedLinear(weight_NK)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight_NK, NUM_ROWS)
         self.rows = torch.ones(NUM_ROWS, weight_NK.shape[1])
         self.row = self.rows[:1]
 
     def default(self) -> torch.Tensor:
         return linear(self.rows, self.weight_NK)
+
+    def packed(self, rows: torch.Tensor) -> torch.Tensor:
+        """oneDNN's, with the weight laid out once."""
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows, self._packed, None, "none", [], ""
+        )
+        return product
 
 
 def best_s(work: Work) -> float:

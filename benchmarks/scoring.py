@@ -3,10 +3,10 @@
     python benchmarks/scoring.py [--characters 1000000] [--rounds 1] [--model NAME]
 
 Random weights, 65 tokens, one thread. A roofline is the products of `forward` alone: every weight
-matrix times 4,096 rows. There are two, by torch's default product and by the packed one of the
-exact path; both are taken anew beside every figure. "row by row" is what the exact path could reach
-over one text if only products took time: those with a recurrent state have one row each. Beyond a
-roofline is possible: the exact path looks the first layer's products up with the embeddings.
+matrix times 4,096 rows. There are two, by torch's default product and by oneDNN's packed one; both
+are taken anew beside every figure. "row by row" are the products that one text asks for, by torch:
+those with a recurrent state have one row each. Beyond a roofline is possible: the exact path looks
+the first layer's products up with the embeddings.
 Times are of the thread, not of the clock, but for the stream, whose server is another process.
 """
 
