@@ -24,6 +24,7 @@ from charlm_model.state import State
 MAGIC = b"CLMS"
 VERSION = 1
 MAX_TOKENS = 2**48
+MAX_VALUE = 1e9  # far above what any text leaves, far below where products overflow
 _HEAD = struct.Struct("<4sHI")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _PENDING, _STATE = "pending_logits", "state."
@@ -174,10 +175,10 @@ def _check_shapes(tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -
 
 
 def _check_values(name: str, tensor: Tensor, num_tokens: int, vocab_size: int) -> None:
-    """Floats are finite; a position is where the text ends; other integers are tokens or none."""
+    """Floats are bounded; a position is where the text ends; other integers are tokens or none."""
     if tensor.is_floating_point():
-        if not bool(tensor.isfinite().all()):
-            raise SnapshotDamaged(f"{name} holds a value that is not finite")
+        if not bool((tensor.abs() <= MAX_VALUE).all()):  # nor is a NaN
+            raise SnapshotDamaged(f"{name} holds a value outside [-{MAX_VALUE:g}, {MAX_VALUE:g}]")
     elif name.endswith("position"):
         if bool((tensor != num_tokens + 1).any()):
             raise SnapshotDamaged(f"{name} is not where the text ends, at {num_tokens + 1}")

@@ -109,6 +109,12 @@ def serve(
     max_queued_tokens: Annotated[
         int, typer.Option(envvar="CHARLM_MAX_QUEUED_TOKENS", min=1, help="Tokens that may wait.")
     ] = DEFAULTS.max_queued_tokens,
+    max_states: Annotated[
+        int, typer.Option(envvar="CHARLM_MAX_STATES", min=0, help="States kept for callers.")
+    ] = DEFAULTS.max_states,
+    max_states_bytes: Annotated[
+        int, typer.Option(envvar="CHARLM_MAX_STATES_BYTES", min=0, help="Memory for those states.")
+    ] = DEFAULTS.max_states_bytes,
     drain_grace: Annotated[
         float,
         typer.Option(
@@ -136,6 +142,8 @@ def serve(
         max_new_tokens=max_new_tokens,
         max_queued_requests=max_queued_requests,
         max_queued_tokens=max_queued_tokens,
+        max_states=max_states,
+        max_states_bytes=max_states_bytes,
     )
     try:
         _set_up_logging(log_level)

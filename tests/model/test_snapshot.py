@@ -16,6 +16,7 @@ from charlm_model import snapshot as snapshots
 from charlm_model.errors import SnapshotDamaged, SnapshotError, SnapshotMismatch, SnapshotTooNew
 from charlm_model.families import FAMILIES
 from charlm_model.language_model import LanguageModel
+from charlm_model.mixture import Kind, Mixing, MixtureModel
 from charlm_model.snapshot import Maker, Snapshot
 from charlm_model.state import State
 
@@ -60,6 +61,19 @@ def test_every_bit_comes_back(family: str, make_model: MakeModel) -> None:
         assert torch.equal(model.advance(ids_1T, restored.state)[0], expected)
 
     check()
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_mixture_goes_on_as_well(kind: Kind, make_model: MakeModel) -> None:
+    members = [make_model(family) for family in ("ngram", "gru", "transformer")]
+    model = MixtureModel(members, Mixing(kind, (0.5, 0.3, 0.2))).eval()
+    original = read(model, [1, 2, 3])
+
+    restored = snapshots.decode(snapshots.encode(original, MAKER), MAKER, model)
+
+    ids_1T = torch.tensor([[4, 5, 6]])
+    expected, _ = model.advance(ids_1T, original.state.clone())
+    assert torch.equal(model.advance(ids_1T, restored.state)[0], expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -114,15 +128,19 @@ def test_a_later_format_is_named(make_model: MakeModel) -> None:
         snapshots.decode(data, MAKER, make_model("rnn"))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_value_that_is_not_finite_is_refused(value: float, make_model: MakeModel) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 2e9, -3e38])
+def test_a_value_that_is_no_number_or_overflows_is_refused(
+    value: float, make_model: MakeModel
+) -> None:
     model = make_model("lstm")
     snapshot = read(model, [1, 2])
     cell = snapshot.state["cell"].clone()
     cell[0, 1, 2] = value
     snapshot = with_tensor(snapshot, "cell", cell)
 
-    with pytest.raises(SnapshotDamaged, match=r"state\.cell holds a value that is not finite"):
+    with pytest.raises(
+        SnapshotDamaged, match=r"state\.cell holds a value outside \[-1e\+09, 1e\+09\]"
+    ):
         snapshots.decode(snapshots.encode(snapshot, MAKER), MAKER, model)
 
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import grpc
 import pytest
 
-from charlm.v1 import admin_pb2, admin_pb2_grpc, generation_pb2_grpc, models_pb2, models_pb2_grpc
+from charlm.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    generation_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
+    state_pb2,
+    state_pb2_grpc,
+)
 from charlm.v1 import generation_pb2 as gen
 from charlm_server import new_token
 from charlm_server.app import App
@@ -184,6 +192,30 @@ async def test_a_token_opens_what_its_roles_say(
     assert found["rerocs"] == ["OK", denied, denied]
     assert found["rotarepo"][:2] == ["OK", denied]
     assert found["rotarepo"][2] != denied
+
+
+async def test_nobody_sees_the_states_of_another(
+    authority: Authority, files: TlsFiles, tmp_path: Path
+) -> None:
+    rest = 'roles = ["state", "generate"]'
+    tokens = write_tokens(tmp_path / "state-tokens.toml", alice=rest, robert=rest)
+    async with guarded(files, tokens) as address:
+        async with calling(address, authority, "ecila") as channel:
+            alice = state_pb2_grpc.StateServiceStub(channel)
+            name = (await alice.CreateState(state_pb2.CreateStateRequest(model=MODEL))).state.name
+            assert await code_of(alice.GetState(state_pb2.GetStateRequest(name=name))) == "OK"
+        async with calling(address, authority, "trebor") as channel:
+            robert = state_pb2_grpc.StateServiceStub(channel)
+            listed = await robert.ListStates(state_pb2.ListStatesRequest())
+            asked = gen.GenerateRequest(model=MODEL, context={"state": {"name": name}})
+            found = [
+                await code_of(robert.GetState(state_pb2.GetStateRequest(name=name))),
+                await code_of(robert.DeleteState(state_pb2.DeleteStateRequest(name=name))),
+                await code_of(generation_pb2_grpc.GenerationServiceStub(channel).Generate(asked)),
+            ]
+
+    assert not listed.states
+    assert found == ["NOT_FOUND"] * 3
 
 
 async def test_a_second_stream_of_one_that_may_have_one_is_refused_with_a_time(

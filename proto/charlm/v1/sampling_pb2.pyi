@@ -108,7 +108,7 @@ class SamplingParams(_message.Message):
     """
     penalty_window: _builtins.int
     """How many of the last tokens, prompt included, the penalties look at. In
-    [0, 65536]. Unset means 256.
+    [0, 65536]. Unset means 256. What a state has read is not among them.
     """
     seed: _builtins.int
     """Start of the counter-based random stream: the same seed gives the same

@@ -50,7 +50,7 @@ class StateServiceStub:
     GetState: _grpc.UnaryUnaryMultiCallable[_state_pb2.GetStateRequest, _state_pb2.GetStateResponse]
     """Describes a state. NOT_FOUND when it expired."""
     ListStates: _grpc.UnaryUnaryMultiCallable[_state_pb2.ListStatesRequest, _state_pb2.ListStatesResponse]
-    """Lists the caller's states. INVALID_ARGUMENT for a page size out of range or a
+    """Lists the caller's states; nobody is told of another caller's. INVALID_ARGUMENT for a page size out of range or a
     page token that is not from an earlier answer.
     """
     DeleteState: _grpc.UnaryUnaryMultiCallable[_state_pb2.DeleteStateRequest, _state_pb2.DeleteStateResponse]
@@ -86,7 +86,7 @@ class StateServiceAsyncStub(StateServiceStub):
     GetState: _aio.UnaryUnaryMultiCallable[_state_pb2.GetStateRequest, _state_pb2.GetStateResponse]  # type: ignore[assignment]
     """Describes a state. NOT_FOUND when it expired."""
     ListStates: _aio.UnaryUnaryMultiCallable[_state_pb2.ListStatesRequest, _state_pb2.ListStatesResponse]  # type: ignore[assignment]
-    """Lists the caller's states. INVALID_ARGUMENT for a page size out of range or a
+    """Lists the caller's states; nobody is told of another caller's. INVALID_ARGUMENT for a page size out of range or a
     page token that is not from an earlier answer.
     """
     DeleteState: _aio.UnaryUnaryMultiCallable[_state_pb2.DeleteStateRequest, _state_pb2.DeleteStateResponse]  # type: ignore[assignment]
@@ -149,7 +149,7 @@ class StateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _state_pb2.ListStatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_state_pb2.ListStatesResponse, _abc.Awaitable[_state_pb2.ListStatesResponse]]:
-        """Lists the caller's states. INVALID_ARGUMENT for a page size out of range or a
+        """Lists the caller's states; nobody is told of another caller's. INVALID_ARGUMENT for a page size out of range or a
         page token that is not from an earlier answer.
         """
 
