@@ -21,7 +21,7 @@ from charlm_server.conversion import (
     seconds_of,
 )
 from charlm_server.distributions import distributions_of, top_tokens_from
-from charlm_server.errors import InvalidRequest, NotOffered
+from charlm_server.errors import InvalidRequest
 from charlm_server.job import FOREVER
 from charlm_server.loaded import LoadedModel
 from charlm_server.resume import Place
@@ -31,6 +31,7 @@ from charlm_server.resume_conversion import (
     resumed_from,
     seed_of,
 )
+from charlm_server.returned_states import check_states_fit
 from charlm_server.sequence import Delta, Finish, FinishReason, GenerationJob, Stopping
 from charlm_server.states import States
 from charlm_server.stopping import StopAutomaton
@@ -74,11 +75,10 @@ def generation_job_from(
     streaming: Streaming | None = None,
 ) -> GenerationJob:
     """The job that a request asks for. Raises InvalidRequest or NotOffered."""
-    if request.return_state:
-        raise NotOffered("return_state")
     limits, streaming = model.limits, streaming or Streaming()
     num_outputs = request.num_outputs if request.HasField("num_outputs") else 1
     check_count("num_outputs", num_outputs, 1, limits.max_outputs)
+    check_states_fit(num_outputs * request.return_state, model)
     returns = returns_from(request.returns, model)
     sampling = request.sampling
     seed = seed_from(sampling, streaming.places)

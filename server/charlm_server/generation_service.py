@@ -22,6 +22,7 @@ from charlm_server.generation_conversion import (
 )
 from charlm_server.loaded import LoadedModel, Models
 from charlm_server.resume_conversion import Tokens, places_from
+from charlm_server.returned_states import EndStates
 from charlm_server.sequence import Delta, GenerationJob
 from charlm_server.states import States
 
@@ -60,7 +61,10 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
                 num_bytes += sum(map(least_bytes, parts))
                 if num_bytes > limit:
                     raise AnswerTooLarge(limit, TOO_LARGE)
-        return fitting(_response_from(deltas, job, model), limit, TOO_LARGE)
+        chunks = chunks_from(deltas, job.returns)
+        if request.return_state:
+            await EndStates(model, job).add_to(chunks)
+        return fitting(_response_from(deltas, chunks, job, model), limit, TOO_LARGE)
 
     async def StreamGenerate(
         self,
@@ -80,11 +84,15 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
             streaming=Streaming(max_tokens, places_from(request)),
         )
         tokens = tokens_for(request, job)
+        states = EndStates(model, job) if request.generate.return_state else None
         header: pb.StreamHeader | None = _header_from(job, model)
         async with model.scheduler.generate(job):
             async for parts in job.output.batches(model.limits.max_response_message_bytes // 2):
                 for deltas in messages_of(parts, max_tokens):
-                    yield _chunk_response(deltas, job, header, tokens)
+                    response = _chunk_response(deltas, job, header, tokens)
+                    if states is not None:
+                        await states.add_to(response.chunks)
+                    yield response
                     header = None
 
 
@@ -148,13 +156,13 @@ def _chunk_response(
 
 
 def _response_from(
-    deltas: list[Delta], job: GenerationJob, model: LoadedModel
+    deltas: list[Delta], chunks: list[pb.OutputChunk], job: GenerationJob, model: LoadedModel
 ) -> pb.GenerateResponse:
     finish = deltas[-1].finish
     assert finish is not None
     header = _header_from(job, model)
     return pb.GenerateResponse(
-        outputs=[output_from(chunk) for chunk in chunks_from(deltas, job.returns)],
+        outputs=[output_from(chunk) for chunk in chunks],
         seed=header.seed,
         num_prompt_tokens=header.num_prompt_tokens,
         model=header.model,

@@ -56,6 +56,7 @@ def origin_of(
     asked.CopyFrom(request)
     asked.ClearField("model")
     asked.ClearField("returns")
+    asked.ClearField("return_state")
     asked.ClearField("request_id")
     asked.sampling.ClearField("seed")
     asked.stopping.ClearField("max_time")

@@ -31,8 +31,9 @@ from charlm_server.distributions import (
     numerics_from,
     top_tokens_from,
 )
-from charlm_server.errors import AnswerTooLarge, InvalidRequest, NotOffered
+from charlm_server.errors import AnswerTooLarge, InvalidRequest
 from charlm_server.loaded import LoadedModel
+from charlm_server.returned_states import check_states_fit
 from charlm_server.scoring import NextJob, ScorePart, ScoringItem, ScoringJob
 from charlm_server.states import States
 from charlm_server.text import CharacterCounter
@@ -62,6 +63,7 @@ def scoring_job_from(
     )
     check_count("items (tokens in all)", job.num_tokens, 1, limits.max_score_tokens)
     _check_answer_fits(job, model)
+    check_states_fit(sum(item.return_state for item in request.items), model)
     return job
 
 
@@ -81,8 +83,6 @@ def _check_answer_fits(job: ScoringJob, model: LoadedModel) -> None:
 def _item_from(
     item: pb.ScoreItem, reader: TextReader, contexts: ContextReader, field: str
 ) -> ScoringItem:
-    if item.return_state:
-        raise NotOffered(f"{field}.return_state")
     prefix = contexts.prefix(item.context, f"{field}.context")
     continuation_ids = _continuation_ids(item, reader, field)
     if not continuation_ids:

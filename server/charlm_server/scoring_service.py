@@ -17,6 +17,7 @@ from charlm_server.comparison_conversion import (
 )
 from charlm_server.distributions import numerics_from
 from charlm_server.loaded import LoadedModel, Models
+from charlm_server.returned_states import state_after
 from charlm_server.scoring import ScoringJob
 from charlm_server.scoring_conversion import (
     TOO_LARGE,
@@ -45,8 +46,14 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         job = await converted(
             request, scoring_job_from, request, model, states=self._states, deadline=deadline
         )
+        scores = await _scores(request, job, model)
+        for asked, item, score in zip(request.items, job.items, scores, strict=True):
+            if asked.return_state:
+                ids = [*item.context_ids, *item.continuation_ids]
+                state = await state_after(model, ids, item.snapshot, deadline)
+                score.state.CopyFrom(state)
         response = pb.ScoreResponse(
-            scores=await _scores(request, job, model),
+            scores=scores,
             model_digest=model.checkpoint.digest,
             numerics=numerics_from(model),
         )

@@ -29,6 +29,7 @@ SPEAK_GRPC = {
     "model_service",
     "reflection",
     "resume_conversion",
+    "returned_states",
     "scoring_conversion",
     "scoring_service",
     "state_conversion",

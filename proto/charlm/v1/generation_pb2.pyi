@@ -549,7 +549,9 @@ class OutputEnd(_message.Message):
     """Effective number of particles; only with SMC."""
     @_builtins.property
     def state(self) -> _state_pb2.StateSnapshot:
-        """The state after the output; only when asked for."""
+        """The state after the output; only when asked for, and not where time or a
+        stopping server cut the output short.
+        """
 
     def __init__(
         self,
