@@ -226,6 +226,31 @@ async def test_those_who_advance_one_state_at_once_do_so_one_after_the_other(wir
     assert await next_bits(wire, "models/gru-char", by_name(state)) == expected
 
 
+@pytest.mark.parametrize("model", NAMES)
+async def test_states_are_the_same_in_any_company(wire: Wire, model: str) -> None:
+    """Many states advance by their own steps while texts are written and scored."""
+
+    async def exported_in_steps(size: int) -> bytes:
+        state = await created(wire, model)
+        for start in range(0, len(TEXT), size):
+            state = (await advanced(wire, state, TEXT[start : start + size])).state
+        return await exported(wire, state.name)
+
+    request = gen.GenerateRequest(
+        model=model, context=of_text("a"), stopping={"max_new_tokens": 60}, num_outputs=3
+    )
+    item = sco.ScoreItem(text=TEXT)
+    expected = await exported(wire, (await created(wire, model, TEXT)).name)
+
+    found = await asyncio.gather(
+        *(exported_in_steps(size) for size in (7, 13, 20, 41, 100)),
+        *(wire.stream(request) for _ in range(4)),
+        *(wire.scoring.Score(sco.ScoreRequest(model=model, items=[item] * 5)) for _ in range(4)),
+    )
+
+    assert found[:5] == [expected] * 5
+
+
 async def test_a_state_is_forgotten_after_its_time(wire: Wire) -> None:
     now = 0.0
     wire.app.states.clock = lambda: now
