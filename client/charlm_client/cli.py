@@ -7,7 +7,15 @@ from typing import Annotated, NoReturn, cast, get_args
 
 import typer
 
-from charlm_client import admin_cli, codec_cli, commands, compare_cli, inference_cli, plugins
+from charlm_client import (
+    admin_cli,
+    bench_cli,
+    codec_cli,
+    commands,
+    compare_cli,
+    inference_cli,
+    plugins,
+)
 from charlm_client.asking import SECURITY, ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.errors import CharlmError
@@ -326,6 +334,7 @@ app.command()(codec_cli.decompress)
 app.command()(inference_cli.fill)
 app.command()(inference_cli.top)
 app.add_typer(admin_cli.app, name="admin")
+app.add_typer(bench_cli.app, name="bench")
 plugins.list_in(app)
 
 

@@ -1,0 +1,1 @@
+"""A load generator: many streams against a server, and how it fared."""
