@@ -61,14 +61,13 @@ class TokenColumns:
         return len(self.ids_T)
 
     def __getitem__(self, tokens: slice) -> "TokenColumns":
+        columns = ((name, getattr(self, name)) for name in _NAMES)
         return TokenColumns(
-            **{name: column[tokens] for name, column in self._columns() if column is not None}
+            **{name: column[tokens] for name, column in columns if column is not None}
         )
 
-    def _columns(self) -> list[tuple[str, NDArray[Any] | None]]:
-        return [(field.name, getattr(self, field.name)) for field in fields(self)]
 
-
+_NAMES = tuple(field.name for field in fields(TokenColumns))
 NO_TOKENS = TokenColumns(ids_T=np.zeros(0, np.int64), logprobs_T=np.zeros(0, np.float32))
 
 
@@ -78,9 +77,9 @@ def concat_columns(parts: Sequence[TokenColumns]) -> TokenColumns:
         return parts[0]
     return TokenColumns(
         **{
-            field.name: np.concatenate([getattr(part, field.name) for part in parts])
-            for field in fields(TokenColumns)
-            if getattr(parts[0], field.name) is not None
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in _NAMES
+            if getattr(parts[0], name) is not None
         }
     )
 

@@ -35,6 +35,9 @@ from charlm_server.sequence import (
 from charlm_server.whole import draw_outputs
 
 BEHIND_FACTOR = 4
+# Of the time and in steps, a burst while somebody waits for a first token.
+WAITING_SHARE, MAX_WAITING_BURST = 0.25, 16
+SHORT_PROMPT = 64  # tokens
 MAX_PART_BYTES = 1 << 18  # of one hand-over; a message joins parts up to its own bound
 
 
@@ -43,7 +46,7 @@ class EngineConfig:
     """How the engine divides its time. None of it changes a result."""
 
     batch_sizes: tuple[int, ...]  # certified; the largest is the number of rows decoded together
-    max_prefill_rows: int = 8
+    max_prefill_rows: int = 16
     max_scoring_rows: int = 32
     max_burst: int = 64
     max_chunk: int = 256  # tokens of one row that are read in one go
@@ -245,23 +248,29 @@ class Engine:
 
     def _read_prompts(self) -> None:
         if self._prefill.num_readers:
-            self._read(self._prefill, self._prefill_pace)
+            is_short = self._prefill.longest_left <= SHORT_PROMPT
+            self._read(self._prefill, self._prefill_pace, self._reading_target_s(is_short))
 
     def _score(self) -> None:
         if self._scoring.num_readers:
-            self._read(self._scoring, self._scoring_pace)
+            self._read(self._scoring, self._scoring_pace, self._reading_target_s())
 
-    def _read(self, lane: ReadingLane, pace: ReadingPace) -> None:
+    def _read(self, lane: ReadingLane, pace: ReadingPace, target_s: float) -> None:
         started = self._work_clock()
-        num_steps = lane.read_chunk(pace.num_steps(self._reading_target_s()))
+        num_steps = lane.read_chunk(pace.num_steps(target_s))
         if num_steps:
             pace.record(num_steps, self._work_clock() - started)
 
-    def _reading_target_s(self) -> float:
-        """While others decode, a chunk may delay them by no more than about two steps."""
+    def _reading_target_s(self, is_short: bool = False) -> float:
+        """While others decode, a chunk may delay them by no more than about two steps.
+
+        Short prompts are read in one go: in pieces they would keep bursts short for longer.
+        """
         if not self._batch.sequences:
             return self._config.tick_target_s
-        return min(self._config.tick_target_s, 2 * self._decode_pace.seconds_per_step)
+        least_s = WAITING_SHARE * self._config.tick_target_s if is_short else 0.0
+        two_steps_s = 2 * self._decode_pace.seconds_per_step
+        return min(self._config.tick_target_s, max(two_steps_s, least_s))
 
     def _place(self, job: GenerationJob, state: State, logits_1V: Tensor) -> None:
         """A prompt is read: fork what was read into the job's outputs."""
@@ -311,19 +320,23 @@ class Engine:
         self._batch.remove({live for live in self._batch.sequences if live.is_over})
 
     def _next_burst_length(self, has_newcomers: bool) -> int:
-        """1 while anyone waits for a first token, then twice the last, up to the pace."""
-        if has_newcomers or self._prefill.num_readers:
-            return 1
+        """Short while anyone waits for a first token, then twice the last, up to the pace.
+
+        Not one step alone: at 64 rows, handing tokens over costs more than making a few of them.
+        """
         longest = max(sequence.num_missing for sequence in self._batch.sequences)
-        pace = self._decode_pace.num_steps(self._target_s)
-        return min(2 * self._burst_length, longest, pace)
+        if has_newcomers or self._prefill.num_readers:
+            pace = self._decode_pace.num_steps(WAITING_SHARE * self._target_s)
+            return min(MAX_WAITING_BURST, longest, pace)
+        return min(2 * self._burst_length, longest, self._decode_pace.num_steps(self._target_s))
 
     def _take(self, sequence: Sequence, columns: TokenColumns) -> None:
         """Hand a row's tokens over in parts that fit a message."""
         per_part = max(1, MAX_PART_BYTES // sequence.job.bytes_per_token)
         for start in range(0, len(columns), per_part):
             if not sequence.is_over:
-                part = columns[start : start + per_part]
+                is_all = len(columns) <= per_part
+                part = columns if is_all else columns[start : start + per_part]
                 self._put(sequence, sequence.accept(part, self._token_bytes, self.clock()))
 
     def _put(self, sequence: Sequence, deltas: list[Delta]) -> None:

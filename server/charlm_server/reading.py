@@ -67,6 +67,13 @@ class ReadingLane:
         reading = (self._is_reading(row, reader) for row, reader in enumerate(self._readers))
         return sum(reading) + len(self._waiting)
 
+    @property
+    def longest_left(self) -> int:
+        """Most tokens that a reader has before it, of those in rows and of those that wait."""
+        reading = zip(self._readers, self._num_read, strict=True)
+        left = [len(reader.ids) - num_read for reader, num_read in reading]
+        return max([*left, *(len(reader.ids) for reader in self._waiting)], default=0)
+
     def add(self, reader: Reader) -> None:
         self._waiting.append(reader)
 
@@ -93,7 +100,8 @@ class ReadingLane:
         size = next(size for size in self._sizes if size >= len(self._readers))
         fresh = self._fresh(size - len(kept), newcomers) if size > len(kept) else None
         old = self._state.select_rows(kept) if kept else None
-        self._state = concat_rows([state for state in (old, fresh) if state is not None])
+        states = [state for state in (old, fresh) if state is not None]
+        self._state = states[0] if len(states) == 1 else concat_rows(states)
 
     def _fresh(self, num_rows: int, newcomers: list[Reader]) -> State:
         """Rows for newcomers, and after them for nobody."""

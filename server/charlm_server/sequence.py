@@ -241,7 +241,9 @@ class Sequence:
             (ends,) = np.nonzero(sampled.ids_T[:room] == END_OF_TEXT_ID)
             if len(ends):
                 return sampled[: ends[0]], FinishReason.END_OF_TEXT
-        return sampled[:room], last if len(sampled) >= room else None
+        if len(sampled) < room:
+            return sampled, None
+        return sampled[:room], last
 
     def _delta(self, release: Release) -> Delta:
         columns = self._take_held(release.num_tokens)
@@ -259,9 +261,12 @@ class Sequence:
     def _take_held(self, num_tokens: int) -> TokenColumns:
         if self._held is None:
             return NO_TOKENS
-        held, rest = self._held[:num_tokens], self._held[num_tokens:]
-        self._held = rest if len(rest) else None
-        return held
+        held = self._held
+        if num_tokens == len(held):
+            self._held = None
+            return held
+        self._held = held[num_tokens:]
+        return held[:num_tokens]
 
     def _end(
         self, reason: FinishReason, releases: list[Release], now: float, stop: bytes | None = None

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from charlm_server.columns import Returns
+from charlm_server.engine import MAX_WAITING_BURST
 from charlm_server.errors import DeadlineTooShort
 from charlm_server.scoring import NextJob
 from charlm_server.sequence import Delta, FinishReason, GenerationJob
@@ -64,17 +65,17 @@ async def test_the_first_token_leaves_in_the_tick_that_reads_the_prompt(bench: B
     assert text_of(first)[:1] == "b"
 
 
-async def test_bursts_double_while_nobody_waits_and_begin_anew_when_someone_does(
+async def test_bursts_double_while_nobody_waits_and_are_short_while_someone_does(
     bench: Bench,
 ) -> None:
     long, late = bench.job(max_new_tokens=1000), bench.job("abc")
     bench.begin(long)
     bench.run_until(lambda: bench.engine.num_running == 1)
-    lengths = [bench.tick_lengths() for _ in range(4)]
+    lengths = [bench.tick_lengths() for _ in range(6)]
     bench.begin(late)
 
-    assert lengths == [2, 4, 8, 16]
-    assert bench.tick_lengths() == 4 + 1  # the prompt with its start, and one step for both
+    assert lengths == [2, 4, 8, 16, 32, 64]
+    assert bench.tick_lengths() == 4 + MAX_WAITING_BURST  # the prompt with its start, and steps
 
 
 async def test_bursts_are_longer_while_the_loop_is_behind(make_bench: MakeBench) -> None:
