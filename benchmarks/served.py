@@ -19,11 +19,13 @@ START_S, STOP_S = 120.0, 30.0
 
 
 @contextmanager
-def served(config: ModelConfig, characters: str) -> Iterator[str]:
-    """Random weights under NAME, one thread; gives the server's address."""
+def served(config: ModelConfig, characters: str, *, threads: int = 1) -> Iterator[str]:
+    """Random weights under NAME; gives the server's address."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(config, characters, theirs), daemon=True)
+    process = context.Process(
+        target=_serve, args=(config, characters, threads, theirs), daemon=True
+    )
     process.start()
     try:
         if not ours.poll(START_S):
@@ -35,18 +37,20 @@ def served(config: ModelConfig, characters: str) -> Iterator[str]:
         process.kill()
 
 
-def _serve(config: ModelConfig, characters: str, parent: Connection) -> None:
-    asyncio.run(_serve_until_closed(config, characters, parent))
+def _serve(config: ModelConfig, characters: str, threads: int, parent: Connection) -> None:
+    asyncio.run(_serve_until_closed(config, characters, threads, parent))
 
 
-async def _serve_until_closed(config: ModelConfig, characters: str, parent: Connection) -> None:
+async def _serve_until_closed(
+    config: ModelConfig, characters: str, threads: int, parent: Connection
+) -> None:
     checkpoint = Checkpoint(
         model=build(config).eval(),
         vocabulary=CharVocabulary(characters),
         report={},
         digest="0" * 64,
     )
-    serving = ServeConfig(checkpoints={}, port=0, threads=1)
+    serving = ServeConfig(checkpoints={}, port=0, threads=threads)
     app = App(serving, Models([serve_checkpoint(f"models/{NAME}", checkpoint, serving)]))
     parent.send(await app.start())
     await asyncio.to_thread(parent.poll, None)

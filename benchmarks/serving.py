@@ -1,0 +1,142 @@
+"""What serving costs: the step alone, the engine in process, through gRPC, and other systems.
+
+    python benchmarks/serving.py                       # everything, about ten minutes
+    python benchmarks/serving.py --case "lstm 2x256" --rounds 3
+
+Random weights, 65 characters, float32, a prompt of 20 characters and 256 sampled ones per stream
+with their log-probs; client and server share the processor. All ways take turns in every round; a
+ratio is of one round, its median, least and most are of all rounds. The roofline is the time of a
+step's products at the rate of the largest product that torch does here.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import string
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+from served import NAME, served
+from serving_ours import PROMPT_LENGTH, engine_rate, served_rate, step_rate
+from serving_page import write_page
+from serving_peers import peers_of
+
+from charlm_model.config import ModelConfig
+from charlm_model.families import build
+from charlm_model.language_model import LanguageModel
+
+RESULTS = Path(__file__).parent / "results"
+CHARACTERS = string.ascii_letters + string.digits + " .\n"
+CASES = {
+    "gpt 4x128, 4 heads": ("transformer", 4, 4, 128),
+    "gpt 6x384, 6 heads": ("transformer", 6, 6, 384),
+    "gru 2x256": ("gru", 2, 1, 256),
+    "gru 2x512": ("gru", 2, 1, 512),
+    "lstm 2x256": ("lstm", 2, 1, 256),
+    "lstm 2x512": ("lstm", 2, 1, 512),
+}
+CONTEXT_LENGTH = 288  # holds the prompt and the output
+STREAMS = (64, 1)
+Results = dict[str, Any]
+
+
+def main(
+    case: Annotated[list[str] | None, typer.Option(help="A case; repeatable.")] = None,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    torch.set_num_threads(threads)
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "serving.json"
+    results: Results = json.loads(path.read_text()) if path.exists() else {"cases": {}}
+    results["machine"] = {
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "architecture": platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+    for name in case or CASES:
+        print(f"=== {name}", flush=True)
+        results["cases"][name] = measured(*CASES[name], rounds=rounds, threads=threads)
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        write_page(results, RESULTS / "serving.md")
+
+
+def measured(
+    family: str, layers: int, heads: int, width: int, *, rounds: int, threads: int
+) -> Results:
+    config = ModelConfig(
+        family=family,
+        vocab_size=len(CHARACTERS) + 1,
+        embedding_size=64,
+        hidden_size=width,
+        num_layers=layers,
+        num_heads=heads,
+        context_length=CONTEXT_LENGTH,
+    )
+    torch.manual_seed(0)
+    model = build(config).eval()
+    prompt = CHARACTERS[:PROMPT_LENGTH]
+    with (
+        served(config, CHARACTERS, threads=threads) as address,
+        peers_of(family, layers, heads, width) as peers,
+    ):
+        ways: dict[str, Callable[[int], float]] = {
+            "roofline": lambda num: roofline_rate(model, num),
+            "step": lambda num: step_rate(model, num),
+            "engine": lambda num: engine_rate(model, num),
+            "gRPC": lambda num: asyncio.run(served_rate(address, NAME, prompt, num)),
+            **peers,
+        }
+        for way in ways.values():
+            way(1)
+        return {str(num): compared(ways, num, rounds) for num in STREAMS}
+
+
+def compared(ways: dict[str, Callable[[int], float]], num: int, rounds: int) -> Results:
+    """Tokens a second of every way, and their ratios to each peer and to each other."""
+    rates = [{name: way(num) for name, way in ways.items()} for _ in range(rounds)]
+    found = {name: median(each[name] for each in rates) for name in ways}
+    ours = ("step", "engine", "gRPC")
+    ratios = {
+        f"{mine} / {other}": spread([each[mine] / each[other] for each in rates])
+        for mine in ours
+        for other in ways
+        if other not in ours or (mine, other) in (("gRPC", "engine"), ("engine", "step"))
+    }
+    for name, rate in found.items():
+        print(f"{num:3d} {name:22} {rate:12,.0f}", flush=True)
+    return {"rates": found, "ratios": ratios}
+
+
+def spread(values: list[float]) -> Results:
+    return {"median": median(values), "least": min(values), "most": max(values)}
+
+
+@torch.inference_mode()
+def roofline_rate(model: LanguageModel, num_rows: int) -> float:
+    """Tokens a second if a step were its products at the best rate of a large one."""
+    operations = 2 * sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 2 and "embedding" not in name
+    )
+    side = 2048
+    a, b = torch.ones(side, side), torch.ones(side, side)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds) / operations
+
+
+if __name__ == "__main__":
+    typer.run(main)

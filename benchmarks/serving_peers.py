@@ -1,0 +1,142 @@
+"""Other systems on the same shapes, with random weights: each where it is installed.
+
+CTranslate2 and transformers are no dependencies of the project: install them to see their rows.
+"""
+
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from serving_ours import OUTPUT_LENGTH, PROMPT_LENGTH
+from torch import nn
+
+VOCAB_SIZE = 65
+Rate = Callable[[int], float]  # tokens a second with so many streams
+NUM_POSITIONS = 512
+
+
+@contextmanager
+def peers_of(family: str, layers: int, heads: int, width: int) -> Iterator[dict[str, Rate]]:
+    """Name and measurement of each."""
+    if family != "transformer":
+        yield {"PyTorch eager": eager(family, layers, width)}
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rates: dict[str, Rate] = {}
+        if importlib.util.find_spec("ctranslate2"):
+            rates["CTranslate2 float32"] = ctranslate2(folder, layers, heads, width)
+        if importlib.util.find_spec("transformers"):
+            rates["transformers generate"] = transformers(layers, heads, width)
+        yield rates
+
+
+def eager(family: str, layers: int, width: int) -> Rate:
+    """A step of torch's own module, a softmax and a draw."""
+    embedding, head = nn.Embedding(VOCAB_SIZE, 64), nn.Linear(width, VOCAB_SIZE)
+    module = {"gru": nn.GRU, "lstm": nn.LSTM}[family](64, width, layers, batch_first=True)
+
+    @torch.inference_mode()
+    def rate(num_streams: int) -> float:
+        started = time.perf_counter()
+        hidden, state = module(embedding(torch.zeros(num_streams, PROMPT_LENGTH, dtype=torch.long)))
+        hidden = hidden[:, -1:]
+        for _ in range(OUTPUT_LENGTH):
+            logprobs = head(hidden[:, 0]).log_softmax(-1)
+            ids = torch.multinomial(logprobs.exp(), 1)
+            logprobs.gather(1, ids)
+            hidden, state = module(embedding(ids), state)
+        return num_streams * OUTPUT_LENGTH / (time.perf_counter() - started)
+
+    return rate
+
+
+def ctranslate2(folder: str, layers: int, heads: int, width: int) -> Rate:
+    import ctranslate2 as library
+
+    _write_ctranslate2(library, folder, layers, heads, width)
+    generator = library.Generator(
+        folder, compute_type="float32", intra_threads=torch.get_num_threads(), inter_threads=1
+    )
+
+    def rate(num_streams: int) -> float:
+        prompts = [
+            [f"t{(7 * row + place) % 60}" for place in range(PROMPT_LENGTH)]
+            for row in range(num_streams)
+        ]
+        started = time.perf_counter()
+        outputs = generator.generate_batch(
+            prompts,
+            max_length=OUTPUT_LENGTH,
+            min_length=OUTPUT_LENGTH,
+            sampling_topk=0,
+            return_scores=True,
+            include_prompt_in_result=False,
+        )
+        num_tokens = sum(len(output.sequences_ids[0]) for output in outputs)
+        return num_tokens / (time.perf_counter() - started)
+
+    return rate
+
+
+def _write_ctranslate2(library: Any, folder: str, layers: int, heads: int, width: int) -> None:
+    specs = library.specs.transformer_spec
+    spec = specs.TransformerDecoderModelSpec.from_config(
+        layers, heads, pre_norm=True, activation=library.specs.common_spec.Activation.GELUTanh
+    )
+
+    def fill(linear: Any, outputs: int, inputs: int) -> None:
+        linear.weight = (0.02 * torch.randn(outputs, inputs)).numpy()
+        linear.bias = torch.zeros(outputs).numpy()
+
+    def level(norm: Any) -> None:
+        norm.gamma, norm.beta = torch.ones(width).numpy(), torch.zeros(width).numpy()
+
+    decoder = spec.decoder
+    decoder.scale_embeddings = False
+    decoder.embeddings.weight = (0.02 * torch.randn(VOCAB_SIZE, width)).numpy()
+    decoder.position_encodings.encodings = (0.02 * torch.randn(NUM_POSITIONS, width)).numpy()
+    decoder.projection.weight = (0.02 * torch.randn(VOCAB_SIZE, width)).numpy()
+    level(decoder.layer_norm)
+    for layer in decoder.layer:
+        level(layer.self_attention.layer_norm)
+        level(layer.ffn.layer_norm)
+        fill(layer.self_attention.linear[0], 3 * width, width)
+        fill(layer.self_attention.linear[1], width, width)
+        fill(layer.ffn.linear_0, 4 * width, width)
+        fill(layer.ffn.linear_1, width, 4 * width)
+    words = [f"t{number}" for number in range(VOCAB_SIZE - 3)]
+    spec.register_vocabulary([*words, "<s>", "</s>", "<unk>"])
+    spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = "<s>", "</s>", "<unk>"
+    spec.validate()
+    spec.optimize(quantization=None)
+    spec.save(folder)
+
+
+def transformers(layers: int, heads: int, width: int) -> Rate:
+    import transformers as library
+
+    config = library.GPT2Config(
+        vocab_size=VOCAB_SIZE, n_positions=NUM_POSITIONS, n_embd=width, n_layer=layers, n_head=heads
+    )
+    model = library.GPT2LMHeadModel(config).eval()
+
+    def rate(num_streams: int) -> float:
+        prompts = torch.ones(num_streams, PROMPT_LENGTH, dtype=torch.long)
+        started = time.perf_counter()
+        ids = model.generate(
+            prompts,
+            attention_mask=torch.ones_like(prompts),
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=OUTPUT_LENGTH,
+            min_new_tokens=OUTPUT_LENGTH,
+            pad_token_id=0,
+        )
+        num_tokens = num_streams * (ids.shape[1] - PROMPT_LENGTH)
+        return num_tokens / (time.perf_counter() - started)
+
+    return rate
