@@ -86,7 +86,7 @@ def measured(
     prompt = CHARACTERS[:PROMPT_LENGTH]
     with (
         served(config, CHARACTERS, threads=threads) as address,
-        peers_of(family, layers, heads, width) as peers,
+        peers_of(family, layers, heads, width, threads) as peers,
     ):
         ways: dict[str, Callable[[int], float]] = {
             "roofline": lambda num: roofline_rate(model, num),

@@ -3,11 +3,13 @@
 CTranslate2 and transformers are no dependencies of the project: install them to see their rows.
 """
 
-import importlib.util
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -17,24 +19,52 @@ from torch import nn
 VOCAB_SIZE = 65
 Rate = Callable[[int], float]  # tokens a second with so many streams
 NUM_POSITIONS = 512
+STOP_S = 30.0
 
 
 @contextmanager
-def peers_of(family: str, layers: int, heads: int, width: int) -> Iterator[dict[str, Rate]]:
-    """Name and measurement of each."""
-    if family != "transformer":
-        yield {"PyTorch eager": eager(family, layers, width)}
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        rates: dict[str, Rate] = {}
-        if importlib.util.find_spec("ctranslate2"):
-            rates["CTranslate2 float32"] = ctranslate2(folder, layers, heads, width)
-        if importlib.util.find_spec("transformers"):
-            rates["transformers generate"] = transformers(layers, heads, width)
-        yield rates
+def peers_of(
+    family: str, layers: int, heads: int, width: int, threads: int
+) -> Iterator[dict[str, Rate]]:
+    """Name and measurement of each. Each has a process: their threads would wait for each other."""
+    makers = MAKERS[family == "transformer"]
+    installed = {name: make for name, make in makers.items() if find_spec(make[0])}
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(elsewhere(make, family, layers, heads, width, threads))
+            for name, (_, make) in installed.items()
+        }
 
 
-def eager(family: str, layers: int, width: int) -> Rate:
+@contextmanager
+def elsewhere(make: Callable[..., Rate], *shape: Any) -> Iterator[Rate]:
+    """A measurement in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_measure, args=(theirs, make, *shape), daemon=True)
+    process.start()
+
+    def rate(num_streams: int) -> float:
+        ours.send(num_streams)
+        return float(ours.recv())
+
+    try:
+        yield rate
+    finally:
+        ours.close()
+        process.join(STOP_S)
+        process.kill()
+
+
+def _measure(pipe: Connection, make: Callable[..., Rate], *shape: Any) -> None:
+    torch.set_num_threads(shape[-1])
+    rate = make(*shape)
+    with suppress(EOFError):
+        while True:
+            pipe.send(rate(pipe.recv()))
+
+
+def eager(family: str, layers: int, _heads: int, width: int, _threads: int) -> Rate:
     """A step of torch's own module, a softmax and a draw."""
     embedding, head = nn.Embedding(VOCAB_SIZE, 64), nn.Linear(width, VOCAB_SIZE)
     module = {"gru": nn.GRU, "lstm": nn.LSTM}[family](64, width, layers, batch_first=True)
@@ -54,13 +84,14 @@ def eager(family: str, layers: int, width: int) -> Rate:
     return rate
 
 
-def ctranslate2(folder: str, layers: int, heads: int, width: int) -> Rate:
+def ctranslate2(_family: str, layers: int, heads: int, width: int, threads: int) -> Rate:
     import ctranslate2 as library
 
-    _write_ctranslate2(library, folder, layers, heads, width)
-    generator = library.Generator(
-        folder, compute_type="float32", intra_threads=torch.get_num_threads(), inter_threads=1
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        _write_ctranslate2(library, folder, layers, heads, width)
+        generator = library.Generator(
+            folder, compute_type="float32", intra_threads=threads, inter_threads=1
+        )
 
     def rate(num_streams: int) -> float:
         prompts = [
@@ -116,11 +147,17 @@ def _write_ctranslate2(library: Any, folder: str, layers: int, heads: int, width
     spec.save(folder)
 
 
-def transformers(layers: int, heads: int, width: int) -> Rate:
+def transformers(_family: str, layers: int, heads: int, width: int, _threads: int) -> Rate:
     import transformers as library
 
     config = library.GPT2Config(
-        vocab_size=VOCAB_SIZE, n_positions=NUM_POSITIONS, n_embd=width, n_layer=layers, n_head=heads
+        vocab_size=VOCAB_SIZE,
+        n_positions=NUM_POSITIONS,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     model = library.GPT2LMHeadModel(config).eval()
 
@@ -140,3 +177,13 @@ def transformers(layers: int, heads: int, width: int) -> Rate:
         return num_tokens / (time.perf_counter() - started)
 
     return rate
+
+
+# By whether it is the Transformer: what must be installed, and what makes the measurement.
+MAKERS: dict[bool, dict[str, tuple[str, Callable[..., Rate]]]] = {
+    False: {"PyTorch eager": ("torch", eager)},
+    True: {
+        "CTranslate2 float32": ("ctranslate2", ctranslate2),
+        "transformers generate": ("transformers", transformers),
+    },
+}
