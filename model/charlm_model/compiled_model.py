@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.compiled.rows import share_rows
@@ -48,7 +49,7 @@ class CompiledModel(LanguageModel):
     def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
         packed, recent_BK, carried = self._ready(state)
         ids = ids_BT.contiguous().numpy()
-        arrays = [recent_BK.numpy(), *(tensor.numpy() for tensor in carried)]
+        arrays = [_array(tensor) for tensor in (recent_BK, *carried)]
         logits_BTV = np.empty((*ids.shape, self.config.vocab_size), np.float32)
 
         def work(rows: slice) -> None:
@@ -65,7 +66,7 @@ class CompiledModel(LanguageModel):
         packed, recent_BK, carried = self._ready(state)
         logits_B1V = logits_BV.clone().contiguous()[:, None]
         burst = Burst.empty(len(logits_BV), num_steps)
-        arrays = [tensor.numpy() for tensor in (recent_BK, *carried, logits_B1V)]
+        arrays = [_array(tensor) for tensor in (recent_BK, *carried, logits_B1V)]
         draws_B3 = counters.columns_B3
 
         def work(rows: slice) -> None:
@@ -91,3 +92,10 @@ class CompiledModel(LanguageModel):
     def _state(self, recent_BK: Tensor, carried: list[Tensor], before: State) -> State:
         recent = {"recent": recent_BK} if "recent" in before.tensors else {}
         return State({**self._after(carried, before), **recent})
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """The same memory; bfloat16, which numpy lacks, as int16."""
+    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+    array: NDArray[Any] = bits.numpy()
+    return array

@@ -50,7 +50,9 @@ class Snapshot:
         """SHA-256 of every value in it."""
         found = hashlib.sha256(struct.pack("<Q", self.num_tokens))
         for name, tensor in sorted(_named(self.state, self.pending_logits_1V)):
-            found.update(name.encode() + b"\0" + tensor.contiguous().numpy().tobytes())
+            found.update(
+                name.encode() + b"\0" + tensor.contiguous().view(torch.uint8).numpy().tobytes()
+            )
         return found.digest()
 
 

@@ -91,8 +91,8 @@ class Transformer(CompiledModel):
         ring = batch_size, config.num_layers, config.num_heads, *blocks
         return State(
             {
-                "keys": torch.zeros(ring),
-                "values": torch.zeros(ring),
+                "keys": torch.zeros(ring, dtype=torch.bfloat16),
+                "values": torch.zeros(ring, dtype=torch.bfloat16),
                 "position": torch.zeros(batch_size, dtype=torch.long),
                 **self.embedding.no_recent(batch_size),
             }
@@ -110,6 +110,8 @@ class Transformer(CompiledModel):
             with half_products(self.training):
                 qkv_BTE = F.linear(_norm(x_BTE), block.qkv.weight)
             q, k, v = self._heads(qkv_BTE.float(), rotation)
+            if not self.training:
+                k, v = _as_remembered(k), _as_remembered(v)
             keys_BNSD = torch.cat([_slots(state["keys"][:, layer], past_slots_BS), k], 2)
             values_BNSD = torch.cat([_slots(state["values"][:, layer], past_slots_BS), v], 2)
             mixed_BNTD = F.scaled_dot_product_attention(
@@ -209,7 +211,7 @@ def _slots(ring: Tensor, slots_BS: Tensor) -> Tensor:
     B, N, _, D, _ = ring.shape
     at_BSD = _places(slots_BS, D)
     taken: Tensor = ring.flatten(2).gather(2, at_BSD.flatten(1)[:, None].expand(B, N, -1))
-    return taken.view(B, N, -1, D)
+    return taken.float().view(B, N, -1, D)
 
 
 def _with_slots(ring: Tensor, slots_BS: Tensor, new: Tensor) -> Tensor:
@@ -217,7 +219,12 @@ def _with_slots(ring: Tensor, slots_BS: Tensor, new: Tensor) -> Tensor:
     B, L, N, _, D, _ = ring.shape
     at_BSD = _places(slots_BS, D)
     index = at_BSD.flatten(1)[:, None, None].expand(B, L, N, -1)
-    return ring.flatten(3).scatter(3, index, new.flatten(3)).view(ring.shape)
+    return ring.flatten(3).scatter(3, index, new.flatten(3).to(ring.dtype)).view(ring.shape)
+
+
+def _as_remembered(x: Tensor) -> Tensor:
+    """Keys and values are what the ring can hold of them, for the token itself too."""
+    return x.to(torch.bfloat16).float()
 
 
 def _places(slots_BS: Tensor, width: int) -> Tensor:

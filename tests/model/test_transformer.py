@@ -29,7 +29,7 @@ def test_only_the_window_is_seen(make_model: MakeModel) -> None:
 
 
 def test_positions_are_relative(make_model: MakeModel) -> None:
-    """The same window far along a text gives the same logits, up to the rotation's rounding."""
+    """The same window far along a text gives the same logits, up to the rounding of turned keys."""
     model = make_model("transformer", num_layers=1, kernel_size=1, pair_rows=0)
     window = torch.tensor([[3, 1, 4, 1, 5]])
     far = torch.cat([torch.zeros(1, 10_000, dtype=torch.long), window], 1)
@@ -37,7 +37,7 @@ def test_positions_are_relative(make_model: MakeModel) -> None:
     near, _ = model.advance(window, model.initial_state(1))
     late, _ = model.advance(far, model.initial_state(1))
 
-    torch.testing.assert_close(near[:, -1], late[:, -1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(near[:, -1], late[:, -1], atol=2e-3, rtol=2e-3)
 
 
 def test_the_state_never_grows(make_model: MakeModel) -> None:

@@ -2,7 +2,7 @@
 
 The slots of a head lie in blocks of as many as a vector has lanes: (C / lanes, D, lanes). So slots
 fill the lanes, nothing is summed across them but at the very end, and a short text touches little
-memory.
+memory. They are bfloat16, because at many rows reading them is what a step takes its time for.
 
 Legend: C slots (a multiple of the lanes), D head width (a multiple of 4).
 """
@@ -19,6 +19,7 @@ from charlm_model.compiled.vectors import (
     fma,
     larger,
     load,
+    load_halves,
     multiply,
     splat,
     store,
@@ -71,10 +72,10 @@ def _score(query, q_at, keys, at, used, width, scores):
         s, t, u, v = splat(_ZERO), splat(_ZERO), splat(_ZERO), splat(_ZERO)
         for d in range(width):
             q, key = splat(query[q_at + d]), at + c * width + d * LANES
-            s = fma(q, load(keys, key), s)
-            t = fma(q, load(keys, key + block), t)
-            u = fma(q, load(keys, key + 2 * block), u)
-            v = fma(q, load(keys, key + 3 * block), v)
+            s = fma(q, load_halves(keys, key), s)
+            t = fma(q, load_halves(keys, key + block), t)
+            u = fma(q, load_halves(keys, key + 2 * block), u)
+            v = fma(q, load_halves(keys, key + 3 * block), v)
         store(scores, c, s)
         store(scores, c + LANES, t)
         store(scores, c + 2 * LANES, u)
@@ -84,7 +85,7 @@ def _score(query, q_at, keys, at, used, width, scores):
     while c < used:
         s = splat(_ZERO)
         for d in range(width):
-            s = fma(splat(query[q_at + d]), load(keys, at + c * width + d * LANES), s)
+            s = fma(splat(query[q_at + d]), load_halves(keys, at + c * width + d * LANES), s)
         store(scores, c, s)
         largest = larger(s, largest)
         c += LANES
@@ -99,7 +100,7 @@ def _mix(values, at, used, width, scores, sums):
     for c in range(0, used, LANES):
         weight, block = load(scores, c), at + c * width
         for d in range(0, width * LANES, LANES):
-            store(sums, d, fma(weight, load(values, block + d), load(sums, d)))
+            store(sums, d, fma(weight, load_halves(values, block + d), load(sums, d)))
 
 
 @compiled

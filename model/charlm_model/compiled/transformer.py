@@ -17,7 +17,15 @@ from charlm_model.compiled.checks import check_positions, check_tokens
 from charlm_model.compiled.embedding import Tables, embed, pack_tables, remember
 from charlm_model.compiled.product import add_product
 from charlm_model.compiled.sampling import room_for, sample_rows
-from charlm_model.compiled.vectors import LANES, larger, load, multiply, splat, store
+from charlm_model.compiled.vectors import (
+    LANES,
+    larger,
+    load,
+    multiply,
+    splat,
+    store,
+    upper_half,
+)
 from charlm_model.compiled.weights import Floats, Packer, array_of
 from charlm_model.embedding import TokenEmbedding
 
@@ -81,7 +89,7 @@ def pack(
 def advance(packed, ids_BT, recent_BK, position_B, keys_BX, values_BX, logits_BTV):
     """Read T tokens a row: logits after each, and the state in place.
 
-    `keys_BX` and `values_BX` have each row's rings (L, N, C / lanes, D, lanes), flat.
+    `keys_BX` and `values_BX` have each row's rings (L, N, C / lanes, D, lanes), bfloat16, flat.
     """
     shape = packed.shape
     check_tokens(ids_BT, recent_BK, shape.vocab_size)
@@ -224,8 +232,8 @@ def _look_back(packed, layer, b, row, position, keys, values, work):
         rotate(qkv, key, half, cosines, sines)
         for d in range(D):
             qkv[query + d] *= scale
-            keys[ring + place + d * LANES] = qkv[key + d]
-            values[ring + place + d * LANES] = qkv[value + d]
+            keys[ring + place + d * LANES] = upper_half(qkv[key + d])
+            values[ring + place + d * LANES] = upper_half(qkv[value + d])
         attend(
             qkv, query, keys, values, ring, D, position, shape.context_length,
             scores, sums, normal, row * padded_width(E) + head * D,

@@ -89,6 +89,35 @@ def load(_context: Any, array: Any, at: Any) -> Any:
 
 
 @intrinsic
+def load_halves(_context: Any, array: Any, at: Any) -> Any:
+    """The same from bfloat16 numbers, kept as int16: they are the upper halves of float32."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = address(context, builder, signature.args[0], *args)
+        halves = ir.VectorType(ir.IntType(16), LANES)
+        bits = builder.load(builder.bitcast(pointer, halves.as_pointer()))
+        bits.align = 2
+        wide = ir.VectorType(_INT32, LANES)
+        upper = builder.shl(builder.zext(bits, wide), ir.Constant(wide, [16] * LANES))
+        return builder.bitcast(upper, machine_type(Floats))
+
+    return Floats(array, types.int64), code
+
+
+@intrinsic
+def upper_half(_context: Any, scalar: Any) -> Any:
+    """The nearest bfloat16, of two the even one, as int16."""
+
+    def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], _INT32)
+        is_odd = builder.and_(builder.lshr(bits, ir.Constant(_INT32, 16)), ir.Constant(_INT32, 1))
+        rounded = builder.add(bits, builder.add(is_odd, ir.Constant(_INT32, 0x7FFF)))
+        return builder.trunc(builder.lshr(rounded, ir.Constant(_INT32, 16)), ir.IntType(16))
+
+    return types.int16(types.float32), code
+
+
+@intrinsic
 def store(_context: Any, array: Any, at: Any, vector: Any) -> Any:
     """Write the numbers over those from an index on."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from charlm_model.transformer import Transformer, _join, _norm
+from charlm_model.transformer import Transformer, _as_remembered, _join, _norm
 
 
 class TransformerStep(nn.Module):
@@ -36,6 +36,7 @@ class TransformerStep(nn.Module):
         layers = []
         for layer, block in enumerate(model._layers):
             q, k, v = model._heads(linear(_norm(x_B1E), block.qkv.weight), rotation)
+            k, v = _as_remembered(k), _as_remembered(v)
             keys_BNCD = torch.where(is_now_BC[:, None, :, None], k, keys[:, layer])
             values_BNCD = torch.where(is_now_BC[:, None, :, None], v, values[:, layer])
             weights_BN1C = q @ keys_BNCD.mT * q.shape[-1] ** -0.5
