@@ -10,15 +10,17 @@ Legend: B batch, H hidden, G gates times H.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One family's step and its fused twin."""
+    """One family's step and its fused twin, which also runs layer by layer."""
 
     state_names: tuple[str, ...]
     fused: Callable[..., nn.RNNBase]
+    fused_layer: Callable[..., tuple[Tensor, ...]]
     step: Callable[[Tensor, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
@@ -71,7 +73,7 @@ def lstm_step(
 
 
 CELLS: dict[str, Cell] = {
-    "rnn": Cell(("hidden",), nn.RNN, rnn_step),
-    "gru": Cell(("hidden",), nn.GRU, gru_step),
-    "lstm": Cell(("hidden", "cell"), nn.LSTM, lstm_step),
+    "rnn": Cell(("hidden",), nn.RNN, torch.rnn_tanh, rnn_step),
+    "gru": Cell(("hidden",), nn.GRU, torch.gru, gru_step),
+    "lstm": Cell(("hidden", "cell"), nn.LSTM, torch.lstm, lstm_step),
 }

@@ -1,9 +1,28 @@
 """Dropout from random bytes, many times as fast as a Bernoulli draw per number."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
 LEVELS = 256
+_rows: ContextVar[tuple[slice, int] | None] = ContextVar("rows", default=None)
+
+
+@contextmanager
+def rows_of_batch(own: slice, batch_size: int) -> Iterator[None]:
+    """Inside it, tensors hold these rows of a larger batch, and are dropped as those rows are.
+
+    Several processes that share a batch draw the numbers of all of it, and so the same ones as one
+    process that has it alone.
+    """
+    token = _rows.set((own, batch_size))
+    try:
+        yield
+    finally:
+        _rows.reset(token)
 
 
 def dropout(x: Tensor, share: float, training: bool) -> Tensor:
@@ -15,7 +34,13 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
     dropped = round(share * LEVELS)
     if not training or not dropped:
         return x
+    return x * ((_random_bytes(x) >= dropped) * (LEVELS / (LEVELS - dropped)))
+
+
+def _random_bytes(x: Tensor) -> Tensor:
+    """One for each number of `x`, whose rows may be a part of a batch."""
+    own, batch_size = _rows.get() or (slice(None), len(x))
+    num_bytes = batch_size * x[0].numel()
     # From the lowest integer to no upper end: all 64 bits of each are random.
-    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-    bytes_N = words.view(torch.uint8)[: x.numel()].view(x.shape)
-    return x * ((bytes_N >= dropped) * (LEVELS / (LEVELS - dropped)))
+    words = torch.empty(-(-num_bytes // 8), dtype=torch.int64).random_(-(2**63), None)
+    return words.view(torch.uint8)[:num_bytes].view(batch_size, *x.shape[1:])[own]

@@ -35,7 +35,6 @@ class RecurrentModel(CompiledModel):
             config.hidden_size,
             config.num_layers,
             batch_first=True,
-            dropout=config.dropout if config.num_layers > 1 else 0.0,
         )
         self.head = nn.Linear(config.hidden_size, config.vocab_size)
         self._initialize()
@@ -66,14 +65,30 @@ class RecurrentModel(CompiledModel):
         recent_BK = state.tensors.get("recent")
         x_BTE = self.embedding(ids_BT, recent_BK)
         with half_products(self.training):
-            y_BTH, after = self.recurrent(x_BTE, tuple(before) if len(names) > 1 else before[0])
-        y_BTH = dropout(y_BTH.float(), self.config.dropout, self.training)
-        tensors = after if len(names) > 1 else (after,)
+            y_BTH, after = self._run_fused(x_BTE, before)
+        y_BTH = self._drop(y_BTH.float())
         carried = {
-            name: tensor.float().transpose(0, 1)
-            for name, tensor in zip(names, tensors, strict=True)
+            name: tensor.float().transpose(0, 1) for name, tensor in zip(names, after, strict=True)
         }
         return self.head(y_BTH), State({**carried, **self.embedding.remember(ids_BT, recent_BK)})
+
+    def _run_fused(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """All layers at once, or one by one where numbers are dropped between them."""
+        if not (self.training and self.config.dropout and self.config.num_layers > 1):
+            y_BTH, after = self.recurrent(x_BTE, _as_given(before))
+            return y_BTH, after if len(before) > 1 else (after,)
+        layers_after = []
+        for layer, weights in enumerate(self.recurrent.all_weights):
+            x_BTE = self._drop(x_BTE) if layer else x_BTE
+            state = _as_given([tensor[layer : layer + 1] for tensor in before])
+            x_BTE, *layer_after = self._cell.fused_layer(
+                x_BTE, state, weights, True, 1, 0.0, True, False, True
+            )
+            layers_after.append(layer_after)
+        return x_BTE, tuple(map(torch.cat, zip(*layers_after, strict=True)))
+
+    def _drop(self, x_BTH: Tensor) -> Tensor:
+        return dropout(x_BTH, self.config.dropout, self.training)
 
     def _pack(self) -> kernel.Packed:
         return kernel.pack(self.config.family, self.embedding, self.recurrent, self.head)
@@ -84,3 +99,8 @@ class RecurrentModel(CompiledModel):
 
     def _after(self, carried: list[Tensor], state: State) -> dict[str, Tensor]:
         return dict(zip(self._cell.state_names, carried, strict=False))
+
+
+def _as_given(state: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    """How torch takes a state: an LSTM's as a tuple, the others' as a tensor."""
+    return tuple(state) if len(state) > 1 else state[0]

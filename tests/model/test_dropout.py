@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from charlm_model.dropout import dropout
+from charlm_model.dropout import dropout, rows_of_batch
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
@@ -55,3 +55,16 @@ def test_gradients_flow_through_what_was_kept() -> None:
 
     assert x.grad is not None
     torch.testing.assert_close(x.grad * x.detach(), y.detach())
+
+
+def test_rows_of_a_larger_batch_are_dropped_as_they_are_there() -> None:
+    x_BT = torch.ones(5, 3)
+    torch.manual_seed(3)
+    whole = [dropout(x_BT, 0.5, training=True) for _ in range(2)]
+
+    for own in (slice(0, 2), slice(2, 5)):
+        torch.manual_seed(3)
+        with rows_of_batch(own, 5):
+            parts = [dropout(x_BT[own], 0.5, training=True) for _ in range(2)]
+        for all_rows, rows in zip(whole, parts, strict=True):
+            assert torch.equal(all_rows[own], rows)

@@ -81,13 +81,14 @@ def train(
     """Fit a model to a text and say how good it is."""
     shorten_spinning()
     from charlm_training.data import DataOptions
+    from charlm_training.distributed import crew_of
     from charlm_training.options import TrainOptions
     from charlm_training.plan import SizeOptions
     from charlm_training.report import print_lines, training_lines
     from charlm_training.session import train_in_terminal
     from charlm_training.workspace import Workspace
 
-    with clear_errors():
+    with clear_errors(), crew_of(os.environ) as crew:
         options = TrainOptions(
             corpus=corpus,
             out=out,
@@ -116,11 +117,12 @@ def train(
             force=force,
             resume=resume,
             save_interval_s=save_interval,
-            command=shlex.join(["charlm", *sys.argv[1:]]),
+            command=shlex.join([*crew.command, "charlm", *sys.argv[1:]]),
         )
-        outcome = train_in_terminal(options, tensorboard=tensorboard)
-        lines = training_lines(outcome.report, out, Workspace(out).page)
-        print_lines(lines, outcome.report, as_json=as_json)
+        outcome = train_in_terminal(options, tensorboard=tensorboard, crew=crew)
+        if crew.is_first:
+            lines = training_lines(outcome.report, out, Workspace(out).page)
+            print_lines(lines, outcome.report, as_json=as_json)
     if outcome.stopped_by == "interrupted":
         raise typer.Exit(INTERRUPTED)
 

@@ -11,6 +11,7 @@ TrainingError
   OutputFailed          the disk would not take the checkpoint
   StateDamaged          what a killed run saved of itself cannot be read
   Diverged              the loss exploded again and again
+  CrewLost              another process of the same run is gone
 """
 
 
@@ -56,3 +57,7 @@ class StateDamaged(TrainingError):
 
 class Diverged(TrainingError):
     """Training diverged more often than lower learning rates could repair."""
+
+
+class CrewLost(TrainingError):
+    """Another process of the run ended or cannot be reached."""

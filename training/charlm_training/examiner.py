@@ -11,6 +11,7 @@ from torch import Tensor
 from charlm_model.language_model import LanguageModel
 from charlm_training.budget import Budget, Clock
 from charlm_training.data import Data, Part
+from charlm_training.distributed import ALONE, Crew
 from charlm_training.evaluation import score_slice
 from charlm_training.sample import sample_text
 
@@ -51,7 +52,7 @@ class SliceExaminer:
     """Keeps the best weights in memory, and lets `save` put them on disk now and then.
 
     Every slice it scores also tells how long the final evaluation will take, and so how much of a
-    wall clock must be kept back for it.
+    wall clock must be kept back for it. Of several processes the first one examines for all.
     """
 
     model: LanguageModel
@@ -60,6 +61,7 @@ class SliceExaminer:
     save: Callable[[], None]
     clock: Clock
     budget: Budget
+    crew: Crew = ALONE
     final: FinalEvaluation = field(init=False)
     _best: dict[str, Tensor] | None = field(init=False, default=None)
     _saved_at: float = field(init=False)
@@ -78,6 +80,9 @@ class SliceExaminer:
         return self.data.train.tokens_per_character
 
     def score(self) -> float:
+        return self.crew.from_first(self._score)
+
+    def _score(self) -> float:
         began = self.clock()
         measured = score_slice(self.model, self.data.validation, SLICE_TOKENS)
         seconds_per_token = (self.clock() - began) / measured.num_tokens
@@ -88,9 +93,13 @@ class SliceExaminer:
         return measured.nats_per_token
 
     def sample(self) -> str:
-        return sample_text(self.model, self.data.vocabulary, self.data.unit, self.seed)
+        return self.crew.from_first(
+            lambda: sample_text(self.model, self.data.vocabulary, self.data.unit, self.seed)
+        )
 
     def keep(self) -> None:
+        if not self.crew.is_first:
+            return
         self._best = copy.deepcopy(self.model.state_dict())
         if self.clock() - self._saved_at >= SAVE_INTERVAL_S:
             self.save()

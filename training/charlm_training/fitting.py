@@ -11,6 +11,7 @@ from charlm_model.language_model import LanguageModel
 from charlm_training.baseline import DEFAULT_ORDER, fit_ngram
 from charlm_training.budget import Budget, Clock
 from charlm_training.data import Data, Part
+from charlm_training.distributed import ALONE, Crew
 from charlm_training.errors import InvalidOption
 from charlm_training.events import Listener, Noticed, Planned, Resumed
 from charlm_training.examiner import SliceExaminer
@@ -35,6 +36,7 @@ class Task:
     is_interrupted: Callable[[], bool]
     save_early: Callable[[LanguageModel], None]
     after_step: Callable[[StepResult], None]
+    crew: Crew = ALONE
     keep: Callable[[Callable[[], Record], bool], None] = lambda make_record, at_once: None
     resumed: Record | None = None
     """What `keep` saved in an earlier process."""
@@ -72,7 +74,7 @@ def fit_by_gradients(task: Task) -> Fitted:
     plan = _plan(task)
     for notice in plan.notices:
         task.listener(Noticed(text=notice))
-    learner = plan.learner(task.data)
+    learner = plan.learner(task.data, task.crew)
     task.listener(_planned(task, learner.model, plan.settings()))
     examiner = _examiner(task, learner.model)
     task.budget.begin_training()
@@ -80,7 +82,7 @@ def fit_by_gradients(task: Task) -> Fitted:
         schedule=Schedule(peak=plan.learning_rate),
         budget=task.budget,
         clock=task.clock,
-        is_interrupted=task.is_interrupted,
+        is_interrupted=lambda: task.crew.any(task.is_interrupted()),
         after_step=task.after_step,
         keep=lambda loop_record, at_once: task.keep(
             lambda: _record(task, plan, examiner, loop_record()), at_once
@@ -106,7 +108,8 @@ def _plan(task: Task) -> Plan:
     """The plan of the earlier process, because probing this one would choose another."""
     if task.resumed is not None:
         return Plan.from_record(task.resumed["plan"])
-    return Planner(task.family, task.data, task.budget, task.size, task.clock).plan(task.seed)
+    planner = Planner(task.family, task.data, task.budget, task.size, task.clock, task.crew)
+    return planner.plan(task.seed)
 
 
 def _record(task: Task, plan: Plan, examiner: SliceExaminer, loop: Record) -> Record:
@@ -153,6 +156,7 @@ def _examiner(task: Task, model: LanguageModel) -> SliceExaminer:
         save=lambda: task.save_early(model),
         clock=task.clock,
         budget=task.budget,
+        crew=task.crew,
     )
 
 

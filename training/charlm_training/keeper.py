@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 from charlm_training.budget import Clock
+from charlm_training.distributed import ALONE, Crew
 from charlm_training.errors import InvalidOption
 from charlm_training.events import Listener, Noticed, Resumed
 from charlm_training.options import TrainOptions
@@ -20,13 +21,17 @@ FREE = ("out", "force", "command", "resume", "save_interval_s")
 
 @dataclass(slots=True)
 class Keeper:
-    """Decides when to save. What it saves says what it belongs to, and is refused elsewhere."""
+    """Decides when to save. What it saves says what it belongs to, and is refused elsewhere.
+
+    Of several processes the first one saves, but all have to make their part of the record.
+    """
 
     store: StateStore
     owner: Record
     interval_s: float
     clock: Clock
     listener: Listener
+    crew: Crew = ALONE
     _next_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,10 +40,15 @@ class Keeper:
     def keep(self, make_record: Callable[[], Record], at_once: bool) -> None:
         """Save if that is due, or at once. A full disk is said, and training goes on."""
         began = self.clock()
-        if began < self._next_at and not at_once:
+        if not self.crew.number_from_first(began >= self._next_at or at_once):
             return
+        record = {"owner": self.owner, "run": make_record()}
+        if self.crew.is_first:
+            self._save(record, began)
+
+    def _save(self, record: Record, began: float) -> None:
         try:
-            self.store.save({"owner": self.owner, "run": make_record()})
+            self.store.save(record)
         except OSError as error:
             self.listener(
                 Noticed(
@@ -55,6 +65,9 @@ class Keeper:
 
         Raises InvalidOption when it was another run, StateDamaged when it cannot be read.
         """
+        return self.crew.from_first(self._load)
+
+    def _load(self) -> Record | None:
         loaded = self.store.load()
         if loaded is None:
             self.listener(

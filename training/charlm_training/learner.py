@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from charlm_model.dropout import rows_of_batch
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
 from charlm_training.budget import Spent
+from charlm_training.distributed import ALONE, Crew
 from charlm_training.optimizer import Optimizer
 from charlm_training.record import Record
 from charlm_training.windows import NO_TARGET, Position, Window, Windows
@@ -29,7 +31,10 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A learner at one moment. Restored, it continues as if nothing had happened since."""
+    """A learner at one moment. Restored, it continues as if nothing had happened since.
+
+    The state is that of the whole batch, however many processes share it.
+    """
 
     weights: dict[str, Tensor]
     optimizer: dict[str, object]
@@ -69,12 +74,15 @@ class Learner:
         clip_norm: float,
         weight_decay: float,
         muon_rate: float = 0.0,
+        crew: Crew = ALONE,
     ) -> None:
-        self.model = model
+        self.model, self._crew = model, crew
+        self._own_rows, self._batch_size = windows.shape.own_rows(), windows.shape.batch_size
         self._windows, self._clip_norm = windows, clip_norm
         self._optimizer = Optimizer(model, muon_rate=muon_rate, weight_decay=weight_decay)
         self._state: State | None = None
         self._steps = self._tokens = 0
+        crew.share_weights(model.state_dict())
         self._seek(Position())
 
     @property
@@ -89,12 +97,14 @@ class Learner:
         """One window forward, one update."""
         self.model.train()
         window = next(self._upcoming)
-        logits_BTV, state = self.model(window.input_BT, self._state_before(window))
-        loss = token_loss(logits_BTV, window.target_BT)
+        with rows_of_batch(self._own_rows, self._batch_size):
+            logits_BTV, state = self.model(window.input_BT, self._state_before(window))
+        loss = token_loss(logits_BTV, window.target_BT, window.num_targets)
         loss.backward()
+        loss_nats = self._crew.add_up(self.model.parameters(), loss)
         gradient_norm = self._optimizer.step(rate, clip_norm=self._clip_norm)
         self._state = state.detach()  # the truncation: no gradient crosses a window
-        return self._count(window, loss.item(), gradient_norm)
+        return self._count(window, loss_nats, gradient_norm)
 
     def _state_before(self, window: Window) -> State:
         if self._state is None or bool(window.is_fresh_B.all()):
@@ -107,7 +117,7 @@ class Learner:
         return Snapshot(
             weights=copy.deepcopy(self.model.state_dict()),
             optimizer=copy.deepcopy(self._optimizer.state_dict()),
-            state=None if self._state is None else self._state.clone(),
+            state=None if self._state is None else self._whole(self._state),
             position=self._position,
             steps=self._steps,
             tokens=self._tokens,
@@ -117,23 +127,37 @@ class Learner:
     def restore(self, snapshot: Snapshot) -> None:
         self.model.load_state_dict(snapshot.weights)
         self._optimizer.load_state_dict(copy.deepcopy(snapshot.optimizer))
-        self._state = None if snapshot.state is None else snapshot.state.clone()
+        self._state = None if snapshot.state is None else self._own(snapshot.state)
         self._steps, self._tokens = snapshot.steps, snapshot.tokens
         torch.set_rng_state(snapshot.random)
         self._seek(snapshot.position)
+
+    def _whole(self, state: State) -> State:
+        return self._crew.gather_rows(state, self._own_rows, self._batch_size)
+
+    def _own(self, state: State) -> State:
+        return State(
+            {name: tensor[self._own_rows].clone() for name, tensor in state.tensors.items()}
+        )
 
     def _seek(self, position: Position) -> None:
         self._position = position
         self._upcoming: Iterator[Window] = self._windows.starting_at(position)
 
     def _count(self, window: Window, loss_nats: float, gradient_norm: float) -> StepResult:
-        num_targets = int((window.target_BT != NO_TARGET).sum())
         self._position = window.after
         self._steps += 1
-        self._tokens += num_targets * self._windows.shape.num_ranks
-        return StepResult(loss_nats=loss_nats, gradient_norm=gradient_norm, num_targets=num_targets)
+        self._tokens += window.num_targets
+        return StepResult(
+            loss_nats=loss_nats, gradient_norm=gradient_norm, num_targets=window.num_targets
+        )
 
 
-def token_loss(logits_BTV: Tensor, target_BT: Tensor) -> Tensor:
-    """Mean cross-entropy in nats over the tokens that have a target."""
-    return cross_entropy(logits_BTV.flatten(0, 1), target_BT.flatten(), ignore_index=NO_TARGET)
+def token_loss(logits_BTV: Tensor, target_BT: Tensor, num_targets: int | None = None) -> Tensor:
+    """Cross-entropy in nats over the tokens that have a target: its mean.
+
+    Of a part of a batch, the part's share of the mean over all `num_targets` of the batch.
+    """
+    logits_NV, target_N = logits_BTV.flatten(0, 1), target_BT.flatten()
+    nats = cross_entropy(logits_NV, target_N, ignore_index=NO_TARGET, reduction="sum")
+    return nats / (int((target_BT != NO_TARGET).sum()) if num_targets is None else num_targets)

@@ -11,6 +11,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_training.budget import Budget, Clock, Pace
 from charlm_training.data import Data
+from charlm_training.distributed import ALONE, Crew
 from charlm_training.errors import InvalidOption
 from charlm_training.learner import Learner
 from charlm_training.presets import RECIPES, Recipe, Rung, choose_rung, dropout_for
@@ -65,15 +66,16 @@ class Plan:
     muon_rate: float
     notices: tuple[str, ...] = ()
 
-    def learner(self, data: Data) -> Learner:
+    def learner(self, data: Data, crew: Crew = ALONE) -> Learner:
         # Probing drew random numbers too; the run itself must not depend on that.
         torch.manual_seed(self.shape.seed)
         return Learner(
             build(self.config),
-            windows_of(data, self.shape),
+            windows_of(data, crew.share_of(self.shape)),
             clip_norm=self.clip_norm,
             weight_decay=self.weight_decay,
             muon_rate=self.muon_rate,
+            crew=crew,
         )
 
     def to_record(self) -> Record:
@@ -111,6 +113,7 @@ class Planner:
     budget: Budget
     options: SizeOptions
     clock: Clock
+    crew: Crew = ALONE
     _speeds: dict[Rung, float] = field(default_factory=dict)
 
     def plan(self, seed: int) -> Plan:
@@ -171,8 +174,8 @@ class Planner:
 
     def _speed(self, rung: Rung, shape: Shape) -> float:
         if rung not in self._speeds:
-            learner = self._plan_for(rung, shape).learner(self.data)
-            self._speeds[rung] = tokens_per_s(learner, self.clock)
+            learner = self._plan_for(rung, shape).learner(self.data, self.crew)
+            self._speeds[rung] = tokens_per_s(learner, self.clock, self.crew)
         return self._speeds[rung]
 
     def _plan_for(self, rung: Rung, shape: Shape) -> Plan:
@@ -211,11 +214,14 @@ def given(by_hand: T | None, otherwise: T) -> T:
     return otherwise if by_hand is None else by_hand
 
 
-def tokens_per_s(learner: Learner, clock: Clock) -> float:
-    """The training speed of a learner: its fastest step, since a busy machine only adds time."""
+def tokens_per_s(learner: Learner, clock: Clock, crew: Crew = ALONE) -> float:
+    """The training speed of a learner: its fastest step, since a busy machine only adds time.
+
+    Of a crew's learner, the speed of all processes together, by the first one's clock.
+    """
     learner.step(PROBE_RATE)
     began, fastest, steps = clock(), 0.0, 0
-    while steps < PROBE_STEPS or clock() - began < PROBE_S:
+    while crew.number_from_first(steps < PROBE_STEPS or clock() - began < PROBE_S):
         since = clock()
         num_targets = learner.step(PROBE_RATE).num_targets
         fastest = max(fastest, num_targets / max(clock() - since, 1e-9))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from charlm_model import checkpoint
 from charlm_model.language_model import LanguageModel
@@ -12,7 +15,8 @@ from charlm_training.baseline import baseline_section
 from charlm_training.budget import Budget, Clock
 from charlm_training.corpus import open_corpus
 from charlm_training.data import Data, read_data
-from charlm_training.errors import OutputFailed
+from charlm_training.distributed import ALONE, Crew
+from charlm_training.errors import InvalidOption, OutputFailed
 from charlm_training.evaluation import evaluate
 from charlm_training.events import Finished, Listener, Noticed
 from charlm_training.fitting import Fitted, Task, fitter_for
@@ -27,6 +31,7 @@ from charlm_training.report import (
     model_section,
     versions_section,
 )
+from charlm_training.shared_budget import shared
 from charlm_training.state_store import StateStore
 from charlm_training.temperatures import samples_by_temperature
 from charlm_training.threads import governed_threads
@@ -43,12 +48,13 @@ class Outcome:
 
 @dataclass(slots=True)
 class Run:
-    """One training run and what its parts share."""
+    """One training run and what its parts share; of several processes, one of them."""
 
     options: TrainOptions
     listener: Listener
     is_interrupted: Callable[[], bool]
     clock: Clock = time.monotonic
+    crew: Crew = ALONE
     _began: float = field(init=False, default=0.0)
 
     def train(self) -> Outcome:
@@ -58,27 +64,54 @@ class Run:
         corpus = open_corpus(options.corpus)
         findings = corpus.scan()
         self._began = self.clock()
-        budget = options.start_budget(self.clock)
+        self._require_same(findings.sha256)
+        budget = shared(options.start_budget(self.clock), self.crew)
         keeper = self._keeper(workspace, findings.sha256)
         saved = keeper.load() if options.resume else None
         if saved is not None:
             self._began -= saved["elapsed_s"]
-        data = read_data(corpus, findings, options.data, workspace.tokens)
-        for notice in data.notices():
-            self.listener(Noticed(text=notice))
-        baseline = baseline_section(data, budget, options.seed)
-        with governed_threads(budget, self.clock) as after_step:
-            task = self._task(data, budget, after_step)
-            fitted = fitter(
-                replace(task, keep=self._kept_by(keeper), resumed=saved and saved["fit"])
+        with self._token_directory(workspace) as directory:
+            data = read_data(corpus, findings, options.data, directory)
+            for notice in data.notices():
+                self.listener(Noticed(text=notice))
+            baseline = self.crew.from_first(lambda: baseline_section(data, budget, options.seed))
+            with governed_threads(budget, self.clock, self.crew) as after_step:
+                task = self._task(data, budget, after_step)
+                fitted = fitter(
+                    replace(task, keep=self._kept_by(keeper), resumed=saved and saved["fit"])
+                )
+                report = self.crew.from_first(lambda: self._final_report(data, fitted, baseline))
+            self._finish(workspace, keeper, fitted, data, report)
+        self.listener(Finished(stopped_by=fitted.stopped_by, report=report))
+        return Outcome(report=report, stopped_by=fitted.stopped_by)
+
+    def _require_same(self, sha256: str) -> None:
+        """A run is of one text, however many hosts have a copy of it."""
+        first = self.crew.from_first(lambda: sha256)
+        if first != sha256:
+            raise InvalidOption(
+                f"The text of process {self.crew.rank} is not that of process 0 (SHA-256 "
+                f"{sha256[:12]} and {first[:12]}); give every host the same files."
             )
-            report = self._final_report(data, fitted, baseline)
+
+    @contextmanager
+    def _token_directory(self, workspace: Workspace) -> Iterator[Path]:
+        """The first process's is the workspace's; the others' vanish, on whatever host they are."""
+        if self.crew.is_first:
+            yield workspace.tokens
+        else:
+            with TemporaryDirectory(prefix="charlm-tokens-") as directory:
+                yield Path(directory)
+
+    def _finish(
+        self, workspace: Workspace, keeper: Keeper, fitted: Fitted, data: Data, report: Report
+    ) -> None:
+        if not self.crew.is_first:
+            return
         self._save(fitted.model, data, report)
         if fitted.stopped_by != "interrupted":
             keeper.store.clear()
         workspace.clean()
-        self.listener(Finished(stopped_by=fitted.stopped_by, report=report))
-        return Outcome(report=report, stopped_by=fitted.stopped_by)
 
     def _keeper(self, workspace: Workspace, sha256: str) -> Keeper:
         return Keeper(
@@ -87,6 +120,7 @@ class Run:
             self.options.save_interval_s,
             self.clock,
             self.listener,
+            self.crew,
         )
 
     def _kept_by(self, keeper: Keeper) -> Callable[[Callable[[], Record], bool], None]:
@@ -109,6 +143,7 @@ class Run:
             listener=self.listener,
             is_interrupted=self.is_interrupted,
             after_step=after_step,
+            crew=self.crew,
             save_early=lambda model: self._save(model, data, self._report(data, model)),
         )
 
@@ -145,6 +180,7 @@ class Run:
         return {
             "command": self.options.command,
             "seed": self.options.seed,
+            "processes": self.crew.size,
             "is_finished": False,
             "elapsed_s": round(self.clock() - self._began, 3),
         }

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from rich.console import Console
 
 from charlm_model import checkpoint
+from charlm_training.distributed import ALONE, Crew
 from charlm_training.events import Event, Listener, Noticed
 from charlm_training.log import JsonLog, TensorBoardLog
 from charlm_training.options import TrainOptions
@@ -17,29 +18,49 @@ from charlm_training.signals import interruption
 from charlm_training.workspace import Workspace
 
 
-def train_in_terminal(options: TrainOptions, *, tensorboard: bool) -> Outcome:
-    """Train; progress goes to stderr, so that stdout holds the report alone."""
+def train_in_terminal(options: TrainOptions, *, tensorboard: bool, crew: Crew = ALONE) -> Outcome:
+    """Train; progress goes to stderr, so that stdout holds the report alone.
+
+    Of several processes only the first one logs, shows progress and writes.
+    """
     workspace = Workspace(options.out)
+    finished = crew.from_first(lambda: earlier_outcome(options, workspace))
+    if finished is not None:
+        return finished
+    crew.from_first(lambda: workspace.prepare(force=options.force, resume=options.resume))
+    with ExitStack() as stack:
+        is_interrupted = stack.enter_context(interruption())
+        listeners = listeners_of(options, workspace, stack, tensorboard) if crew.is_first else []
+        broadcast = Broadcast(listeners)
+        outcome = Run(options, broadcast, is_interrupted, crew=crew).train()
+        if crew.is_first:
+            try:
+                write_page(workspace.page, outcome.report, workspace.log)
+            except OSError as error:
+                broadcast(Noticed(text=f"The page could not be written: {error.strerror}."))
+        return outcome
+
+
+def listeners_of(
+    options: TrainOptions, workspace: Workspace, stack: ExitStack, tensorboard: bool
+) -> list[Listener]:
+    """The log, TensorBoard on request, and the terminal; closed with the stack."""
+    log = JsonLog(workspace.log, resume=options.resume)
+    stack.callback(log.close)
+    listeners: list[Listener] = [log]
+    if tensorboard:
+        board = TensorBoardLog(workspace.tensorboard)
+        stack.callback(board.close)
+        listeners.append(board)
+    listeners.append(stack.enter_context(progress_on(Console(stderr=True))))
+    return listeners
+
+
+def earlier_outcome(options: TrainOptions, workspace: Workspace) -> Outcome | None:
+    """How the run ended that is to be resumed; None if there is something left to do."""
     if options.resume and not options.force and workspace.is_finished():
         return finished_outcome(workspace)
-    workspace.prepare(force=options.force, resume=options.resume)
-    with ExitStack() as stack:
-        log = JsonLog(workspace.log, resume=options.resume)
-        stack.callback(log.close)
-        listeners: list[Listener] = [log]
-        if tensorboard:
-            board = TensorBoardLog(workspace.tensorboard)
-            stack.callback(board.close)
-            listeners.append(board)
-        is_interrupted = stack.enter_context(interruption())
-        listeners.append(stack.enter_context(progress_on(Console(stderr=True))))
-        broadcast = Broadcast(listeners)
-        outcome = Run(options, broadcast, is_interrupted).train()
-        try:
-            write_page(workspace.page, outcome.report, workspace.log)
-        except OSError as error:
-            broadcast(Noticed(text=f"The page could not be written: {error.strerror}."))
-        return outcome
+    return None
 
 
 def finished_outcome(workspace: Workspace) -> Outcome:

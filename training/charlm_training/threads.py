@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from charlm_training.budget import Budget, Clock
+from charlm_training.distributed import ALONE, Crew
 from charlm_training.learner import StepResult
 
 TRIAL_S, TRIAL_STEPS = 0.15, 3
@@ -76,13 +77,16 @@ class ThreadGovernor:
 
 
 @contextmanager
-def governed_threads(budget: Budget, clock: Clock) -> Iterator[Callable[[StepResult], None]]:
+def governed_threads(
+    budget: Budget, clock: Clock, crew: Crew = ALONE
+) -> Iterator[Callable[[StepResult], None]]:
     """What to call after every step, so that the number of threads follows the machine's load.
 
     Only where a clock runs: the number of threads changes the last bits of gradients, and a run of
-    so many steps promises the same bits. Evaluation has the same bits with any number.
+    so many steps promises the same bits. Evaluation has the same bits with any number. Processes
+    that wait for each other cannot tell whose threads were slow: torchrun gives each its number.
     """
-    if budget.seconds() is None:
+    if budget.seconds() is None or not crew.is_alone:
         yield lambda result: None
         return
     governor = ThreadGovernor(clock)

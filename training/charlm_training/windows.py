@@ -38,11 +38,15 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One batch of tokens. Row b continues row b of the window before, unless it is fresh."""
+    """One worker's rows of a batch. Row b continues row b of the window before, unless it is fresh.
+
+    `num_targets` counts those of all workers.
+    """
 
     input_BT: Tensor
     target_BT: Tensor
     is_fresh_B: Tensor
+    num_targets: int
     after: Position
 
 
@@ -62,8 +66,10 @@ class Shape:
     num_ranks: int = 1
 
     def own_rows(self) -> slice:
-        share = self.batch_size // self.num_ranks
-        return slice(self.rank * share, (self.rank + 1) * share)
+        first, end = (
+            rank * self.batch_size // self.num_ranks for rank in (self.rank, self.rank + 1)
+        )
+        return slice(first, end)
 
 
 class Windows(Protocol):
@@ -126,7 +132,8 @@ class StreamWindows:
         offsets_T = np.arange(self.shape.length + 1)
         ids_BT = self._ids_N[(starts_B[:, None] + offsets_T) % len(self._ids_N)]
         tokens_BT = torch.from_numpy(ids_BT.astype(np.int64))
-        return Window(tokens_BT[:, :-1], tokens_BT[:, 1:], is_fresh_B, after)
+        num_targets = self.shape.batch_size * self.shape.length
+        return Window(tokens_BT[:, :-1], tokens_BT[:, 1:], is_fresh_B, num_targets, after)
 
 
 class DocumentWindows:
@@ -175,16 +182,17 @@ class DocumentWindows:
                 yield pool[batch * size : (batch + 1) * size]
 
     def _window(self, documents_B: Indices, start: int, after: Position) -> Window:
-        documents_B = documents_B[self.shape.own_rows()]
-        left_B = self._lengths[documents_B] - start
-        width = int(np.clip(left_B.max(), 1, self.shape.length))
-        offsets_T = np.arange(width)
-        inside_BT = offsets_T < left_B[:, None]
-        at_BT = np.where(inside_BT, self._edges[documents_B][:, None] + start + offsets_T, 0)
-        input_BT = self._ids_N[at_BT].astype(np.int64)
+        """As wide as the longest document needs, whichever worker has it."""
+        left_B = np.clip(self._lengths[documents_B] - start, 0, self.shape.length)
+        own_B, own_left_B = documents_B[self.shape.own_rows()], left_B[self.shape.own_rows()]
+        offsets_T = np.arange(left_B.max())
+        inside_BT = offsets_T < own_left_B[:, None]
+        at_BT = np.where(inside_BT, self._edges[own_B][:, None] + start + offsets_T, 0)
+        input_BT = torch.from_numpy(self._ids_N[at_BT].astype(np.int64))
         target_BT = np.where(inside_BT, self._ids_N[at_BT + 1].astype(np.int64), NO_TARGET)
-        is_fresh_B = torch.full((len(documents_B),), start == 0)
-        return Window(torch.from_numpy(input_BT), torch.from_numpy(target_BT), is_fresh_B, after)
+        is_fresh_B = torch.full((len(own_B),), start == 0)
+        num_targets = int(left_B.sum())
+        return Window(input_BT, torch.from_numpy(target_BT), is_fresh_B, num_targets, after)
 
 
 def stream_shape(num_tokens: int, wanted: Shape) -> Shape:

@@ -1,0 +1,71 @@
+"""A program for test_distributed: several runs in one start of processes, or in one process.
+
+    torchrun --nproc-per-node N crew.py CORPUS FOLDER
+    python crew.py CORPUS FOLDER
+
+Every family into FOLDER/FAMILY; then an LSTM that one signal to one process stops, and that is
+resumed, into FOLDER/resumed. Prints how each process saw the runs end.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from charlm_training.distributed import Crew, crew_of
+from charlm_training.learner import Learner, StepResult
+from charlm_training.options import TrainOptions
+from charlm_training.plan import SizeOptions
+from charlm_training.session import train_in_terminal
+
+FAMILIES = ["lstm", "transformer"]
+# Five rows for two processes: their shares are unequal.
+SIZES: dict[str, Any] = {
+    "hidden_size": 16, "num_heads": 2, "num_layers": 2, "batch_size": 5, "window_length": 16,
+    "dropout": 0.2, "learning_rate": 2e-3,
+}  # fmt: skip
+STOPPED_AT = 8
+
+
+@contextmanager
+def stopped_at(step: int, crew: Crew) -> Iterator[None]:
+    """As many steps on, the last process alone gets a signal."""
+    original = Learner.step
+
+    def make_step(learner: Learner, rate: float) -> StepResult:
+        result = original(learner, rate)
+        if learner.spent.steps == step and crew.rank == crew.size - 1:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    Learner.step = make_step  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Learner.step = original  # type: ignore[method-assign]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    corpus, folder = map(Path, sys.argv[1:])
+    with crew_of(os.environ) as crew:
+
+        def train(out: str, family: str, **changes: Any) -> str:
+            changes |= {"family": family, "steps": 20, "size": SizeOptions(**SIZES)}
+            options = TrainOptions(corpus=str(corpus), out=folder / out, **changes)
+            return train_in_terminal(options, tensorboard=False, crew=crew).stopped_by
+
+        ends = [train(family, family) for family in FAMILIES]
+        with stopped_at(STOPPED_AT, crew):
+            ends.append(train("resumed", "lstm"))
+        ends.append(train("resumed", "lstm", resume=True))
+        print(crew.rank, *ends)
+
+
+if __name__ == "__main__":
+    main()
