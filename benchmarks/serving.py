@@ -23,9 +23,9 @@ from typing import Annotated, Any
 import torch
 import typer
 from served import NAME, served
-from serving_ours import PROMPT_LENGTH, engine_rate, served_rate, step_rate
+from serving_ours import engine_rate, served_rate, step_rate
 from serving_page import write_page
-from serving_peers import peers_of
+from serving_peers import PROMPT_LENGTH, peers_of
 
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
@@ -43,6 +43,7 @@ CASES = {
 }
 CONTEXT_LENGTH = 288  # holds the prompt and the output
 STREAMS = (64, 1)
+REST_S = 0.5
 Results = dict[str, Any]
 
 
@@ -102,7 +103,7 @@ def measured(
 
 def compared(ways: dict[str, Callable[[int], float]], num: int, rounds: int) -> Results:
     """Tokens a second of every way, and their ratios to each peer and to each other."""
-    rates = [{name: way(num) for name, way in ways.items()} for _ in range(rounds)]
+    rates = [{name: after_a_rest(way, num) for name, way in ways.items()} for _ in range(rounds)]
     found = {name: median(each[name] for each in rates) for name in ways}
     ours = ("step", "engine", "gRPC")
     ratios = {
@@ -114,6 +115,12 @@ def compared(ways: dict[str, Callable[[int], float]], num: int, rounds: int) -> 
     for name, rate in found.items():
         print(f"{num:3d} {name:22} {rate:12,.0f}", flush=True)
     return {"rates": found, "ratios": ratios}
+
+
+def after_a_rest(way: Callable[[int], float], num: int) -> float:
+    """Threads of others spin for a while after their work: the next one does not pay for it."""
+    time.sleep(REST_S)
+    return way(num)
 
 
 def spread(values: list[float]) -> Results:

@@ -5,6 +5,7 @@ import random
 import time
 
 import torch
+from serving_peers import OUTPUT_LENGTH, PROMPT_LENGTH
 
 from charlm_client.client import Client
 from charlm_client.types import Sampling, Stopping
@@ -16,7 +17,6 @@ from charlm_server.engine import Engine, EngineConfig
 from charlm_server.sequence import GenerationJob
 from charlm_server.sequence import Stopping as JobStopping
 
-PROMPT_LENGTH, OUTPUT_LENGTH = 20, 256
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 

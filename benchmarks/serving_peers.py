@@ -12,10 +12,9 @@ from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any
 
-import torch
-from serving_ours import OUTPUT_LENGTH, PROMPT_LENGTH
-from torch import nn
+import numpy as np
 
+PROMPT_LENGTH, OUTPUT_LENGTH = 20, 256
 VOCAB_SIZE = 65
 Rate = Callable[[int], float]  # tokens a second with so many streams
 NUM_POSITIONS = 512
@@ -57,15 +56,18 @@ def elsewhere(make: Callable[..., Rate], *shape: Any) -> Iterator[Rate]:
 
 
 def _measure(pipe: Connection, make: Callable[..., Rate], *shape: Any) -> None:
-    torch.set_num_threads(shape[-1])
     rate = make(*shape)
     with suppress(EOFError):
         while True:
             pipe.send(rate(pipe.recv()))
 
 
-def eager(family: str, layers: int, _heads: int, width: int, _threads: int) -> Rate:
+def eager(family: str, layers: int, _heads: int, width: int, threads: int) -> Rate:
     """A step of torch's own module, a softmax and a draw."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(threads)
     embedding, head = nn.Embedding(VOCAB_SIZE, 64), nn.Linear(width, VOCAB_SIZE)
     module = {"gru": nn.GRU, "lstm": nn.LSTM}[family](64, width, layers, batch_first=True)
 
@@ -119,18 +121,23 @@ def _write_ctranslate2(library: Any, folder: str, layers: int, heads: int, width
         layers, heads, pre_norm=True, activation=library.specs.common_spec.Activation.GELUTanh
     )
 
+    chance = np.random.default_rng(0)
+
+    def weights(outputs: int) -> Any:
+        return (0.02 * chance.standard_normal((outputs, width))).astype(np.float32)
+
     def fill(linear: Any, outputs: int, inputs: int) -> None:
-        linear.weight = (0.02 * torch.randn(outputs, inputs)).numpy()
-        linear.bias = torch.zeros(outputs).numpy()
+        linear.weight = weights(outputs * inputs // width).reshape(outputs, inputs)
+        linear.bias = np.zeros(outputs, np.float32)
 
     def level(norm: Any) -> None:
-        norm.gamma, norm.beta = torch.ones(width).numpy(), torch.zeros(width).numpy()
+        norm.gamma, norm.beta = np.ones(width, np.float32), np.zeros(width, np.float32)
 
     decoder = spec.decoder
     decoder.scale_embeddings = False
-    decoder.embeddings.weight = (0.02 * torch.randn(VOCAB_SIZE, width)).numpy()
-    decoder.position_encodings.encodings = (0.02 * torch.randn(NUM_POSITIONS, width)).numpy()
-    decoder.projection.weight = (0.02 * torch.randn(VOCAB_SIZE, width)).numpy()
+    decoder.embeddings.weight = weights(VOCAB_SIZE)
+    decoder.position_encodings.encodings = weights(NUM_POSITIONS)
+    decoder.projection.weight = weights(VOCAB_SIZE)
     level(decoder.layer_norm)
     for layer in decoder.layer:
         level(layer.self_attention.layer_norm)
@@ -147,9 +154,11 @@ def _write_ctranslate2(library: Any, folder: str, layers: int, heads: int, width
     spec.save(folder)
 
 
-def transformers(_family: str, layers: int, heads: int, width: int, _threads: int) -> Rate:
+def transformers(_family: str, layers: int, heads: int, width: int, threads: int) -> Rate:
+    import torch
     import transformers as library
 
+    torch.set_num_threads(threads)
     config = library.GPT2Config(
         vocab_size=VOCAB_SIZE,
         n_positions=NUM_POSITIONS,

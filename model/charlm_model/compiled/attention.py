@@ -16,6 +16,7 @@ from charlm_model.compiled.functions import exp, lane_max, lane_sum
 from charlm_model.compiled.vectors import (
     LANES,
     add,
+    expect,
     fma,
     larger,
     load,
@@ -27,19 +28,24 @@ from charlm_model.compiled.vectors import (
 )
 
 _ZERO = np.float32(0)
+_PER_LINE = 32  # halves that memory brings at once
 _NEVER = np.float32(-np.inf)
 
 
 @compiled
-def attend(query, q_at, keys, values, at, width, position, window, scores, sums, out, out_at):
+def attend(
+    query, q_at, keys, values, at, next_at, width, position, window, scores, sums, out, out_at
+):
     """Softmax-weighted values of the last `window` tokens, the newest included, for one head.
 
     `scores` has room for C numbers, which tells C, and `sums` for a vector for each of D numbers.
+    `next_at` is where the next call's ring begins, which memory is told in time.
     """
     num_slots = len(scores)
     used = num_slots
     if position + 1 < num_slots:
         used = -(-(position + 1) // LANES) * LANES
+    _expect(values, at, used * width)
     largest = _score(query, q_at, keys, at, used, width, scores)
     newest = position % num_slots
     num_visible = min(position + 1, window)
@@ -56,10 +62,18 @@ def attend(query, q_at, keys, values, at, width, position, window, scores, sums,
     total = splat(_ZERO)
     for c in range(0, used, LANES):
         total = add(total, load(scores, c))
+    _expect(keys, next_at, used * width)
     _mix(values, at, used, width, scores, sums)
     share = np.float32(1) / lane_sum(total)
     for d in range(width):
         out[out_at + d] = lane_sum(load(sums, d * LANES)) * share
+
+
+@compiled
+def _expect(ring, at, length):
+    """The numbers are wanted soon."""
+    for line in range(at, at + length, _PER_LINE):
+        expect(ring, line)
 
 
 @compiled

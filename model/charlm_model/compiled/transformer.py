@@ -222,10 +222,11 @@ def _look_back(packed, layer, b, row, position, keys, values, work):
     slot = position % num_slots
     place = (slot - slot % LANES) * D + slot % LANES
     scale = np.float32(1) / np.float32(math.sqrt(D))
+    first = (b * shape.num_layers + layer) * E * num_slots
     for head in range(N):
         query = row * padded_width(3 * E) + head * D
         key, value = query + E, query + 2 * E
-        ring = ((b * shape.num_layers + layer) * N + head) * D * num_slots
+        ring = first + head * D * num_slots
         normalize(qkv, query, D, epsilon)
         normalize(qkv, key, D, epsilon)
         rotate(qkv, query, half, cosines, sines)
@@ -234,7 +235,8 @@ def _look_back(packed, layer, b, row, position, keys, values, work):
             qkv[query + d] *= scale
             keys[ring + place + d * LANES] = upper_half(qkv[key + d])
             values[ring + place + d * LANES] = upper_half(qkv[value + d])
+        after = ring + D * num_slots if head + 1 < N else first + shape.num_layers * E * num_slots
         attend(
-            qkv, query, keys, values, ring, D, position, shape.context_length,
+            qkv, query, keys, values, ring, after, D, position, shape.context_length,
             scores, sums, normal, row * padded_width(E) + head * D,
         )  # fmt: skip

@@ -105,6 +105,22 @@ def load_halves(_context: Any, array: Any, at: Any) -> Any:
 
 
 @intrinsic
+def expect(_context: Any, array: Any, at: Any) -> Any:
+    """Ask memory for what is around an index; a hint, without any effect on a result."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        pointer = builder.bitcast(address(context, builder, signature.args[0], *args), byte)
+        kinds = [ir.Constant(_INT32, kind) for kind in (0, 3, 1)]  # read, keep close, data
+        hint = ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32])
+        function = get_or_insert_function(builder.module, hint, "llvm.prefetch.p0i8")
+        builder.call(function, [pointer, *kinds])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), code
+
+
+@intrinsic
 def upper_half(_context: Any, scalar: Any) -> Any:
     """The nearest bfloat16, of two the even one, as int16."""
 
