@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format gen baseline unit clean
+.PHONY: help install demo test check format gen baseline unit soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,9 @@ check: $(INSTALLED) ## format, lint, types, import contracts, wire contract, gen
 
 unit: $(INSTALLED) ## all tests
 	$(BIN)/python -m pytest
+
+soak: $(INSTALLED) ## half an hour of mixed traffic: the same bits, flat memory
+	CHARLM_SOAK_SECONDS=1800 $(BIN)/python -m pytest -s tests/e2e/test_determinism.py
 
 format: $(INSTALLED) ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
