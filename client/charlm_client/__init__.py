@@ -17,6 +17,7 @@ from charlm_client.errors import (
     QueueFull,
     ServerFault,
     StateMismatch,
+    StateNotFound,
     TooLarge,
     Unavailable,
     UnknownCharacter,
@@ -25,9 +26,11 @@ from charlm_client.inference import Continuation, FilledGap, Filling, Gap, TopCo
 from charlm_client.long_text import ScoredTokens, ScoreStream
 from charlm_client.resuming import Resuming
 from charlm_client.security import Security
+from charlm_client.states import State, States
 from charlm_client.stream import GenerationStream
 from charlm_client.sync import SyncClient, SyncCodecStream, SyncGenerationStream, SyncScoreStream
 from charlm_client.types import (
+    After,
     Chunk,
     Encoding,
     EvaluationResult,
@@ -46,6 +49,7 @@ from charlm_client.types import (
 )
 
 __all__ = [
+    "After",
     "CharlmError",
     "Chunk",
     "Client",
@@ -84,7 +88,10 @@ __all__ = [
     "ScoredTokens",
     "Security",
     "ServerFault",
+    "State",
     "StateMismatch",
+    "StateNotFound",
+    "States",
     "Stopping",
     "StreamHeader",
     "SyncClient",

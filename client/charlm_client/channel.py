@@ -13,6 +13,7 @@ from charlm.v1 import (
     inference_pb2_grpc,
     models_pb2_grpc,
     scoring_pb2_grpc,
+    state_pb2_grpc,
     tokenizer_pb2_grpc,
 )
 from charlm_client.errors import InvalidRequest
@@ -52,6 +53,7 @@ class Stubs:
         self.codec = codec_pb2_grpc.CodecServiceStub(self.channel)
         self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
         self.scoring = scoring_pb2_grpc.ScoringServiceStub(self.channel)
+        self.states = state_pb2_grpc.StateServiceStub(self.channel)
         self.tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(self.channel)
         self.inference = inference_pb2_grpc.InferenceServiceStub(self.channel)
         self.models = models_pb2_grpc.ModelServiceStub(self.channel)

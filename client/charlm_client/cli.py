@@ -15,6 +15,7 @@ from charlm_client import (
     compare_cli,
     inference_cli,
     plugins,
+    state_cli,
 )
 from charlm_client.asking import SECURITY, ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
@@ -335,6 +336,7 @@ app.command()(inference_cli.fill)
 app.command()(inference_cli.top)
 app.add_typer(admin_cli.app, name="admin")
 app.add_typer(bench_cli.app, name="bench")
+app.add_typer(state_cli.app, name="state")
 plugins.list_in(app)
 
 

@@ -40,9 +40,11 @@ from charlm_client.messages import (
 )
 from charlm_client.resuming import Resuming
 from charlm_client.security import Security
+from charlm_client.states import States
 from charlm_client.stream import GenerationStream
 from charlm_client.translation import translated
 from charlm_client.types import (
+    After,
     Encoding,
     Generation,
     Model,
@@ -108,7 +110,7 @@ class Client:
 
     async def generate(
         self,
-        prompt: str,
+        prompt: str | After,
         *,
         model: str,
         sampling: Sampling | None = None,
@@ -130,7 +132,7 @@ class Client:
 
     def stream_generate(
         self,
-        prompt: str,
+        prompt: str | After,
         *,
         model: str,
         sampling: Sampling | None = None,
@@ -171,7 +173,7 @@ class Client:
         texts: Sequence[str],
         *,
         model: str,
-        context: str = "",
+        context: str | After = "",
         details: bool = False,
         replace_unknown: bool = False,
     ) -> list[Score]:
@@ -222,7 +224,7 @@ class Client:
         return comparisons_from(request, await self._answer(call))
 
     async def next_distribution(
-        self, prompt: str, *, model: str, top_k: int = 10, replace_unknown: bool = False
+        self, prompt: str | After, *, model: str, top_k: int = 10, replace_unknown: bool = False
     ) -> NextDistribution:
         """The full distribution of the token after a prompt, and the best of it."""
         request = next_message(prompt, model=model, top_k=top_k, replace_unknown=replace_unknown)
@@ -311,6 +313,11 @@ class Client:
         if digest not in self._vocabularies:
             self._vocabularies[digest] = await self.vocabulary(model=model)
         return self._vocabularies[digest]
+
+    @property
+    def states(self) -> States:
+        """Keeps what a model has read."""
+        return States(self._stubs.states, self.address, self._timeout_s)
 
     # --- models and health ---
 

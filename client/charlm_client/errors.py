@@ -5,7 +5,8 @@ CharlmError
     UnknownCharacter    a character outside the model's vocabulary
   NotAllowed            the server knows no such token, or the token may not do this
   ModelNotFound         no such model is loaded
-  StateMismatch         the state or resume token belongs to another model
+  StateMismatch         the state or resume token belongs to another model, or was changed
+  StateNotFound         no such state is kept, or it expired
   CodecMismatch         it was compressed with another model or arithmetic
   QueueFull             try again in `retry_after_s`
   TooLarge              the request or its answer does not fit a message
@@ -48,7 +49,11 @@ class ModelNotFound(CharlmError):
 
 
 class StateMismatch(CharlmError):
-    """The state or resume token belongs to another model."""
+    """The state or resume token belongs to another model, or the state has another etag."""
+
+
+class StateNotFound(CharlmError):
+    """No such state is kept for this caller, or it expired."""
 
 
 class CodecMismatch(CharlmError):

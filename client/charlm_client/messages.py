@@ -13,7 +13,7 @@ from charlm.v1 import (
 )
 from charlm_client.constraint import Constraint
 from charlm_client.errors import InvalidRequest, UnknownCharacter
-from charlm_client.types import Sampling, Stopping
+from charlm_client.types import After, Sampling, Stopping
 
 _UINT32, _UINT64 = f"in [0, {2**32 - 1}]", f"in [0, {2**64 - 1}]"
 
@@ -24,7 +24,7 @@ def model_name(model: str) -> str:
 
 
 def generate_message(
-    prompt: str,
+    prompt: str | After,
     *,
     model: str,
     sampling: Sampling,
@@ -36,6 +36,7 @@ def generate_message(
         return generation_pb2.GenerateRequest(
             model=model_name(model),
             context=_context(prompt),
+            append_text=checked(prompt.text, "append_text") if isinstance(prompt, After) else "",
             sampling=sampling_message(sampling),
             stopping=stopping_message(stopping),
             constraint=constraint_message(sampling.constraint) if sampling.constraint else None,
@@ -45,13 +46,13 @@ def generate_message(
 
 
 def score_message(
-    texts: Sequence[str], *, model: str, context: str, details: bool, replace_unknown: bool
+    texts: Sequence[str], *, model: str, context: str | After, details: bool, replace_unknown: bool
 ) -> scoring_pb2.ScoreRequest:
     return scoring_pb2.ScoreRequest(
         model=model_name(model),
         items=[
             scoring_pb2.ScoreItem(
-                context=_context(context), text=checked(text, f"items[{index}].text")
+                context=context_message(context), text=checked(text, f"items[{index}].text")
             )
             for index, text in enumerate(texts)
         ],
@@ -61,12 +62,12 @@ def score_message(
 
 
 def next_message(
-    prompt: str, *, model: str, top_k: int, replace_unknown: bool
+    prompt: str | After, *, model: str, top_k: int, replace_unknown: bool
 ) -> scoring_pb2.GetNextDistributionRequest:
     with named("top_k", top_k, _UINT32):
         return scoring_pb2.GetNextDistributionRequest(
             model=model_name(model),
-            context=_context(prompt),
+            context=context_message(prompt),
             top_k=top_k,
             unknown_characters=policy(replace_unknown),
         )
@@ -169,8 +170,21 @@ def checked(text: str, field: str) -> str:
     return text
 
 
-def _context(text: str) -> context_pb2.Context:
-    return context_pb2.Context(text=checked(text, "context.text"))
+def context_message(text: str | After) -> context_pb2.Context:
+    """Raises InvalidRequest for text after a state, which a prompt alone may have."""
+    if isinstance(text, After) and text.text:
+        raise InvalidRequest(
+            "Text after a state can be given to generate; elsewhere advance the state by it first."
+        )
+    return _context(text)
+
+
+def _context(text: str | After) -> context_pb2.Context:
+    if isinstance(text, str):
+        return context_pb2.Context(text=checked(text, "context.text"))
+    if isinstance(text.state, bytes):
+        return context_pb2.Context(state=context_pb2.StateReference(inline_state=text.state))
+    return context_pb2.Context(state=context_pb2.StateReference(name=text.state))
 
 
 def policy(replace_unknown: bool) -> "context_pb2.UnknownCharacterPolicy.ValueType":

@@ -13,8 +13,11 @@ from charlm_client.inference import FilledGap, Gap, TopContinuations
 from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S, Returns, ScoredTokens, ScoreStream
 from charlm_client.resuming import Resuming
 from charlm_client.security import Security
+from charlm_client.states import States
 from charlm_client.stream import GenerationStream
+from charlm_client.sync_states import SyncStates
 from charlm_client.types import (
+    After,
     Chunk,
     Encoding,
     Generation,
@@ -65,7 +68,7 @@ class SyncClient:
 
     def generate(
         self,
-        prompt: str,
+        prompt: str | After,
         *,
         model: str,
         sampling: Sampling | None = None,
@@ -87,7 +90,7 @@ class SyncClient:
 
     def stream_generate(
         self,
-        prompt: str,
+        prompt: str | After,
         *,
         model: str,
         sampling: Sampling | None = None,
@@ -114,7 +117,7 @@ class SyncClient:
         texts: Sequence[str],
         *,
         model: str,
-        context: str = "",
+        context: str | After = "",
         details: bool = False,
         replace_unknown: bool = False,
     ) -> list[Score]:
@@ -169,7 +172,7 @@ class SyncClient:
         )
 
     def next_distribution(
-        self, prompt: str, *, model: str, top_k: int = 10, replace_unknown: bool = False
+        self, prompt: str | After, *, model: str, top_k: int = 10, replace_unknown: bool = False
     ) -> NextDistribution:
         """See Client.next_distribution."""
         return self._run(
@@ -203,6 +206,15 @@ class SyncClient:
                 replace_unknown=replace_unknown,
             )
         )
+
+    @property
+    def states(self) -> SyncStates:
+        """See Client.states."""
+
+        async def connected() -> States:  # in the loop's thread: others cannot make a channel
+            return self._client.states
+
+        return SyncStates(self._run(connected()), self._run)
 
     def compress(
         self,

@@ -21,6 +21,7 @@ from charlm_client.errors import (
     QueueFull,
     ServerFault,
     StateMismatch,
+    StateNotFound,
     TooLarge,
     Unavailable,
     UnknownCharacter,
@@ -49,6 +50,7 @@ ERROR_OF_REASON: dict[str, type[CharlmError]] = {
     "CODEC_MODEL_MISMATCH": CodecMismatch,
     "CODEC_NUMERICS_MISMATCH": CodecMismatch,
     "ANSWER_TOO_LARGE": TooLarge,
+    "STATE_NOT_FOUND": StateNotFound,
 }
 # gRPC itself gives no reason for a message over its bound, only these words.
 _TOO_LARGE_WORDS = "larger than max"

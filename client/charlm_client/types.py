@@ -39,6 +39,15 @@ class Stopping:
     max_time_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class After:
+    """In place of a text: go on after a kept state, by its name, or after an exported one."""
+
+    state: str | bytes
+    text: str = ""
+    """What follows the state, where a prompt is asked for."""
+
+
 class FinishReason(Enum):
     """Why an output ended; UNSPECIFIED for a reason newer than this client."""
 
