@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+HARNESS := .venv/.harness
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format gen baseline unit soak clean
@@ -35,7 +36,13 @@ check: $(INSTALLED) ## format, lint, types, import contracts, wire contract, gen
 	$(BIN)/buf breaking --against proto/baseline.binpb
 	$(BIN)/python proto/generate.py --check
 
-unit: $(INSTALLED) ## all tests
+# The lm-evaluation-harness brings much along: only its test needs it.
+$(HARNESS): $(INSTALLED)
+	@echo "Installing the lm-evaluation-harness for its test ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[harness]'
+	@touch $(HARNESS)
+
+unit: $(INSTALLED) $(HARNESS) ## all tests
 	$(BIN)/python -m pytest
 
 soak: $(INSTALLED) ## half an hour of mixed traffic: the same bits, flat memory

@@ -1,0 +1,84 @@
+"""A served model in the lm-evaluation-harness: exact log-likelihoods, asked over the wire.
+
+Needs the extra `harness`; nothing else of the client imports it.
+
+    lm_eval.simple_evaluate(model=CharlmLM("127.0.0.1:50051", model="shakespeare"), tasks=[...])
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+
+from charlm_client.security import Security
+from charlm_client.sync import SyncClient
+from charlm_client.types import Sampling, Score, Stopping
+
+ITEMS_PER_CALL = 64
+DEFAULT_MAX_TOKENS = 256
+
+
+class CharlmLM(LM):  # type: ignore[misc]  # the harness has no types
+    """Texts are scored from their start or after their context, whole and of any length."""
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        model: str = "",
+        timeout_s: float = 600.0,
+        replace_unknown: bool = False,
+        security: Security | None = None,
+    ) -> None:
+        super().__init__()
+        self._client = SyncClient(server, timeout_s=timeout_s, security=security)
+        self._model = model or self._client.only_model()
+        self._replace_unknown = replace_unknown
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """(nats, whether it is the greedy continuation) of each (context, continuation)."""
+        answers = []
+        for context, continuation in (request.args for request in requests):
+            (score,) = self._scores([continuation], context)
+            answers.append((score.total_logprob, score.is_greedy))
+        return answers
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Nats of each text from its start; no window cuts its context."""
+        texts = [request.args[0] for request in requests]
+        return [score.total_logprob for part in _parts(texts) for score in self._scores(part)]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """A continuation of each context, up to one of its stop texts."""
+        return [self._continued(*request.args) for request in requests]
+
+    def _scores(self, texts: Sequence[str], context: str = "") -> list[Score]:
+        return self._client.score(
+            texts, model=self._model, context=context, replace_unknown=self._replace_unknown
+        )
+
+    def _continued(self, context: str, wish: dict[str, Any]) -> str:
+        until = wish.get("until") or []
+        stopping = Stopping(
+            max_new_tokens=int(wish.get("max_gen_toks", DEFAULT_MAX_TOKENS)),
+            stop_sequences=(until,) if isinstance(until, str) else tuple(until),
+        )
+        temperature = float(wish.get("temperature", 0.0)) if wish.get("do_sample") else 0.0
+        generation = self._client.generate(
+            context,
+            model=self._model,
+            sampling=Sampling(temperature=temperature, seed=0),
+            stopping=stopping,
+            replace_unknown=self._replace_unknown,
+        )
+        return generation.outputs[0].text
+
+
+def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    for at in range(0, len(texts), ITEMS_PER_CALL):
+        yield texts[at : at + ITEMS_PER_CALL]
