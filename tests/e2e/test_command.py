@@ -52,7 +52,8 @@ def test_every_family_trains_evaluates_and_serves(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = server.stdout.readline().strip().rsplit(" ", 1)[-1]
-        generated = charlm("generate", "abcd ", "--max-tokens", "10", "--server", address)
+        wish = ["--max-tokens", "50", "--seed", "1", "--ignore-end-of-text"]  # some text for sure
+        generated = charlm("generate", "abcd ", *wish, "--server", address)
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
     assert generated.returncode == 0, generated.stderr
