@@ -94,6 +94,9 @@ async def test_a_stream_in_a_language_goes_on(mode: str) -> None:
 async def test_a_stream_goes_on_with_the_seed_that_the_server_chose() -> None:
     request = asked("gru-char")
     request.sampling.ClearField("seed")
+    request.stopping.Clear()  # whatever the seed, it does not end early
+    request.stopping.max_new_tokens = 12
+    request.stopping.ignore_end_of_text = True
     async with serving(("gru", "char")) as wire:
         whole = await streamed(wire, request)
 
