@@ -3,6 +3,7 @@
 CharlmError
   InvalidRequest        the caller can fix it: a field, its value, what is allowed
     InvalidText         a text that the model's vocabulary cannot spell
+  MessageDamaged        the bytes of a request are no message
   AnswerTooLarge        the answer would not fit a message
   ModelNotFound         no such model is loaded
   CheckpointUnknown     no such checkpoint in the model directory
@@ -67,6 +68,18 @@ class InvalidText(InvalidRequest):
     @property
     def metadata(self) -> dict[str, str]:
         return {"field": self.field, "offset": str(self.offset)}
+
+
+class MessageDamaged(CharlmError):
+    """The bytes of a request are not the message that the method takes."""
+
+    reason = "MESSAGE_DAMAGED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The request cannot be parsed as the message that this method takes; it was damaged, "
+            "or made from another contract."
+        )
 
 
 class AnswerTooLarge(CharlmError):

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from charlm_server.conversion import duration_from
+from charlm_server.damaged import checked, tolerant
 from charlm_server.errors import (
     AnswerTooLarge,
     CharlmError,
@@ -23,6 +24,7 @@ from charlm_server.errors import (
     Draining,
     EngineFailed,
     InvalidRequest,
+    MessageDamaged,
     ModelInUse,
     ModelNotFound,
     NotAllowed,
@@ -49,6 +51,7 @@ STATUS_DETAILS = "grpc-status-details-bin"  # where every gRPC library looks for
 
 STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    MessageDamaged: grpc.StatusCode.INVALID_ARGUMENT,
     AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     CheckpointUnknown: grpc.StatusCode.NOT_FOUND,
@@ -102,17 +105,17 @@ def _reporting(handler: Any, name: str) -> Any:
     method, handler_of = kinds[handler.request_streaming, handler.response_streaming]
     wrapped = _reporting_stream if handler.response_streaming else _reporting_unary
     return handler_of(
-        wrapped(method, name),
-        request_deserializer=handler.request_deserializer,
+        wrapped(method, name, is_stream=handler.request_streaming),
+        request_deserializer=tolerant(handler.request_deserializer),
         response_serializer=handler.response_serializer,
     )
 
 
-def _reporting_unary(method: Method, name: str) -> Method:
+def _reporting_unary(method: Method, name: str, *, is_stream: bool) -> Method:
     async def reporting(request: Any, context: Any) -> Any:
         with _logged(name, request):
             try:
-                return await method(request, context)
+                return await method(checked(request, is_stream=is_stream), context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001 - the seam: whatever it is, it is told
@@ -121,11 +124,12 @@ def _reporting_unary(method: Method, name: str) -> Method:
     return reporting
 
 
-def _reporting_stream(method: Method, name: str) -> Method:
+def _reporting_stream(method: Method, name: str, *, is_stream: bool) -> Method:
     async def reporting(request: Any, context: Any) -> AsyncIterator[Any]:
         with _logged(name, request):
             try:
-                async with aclosing(method(request, context)) as responses:
+                intact = checked(request, is_stream=is_stream)
+                async with aclosing(method(intact, context)) as responses:
                     async for response in responses:
                         yield response
             except grpc.aio.AbortError:

@@ -181,3 +181,19 @@ def test_the_text_of_a_fault_of_ours_is_not_sent() -> None:
 
     assert status.code == grpc.StatusCode.INTERNAL.value[0]
     assert "secret" not in status.message
+
+
+@pytest.mark.parametrize("method", ["GenerationService/Generate", "CodecService/Compress"])
+async def test_a_request_that_is_no_message_is_the_callers_mistake(wire: Wire, method: str) -> None:
+    async def requests() -> AsyncIterator[bytes]:
+        yield b"\x0a\xff"
+
+    path = f"/charlm.v1.{method}"
+    if method.startswith("Codec"):
+        answer = wire.channel.stream_stream(path)(requests()).read()
+    else:
+        answer = wire.channel.unary_unary(path)(b"\x0a\xff")
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await answer
+
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -16,6 +16,7 @@ SPEAK_GRPC = {
     "constraint_conversion",
     "context_conversion",
     "conversion",
+    "damaged",
     "distributions",
     "generation_conversion",
     "generation_service",
