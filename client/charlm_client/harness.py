@@ -5,7 +5,6 @@ Needs the extra `harness`; nothing else of the client imports it.
     lm_eval.simple_evaluate(model=CharlmLM("127.0.0.1:50051", model="shakespeare"), tasks=[...])
 """
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -13,14 +12,13 @@ from lm_eval.api.model import LM
 
 from charlm_client.security import Security
 from charlm_client.sync import SyncClient
-from charlm_client.types import Sampling, Score, Stopping
+from charlm_client.types import Sampling, Stopping
 
-ITEMS_PER_CALL = 64
 DEFAULT_MAX_TOKENS = 256
 
 
 class CharlmLM(LM):  # type: ignore[misc]  # the harness has no types
-    """Texts are scored from their start or after their context, whole and of any length."""
+    """Texts of any length are scored from their start, continuations after their context."""
 
     def __init__(
         self,
@@ -42,25 +40,35 @@ class CharlmLM(LM):  # type: ignore[misc]  # the harness has no types
         """(nats, whether it is the greedy continuation) of each (context, continuation)."""
         answers = []
         for context, continuation in (request.args for request in requests):
-            (score,) = self._scores([continuation], context)
+            (score,) = self._client.score(
+                [continuation],
+                model=self._model,
+                context=context,
+                replace_unknown=self._replace_unknown,
+            )
             answers.append((score.total_logprob, score.is_greedy))
         return answers
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
-        """Nats of each text from its start; no window cuts its context."""
-        texts = [request.args[0] for request in requests]
-        return [score.total_logprob for part in _parts(texts) for score in self._scores(part)]
+        """Nats of each text from its start; no window cuts its context, no length is too long."""
+        return [self._whole(request.args[0]) for request in requests]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """A continuation of each context, up to one of its stop texts."""
         return [self._continued(*request.args) for request in requests]
 
-    def _scores(self, texts: Sequence[str], context: str = "") -> list[Score]:
-        return self._client.score(
-            texts, model=self._model, context=context, replace_unknown=self._replace_unknown
+    def _whole(self, text: str) -> float:
+        if not text:
+            return 0.0
+        stream = self._client.stream_score(
+            text.encode(),
+            model=self._model,
+            returns="total",
+            replace_unknown=self._replace_unknown,
         )
+        return stream.read_total().total_logprob
 
     def _continued(self, context: str, wish: dict[str, Any]) -> str:
         until = wish.get("until") or []
@@ -77,8 +85,3 @@ class CharlmLM(LM):  # type: ignore[misc]  # the harness has no types
             replace_unknown=self._replace_unknown,
         )
         return generation.outputs[0].text
-
-
-def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    for at in range(0, len(texts), ITEMS_PER_CALL):
-        yield texts[at : at + ITEMS_PER_CALL]

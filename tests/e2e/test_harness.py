@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("lm_eval") is None, reason="the extra `harness` is not installed"),
 ]
 
-TEXTS = ["The quick brown fox jumps over the lazy dog.\n", "The dog.\n" * 40, "lazy fox"]
+TEXTS = ["The quick brown fox jumps over the lazy dog.\n", "The dog.\n" * 30_000, "lazy fox"]
 TASKS = {
     "texts": """
 task: texts
@@ -88,7 +88,12 @@ def evaluated(address: str, folder: Path, documents: list[dict[str, str]]) -> di
 
 def test_its_figures_are_those_of_the_service(server_address: str, tmp_path: Path) -> None:
     with SyncClient(server_address) as client:
-        nats = sum(each.total_logprob for each in client.score(TEXTS, model="fox"))
+        nats = sum(
+            client.stream_score(text.encode(), model="fox", returns="total")
+            .read_total()
+            .total_logprob
+            for text in TEXTS
+        )
         endings = client.score([" brown fox", " dog.dog.x"], model="fox", context="The quick")
         stopping = Stopping(max_new_tokens=12, stop_sequences=("q",))
         greedy = client.generate(
