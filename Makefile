@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-HARNESS := .venv/.harness
+WITH_EXTRAS := $(addprefix .venv/.with-,harness ray deploy)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format gen baseline unit soak clean
@@ -36,13 +36,13 @@ check: $(INSTALLED) ## format, lint, types, import contracts, wire contract, gen
 	$(BIN)/buf breaking --against proto/baseline.binpb
 	$(BIN)/python proto/generate.py --check
 
-# The lm-evaluation-harness brings much along: only its test needs it.
-$(HARNESS): $(INSTALLED)
-	@echo "Installing the lm-evaluation-harness for its test ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[harness]'
-	@touch $(HARNESS)
+# These bring much along: only their tests need them.
+.venv/.with-%: $(INSTALLED)
+	@echo "Installing the extra '$*' for its tests ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
 
-unit: $(INSTALLED) $(HARNESS) ## all tests
+unit: $(INSTALLED) $(WITH_EXTRAS) ## all tests
 	$(BIN)/python -m pytest
 
 soak: $(INSTALLED) ## half an hour of mixed traffic: the same bits, flat memory
