@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-WITH_EXTRAS := $(addprefix .venv/.with-,harness ray deploy)
+WITH_EXTRAS := $(addprefix .venv/.with-,harness ray hf deploy)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format gen baseline unit soak clean

@@ -147,6 +147,15 @@ def test_every_rung_is_a_model(family: str, read: Read, clock: Any) -> None:
     assert sizes == sorted(sizes)
 
 
+@pytest.mark.parametrize("family", RECIPES)
+def test_a_kernel_of_one_token_sees_nothing_else(family: str, read: Read, clock: Any) -> None:
+    options = SizeOptions(kernel_size=1)
+
+    config = Planner(family, read("abcd" * 100), StepBudget(1), options, clock).plan(0).config
+
+    assert (config.kernel_size, config.pair_rows) == (1, 0)
+
+
 @pytest.mark.parametrize("name", ["batch_size", "window_length"])
 @pytest.mark.parametrize("value", [0, -1, 70_000])
 def test_a_shape_out_of_range_is_refused(name: str, value: int) -> None:

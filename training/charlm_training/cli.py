@@ -68,6 +68,10 @@ def train(
     window_length: Annotated[
         int | None, typer.Option(help="Tokens between two cuts of the gradient.")
     ] = None,
+    kernel_size: Annotated[
+        int | None,
+        typer.Option(help="Tokens that a step is given at once; 1: the newest alone."),
+    ] = None,
     tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard files.")] = False,
     as_json: AsJson = False,
     resume: Annotated[
@@ -113,6 +117,7 @@ def train(
                 learning_rate=learning_rate,
                 batch_size=batch_size,
                 window_length=window_length,
+                kernel_size=kernel_size,
             ),
             force=force,
             resume=resume,

@@ -45,6 +45,7 @@ class SizeOptions:
     learning_rate: float | None = None
     batch_size: int | None = None
     window_length: int | None = None
+    kernel_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "window_length"):
@@ -191,6 +192,8 @@ class Planner:
 
     def _config(self, rung: Rung) -> ModelConfig:
         recipe, options = self._recipe(), self.options
+        # A kernel of one token means just that: the input is the token alone.
+        most_pair_rows = 0 if options.kernel_size == 1 else recipe.most_pair_rows
         return ModelConfig(
             family=self.family,
             vocab_size=self.data.vocabulary.size,
@@ -201,8 +204,8 @@ class Planner:
             num_heads=given(options.num_heads, rung.num_heads),
             dropout=given(options.dropout, 0.0),
             context_length=given(options.context_length, recipe.context_length),
-            kernel_size=recipe.kernel_size,
-            pair_rows=min(self.data.vocabulary.size**2, recipe.most_pair_rows),
+            kernel_size=given(options.kernel_size, recipe.kernel_size),
+            pair_rows=min(self.data.vocabulary.size**2, most_pair_rows),
         )
 
     def _recipe(self) -> Recipe:

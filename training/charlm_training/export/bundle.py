@@ -1,4 +1,6 @@
-"""Writes an exported step with all that is needed to run it, after proving that it computes right.
+"""Writes an exported model with all that is needed to run it, after proving that it computes right.
+
+A directory for transformers (see `hf`), or one step:
 
 model.pt2 or model.onnx   ids (rows,) and state in, logits (rows, V) and the state after out
 export.json               names, shapes and types of the state, and how to begin
@@ -15,19 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charlm_model.atomic import write_bytes, write_json
+from charlm_model.atomic import json_bytes, write_bytes
 from charlm_model.checkpoint import PIECES, VOCABULARY, Checkpoint
 from charlm_model.pieces import SentencePieceVocabulary
 from charlm_model.vocabulary import END_OF_TEXT_ID
 from charlm_training.errors import InvalidOption, OutputFailed
+from charlm_training.export.hf import hf_files
 from charlm_training.export.onnx_file import onnx_bytes, onnx_step
 from charlm_training.export.step_program import StepProgram, step_program
 from charlm_training.tables import make_directory
 
 Step = Callable[..., tuple[Tensor, ...]]
-FORMATS = ("torch-export", "onnx")
+FORMATS = ("torch-export", "onnx", "hf")
 # The exported step adds up in another order than the exact path does.
 TOLERANCE_NATS = 1e-3
+# And transformers keeps keys and values in float32, where a state holds bfloat16.
+HF_TOLERANCE_NATS = 2e-2
 
 
 def export(checkpoint: Checkpoint, format_name: str, out: Path) -> float:
@@ -37,16 +42,29 @@ def export(checkpoint: Checkpoint, format_name: str, out: Path) -> float:
     """
     if format_name not in FORMATS:
         raise InvalidOption(f"--format is {format_name!r}; it must be one of {', '.join(FORMATS)}.")
-    made = step_program(checkpoint.model)
-    data, step = _torch_export(made) if format_name == FORMATS[0] else _onnx(made)
-    worst = difference(step, made.initial, checkpoint.report["golden"])
-    if not worst <= TOLERANCE_NATS:
+    golden = checkpoint.report["golden"]
+    if format_name == "hf":
+        files, logprobs = hf_files(checkpoint)
+        pairs = zip(logprobs, golden["logprobs"], strict=True)
+        worst = max(abs(computed - float(recorded)) for computed, recorded in pairs)
+        _require_close(worst, HF_TOLERANCE_NATS)
+    else:
+        made = step_program(checkpoint.model)
+        data, step = _torch_export(made) if format_name == "torch-export" else _onnx(made)
+        worst = difference(step, made.initial, golden)
+        _require_close(worst, TOLERANCE_NATS)
+        name = "model.pt2" if format_name == "torch-export" else "model.onnx"
+        files = {name: data, **_companions(made, checkpoint)}
+    _write(out, files)
+    return worst
+
+
+def _require_close(worst: float, allowed: float) -> None:
+    if not worst <= allowed:
         raise InvalidOption(
             f"The exported model differs by {worst:.2g} nats from the checkpoint (allowed: "
-            f"{TOLERANCE_NATS}); nothing was written."
+            f"{allowed}); nothing was written."
         )
-    _write(out, f"model.{'pt2' if format_name == FORMATS[0] else 'onnx'}", data, made, checkpoint)
-    return worst
 
 
 @torch.no_grad()
@@ -90,13 +108,21 @@ def _onnx(made: StepProgram) -> tuple[bytes, Step]:
     return data, onnx_step(data)
 
 
-def _write(out: Path, name: str, data: bytes, made: StepProgram, checkpoint: Checkpoint) -> None:
+def _companions(made: StepProgram, checkpoint: Checkpoint) -> dict[str, bytes]:
+    """What stands beside a step: how to run it, and what its ids mean."""
+    files = {
+        "export.json": json_bytes(description(made, checkpoint)),
+        VOCABULARY: json_bytes(checkpoint.vocabulary.to_json()),
+    }
+    if isinstance(checkpoint.vocabulary, SentencePieceVocabulary):
+        files[PIECES] = checkpoint.vocabulary.serialized_model
+    return files
+
+
+def _write(out: Path, files: dict[str, bytes]) -> None:
     make_directory(out)
     try:
-        write_bytes(out / name, data)
-        write_json(out / "export.json", description(made, checkpoint))
-        write_json(out / VOCABULARY, checkpoint.vocabulary.to_json())
-        if isinstance(checkpoint.vocabulary, SentencePieceVocabulary):
-            write_bytes(out / PIECES, checkpoint.vocabulary.serialized_model)
+        for name, data in files.items():
+            write_bytes(out / name, data)
     except OSError as error:
         raise OutputFailed(f"Cannot write the export in {out}: {error.strerror}.") from error

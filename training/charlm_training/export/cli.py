@@ -12,10 +12,10 @@ def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A trained checkpoint.")],
     out: Annotated[Path, typer.Option(help="Directory for the exported model.")],
     format_name: Annotated[
-        str, typer.Option("--format", help="torch-export or onnx.")
+        str, typer.Option("--format", help="torch-export, onnx, or hf for transformers.")
     ] = "torch-export",
 ) -> None:
-    """Write one step of a model for other runtimes, after checking that it computes the same."""
+    """Write a model for other runtimes, after checking that it computes the same."""
     from charlm_model import checkpoint
     from charlm_training.export.bundle import export as write
 
