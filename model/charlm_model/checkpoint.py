@@ -82,12 +82,15 @@ def load(directory: Path) -> Checkpoint:
     """
     files, digest = _read_checked(directory)
     try:
-        config_json = json.loads(files[CONFIG])
+        config_json = _document(files, CONFIG)
         del config_json["format_version"]
-        tensors = safetensors.torch.load(files[WEIGHTS])
-        model = restore(ModelConfig.from_json(config_json), tensors)
+        config = ModelConfig.from_json(config_json)
         vocabulary = _vocabulary_from(files)
-        report = json.loads(files[REPORT])
+        if vocabulary.size != config.vocab_size:
+            sizes = f"{vocabulary.size} tokens, but vocab_size is {config.vocab_size}"
+            raise ValueError(f"{VOCABULARY} has {sizes}")
+        model = restore(config, safetensors.torch.load(files[WEIGHTS]))
+        report = _document(files, REPORT)
     except (InvalidConfig, SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointCorrupt(f"The checkpoint {directory} cannot be used: {error}") from error
     model.eval()
@@ -95,10 +98,13 @@ def load(directory: Path) -> Checkpoint:
 
 
 def verify_golden(checkpoint: Checkpoint) -> None:
-    """Raises GoldenMismatch unless this machine computes the log-probs that were recorded."""
-    golden = checkpoint.report["golden"]
-    computed = _logprobs(checkpoint.model, golden["ids"])
-    worst = max(abs(a - b) for a, b in zip(computed, golden["logprobs"], strict=True))
+    """Raises GoldenMismatch unless this machine computes the log-probs that were recorded.
+
+    CheckpointCorrupt where none are, or none that a model can have.
+    """
+    ids, recorded = _recorded(checkpoint)
+    computed = _logprobs(checkpoint.model, ids)
+    worst = max(abs(a - b) for a, b in zip(computed, recorded, strict=True))
     if not worst <= GOLDEN_TOLERANCE_NATS:
         raise GoldenMismatch(
             f"The checkpoint's recorded log-probs differ by up to {worst:.2g} nats from those "
@@ -123,8 +129,19 @@ def _files_of(
     return files
 
 
+def _document(files: dict[str, bytes], name: str) -> dict[str, Any]:
+    """A file's JSON object. Raises ValueError."""
+    try:
+        found = json.loads(files[name])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is no JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} is no JSON object")
+    return found
+
+
 def _vocabulary_from(files: dict[str, bytes]) -> Vocabulary:
-    data = json.loads(files[VOCABULARY])
+    data = _document(files, VOCABULARY)
     if data["kind"] == "char":
         return CharVocabulary(data["characters"])
     if data["kind"] == "byte":
@@ -139,6 +156,25 @@ def _golden(model: LanguageModel) -> dict[str, list[Any]]:
     step = 1 + model.config.vocab_size // 7
     ids = [1 + i * step % (model.config.vocab_size - 1) for i in range(_NUM_GOLDEN_TOKENS)]
     return {"ids": ids, "logprobs": _logprobs(model, ids)}
+
+
+def _recorded(checkpoint: Checkpoint) -> tuple[list[int], list[float]]:
+    """The walk and its log-probs, as the report has them."""
+    golden = checkpoint.report.get("golden")
+    found: dict[str, Any] = golden if isinstance(golden, dict) else {}
+    ids, logprobs = found.get("ids", []), found.get("logprobs", [])
+    is_walk = (
+        isinstance(ids, list)
+        and isinstance(logprobs, list)
+        and 0 < len(ids) == len(logprobs)
+        and all(type(id) is int and 0 <= id < checkpoint.config.vocab_size for id in ids)
+        and all(type(each) in (int, float) for each in logprobs)
+    )
+    if not is_walk:
+        raise CheckpointCorrupt(
+            f"The checkpoint's {REPORT} records no log-probs to verify it by. Use another copy."
+        )
+    return ids, logprobs
 
 
 def _logprobs(model: LanguageModel, ids: Sequence[int]) -> list[float]:
@@ -164,7 +200,7 @@ def _read_checked(directory: Path) -> tuple[dict[str, bytes], str]:
     try:
         digests: dict[str, str] = json.loads(manifest)["sha256"]
         missing = {WEIGHTS, CONFIG, VOCABULARY, REPORT} - set(digests)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointCorrupt(f"{directory / MANIFEST} is damaged. Use another copy.") from None
     if missing:
         raise CheckpointCorrupt(
@@ -184,7 +220,7 @@ def _read_checked(directory: Path) -> tuple[dict[str, bytes], str]:
 def _check_format(directory: Path) -> None:
     try:
         found = json.loads(_read(directory, CONFIG))["format_version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointCorrupt(
             f"{directory / CONFIG} is damaged: it states no format_version. Use another copy."
         ) from None
@@ -198,10 +234,14 @@ def _check_format(directory: Path) -> None:
 def _read(directory: Path, name: str) -> bytes:
     try:
         return (directory / name).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
         raise CheckpointCorrupt(
-            f"{directory / name} cannot be read ({error.strerror}). Use another copy."
+            f"{directory / name} cannot be read ({_reason(error)}). Use another copy."
         ) from None
+
+
+def _reason(error: OSError | ValueError) -> object:
+    return error.strerror if isinstance(error, OSError) else error
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -38,6 +38,7 @@ class ModelConfig:
     """Vectors for pairs of neighboring tokens, shared where there are more pairs; 0 for none."""
 
     def __post_init__(self) -> None:
+        _require(isinstance(self.family, str), "family", self.family, "a name")
         _require(self.unit in UNITS, "unit", self.unit, " or ".join(UNITS))
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)

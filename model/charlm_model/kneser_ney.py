@@ -34,6 +34,22 @@ class Depth:
     shares: Floats  # the discounted share of each token in its context
     backoff: Floats  # what is left of each node for its parent
 
+    def check(self, vocab_size: int) -> None:
+        """Raises ValueError unless a model can look everything up in it."""
+        counts, weights = (self.keys, self.starts, self.tokens), (self.shares, self.backoff)
+        is_whole = (
+            all(each.ndim == 1 and each.dtype == np.int64 for each in counts)
+            and all(each.ndim == 1 and each.dtype == np.float64 for each in weights)
+            and 0 < len(self.keys) == len(self.backoff) == len(self.starts) - 1
+            and len(self.tokens) == len(self.shares) == self.starts[-1]
+            and self.starts[0] == 0
+            and bool((np.diff(self.starts) >= 0).all() and (np.diff(self.keys) > 0).all())
+            and bool(((self.tokens >= 0) & (self.tokens < vocab_size)).all())
+            and all(bool(((each >= 0) & (each <= 1)).all()) for each in weights)
+        )
+        if not is_whole:
+            raise ValueError("the tables of contexts do not fit one another")
+
 
 def fit(ids: Ints, vocab_size: int, order: int) -> list[Depth]:
     """Depths 0 to `order` from a token stream, as long as memory holds about 100 bytes a token.

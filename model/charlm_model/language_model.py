@@ -44,7 +44,18 @@ class LanguageModel(nn.Module, ABC):
 
     @classmethod
     def from_tensors(cls, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Self:
-        """The model whose parameters are these, by name."""
+        """The model whose parameters are these, by name.
+
+        Raises ValueError where they are not, before memory is taken for what is not there.
+        """
+        with torch.device("meta"):
+            expected = cls(config).state_dict()
+        for name in expected.keys() | tensors.keys():
+            shapes = [
+                list(each[name].shape) if name in each else None for each in (expected, tensors)
+            ]
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"{name} has the shape {shapes[1]}, but must have {shapes[0]}")
         model = cls(config)
         model.load_state_dict(dict(tensors), strict=True)
         return model

@@ -37,13 +37,15 @@ class NGram(LanguageModel):
     @classmethod
     def from_tensors(cls, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Self:
         num_depths = sum(name.startswith("keys_") for name in tensors)
-        return cls(
-            config,
-            [
-                Depth(*(tensors[f"{field}_{number}"].numpy() for field in _FIELDS))
-                for number in range(num_depths)
-            ],
-        )
+        depths = [
+            Depth(*(tensors[f"{field}_{number}"].numpy() for field in _FIELDS))
+            for number in range(num_depths)
+        ]
+        if num_depths not in (1, config.context_length + 1):
+            raise ValueError(f"{num_depths} tables cannot be of order {config.context_length}")
+        for depth in depths:
+            depth.check(config.vocab_size)
+        return cls(config, depths)
 
     @property
     def num_parameters(self) -> int:

@@ -60,7 +60,8 @@ class CharVocabulary:
     kind = "char"
 
     def __init__(self, characters: str) -> None:
-        if not characters or len(set(characters)) != len(characters):
+        is_text = isinstance(characters, str) and not any(map(_is_surrogate, characters))
+        if not is_text or not characters or len(set(characters)) != len(characters):
             raise ValueError("a vocabulary needs distinct characters, and at least one")
         self.characters = characters
         self._id_of = {character: id for id, character in enumerate(characters, start=1)}
@@ -149,6 +150,11 @@ class ByteVocabulary:
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind}
+
+
+def _is_surrogate(character: str) -> bool:
+    """Half of a character in UTF-16, and nothing by itself."""
+    return "\ud800" <= character <= "\udfff"
 
 
 def text_from(data: bytes) -> str:

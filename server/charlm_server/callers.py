@@ -109,13 +109,15 @@ def callers_from(path: Path) -> list[Caller]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8")).get("tokens", [])
         return [_caller_from(table) for table in tables]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ServeError(f"The tokens of {path} cannot be read: {error}.") from error
 
 
 def _caller_from(table: dict[str, Any]) -> Caller:
     name, digest = table.get("name", ""), str(table.get("sha256", "")).lower()
     roles = frozenset(table.get("roles", ()))
+    if not isinstance(name, str):
+        raise ValueError(f"the name of a token is {name!r}, but must be a text")
     if unknown := sorted(table.keys() - KNOWN) or sorted(roles - set(ROLES)):
         raise ValueError(f"token {name!r} has unknown {', '.join(unknown)}")
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):

@@ -1,11 +1,13 @@
 """A checkpoint is whole or refused, and saving never loses the one that is there."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from charlm_model import checkpoint as checkpoints
@@ -133,10 +135,25 @@ def test_damage_is_found_and_named(saved: Path, name: str) -> None:
 
 
 def test_a_damaged_manifest_is_found(saved: Path) -> None:
-    for damaged in (b"", b"[]", b'{"sha256": {}}'):
+    for damaged in (b"", b"[]", b'{"sha256": {}}', b"[" * 100_000):
         (saved / "manifest.json").write_bytes(damaged)
         with pytest.raises(CheckpointCorrupt, match=r"manifest\.json"):
             load(saved)
+
+
+def test_a_configuration_too_deep_to_read_is_found(saved: Path) -> None:
+    (saved / "config.json").write_bytes(b'{"a":' * 100_000)
+
+    with pytest.raises(CheckpointCorrupt, match=r"config\.json is damaged"):
+        load(saved)
+
+
+def test_a_manifest_cannot_name_what_is_no_name(saved: Path) -> None:
+    digests = json.loads((saved / "manifest.json").read_text())["sha256"]
+    (saved / "manifest.json").write_text(json.dumps({"sha256": {**digests, "a\0b": "0"}}))
+
+    with pytest.raises(CheckpointCorrupt, match="null byte"):
+        load(saved)
 
 
 def test_a_missing_file_is_named(saved: Path) -> None:
@@ -154,6 +171,74 @@ def test_a_manifest_cannot_reach_out_of_its_directory(saved: Path) -> None:
 
     with pytest.raises(CheckpointCorrupt, match=r"secret\.json cannot be read"):
         load(saved)
+
+
+def forge(path: Path, name: str, data: bytes) -> None:
+    """Change a file, and the manifest with it."""
+    (path / name).write_bytes(data)
+    digests = json.loads((path / "manifest.json").read_text())["sha256"]
+    digests[name] = hashlib.sha256(data).hexdigest()
+    (path / "manifest.json").write_text(json.dumps({"sha256": digests}))
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "complaint"),
+    [
+        ("vocabulary.json", 5, r"vocabulary\.json is no JSON object"),
+        ("vocabulary.json", {"kind": "char", "characters": 5}, "distinct characters"),
+        ("vocabulary.json", {"kind": "char", "characters": ["", "ab"]}, "distinct characters"),
+        ("vocabulary.json", {"kind": "char", "characters": "abcdefghi\ud800"}, "distinct"),
+        ("vocabulary.json", {"kind": "char", "characters": "abc"}, "has 4 tokens.*size is 11"),
+        ("report.json", [], r"report\.json is no JSON object"),
+        ("report.json", {}, "no log-probs to verify"),
+        ("report.json", {"golden": 1.5}, "no log-probs to verify"),
+        ("report.json", {"golden": {"ids": [1, 99], "logprobs": [-1, -1]}}, "no log-probs"),
+        ("report.json", {"golden": {"ids": [1, 2], "logprobs": [-1]}}, "no log-probs to verify"),
+        ("report.json", {"golden": {"ids": [1], "logprobs": ["x"]}}, "no log-probs to verify"),
+    ],
+)
+def test_a_document_with_a_good_digest_is_not_believed(
+    saved: Path, name: str, document: object, complaint: str
+) -> None:
+    forge(saved, name, json.dumps(document).encode())
+
+    with pytest.raises(CheckpointCorrupt, match=complaint):
+        verify_golden(load(saved))
+
+
+def test_json_too_deep_to_read_is_refused(saved: Path) -> None:
+    forge(saved, "report.json", b"[" * 100_000)
+
+    with pytest.raises(CheckpointCorrupt, match=r"report\.json is no JSON"):
+        load(saved)
+
+
+def test_sizes_without_weights_take_no_memory(saved: Path) -> None:
+    """64 layers of 8,192 would be 200 GB; orthogonal, they would take hours too."""
+    config = json.loads((saved / "config.json").read_text())
+    forge(
+        saved, "config.json", json.dumps({**config, "hidden_size": 8192, "num_layers": 64}).encode()
+    )
+
+    with pytest.raises(CheckpointCorrupt, match=r"has the shape .*but must have"):
+        load(saved)
+
+
+@pytest.mark.parametrize("field", ["keys_2", "starts_2", "tokens_2", "shares_2", "backoff_2"])
+@pytest.mark.parametrize("value", [-3, 2**40])
+def test_tables_that_do_not_fit_are_refused(
+    tmp_path: Path, make_model: MakeModel, field: str, value: int
+) -> None:
+    path = tmp_path / "x"
+    save(path, make_model("ngram"), VOCABULARY, {})
+    tensors = safetensors.torch.load((path / "model.safetensors").read_bytes())
+    tensors[field][2] = value
+    if field.startswith("keys"):
+        tensors[field] = tensors[field].flip(0)
+    forge(path, "model.safetensors", safetensors.torch.save(tensors))
+
+    with pytest.raises(CheckpointCorrupt, match="do not fit one another"):
+        load(path)
 
 
 def test_other_arithmetic_is_noticed(saved: Path) -> None:

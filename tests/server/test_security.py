@@ -275,6 +275,14 @@ def test_a_wrong_file_of_tokens_is_refused(tmp_path: Path, rest: str, complaint:
         Callers(write_tokens(tmp_path / "tokens.toml", someone=rest))
 
 
+def test_a_holder_is_named_by_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(f'[[tokens]]\nname = 5\nsha256 = "{"ab" * 32}"\nroles = []\n')
+
+    with pytest.raises(ServeError, match="name of a token is 5"):
+        Callers(path)
+
+
 def test_a_new_token_fits_the_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert new_token.main(["alice", "generate", "score"]) == 0
     printed = capsys.readouterr()

@@ -1,6 +1,8 @@
 """The state of a run on disk: whole or not there, whatever happens to the process or the disk."""
 
 import errno
+import hashlib
+import json
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -65,6 +67,23 @@ def test_two_torn_generations_are_said_in_a_sentence(tmp_path: Path) -> None:
 
     with pytest.raises(StateDamaged, match="without --resume"):
         store.load()
+
+
+@pytest.mark.parametrize("document", [b"[" * 100_000, b'{"format_version": 1, "state": [1]}'])
+def test_a_state_with_a_good_digest_is_not_believed(tmp_path: Path, document: bytes) -> None:
+    store = saved(tmp_path, 1, 2)
+    last = tmp_path / "state" / "last"
+    (last / "state.json").write_bytes(document)
+    digests = {
+        name: hashlib.sha256((last / name).read_bytes()).hexdigest()
+        for name in ("state.json", "tensors.safetensors")
+    }
+    (last / "manifest.json").write_text(json.dumps({"sha256": digests}))
+
+    loaded = store.load()
+
+    assert loaded is not None
+    assert loaded[0]["n"] == 1
 
 
 def test_a_death_between_two_renames_leaves_the_spare(tmp_path: Path) -> None:

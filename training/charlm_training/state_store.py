@@ -123,6 +123,8 @@ def _read_checked(directory: Path) -> dict[str, Any]:
         if document["format_version"] != FORMAT_VERSION:
             raise _Damaged(f"{directory} was written by another version of charlm.")
         value: dict[str, Any] = unflatten(document["state"], safetensors.torch.load(files[TENSORS]))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise _Damaged(f"{directory} cannot be read.") from error
+    if not isinstance(value, dict):
+        raise _Damaged(f"{directory} holds no training state.")
     return value
