@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 WITH_EXTRAS := $(addprefix .venv/.with-,harness ray hf deploy)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format gen baseline unit soak clean
+.PHONY: help install demo test check format gen baseline unit chaos soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -44,6 +44,9 @@ check: $(INSTALLED) ## format, lint, types, import contracts, wire contract, gen
 
 unit: $(INSTALLED) $(WITH_EXTRAS) ## all tests
 	$(BIN)/python -m pytest
+
+chaos: $(INSTALLED) ## faults and overload: kills, full disks, storms (CHARLM_CHAOS=long: all there is)
+	$(BIN)/python -m pytest tests/chaos
 
 soak: $(INSTALLED) ## half an hour of mixed traffic: the same bits, flat memory
 	CHARLM_SOAK_SECONDS=1800 $(BIN)/python -m pytest -s tests/e2e/test_determinism.py

@@ -88,3 +88,12 @@ def test_torch_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
     assert "torch==2.13.0" in project["optional-dependencies"]["model"]
+
+
+def test_every_folder_of_tests_is_run() -> None:
+    """By `make test`, or by `make chaos`."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    folders = {str(path.parent) for path in TESTS if path.name.startswith("test_")}
+
+    run = {*settings["pytest"]["ini_options"]["testpaths"], "tests/chaos"}
+    assert all(any(Path(each).is_relative_to(root) for root in run) for each in folders)
