@@ -174,12 +174,21 @@ class Client:
         *,
         model: str,
         context: str | After = "",
+        end_of_text: bool = False,
         details: bool = False,
         replace_unknown: bool = False,
     ) -> list[Score]:
-        """Score each text after the context; `details` adds ranks and entropies."""
+        """Score each text after the context, and that it ends there if that is asked.
+
+        `details` adds ranks and entropies.
+        """
         request = score_message(
-            texts, model=model, context=context, details=details, replace_unknown=replace_unknown
+            texts,
+            model=model,
+            context=context,
+            end_of_text=end_of_text,
+            details=details,
+            replace_unknown=replace_unknown,
         )
         call = self._stubs.scoring.Score(request, timeout=self._timeout_s)
         return [score_from(score) for score in (await self._answer(call)).scores]

@@ -15,10 +15,14 @@ from charlm_client.sync import SyncClient
 from charlm_client.types import Sampling, Stopping
 
 DEFAULT_MAX_TOKENS = 256
+LINES_PER_CALL = 64
 
 
 class CharlmLM(LM):  # type: ignore[misc]  # the harness has no types
-    """Texts of any length are scored from their start, continuations after their context."""
+    """Texts of any length are scored from their start, continuations after their context.
+
+    To a model of lines every line of a text is a text of its own, and a line end is its end.
+    """
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class CharlmLM(LM):  # type: ignore[misc]  # the harness has no types
         super().__init__()
         self._client = SyncClient(server, timeout_s=timeout_s, security=security)
         self._model = model or self._client.only_model()
+        self._is_of_lines = self._client.get_model(self._model).unit == "line"
         self._replace_unknown = replace_unknown
 
     def loglikelihood(
@@ -62,6 +67,9 @@ class CharlmLM(LM):  # type: ignore[misc]  # the harness has no types
     def _whole(self, text: str) -> float:
         if not text:
             return 0.0
+        if self._is_of_lines:
+            *ended, rest = text.split("\n")
+            return self._lines(ended, are_ended=True) + self._lines([rest] if rest else [])
         stream = self._client.stream_score(
             text.encode(),
             model=self._model,
@@ -69,6 +77,18 @@ class CharlmLM(LM):  # type: ignore[misc]  # the harness has no types
             replace_unknown=self._replace_unknown,
         )
         return stream.read_total().total_logprob
+
+    def _lines(self, lines: list[str], *, are_ended: bool = False) -> float:
+        nats = 0.0
+        for start in range(0, len(lines), LINES_PER_CALL):
+            scores = self._client.score(
+                lines[start : start + LINES_PER_CALL],
+                model=self._model,
+                end_of_text=are_ended,
+                replace_unknown=self._replace_unknown,
+            )
+            nats = sum((score.total_logprob for score in scores), start=nats)
+        return nats
 
     def _continued(self, context: str, wish: dict[str, Any]) -> str:
         until = wish.get("until") or []

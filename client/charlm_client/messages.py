@@ -46,13 +46,21 @@ def generate_message(
 
 
 def score_message(
-    texts: Sequence[str], *, model: str, context: str | After, details: bool, replace_unknown: bool
+    texts: Sequence[str],
+    *,
+    model: str,
+    context: str | After,
+    end_of_text: bool,
+    details: bool,
+    replace_unknown: bool,
 ) -> scoring_pb2.ScoreRequest:
     return scoring_pb2.ScoreRequest(
         model=model_name(model),
         items=[
             scoring_pb2.ScoreItem(
-                context=context_message(context), text=checked(text, f"items[{index}].text")
+                context=context_message(context),
+                text=checked(text, f"items[{index}].text"),
+                end_of_text=end_of_text,
             )
             for index, text in enumerate(texts)
         ],

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from charlm_client.admin import Admin
 from charlm_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, Client
 from charlm_client.codec import DEFAULT_CODEC_TIMEOUT_S, CodecStream, CodecTotals
 from charlm_client.comparison import Comparison
@@ -15,6 +16,7 @@ from charlm_client.resuming import Resuming
 from charlm_client.security import Security
 from charlm_client.states import States
 from charlm_client.stream import GenerationStream
+from charlm_client.sync_admin import SyncAdmin
 from charlm_client.sync_states import SyncStates
 from charlm_client.types import (
     After,
@@ -118,6 +120,7 @@ class SyncClient:
         *,
         model: str,
         context: str | After = "",
+        end_of_text: bool = False,
         details: bool = False,
         replace_unknown: bool = False,
     ) -> list[Score]:
@@ -127,6 +130,7 @@ class SyncClient:
                 texts,
                 model=model,
                 context=context,
+                end_of_text=end_of_text,
                 details=details,
                 replace_unknown=replace_unknown,
             )
@@ -215,6 +219,15 @@ class SyncClient:
             return self._client.states
 
         return SyncStates(self._run(connected()), self._run)
+
+    @property
+    def admin(self) -> SyncAdmin:
+        """See Client.admin."""
+
+        async def connected() -> Admin:
+            return self._client.admin
+
+        return SyncAdmin(self._run(connected()), self._run)
 
     def compress(
         self,

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm_model.exact_sum import ExactSum
 from charlm_model.language_model import LanguageModel
 from charlm_model.sampling import logprobs_from
 from charlm_model.state import State
@@ -21,6 +22,8 @@ NATS_PER_BIT = log(2)
 BLOCK_LENGTH = 256
 # Bounds the dense answers: this many logits at a time.
 _MAX_LOGITS = 4_000_000
+# Tokens that are read in one go.
+_CHUNK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,11 @@ class TokenScores:
     logprobs: NDArray[np.float32]
     ranks: NDArray[np.int32]
     entropies: NDArray[np.float32]
+
+
+def chosen(logprobs_TV: NDArray[np.float64], ids_T: Ids) -> NDArray[np.float32]:
+    """The one rounding of a log-prob: streamed, scored or summed up, it has the same bits."""
+    return logprobs_TV[np.arange(len(ids_T)), ids_T].astype(np.float32)
 
 
 def score_tokens(logits_TV: Tensor, ids_T: Ids) -> TokenScores:
@@ -64,6 +72,21 @@ def score(
     return TokenScores(
         *(np.concatenate([getattr(part, f) for part in parts]) for f in fields)
     ), state
+
+
+def total_logprob(model: LanguageModel, ids: NDArray[np.integer]) -> float:
+    """Of a whole text from its start, in nats, through the exact path and rounded once.
+
+    It has the bits of the total that a server tells of the same text, in whatever pieces.
+    """
+    state, last_id, total = model.initial_state(1), END_OF_TEXT_ID, ExactSum()
+    for start in range(0, len(ids), _CHUNK):
+        ids_T = ids[start : start + _CHUNK].astype(np.int64)
+        inputs_1T = torch.from_numpy(np.concatenate([[last_id], ids_T[:-1]]))[None]
+        logits_1TV, state = model.advance(inputs_1T, state)
+        total.add(chosen(logprobs_from(logits_1TV[0].numpy()), ids_T))
+        last_id = int(ids_T[-1])
+    return total.value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,18 +129,6 @@ class Evaluation:
         }
 
 
-def evaluate_streamed(model: LanguageModel, vocabulary: Vocabulary, ids: Ids) -> Evaluation:
-    """One pass from the start of the text, the state carried throughout: every token is scored."""
-    inputs = np.concatenate([[END_OF_TEXT_ID], ids[:-1]])
-    state = model.initial_state(1)
-    nats = 0.0
-    for start in range(0, len(ids), 4096):
-        ids_1T = torch.from_numpy(inputs[start : start + 4096])[None]
-        nats_1T, state = _nats(model, ids_1T, ids[None, start : start + 4096], state)
-        nats += float(nats_1T.sum())
-    return _evaluation("streamed with carried state", vocabulary, ids, nats)
-
-
 def evaluate_blocks(
     model: LanguageModel, vocabulary: Vocabulary, ids: Ids, block_length: int = BLOCK_LENGTH
 ) -> Evaluation:
@@ -142,26 +153,6 @@ def _blocks_nats(model: LanguageModel, ids: Ids, block_length: int) -> Iterator[
     rest = ids[num_whole * block_length :]
     if len(rest) > 1:
         yield _cold_nats(model, rest[None, :-1], rest[None, 1:])
-
-
-def evaluate_lines(
-    model: LanguageModel, vocabulary: Vocabulary, lines: Sequence[Ids]
-) -> Evaluation:
-    """Every line cold from the start of text; its end of text is scored too."""
-    nats, num_tokens = 0.0, 0
-    for line in lines:
-        inputs = np.concatenate([[END_OF_TEXT_ID], line])
-        targets = np.concatenate([line, [END_OF_TEXT_ID]])
-        nats += _cold_nats(model, inputs[None], targets[None])
-        num_tokens += len(targets)
-    text = "\n".join(vocabulary.decode(line.tolist()) for line in lines) + "\n"
-    return Evaluation(
-        protocol="every line cold, its end included",
-        num_tokens=num_tokens,
-        num_characters=len(text),
-        num_bytes=len(text.encode()),
-        nats=nats,
-    )
 
 
 def _cold_nats(model: LanguageModel, inputs_BT: Ids, targets_BT: Ids) -> float:

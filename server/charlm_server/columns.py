@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.sampling import logprobs_from
-from charlm_model.scoring import score_tokens
+from charlm_model.scoring import chosen, score_tokens
 
 Float32s = NDArray[np.float32]
 Float64s = NDArray[np.float64]
@@ -93,11 +93,6 @@ def columns_of(logits_TV: Tensor, ids_T: Ids, returns: Returns) -> TokenColumns:
     """What is told about tokens that stand where these are the pending logits."""
     logprobs_T = chosen(logprobs_from(logits_TV.numpy()), ids_T)
     return TokenColumns(ids_T=ids_T, logprobs_T=logprobs_T, **details(logits_TV, ids_T, returns))
-
-
-def chosen(logprobs_TV: Float64s, ids_T: Ids) -> Float32s:
-    """The one rounding of a log-prob: streamed and scored ones have the same bits."""
-    return logprobs_TV[np.arange(len(ids_T)), ids_T].astype(np.float32)
 
 
 def details(logits_TV: Tensor, ids_T: Ids, returns: Returns) -> dict[str, NDArray[Any]]:

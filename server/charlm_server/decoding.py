@@ -13,8 +13,9 @@ from torch import Tensor
 from charlm_model.counter import Counters
 from charlm_model.guide import guided
 from charlm_model.sampling import logprobs_from, sample_rows
+from charlm_model.scoring import chosen
 from charlm_server.batch import RowBatch
-from charlm_server.columns import Float32s, Float64s, Ids, TokenColumns, chosen, details
+from charlm_server.columns import Float32s, Float64s, Ids, TokenColumns, details
 from charlm_server.sequence import Sequence
 
 MAX_KEPT_LOGITS = 1 << 21  # of one burst, for details: 16 MB once they are in float64

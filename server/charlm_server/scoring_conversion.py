@@ -156,7 +156,7 @@ class ScoreBuilder:
 
 def bits_per(nats: float, count: int) -> float:
     """0 where there is nothing to divide by: an end of text alone has no characters."""
-    return -nats / NATS_PER_BIT / count if count else 0.0
+    return -nats / count / NATS_PER_BIT if count else 0.0
 
 
 def wants_tokens(returns: Returns) -> bool:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from charlm_model.exact_sum import ExactSum
 from charlm_model.snapshot import Snapshot
 from charlm_server.columns import Returns
-from charlm_server.exact_sum import ExactSum
 from charlm_server.inquiry import Start
 from charlm_server.loaded import LoadedModel
 from charlm_server.series import InquirySeries

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 
 from charlm.v1 import scoring_pb2 as pb
+from charlm_model.exact_sum import ExactSum
 from charlm_server.columns import Returns
 from charlm_server.context_conversion import ContextReader
 from charlm_server.conversion import TextReader, returns_from
 from charlm_server.distributions import numerics_from
 from charlm_server.errors import InvalidRequest
-from charlm_server.exact_sum import ExactSum
 from charlm_server.loaded import LoadedModel
 from charlm_server.scoring_conversion import bits_per, tokens_from
 from charlm_server.states import States

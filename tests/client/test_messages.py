@@ -58,7 +58,12 @@ def test_half_a_character_is_named_with_its_offset() -> None:
     ways = {
         "context.text": lambda: next_message(SURROGATE, model="a", top_k=1, replace_unknown=False),
         "items[1].text": lambda: score_message(
-            ["a", SURROGATE], model="a", context="", details=False, replace_unknown=False
+            ["a", SURROGATE],
+            model="a",
+            context="",
+            end_of_text=False,
+            details=False,
+            replace_unknown=False,
         ),
         "texts[0]": lambda: encode_message([SURROGATE], model="a", replace_unknown=False),
         "stopping.stop_sequences[0]": lambda: stopping_message(
@@ -96,7 +101,14 @@ def test_the_policy_for_unknown_characters_arrives(replace_unknown: bool, policy
             num_outputs=None,
             replace_unknown=replace_unknown,
         ),
-        score_message(["x"], model="a", context="", details=False, replace_unknown=replace_unknown),
+        score_message(
+            ["x"],
+            model="a",
+            context="",
+            end_of_text=False,
+            details=False,
+            replace_unknown=replace_unknown,
+        ),
         next_message("x", model="a", top_k=1, replace_unknown=replace_unknown),
         encode_message(["x"], model="a", replace_unknown=replace_unknown),
     ]

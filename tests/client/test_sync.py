@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import pytest
 from fake_server import Script, serving
 
-from charlm_client import Client, FinishReason, Gap, Stopping, SyncClient
+from charlm_client import Client, FinishReason, Gap, States, Stopping, SyncClient
+from charlm_client.admin import Admin
+from charlm_client.sync_admin import SyncAdmin
+from charlm_client.sync_states import SyncStates
 
 
 @pytest.fixture
@@ -62,7 +65,10 @@ def test_a_scored_stream_is_a_plain_iterator(sync_client: SyncClient) -> None:
     assert sync_client.stream_score(b"abc", model="m").read_total() == stream.total
 
 
-def test_both_faces_have_the_same_methods() -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(SyncClient, Client), (SyncStates, States), (SyncAdmin, Admin)]
+)
+def test_both_faces_have_the_same_methods(ours: type, theirs: type) -> None:
     def methods(face: type) -> dict[str, list[str]]:
         return {
             name: list(inspect.signature(function).parameters)
@@ -70,4 +76,11 @@ def test_both_faces_have_the_same_methods() -> None:
             if not name.startswith("_")
         }
 
-    assert methods(SyncClient) == methods(Client)
+    def properties(face: type) -> set[str]:
+        names = {
+            name for name, _ in inspect.getmembers(face, lambda each: isinstance(each, property))
+        }
+        return {name for name in names if not name.startswith("_")}
+
+    assert methods(ours) == methods(theirs)
+    assert properties(ours) == properties(theirs)

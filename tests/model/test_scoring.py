@@ -6,23 +6,27 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from charlm_model import scoring
+from charlm_model.exact_sum import ExactSum
 from charlm_model.families import FAMILIES
 from charlm_model.generation import generate
 from charlm_model.language_model import LanguageModel
 from charlm_model.sampling_params import SamplingParams
 from charlm_model.scoring import (
+    Evaluation,
     evaluate_blocks,
-    evaluate_lines,
-    evaluate_streamed,
     score,
     score_tokens,
+    total_logprob,
 )
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary
+from charlm_model.vocabulary import CharVocabulary
 
 MakeModel = Callable[..., LanguageModel]
 VOCABULARY = CharVocabulary("abcdefghij")
+float32s = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
 def nats(model: LanguageModel, inputs: list[int], targets: list[int]) -> float:
@@ -92,14 +96,27 @@ def test_ranks_and_entropies() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_streamed_evaluation_is_the_plain_loop(family: str, make_model: MakeModel) -> None:
-    model, ids = make_model(family), random_ids(70)
+@pytest.mark.parametrize("count", [0, 1, 70])
+def test_a_total_is_the_sum_of_the_scores_rounded_once(
+    family: str, count: int, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, ids = make_model(family), random_ids(count)
+    monkeypatch.setattr(scoring, "_CHUNK", 16)
 
-    evaluation = evaluate_streamed(model, VOCABULARY, ids)
+    total = total_logprob(model, ids)
 
-    expected = nats(model, [0, *ids[:-1].tolist()], ids.tolist())
-    assert evaluation.nats == pytest.approx(expected)
-    assert evaluation.num_tokens == evaluation.num_characters == 70
+    scores = score(model, ids.tolist(), model.initial_state(1), 0)[0] if count else None
+    assert total == (math.fsum(scores.logprobs.tolist()) if scores else 0.0)
+    assert total == pytest.approx(-nats(model, [0, *ids[:-1].tolist()][:count], ids.tolist()))
+
+
+@given(st.lists(st.lists(float32s, max_size=30), max_size=6))
+def test_exact_sums_are_fsum_whatever_the_parts(parts: list[list[float]]) -> None:
+    total = ExactSum()
+    for part in parts:
+        total.add(np.array(part, np.float32))
+
+    assert total.value == math.fsum(number for part in parts for number in part)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -117,24 +134,9 @@ def test_block_evaluation_is_the_plain_loop(family: str, count: int, make_model:
     assert evaluation.protocol == "cold blocks of 8"
 
 
-def test_line_evaluation_is_the_plain_loop(make_model: MakeModel) -> None:
-    model = make_model("gru")
-    lines = [np.array([1, 2, 3]), np.array([4]), np.array([], dtype=np.int64)]
+def test_bytes_count_where_characters_are_wide() -> None:
+    evaluation = Evaluation(protocol="p", num_tokens=9, num_characters=3, num_bytes=9, nats=6.0)
 
-    evaluation = evaluate_lines(model, VOCABULARY, lines)
-
-    expected = sum(nats(model, [0, *line], [*line, 0]) for line in lines)
-    assert evaluation.nats == pytest.approx(expected)
-    assert (evaluation.num_tokens, evaluation.num_characters) == (7, 7)  # line ends are counted
-
-
-def test_bytes_count_where_characters_are_wide(make_model: MakeModel) -> None:
-    model, text = make_model("rnn", vocab_size=257), "é한😀"
-    vocabulary = ByteVocabulary()
-
-    evaluation = evaluate_streamed(model, vocabulary, vocabulary.encode_array(text))
-
-    assert (evaluation.num_characters, evaluation.num_bytes, evaluation.num_tokens) == (3, 9, 9)
     assert evaluation.bits_per_byte == pytest.approx(evaluation.bits_per_character / 3)
     assert evaluation.nats_per_token == pytest.approx(evaluation.bits_per_byte * math.log(2))
     assert set(evaluation.to_json()) >= {"protocol", "bits_per_byte", "bits_per_character"}

@@ -9,16 +9,12 @@ from itertools import pairwise
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from charlm.v1 import context_pb2
 from charlm.v1 import scoring_pb2 as pb
 from charlm_server.config import Limits
 from charlm_server.errors import QueueFull
-from charlm_server.exact_sum import ExactSum
 from charlm_server.inquiry import InquiryJob, Start
 from charlm_server.series import InquirySeries
 from charlm_server.stream_conversion import scorer_from
@@ -34,7 +30,6 @@ KINDS = [
 ]
 LATIN = "the quick brown fox, jumps over.\n"
 EVERYTHING = {"ranks": True, "entropies": True, "top_k": 3, "distributions": True}
-float32s = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
 @pytest.fixture
@@ -148,15 +143,6 @@ async def test_an_empty_text_costs_nothing(wire: Wire) -> None:
 
     assert (last.total.num_tokens, last.total.total_logprob) == (0, 0.0)
     assert last.total.bits_per_byte == 0.0
-
-
-@given(st.lists(st.lists(float32s, max_size=30), max_size=6))
-def test_exact_sums_are_fsum_whatever_the_parts(parts: list[list[float]]) -> None:
-    total = ExactSum()
-    for part in parts:
-        total.add(np.array(part, dtype=np.float32))
-
-    assert total.value == math.fsum(number for part in parts for number in part)
 
 
 async def test_nothing_is_read_faster_than_it_is_scored(wire: Wire) -> None:

@@ -1,12 +1,13 @@
 """The vocabulary comes from the training part alone, and both parts become tokens on disk."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from charlm_training.data import Data, DataOptions
+from charlm_training.data import Data, DataOptions, Encoder
 from charlm_training.errors import InvalidOption
 from charlm_training.vocabularies import build_vocabulary
 
@@ -50,6 +51,16 @@ def test_characters_and_bytes_are_counted_per_part(read: Read) -> None:
 
     assert (data.train.num_characters, data.train.num_bytes) == (90, 180)
     assert data.train.tokens_per_character == 1
+
+
+def test_pieces_are_those_of_the_whole_text_however_it_is_read(tmp_path: Path) -> None:
+    text = "the quick brown fox jumps over the lazy dog. " * 20
+    vocabulary = build_vocabulary("sentencepiece", [text], 300)
+    chunks = [text[start : start + 7] for start in range(0, len(text), 7)]
+
+    part = Encoder(vocabulary, "stream").write(chunks, tmp_path / "tokens")
+
+    assert part.ids_N.tolist() == [0, *vocabulary.encode(text)]
 
 
 @pytest.mark.parametrize("vocabulary", ["char", "byte", "sentencepiece"])

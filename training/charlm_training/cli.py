@@ -135,6 +135,14 @@ def train(
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="A trained checkpoint.")],
     corpus: Corpus,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="One pass in the arithmetic of the server: to the last bit the figures of "
+            "charlm score --file --total and of the lm-evaluation-harness. Takes longer.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say how good a checkpoint is on a text; on its own text, as its training did."""
@@ -143,7 +151,7 @@ def evaluate(
     from charlm_training.report import evaluation_report_lines, print_lines
 
     with clear_errors():
-        report = evaluate_checkpoint(checkpoint, corpus)
+        report = evaluate_checkpoint(checkpoint, corpus, exact=exact)
         print_lines(evaluation_report_lines(report), report, as_json=as_json)
 
 

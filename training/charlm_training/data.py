@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from charlm_model.errors import UnknownCharacter
+from charlm_model.incremental import IncrementalEncoder
 from charlm_model.vocabulary import END_OF_TEXT_ID, Vocabulary
 from charlm_training.corpus import Corpus, Findings
 from charlm_training.errors import CorpusTooSmall, InvalidOption
@@ -126,7 +127,7 @@ class Encoder:
         self._knows = lru_cache(maxsize=None)(self._encodes)
 
     def write(self, chunks: Iterable[str], path: Path) -> Part:
-        """Encode chunk by chunk, so that a text of any size passes through."""
+        """Encode chunk by chunk, so that a text of any size passes through, as the whole would."""
         counts = np.zeros(3, dtype=np.int64)
         pieces = self._pieces(documents(chunks, self._unit), counts)
         ids_N = write_token_file(path, pieces, self._vocabulary.size)
@@ -145,12 +146,15 @@ class Encoder:
         end = np.array([END_OF_TEXT_ID], dtype=np.uint32)
         yield end
         line_end = "\n" if self._unit == "line" else ""
+        encoder = IncrementalEncoder(self._vocabulary, unknown="replace")
         for text in texts:
+            data = text.encode()
             unknown = sum(text.count(c) for c in set(text) if not self._knows(c))
-            counts += (len(text) + len(line_end), len(text.encode()) + len(line_end), unknown)
-            yield self._vocabulary.encode_array(text, unknown="replace").astype(np.uint32)
+            counts += (len(text) + len(line_end), len(data) + len(line_end), unknown)
+            yield encoder.feed(data, is_last=bool(line_end)).astype(np.uint32)
             if line_end:
                 yield end
+        yield encoder.feed(b"", is_last=True).astype(np.uint32)
 
     def _encodes(self, character: str) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on a corpus; on its own corpus, exactly as its training did."""
+"""Evaluates a checkpoint on a corpus; on its own corpus, just as its training did."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from charlm_model import checkpoint
 from charlm_training.corpus import Corpus, Findings, open_corpus
 from charlm_training.data import Encoder, Part, split_corpus
 from charlm_training.evaluation import evaluate
+from charlm_training.exact_evaluation import evaluate_exactly
 from charlm_training.report import Report, evaluations_section
 
 
-def evaluate_checkpoint(directory: Path, corpus_name: str) -> Report:
+def evaluate_checkpoint(directory: Path, corpus_name: str, *, exact: bool = False) -> Report:
     """The figures of a checkpoint.
 
     A text that it was trained on is cut as it was then, and its validation part evaluated; any
-    other text is evaluated as a whole.
+    other text is evaluated as a whole. `exact` ones are in the arithmetic of a server.
     """
     loaded = checkpoint.load(directory)
     corpus = open_corpus(corpus_name)
@@ -27,11 +28,11 @@ def evaluate_checkpoint(directory: Path, corpus_name: str) -> Report:
         encoder = Encoder(loaded.vocabulary, loaded.config.unit)
         path = Path(folder) / "evaluated.tokens"
         part = (
-            _validation(encoder, corpus, findings, loaded.report, path)
+            _validation(encoder, corpus, findings, loaded.report, path, is_cut=not exact)
             if is_own
             else (encoder.write(corpus.chunks(), path))
         )
-        evaluations = evaluate(loaded.model, part)
+        evaluations = (evaluate_exactly if exact else evaluate)(loaded.model, part)
     return {
         "checkpoint": str(directory),
         "digest": loaded.digest,
@@ -46,10 +47,18 @@ def evaluate_checkpoint(directory: Path, corpus_name: str) -> Report:
 
 
 def _validation(
-    encoder: Encoder, corpus: Corpus, findings: Findings, report: Report, path: Path
+    encoder: Encoder,
+    corpus: Corpus,
+    findings: Findings,
+    report: Report,
+    path: Path,
+    *,
+    is_cut: bool,
 ) -> Part:
-    """The part that training evaluated, with the same cut and the same length."""
+    """The part that training kept back; cut, as much of it as training had time to evaluate."""
     data = report["data"]
     split = split_corpus(corpus, findings, data["unit"], data["validation_fraction"])
     part = encoder.write(split.validation(corpus.chunks()), path)
+    if not is_cut:
+        return part
     return part.first(report.get("evaluated_tokens", len(part.ids_N) - 1))

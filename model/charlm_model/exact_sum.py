@@ -1,8 +1,7 @@
 """Sums that are rounded once, of numbers that come in any number of parts."""
 
 import numpy as np
-
-from charlm_server.columns import Float32s
+from numpy.typing import NDArray
 
 MANTISSA_BITS = 24  # of a float32
 MIN_EXPONENT = -148  # of the smallest one, as frexp counts
@@ -15,7 +14,7 @@ class ExactSum:
     def __init__(self) -> None:
         self._total = 0  # in units of 2**-UNIT_BITS
 
-    def add(self, numbers: Float32s) -> None:
+    def add(self, numbers: NDArray[np.float32]) -> None:
         mantissas, exponents = np.frexp(numbers.astype(np.float64))
         # Whole numbers below 2**24: floats add up to 2**29 of them exactly.
         whole = np.ldexp(mantissas, MANTISSA_BITS)
