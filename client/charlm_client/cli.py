@@ -16,11 +16,12 @@ from charlm_client import (
     inference_cli,
     plugins,
     state_cli,
+    tokenizer_cli,
 )
 from charlm_client.asking import SECURITY, ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.errors import CharlmError
-from charlm_client.file_score import FileQuestion, score_file
+from charlm_client.file_score import FileQuestion, is_short, score_file
 from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S
 from charlm_client.options import (
     SERVER_DEFAULT,
@@ -38,7 +39,6 @@ from charlm_client.types import Sampling, Stopping
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
-MAX_SHOWN_BYTES = 1 << 16
 
 _SAMPLING, _STOPPING = "How tokens are drawn", "When the output ends"
 _LANGUAGE = "What the output may be"
@@ -246,7 +246,7 @@ def score(
     """
     shown = console(color)
     is_for_eyes = shown.is_terminal and not total and not as_json
-    if file and not (is_for_eyes and _is_short(file)):
+    if file and not (is_for_eyes and is_short(file)):
         reading = FileQuestion(
             path=file,
             model=model,
@@ -334,6 +334,9 @@ app.command()(codec_cli.compress)
 app.command()(codec_cli.decompress)
 app.command()(inference_cli.fill)
 app.command()(inference_cli.top)
+app.command()(tokenizer_cli.encode)
+app.command()(tokenizer_cli.decode)
+app.command()(tokenizer_cli.vocabulary)
 app.add_typer(admin_cli.app, name="admin")
 app.add_typer(bench_cli.app, name="bench")
 app.add_typer(state_cli.app, name="state")
@@ -376,11 +379,6 @@ def _constraint(
         allowed_characters=allowed,
         mode=cast(ConstraintMode, mode),
     )
-
-
-def _is_short(file: Path) -> bool:
-    """Whether a person would look at every character of it."""
-    return file.is_file() and file.stat().st_size <= MAX_SHOWN_BYTES
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -17,6 +17,13 @@ from charlm_client.long_text import ScoredTokens
 from charlm_client.rendering import ROW_HEADING, token_row, totals
 from charlm_client.types import Score
 
+MAX_SHOWN_BYTES = 1 << 16  # of a file that is shown in colors
+
+
+def is_short(file: Path) -> bool:
+    """Whether a person would look at every character of it."""
+    return file.is_file() and file.stat().st_size <= MAX_SHOWN_BYTES
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileQuestion:
