@@ -6,17 +6,33 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from charlm_client import Client, GenerationStream, Resuming, Sampling, Stopping
+from charlm_client import (
+    After,
+    Client,
+    Constraint,
+    GenerationStream,
+    Resuming,
+    Sampling,
+    Stopping,
+)
 from charlm_client.types import Chunk
+from charlm_model.checkpoint import save
+from charlm_model.config import ModelConfig
+from charlm_model.families import build
+from charlm_model.vocabulary import ByteVocabulary
 
 CHARLM = [sys.executable, "-m", "charlm_client"]
+FAMILIES = ("ngram", "rnn", "gru", "lstm", "transformer")
 NUM_TOKENS = 3_000
 SAMPLING = Sampling(seed=11, repetition_penalty=1.1, penalty_window=20)
 STOP_TIMEOUT_S = 30
+CALL_TIMEOUT_S = 300.0  # whatever else the machine does
 # A server takes seconds to start on a busy machine.
 PATIENT = Resuming(max_attempts=100, longest_wait_s=0.3)
 
@@ -26,8 +42,8 @@ pytestmark = pytest.mark.slow
 class Server:
     """A process, and where it answers."""
 
-    def __init__(self, checkpoints: Path, port: str = "0") -> None:
-        command = [*CHARLM, "serve", str(checkpoints / "bytes"), "--port", port]
+    def __init__(self, checkpoints: Path, port: str = "0", *flags: str) -> None:
+        command = [*CHARLM, "serve", str(checkpoints), "--port", port, *flags]
         environment = {**os.environ, "CHARLM_THREADS": "1"}
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
@@ -39,8 +55,8 @@ class Server:
 
 
 @contextmanager
-def serving(checkpoints: Path, port: str = "0") -> Iterator[Server]:
-    server = Server(checkpoints, port)
+def serving(checkpoints: Path, port: str = "0", *flags: str) -> Iterator[Server]:
+    server = Server(checkpoints, port, *flags)
     try:
         yield server
     finally:
@@ -59,16 +75,17 @@ def stream_of(client: Client) -> GenerationStream:
     return client.stream_generate("once", model="bytes", sampling=SAMPLING, stopping=stopping)
 
 
-def whole(chunks: list[Chunk]) -> tuple[bytes, list[int], list[float], object]:
-    """All that was told; positions without a gap."""
-    positions = [chunk.first_position for chunk in chunks if chunk.token_ids]
-    lengths = [len(chunk.token_ids) for chunk in chunks if chunk.token_ids]
+def whole(chunks: list[Chunk], index: int = 0) -> tuple[bytes, list[int], list[float], object]:
+    """All that was told of an output; positions without a gap."""
+    own = [chunk for chunk in chunks if chunk.index == index]
+    positions = [chunk.first_position for chunk in own if chunk.token_ids]
+    lengths = [len(chunk.token_ids) for chunk in own if chunk.token_ids]
     assert positions == [sum(lengths[:place]) for place in range(len(lengths))]
     return (
-        b"".join(chunk.data for chunk in chunks),
-        [token for chunk in chunks for token in chunk.token_ids],
-        [logprob for chunk in chunks for logprob in chunk.logprobs],
-        chunks[-1].end,
+        b"".join(chunk.data for chunk in own),
+        [token for chunk in own for token in chunk.token_ids],
+        [logprob for chunk in own for logprob in chunk.logprobs],
+        own[-1].end,
     )
 
 
@@ -77,14 +94,16 @@ async def test_another_replica_goes_on_with_the_same_bits(
     checkpoints: Path, num_chunks_before: int
 ) -> None:
     port = free_port()
-    with serving(checkpoints) as first:
-        async with Client(f"{first.address},localhost:{port}", resuming=PATIENT) as client:
+    with serving(checkpoints / "bytes") as first:
+        async with Client(
+            f"{first.address},localhost:{port}", resuming=PATIENT, timeout_s=CALL_TIMEOUT_S
+        ) as client:
             undisturbed = whole([chunk async for chunk in stream_of(client)])
             stream = stream_of(client)
             chunks = aiter(stream)
             received = [await anext(chunks) for _ in range(num_chunks_before)]
             first.kill()
-            with serving(checkpoints, port):
+            with serving(checkpoints / "bytes", port):
                 received += [chunk async for chunk in chunks]
 
     assert whole(received) == undisturbed
@@ -92,15 +111,79 @@ async def test_another_replica_goes_on_with_the_same_bits(
 
 
 async def test_a_server_that_comes_back_goes_on(checkpoints: Path) -> None:
-    with serving(checkpoints) as first:
-        async with Client(first.address, resuming=PATIENT) as client:
+    with serving(checkpoints / "bytes") as first:
+        async with Client(first.address, resuming=PATIENT, timeout_s=CALL_TIMEOUT_S) as client:
             undisturbed = whole([chunk async for chunk in stream_of(client)])
             stream = stream_of(client)
             chunks = aiter(stream)
             received = [await anext(chunks) for _ in range(2)]
             first.kill()
-            with serving(checkpoints, first.address.rsplit(":", 1)[-1]):
+            with serving(checkpoints / "bytes", first.address.rsplit(":", 1)[-1]):
                 received += [chunk async for chunk in chunks]
 
     assert whole(received) == undisturbed
     assert stream.num_resumptions > 0
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of each family that is trained, all with one vocabulary."""
+    folder = tmp_path_factory.mktemp("families")
+    torch.manual_seed(1)
+    for family in FAMILIES:
+        config = ModelConfig(
+            family=family, vocab_size=257, hidden_size=16, embedding_size=8, num_heads=2
+        )
+        save(folder / family, build(config), ByteVocabulary(), {})
+    return folder
+
+
+async def streams_of(client: Client) -> dict[str, GenerationStream]:
+    """One of each family, and of all that a stream may carry along."""
+    state = await client.states.create("once upon a time", model="rnn")
+    snapshot = await client.states.export(state.name)  # by its name no other server knows it
+    asked: dict[str, tuple[str | After, Sampling, int]] = {
+        "lstm": ("once", replace(SAMPLING, frequency_penalty=0.1), 1),
+        "gru": ("once", Sampling(seed=1, constraint=Constraint(regex="([a-z]{3} )+")), 1),
+        "rnn": (After(snapshot, "there"), Sampling(seed=2, presence_penalty=0.5), 1),
+        "transformer": ("once", Sampling(seed=3, top_p=0.9), 3),
+        "ngram": ("once", Sampling(seed=4, temperature=0.7), 1),
+        "mixed": ("once", Sampling(seed=5, min_p=0.001), 1),
+    }
+    stopping = Stopping(
+        max_new_tokens=NUM_TOKENS, ignore_end_of_text=True, stop_sequences=("never",)
+    )
+    return {
+        model: client.stream_generate(
+            prompt, model=model, sampling=sampling, stopping=stopping, num_outputs=num_outputs
+        )
+        for model, (prompt, sampling, num_outputs) in asked.items()
+    }
+
+
+async def test_streams_of_every_family_survive_their_server(families: Path) -> None:
+    """With penalties, a language, a state, several outputs, stop sequences, in a mixture."""
+    port, flags = free_port(), ("--mixture", "mixed=online:gru,lstm")
+
+    async def read(stream: GenerationStream) -> list[Chunk]:
+        return [chunk async for chunk in stream]
+
+    with serving(families, "0", *flags) as first:
+        async with Client(
+            f"{first.address},localhost:{port}", resuming=PATIENT, timeout_s=CALL_TIMEOUT_S
+        ) as client:
+            undisturbed = {
+                name: await read(each) for name, each in (await streams_of(client)).items()
+            }
+            streams = await streams_of(client)
+            begun = {name: aiter(each) for name, each in streams.items()}
+            received = {name: [await anext(chunks)] for name, chunks in begun.items()}
+            first.kill()
+            with serving(families, port, *flags):
+                for name, chunks in begun.items():
+                    received[name] += [chunk async for chunk in chunks]
+
+    for name, chunks in received.items():
+        for index in {chunk.index for chunk in undisturbed[name]}:
+            assert whole(chunks, index) == whole(undisturbed[name], index), name
+        assert streams[name].num_resumptions > 0, name

@@ -72,7 +72,7 @@ def test_states_without_an_event_loop(server_address: str) -> None:
 
 def test_a_state_outlives_its_server(checkpoints: Path, tmp_path: Path) -> None:
     file = tmp_path / "state.bin"
-    with serving(checkpoints) as first:
+    with serving(checkpoints / "bytes") as first:
         made = charlm(first.address, "create", "The quick", "--json")
         assert made.returncode == 0, made.stderr
         name = json.loads(made.stdout)["name"]
@@ -80,7 +80,7 @@ def test_a_state_outlives_its_server(checkpoints: Path, tmp_path: Path) -> None:
             wanted = client.next_distribution(After(name), model="bytes")
         assert charlm(first.address, "export", name, str(file)).returncode == 0
 
-    with serving(checkpoints) as second:
+    with serving(checkpoints / "bytes") as second:
         brought = charlm(second.address, "import", str(file), "--json")
         assert brought.returncode == 0, brought.stderr
         with SyncClient(second.address) as client:

@@ -22,14 +22,20 @@ KINDS = [
     ("lstm", "char"),
     ("transformer", "byte"),
 ]
+MIXTURES = (
+    "linear-char=linear:rnn-char@3,lstm-char@1",
+    "log_linear-char=log_linear:rnn-char@1.5,lstm-char@-0.5",
+    "online-char=online:rnn-char,lstm-char",
+)
 NAMES = [f"{family}-{kind}" for family, kind in KINDS]
+NAMES += [mixture.partition("=")[0] for mixture in MIXTURES]
 FLOAT64 = {"distributions": True, "data_type": distribution_pb2.DATA_TYPE_FLOAT64}
 every_model = pytest.mark.parametrize("model", NAMES)
 
 
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    async with serving(*KINDS) as running:
+    async with serving(*KINDS, mixtures=MIXTURES) as running:
         yield running
 
 

@@ -4,17 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from math import exp, fsum
 
-import grpc
 import pytest
 
 from charlm.v1 import context_pb2, inference_pb2, models_pb2, sampling_pb2, scoring_pb2
 from charlm.v1 import generation_pb2 as gen
-from charlm_server.app import App
 from charlm_server.config import ServeConfig
 from charlm_server.errors import ServeError
-from charlm_server.loaded import Models, mixtures_of
+from charlm_server.loaded import mixtures_of
 from charlm_server.mixtures import MixtureConfig, named_mixtures
-from tests.server.wire import Wire, column, load
+from tests.server.wire import Wire, column, load, serving
 
 LOADED = ("models/lstm-char", "models/gru-char")
 MIXTURES = (
@@ -27,17 +25,8 @@ NAMES = ("mean", "product", "learning")
 
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    members = load(("lstm", "char"), ("gru", "char"))
-    mixtures = named_mixtures(MIXTURES, LOADED)
-    config = ServeConfig(checkpoints={}, port=0, max_batch_size=8, mixtures=mixtures)
-    models = Models([*members, *mixtures_of(members, config)])
-    app = App(config, models)
-    address = await app.start()
-    try:
-        async with grpc.aio.insecure_channel(address) as channel:
-            yield Wire(address, channel, models, app)
-    finally:
-        await app.drain(0)
+    async with serving(("lstm", "char"), ("gru", "char"), mixtures=MIXTURES) as running:
+        yield running
 
 
 async def probabilities(wire: Wire, model: str, text: str) -> list[float]:

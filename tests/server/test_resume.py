@@ -1,6 +1,7 @@
 """A stream that broke off goes on anywhere with the same text and the same bits."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 import pytest
@@ -13,7 +14,18 @@ from charlm_server.errors import ResumeMismatch, ResumeTokenDamaged
 from charlm_server.resume import TOKEN_BYTES, Origin, Place, Progress
 from tests.server.wire import Wire, column, data_of, details_of, serving, text_of
 
-KINDS = [("lstm", "byte"), ("transformer", "char")]
+FAMILIES = ("ngram", "rnn", "gru", "lstm", "transformer")
+KINDS = [*((family, "char") for family in FAMILIES), ("lstm", "byte"), ("gru", "sentencepiece")]
+MIXTURES = ("online-char=online:gru-char,lstm-char",)
+PATTERN = {"regex": "[a-z ,.]{8}"}
+IN_LANGUAGES = [
+    ("LOCAL_MASK", PATTERN),
+    ("REJECTION", PATTERN),
+    ("SMC", PATTERN),
+    ("LOCAL_MASK", {"choices": {"texts": ["to be", "to have", "not to be"]}}),
+    ("SMC", {"choices": {"texts": ["to be", "to have", "not to be"]}}),
+    ("LOCAL_MASK", {"allowed_characters": "abcdefghijklm "}),
+]
 ORIGIN = Origin.of("a checkpoint", b"a request", 7)
 
 
@@ -52,9 +64,26 @@ def without_time(responses: list[gen.StreamGenerateResponse], index: int = 0) ->
     return text_of(responses, index), data_of(responses, index), columns, end.SerializeToString()
 
 
-async def everywhere(request: gen.GenerateRequest, *kinds: tuple[str, str]) -> None:
+async def half_matched(wire: Wire, request: gen.GenerateRequest) -> list[str]:
+    """A stop sequence that will begin and not go on, and one that ends the text near its end."""
+    free = gen.GenerateRequest()
+    free.CopyFrom(request)
+    del free.stopping.stop_sequences[:]
+    text = text_of(await streamed(wire, free))
+    other = next(letter for letter in "qzx" if letter != text[6])
+    return [text[4:6] + other, text[-4:-1]]
+
+
+async def everywhere(
+    request: gen.GenerateRequest, *kinds: tuple[str, str], mixtures: Iterable[str] = ()
+) -> None:
     """Break the stream off after every chunk, and go on with it on another replica."""
-    async with serving(*kinds) as first, serving(*kinds) as second:
+    async with (
+        serving(*kinds, mixtures=mixtures) as first,
+        serving(*kinds, mixtures=mixtures) as second,
+    ):
+        if request.stopping.stop_sequences:
+            request.stopping.stop_sequences[:] = await half_matched(first, request)
         whole = await streamed(first, request)
         assert len(whole) > 1
         for cut in range(1, len(whole)):
@@ -73,18 +102,24 @@ async def test_a_stream_goes_on_after_every_chunk(kind: tuple[str, str]) -> None
 
 
 @pytest.mark.slow
+async def test_a_stream_of_a_mixture_goes_on_after_every_chunk() -> None:
+    await everywhere(asked("online-char"), ("gru", "char"), ("lstm", "char"), mixtures=MIXTURES)
+
+
+@pytest.mark.slow
 async def test_every_output_goes_on_from_its_own_place() -> None:
     await everywhere(asked("gru-char", num_outputs=3), ("gru", "char"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["LOCAL_MASK", "REJECTION", "SMC"])
-async def test_a_stream_in_a_language_goes_on(mode: str) -> None:
+@pytest.mark.parametrize(("mode", "language"), IN_LANGUAGES)
+async def test_a_stream_in_a_language_goes_on(mode: str, language: dict[str, Any]) -> None:
     request = asked(
         "gru-char",
-        constraint={"regex": "[a-z ,.]{8}", "mode": f"CONSTRAINT_MODE_{mode}"},
+        num_outputs=2,
+        constraint={**language, "mode": f"CONSTRAINT_MODE_{mode}"},
     )
-    if mode != "LOCAL_MASK":
+    if mode != "LOCAL_MASK" or "choices" in language:
         del request.stopping.stop_sequences[:]
         request.constraint.max_attempts = 10_000
 

@@ -5,6 +5,7 @@ from __future__ import annotations  # the asynchronous stubs exist for type chec
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -20,18 +21,23 @@ from charlm.v1 import inference_pb2 as inf
 from charlm.v1 import scoring_pb2 as sco
 from charlm.v1 import state_pb2 as pb
 from charlm_server.config import Limits
-from tests.server.wire import LATIN, Wire, details_of, serving, text_of
+from tests.server.wire import LATIN, Wire, column, details_of, serving, text_of
 
 FAMILIES = ["ngram", "rnn", "gru", "lstm", "transformer"]
-NAMES = [f"models/{family}-char" for family in FAMILIES]
+MIXTURES = ("online-char=online:gru-char,lstm-char",)
+NAMES = [f"models/{family}-char" for family in (*FAMILIES, "online")]
 CODE = grpc.StatusCode
 TEXT = "the quick brown fox jumps over the lazy dog and then it sleeps for a long long time"
 
 
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    async with serving(*[(family, "char") for family in FAMILIES]) as running:
+    async with replica() as running:
         yield running
+
+
+def replica() -> AbstractAsyncContextManager[Wire]:
+    return serving(*[(family, "char") for family in FAMILIES], mixtures=MIXTURES)
 
 
 async def created(wire: Wire, model: str, text: str = "", **options: Any) -> pb.State:
@@ -171,9 +177,8 @@ async def test_another_server_goes_on_with_an_exported_state(wire: Wire, model: 
     state = await created(wire, model, TEXT)
     data = await exported(wire, state.name)
     expected = await next_bits(wire, model, of_text(TEXT))
-    family = model.removeprefix("models/").removesuffix("-char")
 
-    async with serving((family, "char")) as other:
+    async with replica() as other:
         found = await imported(other, data)
         assert await next_bits(other, model, by_name(found)) == expected
         assert await next_bits(other, model, inlined(data)) == expected
@@ -184,21 +189,31 @@ async def test_another_server_goes_on_with_an_exported_state(wire: Wire, model: 
     assert found.name != state.name
 
 
-async def test_a_stream_after_a_state_goes_on_by_its_resume_token(wire: Wire) -> None:
-    model = "models/gru-char"
+@pytest.mark.parametrize("model", NAMES)
+async def test_a_stream_after_a_state_goes_on_by_its_resume_token(wire: Wire, model: str) -> None:
     state = await created(wire, model, TEXT)
     request = gen.GenerateRequest(
-        model=model, context=by_name(state), sampling={"seed": 3}, stopping={"max_new_tokens": 20}
+        model=model,
+        context=by_name(state),
+        append_text=" and on",
+        sampling={"seed": 3, "frequency_penalty": 0.4, "penalty_window": 9},
+        stopping={"max_new_tokens": 12, "ignore_end_of_text": True},
     )
+    elsewhere = gen.GenerateRequest()
+    elsewhere.CopyFrom(request)
+    elsewhere.context.CopyFrom(inlined(await exported(wire, state.name)))
     whole = await wire.stream(request, max_chunk_tokens=1)
-    received, rest = whole[:7], whole[7:]
-    ids = [token for each in received for token in each.chunks[0].tokens.token_ids]
-    point = gen.ResumePoint(resume_token=received[-1].chunks[0].resume_token, received={"ids": ids})
-    request.context.CopyFrom(inlined(await exported(wire, state.name)))
+    ids = [token for each in whole for token in each.chunks[0].tokens.token_ids]
+    assert len(ids) == len(whole) == 12
 
-    resumed = await wire.stream(request, max_chunk_tokens=1, resume=[point])
-
-    assert text_of(resumed) == text_of(rest)
+    for cut in range(1, len(whole)):
+        token = whole[cut - 1].chunks[0].resume_token
+        point = gen.ResumePoint(resume_token=token, received={"ids": ids[:cut]})
+        for again in (request, elsewhere):
+            rest = await wire.stream(again, max_chunk_tokens=1, resume=[point])
+            assert text_of(rest) == text_of(whole[cut:])
+            assert column(rest, "logprobs") == column(whole[cut:], "logprobs")
+            assert column(rest, "sampling_logprobs") == column(whole[cut:], "sampling_logprobs")
     await advanced(wire, state, "x")
     request.context.CopyFrom(by_name(state))
     with pytest.raises(grpc.aio.AioRpcError, match="another request"):

@@ -3,7 +3,7 @@
 from __future__ import annotations  # the asynchronous stubs exist for type checkers only
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -32,7 +32,8 @@ from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 from charlm_server.app import App
 from charlm_server.config import Limits, ServeConfig
 from charlm_server.interceptors import STATUS_DETAILS
-from charlm_server.loaded import LoadedModel, Models, serve_checkpoint
+from charlm_server.loaded import LoadedModel, Models, mixtures_of, serve_checkpoint
+from charlm_server.mixtures import named_mixtures
 
 TEXT = "한국어 문장과 emoji 👩‍🚀🇰🇷 with naïve text, and more: 다람쥐 헌 쳇바퀴에 타고파. 🎉\n" * 40
 LATIN = "abcdefghijklmnopqrstuvwxyz .,\n"
@@ -128,10 +129,21 @@ def load(*kinds: tuple[str, str], limits: Limits | None = None) -> list[LoadedMo
 
 
 @asynccontextmanager
-async def serving(*kinds: tuple[str, str], limits: Limits | None = None) -> AsyncIterator[Wire]:
+async def serving(
+    *kinds: tuple[str, str], limits: Limits | None = None, mixtures: Iterable[str] = ()
+) -> AsyncIterator[Wire]:
     """A server over fresh engines; it drains at the end."""
-    config = ServeConfig(checkpoints={}, port=0, drain_grace_s=5.0, limits=limits or Limits())
-    models = Models(load(*kinds, limits=limits))
+    loaded = load(*kinds, limits=limits)
+    config = ServeConfig(
+        checkpoints={},
+        port=0,
+        drain_grace_s=5.0,
+        limits=limits or Limits(),
+        max_batch_size=8,
+        threads=1,
+        mixtures=named_mixtures(mixtures, [model.name for model in loaded]),
+    )
+    models = Models([*loaded, *mixtures_of(loaded, config)])
     app = App(config, models)
     address = await app.start()
     try:
