@@ -6,13 +6,14 @@ Legend: B batch, T time, V vocabulary, E embedding, H hidden, L layers.
 import torch
 from torch import Tensor, nn
 
+from charlm_model import lstm_layer
 from charlm_model.cells import CELLS
 from charlm_model.compiled import recurrent as kernel
 from charlm_model.compiled_model import CompiledModel
 from charlm_model.config import ModelConfig
 from charlm_model.dropout import dropout
 from charlm_model.embedding import TokenEmbedding
-from charlm_model.precision import half_products
+from charlm_model.precision import half_products, has_fast_bfloat16
 from charlm_model.state import State
 
 
@@ -64,13 +65,38 @@ class RecurrentModel(CompiledModel):
         before = [state[name].transpose(0, 1).contiguous() for name in names]
         recent_BK = state.tensors.get("recent")
         x_BTE = self.embedding(ids_BT, recent_BK)
-        with half_products(self.training):
-            y_BTH, after = self._run_fused(x_BTE, before)
-        y_BTH = self._drop(y_BTH.float())
+        y_BTH, after = self._run(x_BTE, before)
         carried = {
             name: tensor.float().transpose(0, 1) for name, tensor in zip(names, after, strict=True)
         }
-        return self.head(y_BTH), State({**carried, **self.embedding.remember(ids_BT, recent_BK)})
+        with half_products(self.training):
+            logits_BTV = self.head(self._drop(y_BTH))
+        return logits_BTV.float(), State({**carried, **self.embedding.remember(ids_BT, recent_BK)})
+
+    def _run(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if self._has_own_kernels():
+            return self._run_own(x_BTE, before)
+        with half_products(self.training):
+            return self._run_fused(x_BTE, before)
+
+    def _has_own_kernels(self) -> bool:
+        """Those for training, which need a processor that multiplies bfloat16."""
+        config = self.config
+        return (
+            self.training
+            and config.family == "lstm"
+            and has_fast_bfloat16()
+            and lstm_layer.is_fitting(config.embedding_size, config.hidden_size)
+        )
+
+    def _run_own(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        layers_after = []
+        for layer, weights in enumerate(self.recurrent.all_weights):
+            x_BTE = self._drop(x_BTE) if layer else x_BTE
+            hidden_BH, cell_BH = (each[layer] for each in before)
+            x_BTE, *after = lstm_layer.lstm_layer(x_BTE, hidden_BH, cell_BH, weights)
+            layers_after.append(after)
+        return x_BTE, tuple(map(torch.stack, zip(*layers_after, strict=True)))
 
     def _run_fused(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """All layers at once, or one by one where numbers are dropped between them."""
