@@ -13,6 +13,7 @@ from charlm_client.resuming import LEFT_BEHIND, Received, Resuming
 from charlm_client.translation import translated
 from charlm_client.types import Chunk, StreamHeader
 
+STATUS_DETAILS = "grpc-status-details-bin"  # where every gRPC library looks for them
 Call = grpc.aio.UnaryStreamCall[
     generation_pb2.StreamGenerateRequest, generation_pb2.StreamGenerateResponse
 ]
@@ -83,8 +84,11 @@ class GenerationStream:
                 yield chunk_from(chunk)
 
     def _may_resume(self, error: grpc.aio.AioRpcError, attempt: int) -> bool:
-        is_gone = error.code() is grpc.StatusCode.UNAVAILABLE
-        return is_gone and self._received.is_resumable and attempt < self._resuming.max_attempts
+        return (
+            _is_gone(error)
+            and self._received.is_resumable
+            and attempt < self._resuming.max_attempts
+        )
 
     def cancel(self) -> None:
         """End the call now, and with it the iteration; harmless when it is over."""
@@ -101,6 +105,14 @@ class GenerationStream:
         traceback: TracebackType | None,
     ) -> None:
         self.cancel()
+
+
+def _is_gone(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the server died. Proxies call that INTERNAL; of a fault of its own a server gives
+    details."""
+    has_details = any(key == STATUS_DETAILS for key, _ in error.trailing_metadata() or ())
+    is_proxys_word = error.code() is grpc.StatusCode.INTERNAL and not has_details
+    return error.code() is grpc.StatusCode.UNAVAILABLE or is_proxys_word
 
 
 def _is_left_behind(chunk: Chunk) -> bool:

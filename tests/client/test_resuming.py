@@ -13,6 +13,7 @@ from charlm_client import (
     Client,
     InvalidRequest,
     Resuming,
+    ServerFault,
     StateMismatch,
     SyncClient,
     Unavailable,
@@ -48,6 +49,28 @@ async def test_a_broken_stream_goes_on_where_it_broke(
 
     assert await streamed(client) == [ALPHABET[:5]]
     assert len(script.requests) == 2
+
+
+async def test_a_proxy_s_word_for_a_dead_server_is_understood(
+    client: Client, script: Script
+) -> None:
+    script.breaks.append(2)
+    script.is_behind_proxy = True
+
+    assert await streamed(client) == [ALPHABET[:5]]
+
+
+async def test_a_fault_that_a_server_tells_of_itself_is_final(
+    client: Client, script: Script
+) -> None:
+    script.breaks.append(2)
+    stream = client.stream_generate("x", model="alphabet")
+    chunks = aiter(stream)
+    await anext(chunks)
+    script.failures.append(Failure(grpc.StatusCode.INTERNAL, reason="ENGINE_FAILED"))
+
+    with pytest.raises(ServerFault):
+        _ = [chunk async for chunk in chunks]
 
 
 async def test_every_output_goes_on_from_its_own_place(client: Client, script: Script) -> None:

@@ -83,6 +83,8 @@ class Script:
     """After how many characters the next streams break off, each once."""
     drains: bool = False
     """Whether they break off as those of a stopping server do."""
+    is_behind_proxy: bool = False
+    """Whether a proxy tells of the break, in words of its own."""
 
     async def see(self, request: Message, context: Any) -> None:
         self.requests.append(request)
@@ -149,6 +151,8 @@ class FakeGeneration(generation_pb2_grpc.GenerationServiceServicer):
                     chunk.resume_token = b""
                     yield generation_pb2.StreamGenerateResponse(chunks=[chunk])
                     return
+                if self.script.is_behind_proxy:
+                    await context.abort(grpc.StatusCode.INTERNAL, "Received RST_STREAM")
                 await Failure(grpc.StatusCode.UNAVAILABLE).abort(context)
             left = None if left is None else left - 1
             yield generation_pb2.StreamGenerateResponse(chunks=[chunk])
