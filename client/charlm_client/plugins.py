@@ -25,6 +25,7 @@ PLUGINS: dict[str, Plugin] = {
     "diagnose": Plugin("Measure why a model learns what it learns.", "training"),
     "export": Plugin("Write a checkpoint for other runtimes.", "training"),
     "serve": Plugin("Serve checkpoints over gRPC.", "server"),
+    "serve-ray": Plugin("Serve checkpoints as replicas on a Ray cluster.", "ray"),
 }
 
 

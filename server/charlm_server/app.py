@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -65,9 +66,9 @@ LAST_WORDS_S = 0.5  # for messages on their way and for those who watch the heal
 
 
 class App:
-    """Models behind one port."""
+    """Models behind one port, or behind whatever else takes services as gRPC's server does."""
 
-    def __init__(self, config: ServeConfig, models: Models) -> None:
+    def __init__(self, config: ServeConfig, models: Models, server: Any = None) -> None:
         self._config, self._models = config, models
         offers_admin = config.admin or config.tokens is not None
         offered = [*OFFERED, ADMIN] if offers_admin else OFFERED
@@ -77,7 +78,7 @@ class App:
         self.exchange = Exchange(config, models, self.monitor.look)
         self.states = States(config.limits)
         self.watch = Watch(self.exchange, config.watch_s)
-        self._server = grpc.aio.server(
+        self._server = server or grpc.aio.server(
             interceptors=interceptors_of(config), options=channel_options(config.limits)
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
@@ -119,9 +120,14 @@ class App:
                 f"The server cannot listen on {address}: {error}. "
                 "Give another --port (0 finds a free one) or --host."
             ) from error
+        self.begin()
+        await self._server.start()
+        return address_of(self._config.host, port)
+
+    def begin(self) -> None:
+        """Have work done, wherever it comes from."""
         for model in self._models:
             model.scheduler.start()
-        await self._server.start()
         self.monitor.look()
         self._tasks = [
             asyncio.create_task(self.monitor.run()),
@@ -129,7 +135,6 @@ class App:
         ]
         if self._config.model_root is not None:
             self._tasks.append(asyncio.create_task(self.watch.run()))
-        return address_of(self._config.host, port)
 
     def _add_port(self, address: str) -> int:
         if self._config.tls is None:

@@ -24,6 +24,9 @@ class Health:
         self._statuses = dict.fromkeys(["", *names], NOT_SERVING)
         self._changed = asyncio.Event()
 
+    def is_serving(self, name: str) -> bool:
+        return bool(self._statuses[name] == SERVING)
+
     def set_all(self, *, is_serving: bool) -> None:
         for name in list(self._statuses):
             self.set(name, is_serving=is_serving)

@@ -1,0 +1,160 @@
+"""The command `charlm serve-ray`. Flags and environment variables are read here."""
+
+import os
+import signal
+import socket
+import threading
+from typing import Annotated, Any
+
+import typer
+
+from charlm_server.checkpoints import named_checkpoints
+from charlm_server.cluster.scale import Scale
+from charlm_server.config import ServeConfig
+from charlm_server.errors import ServeError
+
+DEFAULTS = Scale()
+OBJECT_STORE_BYTES = 256 << 20  # of a cluster that is started here: messages are small
+
+
+def serve_ray(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DIR...",
+            envvar="CHARLM_CHECKPOINTS",
+            help="Checkpoints to serve, each DIR or NAME=DIR, where every node finds them.",
+        ),
+    ],
+    replicas: Annotated[
+        str,
+        typer.Option(
+            envvar="CHARLM_REPLICAS", metavar="N or N:M", help="How many; N:M scales with the load."
+        ),
+    ] = "1",
+    target_calls: Annotated[
+        float,
+        typer.Option(min=0.1, help="More replicas when each has more calls than this at once."),
+    ] = DEFAULTS.target_calls,
+    max_calls: Annotated[
+        int, typer.Option(min=1, help="Calls that wait or run in one replica.")
+    ] = DEFAULTS.max_calls,
+    cpus: Annotated[
+        float, typer.Option(min=0.1, help="Processors that each replica reserves.")
+    ] = DEFAULTS.cpus,
+    upscale_after: Annotated[
+        float, typer.Option(min=0, help="Seconds of load before there are more.")
+    ] = DEFAULTS.upscale_after_s,
+    downscale_after: Annotated[
+        float, typer.Option(min=0, help="Seconds without before there are fewer.")
+    ] = DEFAULTS.downscale_after_s,
+    port: Annotated[
+        int, typer.Option(envvar="CHARLM_PORT", min=1, max=65535, help="Of Ray's gRPC proxy.")
+    ] = 50051,
+    allow_insecure: Annotated[
+        bool,
+        typer.Option(
+            envvar="CHARLM_ALLOW_INSECURE",
+            help="Ray's proxy listens on all addresses without encryption: accept that.",
+        ),
+    ] = False,
+    address: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="Of a Ray cluster; unset starts one on this machine."
+        ),
+    ] = "",
+    drain_grace: Annotated[
+        float,
+        typer.Option(
+            envvar="CHARLM_DRAIN_GRACE", min=0, help="Seconds for calls of a replica that goes."
+        ),
+    ] = 25.0,
+) -> None:
+    """Serve checkpoints as replicas on a Ray cluster, until SIGTERM.
+
+    [dim]charlm serve-ray runs/best --replicas 2 --allow-insecure
+    charlm serve-ray runs/best --replicas 1:8 --address auto --allow-insecure[/dim]
+    """
+    try:
+        _refuse_open_door(allow_insecure)
+        least, most = _range_from(replicas)
+        scale = Scale(
+            min_replicas=least,
+            max_replicas=most,
+            target_calls=target_calls,
+            max_calls=max_calls,
+            cpus=cpus,
+            upscale_after_s=upscale_after,
+            downscale_after_s=downscale_after,
+        )
+        config = ServeConfig(
+            checkpoints=named_checkpoints(checkpoints), drain_grace_s=drain_grace, reflection=False
+        )
+        _run(config, scale, address, port)
+    except ServeError as error:
+        typer.echo(f"charlm: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _refuse_open_door(allow_insecure: bool) -> None:
+    if not allow_insecure:
+        raise ServeError(
+            "Ray's gRPC proxy listens on all addresses, without encryption and without tokens. Let "
+            "only a network that you trust reach it, or put a proxy with TLS in front, and accept "
+            "that with --allow-insecure."
+        )
+
+
+def _range_from(replicas: str) -> tuple[int, int]:
+    least, _, most = replicas.partition(":")
+    try:
+        return int(least), int(most or least)
+    except ValueError:
+        raise ServeError(
+            f"--replicas is {replicas!r}, but must be a number or two, as in 2 or 1:8."
+        ) from None
+
+
+def _run(config: ServeConfig, scale: Scale, address: str, port: int) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody about this cluster
+    # Ray takes seconds to import: `charlm serve-ray --help` and wrong flags must answer at once.
+    try:
+        import ray
+        from ray import serve
+    except ImportError:
+        raise ServeError("Ray is not installed. Run: pip install 'charlm[ray]'") from None
+
+    from charlm_server.cluster.application import ADD_SERVICES, NAME, application
+
+    asked_to_stop = threading.Event()
+    local: dict[str, Any] = {
+        "_node_ip_address": "127.0.0.1",  # the parts of the cluster talk to each other there
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
+    ray.init(address=address or "local", log_to_driver=False, **({} if address else local))
+    for number in (signal.SIGTERM, signal.SIGINT):  # after Ray's own handlers
+        signal.signal(number, lambda *_: asked_to_stop.set())
+    try:
+        serve.start(
+            proxy_location="EveryNode",
+            http_options={"host": "127.0.0.1", "port": _free_port()},  # Ray insists on one
+            grpc_options={
+                "port": port,
+                "grpc_servicer_functions": [ADD_SERVICES],
+                "enable_reflection": False,
+            },
+        )
+        serve.run(application(config, scale), name=NAME)
+        print(f"charlm: serving {' '.join(config.checkpoints)} on 127.0.0.1:{port}", flush=True)
+        asked_to_stop.wait()
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,114 @@
+"""What Ray's gRPC proxy is told: which services there are, and how errors look on the wire.
+
+Runs in the proxy's process, which loads no model: nothing here may import torch.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from charlm.v1 import (
+    admin_pb2_grpc,
+    codec_pb2_grpc,
+    generation_pb2_grpc,
+    inference_pb2_grpc,
+    models_pb2_grpc,
+    scoring_pb2_grpc,
+    state_pb2_grpc,
+    tokenizer_pb2_grpc,
+)
+
+STATUS_DETAILS = "grpc-status-details-bin"
+# What would not work behind a proxy that gives every call to another replica.
+REFUSED = {
+    # A watch that lasts would count as work, and Ray would add replicas for it.
+    "/grpc.health.v1.Health/Watch": (
+        "Health.Watch is not offered on a Ray cluster: Ray replaces replicas that are unwell. "
+        "Ask with Health.Check."
+    ),
+    "/charlm.v1.StateService/": (
+        "StateService is not offered on a Ray cluster: a state is kept by one replica, and the "
+        "next call may go to another. Let states travel with the calls: return_state, inline_state."
+    ),
+}
+REPLICA_DIED = "A replica of the server died during the call; another one can be asked at once."
+
+ADD_SERVICER: list[Callable[[Any, Any], None]] = [
+    admin_pb2_grpc.add_AdminServiceServicer_to_server,
+    codec_pb2_grpc.add_CodecServiceServicer_to_server,
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server,
+    inference_pb2_grpc.add_InferenceServiceServicer_to_server,
+    models_pb2_grpc.add_ModelServiceServicer_to_server,
+    scoring_pb2_grpc.add_ScoringServiceServicer_to_server,
+    state_pb2_grpc.add_StateServiceServicer_to_server,
+    tokenizer_pb2_grpc.add_TokenizerServiceServicer_to_server,
+    health_pb2_grpc.add_HealthServicer_to_server,
+]
+
+Handler = Callable[[Any, Any], Any]
+
+
+def add_services(servicer: Any, server: Any) -> None:
+    """Named in Ray's `grpc_servicer_functions`. Every method leads to a replica."""
+    route: Callable[..., Handler] = server.service_handler_factory
+
+    def route_with_our_errors(*, service_method: str, streaming_type: Any) -> Handler:
+        is_stream = streaming_type.name.endswith("_STREAM")
+        for start, sentence in REFUSED.items():
+            if service_method.startswith(start):
+                return refusing_stream(sentence) if is_stream else refusing(sentence)
+        handler = route(service_method=service_method, streaming_type=streaming_type)
+        return mended_stream(handler) if is_stream else mended(handler)
+
+    server.service_handler_factory = route_with_our_errors
+    for add in ADD_SERVICER:
+        add(servicer, server)
+
+
+def mended(handler: Handler) -> Handler:
+    """The same, with a dead replica told as what it is."""
+
+    async def answer(request: Any, context: Any) -> Any:
+        response = await handler(request, context)
+        _tell_of_death(context)
+        return response
+
+    return answer
+
+
+def mended_stream(handler: Handler) -> Handler:
+    """The same, without the empty message that carries a refusal's details from the replica."""
+
+    async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
+        async for response in handler(request, context):
+            if not context.code():
+                yield response
+        _tell_of_death(context)
+
+    return answers
+
+
+def _tell_of_death(context: Any) -> None:
+    """Ray calls a replica's death INTERNAL. Ours come with details, so this one is Ray's."""
+    is_internal = context.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INTERNAL.value[0])
+    is_ours = any(key == STATUS_DETAILS for key, _ in context.trailing_metadata() or ())
+    if is_internal and not is_ours:
+        context.set_code(grpc.StatusCode.UNAVAILABLE)
+        context.set_details(REPLICA_DIED)
+
+
+def refusing(sentence: str) -> Handler:
+    async def refuse(_request: Any, context: Any) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, sentence)
+
+    return refuse
+
+
+def refusing_stream(sentence: str) -> Handler:
+    async def refuse(_request: Any, context: Any) -> AsyncIterator[bytes]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, sentence)
+        yield b""  # makes this a stream, as the contract says
+
+    return refuse

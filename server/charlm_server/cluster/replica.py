@@ -1,0 +1,76 @@
+"""One replica: an app without a port, with a method for every RPC, as Ray's proxy calls them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from grpc_health.v1 import health_pb2
+
+from charlm_server.app import ADMIN, OFFERED, App, interceptors_of
+from charlm_server.cluster.handlers import Handlers
+from charlm_server.config import ServeConfig
+from charlm_server.loaded import load_models
+
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+# Ray knows methods by their bare names, so no two services may share one; a test looks.
+METHODS: list[MethodDescriptor] = [
+    method for service in (*OFFERED, ADMIN, HEALTH) for method in service.methods
+]
+
+
+class ReplicaUnwell(Exception):
+    """Tells Ray to replace this replica."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Stands where a response would: what is told is in the context that goes with it."""
+
+    def SerializeToString(self) -> bytes:  # the name by which Ray asks for it
+        return b""
+
+
+class Replica:
+    """Models in a process of Ray's, which ends it once its calls have ended or had their grace."""
+
+    async def __init__(self, config: ServeConfig) -> None:  # type: ignore[misc] # Ray awaits it
+        self._handlers = Handlers(interceptors_of(config))
+        self._app = App(config, load_models(config), self._handlers)
+        self._app.begin()
+
+    def check_health(self) -> None:
+        """Ray asks every few seconds, and replaces a replica that raises."""
+        if not self._app.health.is_serving(""):
+            raise ReplicaUnwell("an engine is stuck; see the log")
+
+    async def _answer(self, method: str, request: Any, grpc_context: Any) -> Any:
+        try:
+            return await self._handlers.answer(method, request, grpc_context)
+        except grpc.aio.AbortError:
+            return Refusal()
+
+    async def _answers(self, method: str, request: Any, grpc_context: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in self._handlers.answers(method, request, grpc_context):
+                yield response
+        except grpc.aio.AbortError:
+            yield Refusal()
+
+
+def _rpc(method: MethodDescriptor) -> Any:
+    path = f"/{method.containing_service.full_name}/{method.name}"
+
+    async def answer(self: Replica, request: Any, grpc_context: Any) -> Any:
+        return await self._answer(path, request, grpc_context)
+
+    async def answers(self: Replica, request: Any, grpc_context: Any) -> AsyncIterator[Any]:
+        async for response in self._answers(path, request, grpc_context):
+            yield response
+
+    return answers if method.server_streaming else answer
+
+
+for _method in METHODS:
+    setattr(Replica, _method.name, _rpc(_method))

@@ -1,0 +1,29 @@
+"""How many replicas there are, and when there are more."""
+
+from dataclasses import dataclass
+
+from charlm_server.errors import ServeError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """How many replicas, and what each gets.
+
+    There are more when each has more than `target_calls` calls at once, and fewer when it has less
+    for a while. `max_calls` wait or run in one replica at most.
+    """
+
+    min_replicas: int = 1
+    max_replicas: int = 1
+    target_calls: float = 32.0
+    max_calls: int = 320
+    cpus: float = 1.0
+    upscale_after_s: float = 5.0
+    downscale_after_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_replicas <= self.max_replicas:
+            raise ServeError(
+                f"{self.min_replicas} to {self.max_replicas} replicas were asked for, but the "
+                "least must be 1 or more, and the most not below it."
+            )
