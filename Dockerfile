@@ -1,4 +1,5 @@
-# One file, two images: `server` (with torch) and `client` (without).
+# One file, two images: `server` (with torch) and `client` (without). To build on the very same base
+# again, pin it: --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS sources

@@ -23,8 +23,9 @@ def stages() -> dict[str, str]:
 
 
 def test_the_services_are_these() -> None:
-    assert set(SERVICES) == {"server", "demo", "train"}
-    assert SERVICES["train"]["profiles"] == ["train"]
+    assert set(SERVICES) == {"server", "demo", "train", "replica", "envoy"}
+    profiles = {name: about["profiles"] for name, about in SERVICES.items() if "profiles" in about}
+    assert profiles == {"train": ["train"], "replica": ["envoy"], "envoy": ["envoy"]}
     assert SERVICES["demo"]["depends_on"] == {"server": {"condition": "service_healthy"}}
 
 
@@ -38,15 +39,33 @@ def test_a_service_has_few_rights(name: str) -> None:
 
 
 def test_the_models_are_mounted_read_only_and_the_port_on_loopback() -> None:
-    server = SERVICES["server"]
+    server, envoy = SERVICES["server"], SERVICES["envoy"]
 
     assert [volume.rsplit(":", 1)[1] for volume in server["volumes"]] == ["ro"]
-    assert all(port.startswith("127.0.0.1:") for port in server["ports"])
+    assert all(port.startswith("127.0.0.1:") for port in server["ports"] + envoy["ports"])
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_every_target_is_a_stage(name: str) -> None:
-    assert SERVICES[name]["build"]["target"] in stages()
+@pytest.mark.parametrize("name", [name for name in SERVICES if "build" in SERVICES[name]])
+def test_every_target_is_a_stage_on_a_base_that_can_be_pinned(name: str) -> None:
+    build = SERVICES[name]["build"]
+
+    assert build["target"] in stages()
+    assert build["args"]["PYTHON_IMAGE"].startswith("${CHARLM_PYTHON_IMAGE:-")
+
+
+def test_every_stage_is_on_the_base_that_an_argument_names() -> None:
+    bases = {base for base in re.findall(r"(?m)^FROM (\S+)", DOCKERFILE) if base not in stages()}
+
+    assert bases == {"${PYTHON_IMAGE}"}
+    assert DOCKERFILE.index("ARG PYTHON_IMAGE=") < DOCKERFILE.index("FROM ")
+
+
+def test_replicas_are_servers_that_only_the_proxy_publishes() -> None:
+    server, replica = SERVICES["server"], SERVICES["replica"]
+    changed = {key for key in server | replica if server.get(key) != replica.get(key)}
+
+    assert changed == {"profiles", "ports", "deploy"}
+    assert replica["ports"] == []
 
 
 @pytest.mark.parametrize("stage", ["server", "client"])
