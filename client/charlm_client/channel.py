@@ -20,7 +20,7 @@ from charlm_client.errors import InvalidRequest
 from charlm_client.security import Security
 
 # Calls that change nothing are repeated when no server answered; a generation never is.
-_IDEMPOTENT = [
+IDEMPOTENT = [
     {"service": "charlm.v1.ScoringService"},
     {"service": "charlm.v1.InferenceService"},
     {"service": "charlm.v1.TokenizerService"},
@@ -34,12 +34,13 @@ _RETRY = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
-SERVICE_CONFIG = json.dumps(
-    {
-        "methodConfig": [{"name": _IDEMPOTENT, "retryPolicy": _RETRY}],
-        "loadBalancingConfig": [{"round_robin": {}}],  # over all addresses that a name has
-    }
-)
+_SERVICE_CONFIG = {
+    "methodConfig": [{"name": IDEMPOTENT, "retryPolicy": _RETRY}],
+    "loadBalancingConfig": [{"round_robin": {}}],  # over all addresses that a name has
+}
+# Watched on each of several servers, so that calls avoid those that are stuck or stopping. Of one
+# server alone, its own refusal says more than none at all.
+_HEALTH_CHECKS = {"healthCheckConfig": {"serviceName": "charlm.v1.GenerationService"}}
 _NUMBERS = re.compile(r"\d{1,3}(\.\d{1,3}){3}:\d{1,5}")
 _LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
 
@@ -63,7 +64,7 @@ class Stubs:
 def open_channel(address: str, security: Security | None = None) -> grpc.aio.Channel:
     """A channel, in plain text without `security`; it connects with the first call."""
     options: list[tuple[str, str | int]] = [
-        ("grpc.service_config", SERVICE_CONFIG),
+        ("grpc.service_config", json.dumps(service_config(address))),
         ("grpc.enable_retries", 1),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_permit_without_calls", 0),
@@ -75,6 +76,12 @@ def open_channel(address: str, security: Security | None = None) -> grpc.aio.Cha
     if security is None:
         return grpc.aio.insecure_channel(target_of(address), options=options)
     return grpc.aio.secure_channel(target_of(address), security.credentials(), options=options)
+
+
+def service_config(address: str) -> dict[str, object]:
+    """What calls on this channel do by themselves. Source: gRFC A6 (retries), A17 (health)."""
+    has_several = "," in address or address.startswith("dns:")
+    return {**_SERVICE_CONFIG, **(_HEALTH_CHECKS if has_several else {})}
 
 
 def target_of(address: str) -> str:

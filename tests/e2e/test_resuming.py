@@ -1,11 +1,5 @@
 """Servers killed for real in the middle of streams: the reader sees one unbroken text."""
 
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,12 +20,11 @@ from charlm_model.checkpoint import save
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_model.vocabulary import ByteVocabulary
+from tests.e2e.processes import free_port, serving, whole
 
-CHARLM = [sys.executable, "-m", "charlm_client"]
 FAMILIES = ("ngram", "rnn", "gru", "lstm", "transformer")
 NUM_TOKENS = 3_000
 SAMPLING = Sampling(seed=11, repetition_penalty=1.1, penalty_window=20)
-STOP_TIMEOUT_S = 30
 CALL_TIMEOUT_S = 300.0  # whatever else the machine does
 # A server takes seconds to start on a busy machine.
 PATIENT = Resuming(max_attempts=100, longest_wait_s=0.3)
@@ -39,54 +32,9 @@ PATIENT = Resuming(max_attempts=100, longest_wait_s=0.3)
 pytestmark = pytest.mark.slow
 
 
-class Server:
-    """A process, and where it answers."""
-
-    def __init__(self, checkpoints: Path, port: str = "0", *flags: str) -> None:
-        command = [*CHARLM, "serve", str(checkpoints), "--port", port, *flags]
-        environment = {**os.environ, "CHARLM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().strip().rsplit(" ", 1)[-1]
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(STOP_TIMEOUT_S)
-
-
-@contextmanager
-def serving(checkpoints: Path, port: str = "0", *flags: str) -> Iterator[Server]:
-    server = Server(checkpoints, port, *flags)
-    try:
-        yield server
-    finally:
-        server.kill()
-        assert server.process.stdout is not None
-        server.process.stdout.close()
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
-
-
 def stream_of(client: Client) -> GenerationStream:
     stopping = Stopping(max_new_tokens=NUM_TOKENS, ignore_end_of_text=True)
     return client.stream_generate("once", model="bytes", sampling=SAMPLING, stopping=stopping)
-
-
-def whole(chunks: list[Chunk], index: int = 0) -> tuple[bytes, list[int], list[float], object]:
-    """All that was told of an output; positions without a gap."""
-    own = [chunk for chunk in chunks if chunk.index == index]
-    positions = [chunk.first_position for chunk in own if chunk.token_ids]
-    lengths = [len(chunk.token_ids) for chunk in own if chunk.token_ids]
-    assert positions == [sum(lengths[:place]) for place in range(len(lengths))]
-    return (
-        b"".join(chunk.data for chunk in own),
-        [token for chunk in own for token in chunk.token_ids],
-        [logprob for chunk in own for logprob in chunk.logprobs],
-        own[-1].end,
-    )
 
 
 @pytest.mark.parametrize("num_chunks_before", [1, 3])
