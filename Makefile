@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 WITH_EXTRAS := $(addprefix .venv/.with-,harness ray hf deploy)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format gen baseline unit chaos soak clean
+.PHONY: help install demo test check format gen baseline unit chaos containers ray soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -47,6 +47,12 @@ unit: $(INSTALLED) $(WITH_EXTRAS) ## all tests
 
 chaos: $(INSTALLED) ## faults and overload: kills, full disks, storms (CHARLM_CHAOS=long: all there is)
 	$(BIN)/python -m pytest tests/chaos
+
+containers: $(INSTALLED) .venv/.with-deploy ## build the images and try them on a Docker engine, if one runs
+	$(BIN)/python deploy/containers/verify.py
+
+ray: $(INSTALLED) .venv/.with-ray ## a Ray cluster on this machine: scaled, and a replica killed
+	CHARLM_RAY=long $(BIN)/python -m pytest tests/e2e/test_ray.py
 
 soak: $(INSTALLED) ## half an hour of mixed traffic: the same bits, flat memory
 	CHARLM_SOAK_SECONDS=1800 $(BIN)/python -m pytest -s tests/e2e/test_determinism.py
