@@ -7,60 +7,66 @@ calls_per_minute and max_concurrent. It is read again when it changes.
 import hashlib
 import logging
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from charlm_server.errors import NotAllowed, QuotaExceeded, ServeError, Unauthenticated
+from charlm_server.errors import NotAllowed, ServeError, Unauthenticated
+from charlm_server.overload_errors import QuotaExceeded
 
 logger = logging.getLogger(__name__)
 
 ROLES = ("generate", "score", "state", "admin")
 # The name of whoever made the call that is being answered; empty where everyone may call.
 PRESENT: ContextVar[str] = ContextVar("caller", default="")
+# Who takes turns with others for the engine: a token's holder, or else an address.
+TURNS_OF: ContextVar[str] = ContextVar("turns_of", default="")
 KNOWN = {"name", "sha256", "roles", "calls_per_minute", "max_concurrent"}
+
+
+@dataclass(slots=True)
+class Use:
+    """What a caller has used. It outlives the file that the caller was read from."""
+
+    num_open: int = 0
+    allowance: float = 0.0  # calls that may begin now: a bucket that refills
+    filled_at: float = float("-inf")
 
 
 @dataclass(kw_only=True, slots=True)
 class Caller:
-    """One token's holder, and what it has used. Of the loop alone."""
+    """One token's holder. Of the loop alone."""
 
     name: str
     sha256: str
     roles: frozenset[str]
     calls_per_minute: int | None = None
     max_concurrent: int | None = None
-    num_open: int = 0
-    allowance: float = field(default=0.0)  # calls that may begin now: a bucket that refills
-    filled_at: float = field(default=float("-inf"))
+    use: Use = field(default_factory=Use)
 
-    @contextmanager
-    def calling(self, role: str | None, now: float) -> Iterator[None]:
-        """Around one call; raises unless it may begin. Role None needs a token only."""
+    def begin(self, role: str | None, now: float) -> None:
+        """A call; raises unless it may begin. Role None needs a token only. `end` comes after."""
         if role is not None and role not in self.roles:
             raise NotAllowed(self.name, role)
-        if self.max_concurrent is not None and self.num_open >= self.max_concurrent:
+        if self.max_concurrent is not None and self.use.num_open >= self.max_concurrent:
             raise QuotaExceeded(f"{self.max_concurrent} calls at once", 1.0)
         self._spend(now)
-        self.num_open += 1
-        try:
-            yield
-        finally:
-            self.num_open -= 1
+        self.use.num_open += 1
+
+    def end(self) -> None:
+        self.use.num_open -= 1
 
     def _spend(self, now: float) -> None:
         if self.calls_per_minute is None:
             return
-        per_s = self.calls_per_minute / 60
-        refilled = self.allowance + (now - self.filled_at) * per_s
-        self.allowance, self.filled_at = min(refilled, self.calls_per_minute), now
-        if self.allowance < 1:
-            wait_s = (1 - self.allowance) / per_s
+        per_s, use = self.calls_per_minute / 60, self.use
+        refilled = use.allowance + (now - use.filled_at) * per_s
+        use.allowance, use.filled_at = min(refilled, self.calls_per_minute), now
+        if use.allowance < 1:
+            wait_s = (1 - use.allowance) / per_s
             raise QuotaExceeded(f"{self.calls_per_minute} calls a minute", wait_s)
-        self.allowance -= 1
+        use.allowance -= 1
 
 
 class Callers:
@@ -90,9 +96,7 @@ class Callers:
             logger.error("the old tokens stay: %s", error)
             return
         for key in fresh.keys() & self._by_hash.keys():  # what was used stays used
-            old = self._by_hash[key]
-            fresh[key].num_open, fresh[key].allowance = old.num_open, old.allowance
-            fresh[key].filled_at = old.filled_at
+            fresh[key].use = self._by_hash[key].use
         self._by_hash = fresh
         logger.warning("%d tokens were read again", len(fresh))
 
@@ -116,7 +120,7 @@ def callers_from(path: Path) -> list[Caller]:
 def _caller_from(table: dict[str, Any]) -> Caller:
     name, digest = table.get("name", ""), str(table.get("sha256", "")).lower()
     roles = frozenset(table.get("roles", ()))
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name:
         raise ValueError(f"the name of a token is {name!r}, but must be a text")
     if unknown := sorted(table.keys() - KNOWN) or sorted(roles - set(ROLES)):
         raise ValueError(f"token {name!r} has unknown {', '.join(unknown)}")

@@ -11,7 +11,7 @@ CharlmError
   ModelInUse            an alias stands for the model that is to go
   TooManyModels         no more can be loaded
   QueueFull             try again later
-    QuotaExceeded       as much as this caller may ask for; try again later
+    ...                 more in overload_errors.py
   Unauthenticated       no token, or an unknown one
   NotAllowed            the token has not the role that the call needs
   DeadlineTooShort      the call cannot start, or did not, before its deadline
@@ -167,22 +167,6 @@ class QueueFull(CharlmError):
     @property
     def metadata(self) -> dict[str, str]:
         return {"limit": str(self.limit)}
-
-
-class QuotaExceeded(QueueFull):
-    """This caller has asked for all that it may."""
-
-    reason = "QUOTA_EXCEEDED"
-
-    def __init__(self, quota: str, retry_after_s: float) -> None:
-        self.quota, self.retry_after_s = quota, retry_after_s
-        CharlmError.__init__(
-            self, f"Your token allows {quota}; try again in {retry_after_s:.1f} s."
-        )
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        return {"limit": self.quota}
 
 
 class Unauthenticated(CharlmError):

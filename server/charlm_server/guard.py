@@ -1,14 +1,15 @@
 """Stands before every method when tokens are asked for: who calls, may they, not too often."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 
-from charlm_server.callers import PRESENT, Callers
-from charlm_server.errors import Unauthenticated
+from charlm_server.callers import PRESENT, TURNS_OF, Callers
+from charlm_server.errors import CharlmError, Unauthenticated
+from charlm_server.refusing import refusing
 
 SCHEME = "bearer "
 OPEN_SERVICES = {"grpc.health.v1.Health"}  # probes carry no token, and learn no more than health
@@ -34,46 +35,28 @@ class Guard(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        handler = await continuation(handler_call_details)
         service = handler_call_details.method.split("/")[1]
-        if handler is None or service in OPEN_SERVICES:
-            return handler
-        return self._guarded(handler, ROLE_OF_SERVICE.get(service))
+        if service not in OPEN_SERVICES:
+            try:
+                self._let_in(handler_call_details.invocation_metadata, service)
+            except CharlmError as error:
+                return refusing(error)
+        return await continuation(handler_call_details)
 
-    def _guarded(self, handler: Any, role: str | None) -> Any:
-        kinds: dict[tuple[bool, bool], tuple[Any, Callable[..., Any]]] = {
-            (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
-            (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
-            (True, False): (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
-            (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
-        }
-        method, handler_of = kinds[handler.request_streaming, handler.response_streaming]
-
-        async def guarded(request: Any, context: Any) -> Any:
-            with self._calling(context, role):
-                return await method(request, context)
-
-        async def guarded_stream(request: Any, context: Any) -> AsyncIterator[Any]:
-            with self._calling(context, role):
-                async with aclosing(method(request, context)) as responses:
-                    async for response in responses:
-                        yield response
-
-        return handler_of(
-            guarded_stream if handler.response_streaming else guarded,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-
-    def _calling(self, context: Any, role: str | None) -> AbstractContextManager[None]:
-        caller = self._callers.caller(token_of(context))
-        PRESENT.set(caller.name)  # each call runs in a task, and so in a context, of its own
-        return caller.calling(role, time.monotonic())
+    def _let_in(self, metadata: Any, service: str) -> None:
+        """Raises Unauthenticated, NotAllowed or QuotaExceeded; before the request is read."""
+        caller = self._callers.caller(token_of(metadata))
+        caller.begin(ROLE_OF_SERVICE.get(service), time.monotonic())
+        task = asyncio.current_task()  # gRPC runs every call in a task, and context, of its own
+        assert task is not None
+        task.add_done_callback(lambda _: caller.end())
+        PRESENT.set(caller.name)
+        TURNS_OF.set(caller.name)
 
 
-def token_of(context: Any) -> str:
+def token_of(metadata: Any) -> str:
     """What the call's metadata carry. Raises Unauthenticated."""
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata or ():
         if key == "authorization" and value[: len(SCHEME)].lower() == SCHEME:
             return str(value[len(SCHEME) :]).strip()
     raise Unauthenticated

@@ -11,6 +11,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from charlm_server.callers import TURNS_OF
 from charlm_server.conversion import duration_from
 from charlm_server.damaged import checked, tolerant
 from charlm_server.errors import (
@@ -113,6 +114,7 @@ def _reporting(handler: Any, name: str) -> Any:
 
 def _reporting_unary(method: Method, name: str, *, is_stream: bool) -> Method:
     async def reporting(request: Any, context: Any) -> Any:
+        _take_turns(context)
         with _logged(name, request):
             try:
                 return await method(checked(request, is_stream=is_stream), context)
@@ -126,6 +128,7 @@ def _reporting_unary(method: Method, name: str, *, is_stream: bool) -> Method:
 
 def _reporting_stream(method: Method, name: str, *, is_stream: bool) -> Method:
     async def reporting(request: Any, context: Any) -> AsyncIterator[Any]:
+        _take_turns(context)
         with _logged(name, request):
             try:
                 intact = checked(request, is_stream=is_stream)
@@ -138,6 +141,12 @@ def _reporting_stream(method: Method, name: str, *, is_stream: bool) -> Method:
                 await _abort(context, error)
 
     return reporting
+
+
+def _take_turns(context: Any) -> None:
+    """Of callers without a token, those at one address share their turns."""
+    if not TURNS_OF.get():
+        TURNS_OF.set(context.peer().rpartition(":")[0])
 
 
 @contextmanager

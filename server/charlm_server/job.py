@@ -36,6 +36,11 @@ class Job(ABC):
         """An upper bound of the work it brings, by which the queue is bounded."""
 
     @property
+    def num_used_tokens(self) -> int:
+        """How much of that work there has been."""
+        return self.num_tokens
+
+    @property
     @abstractmethod
     def num_rows(self) -> int:
         """How many places of the decoding batch it will take."""

@@ -8,33 +8,25 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from charlm_server.callers import TURNS_OF
 from charlm_server.engine import Engine
-from charlm_server.errors import DeadlineTooShort, Draining, EngineFailed, QueueFull
+from charlm_server.errors import Draining, EngineFailed
+from charlm_server.fair_queue import FairQueue, Waiting
 from charlm_server.inquiry import InquiryJob
 from charlm_server.job import Event, Job
 from charlm_server.pulse import Pulse
 from charlm_server.scoring import NextJob, ScoringJob
 from charlm_server.sequence import GenerationJob
-from charlm_server.wait import WaitEstimate
+from charlm_server.waiting_room import QueueLimits, WaitingRoom
 
 logger = logging.getLogger(__name__)
 
-MIN_RETRY_S, MAX_RETRY_S = 0.05, 30.0
 STOP_TIMEOUT_S = 5.0
 MAX_SLEEP_S = 3600.0  # a wait that never ends would overflow the platform's clock
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QueueLimits:
-    """Bounds of the calls that wait for a place; one alone is never refused for its tokens."""
-
-    max_requests: int = 256
-    max_tokens: int = 16_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,22 +39,14 @@ class Load:
     num_sampled_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    job: Job
-    begin: Callable[[], None]  # on the engine's thread
-
-
 class Scheduler:
     """One model's door: admission on the loop, work on a thread of its own."""
 
     def __init__(self, engine: Engine, limits: QueueLimits) -> None:
-        self._engine, self._limits = engine, limits
+        self._engine = engine
         self.pulse = Pulse(engine.clock)
         self._changed = threading.Condition()
-        self._generations: deque[_Waiting] = deque()  # under the lock, as all that follows
-        self._scorings: deque[_Waiting] = deque()
-        self._wait = WaitEstimate()
+        self._room = WaitingRoom(limits)  # under the lock, as all that follows
         self._must_stop_all = False
         self._is_closing = False
         self._is_draining = False  # of the loop alone, as what follows
@@ -109,25 +93,24 @@ class Scheduler:
     def generate(self, job: GenerationJob) -> AbstractAsyncContextManager[None]:
         """Admit the job or raise; leaving the block, by any road, frees its rows."""
         begin, engine = self._engine.begin_generation, self._engine
-        waiting = _Waiting(job, lambda: begin(job))
         reading_s = len(job.prompt_ids) * engine.seconds_per_prompt_token
-        queue = self._generations if job.num_rows else self._scorings
-        return self._running(waiting, queue, reading_s)
+        queue = self._room.generations if job.num_rows else self._room.scorings
+        return self._running(job, lambda: begin(job), queue, work_s=reading_s)
 
     def score(self, job: ScoringJob) -> AbstractAsyncContextManager[None]:
         """As `generate`, for scores."""
         begin = self._engine.begin_scoring
-        return self._running(_Waiting(job, lambda: begin(job)), self._scorings, 0.0)
+        return self._running(job, lambda: begin(job), self._room.scorings)
 
     def look_ahead(self, job: NextJob) -> AbstractAsyncContextManager[None]:
         """As `generate`, for the distribution of what comes next."""
         begin = self._engine.begin_next
-        return self._running(_Waiting(job, lambda: begin(job)), self._scorings, 0.0)
+        return self._running(job, lambda: begin(job), self._room.scorings)
 
     def inquire(self, job: InquiryJob) -> AbstractAsyncContextManager[None]:
         """As `generate`, for searches."""
         begin = self._engine.begin_inquiry
-        return self._running(_Waiting(job, lambda: begin(job)), self._scorings, 0.0)
+        return self._running(job, lambda: begin(job), self._room.scorings)
 
     def now(self) -> float:
         """The clock by which deadlines are given."""
@@ -148,7 +131,7 @@ class Scheduler:
         """Numbers of this moment, without stopping the thread for them."""
         return Load(
             num_running=self._engine.num_running,
-            num_waiting=len(self._generations) + len(self._scorings),
+            num_waiting=len(self._room),
             num_parked=self._engine.num_parked,
             num_sampled_tokens=self._engine.num_sampled_tokens,
         )
@@ -160,42 +143,30 @@ class Scheduler:
 
     @asynccontextmanager
     async def _running(
-        self, waiting: _Waiting, queue: deque[_Waiting], work_s: float
+        self, job: Job, begin: Callable[[], None], queue: FairQueue, *, work_s: float = 0.0
     ) -> AsyncIterator[None]:
+        waiting = Waiting(job, begin, TURNS_OF.get())
         self._admit(waiting, queue, work_s)
         self._num_open += 1
         self._nothing_open.clear()
         try:
             yield
         finally:
-            waiting.job.is_cancelled = True
+            job.is_cancelled = True
             self._num_open -= 1
             if self._num_open == 0:
                 self._nothing_open.set()
-            self.wake()
+            with self._changed:
+                queue.settle(waiting)
+                self._changed.notify()
 
-    def _admit(self, waiting: _Waiting, queue: deque[_Waiting], work_s: float) -> None:
+    def _admit(self, waiting: Waiting, queue: FairQueue, work_s: float) -> None:
         if self._is_draining:
             raise Draining
-        now = self._engine.clock()
-        waiting.job.submitted_at = now
+        waiting.job.submitted_at = self._engine.clock()
         with self._changed:
-            self._refuse_if_full(waiting.job, now)
-            needed_s = work_s + (self._wait.seconds_for(len(queue), now) if queue else 0.0)
-            if now + needed_s >= waiting.job.deadline:
-                raise DeadlineTooShort(waiting.job.deadline - now, needed_s)
-            queue.append(waiting)
+            self._room.admit(waiting, queue, work_s=work_s)
             self._changed.notify()
-
-    def _refuse_if_full(self, job: Job, now: float) -> None:
-        queued = [waiting.job for waiting in (*self._generations, *self._scorings)]
-        retry_after_s = self._wait.seconds_for(0, now)
-        retry_after_s = min(max(retry_after_s, MIN_RETRY_S), MAX_RETRY_S)
-        if len(queued) >= self._limits.max_requests:
-            raise QueueFull("requests", self._limits.max_requests, retry_after_s)
-        num_tokens = sum(each.num_tokens for each in queued)
-        if queued and num_tokens + job.num_tokens > self._limits.max_tokens:
-            raise QueueFull("tokens", self._limits.max_tokens, retry_after_s)
 
     def _deliver(self, events: list[Event]) -> None:
         self._num_delivered += 1
@@ -221,13 +192,7 @@ class Scheduler:
             return not self._is_closing
 
     def _is_due(self) -> bool:
-        return bool(
-            self._is_closing
-            or self._must_stop_all
-            or self._generations
-            or self._scorings
-            or self._engine.has_work
-        )
+        return bool(self._is_closing or self._must_stop_all or self._room or self._engine.has_work)
 
     def _tick(self) -> list[Event]:
         # What goes wrong in here is a fault of ours: those inside are told, the thread lives on.
@@ -244,32 +209,29 @@ class Scheduler:
             return self._engine.fail_all(EngineFailed())
 
     def _let_in(self) -> list[Event]:
-        """Begin whoever has a place, in the order of arrival; turn away who came too late."""
-        events = self._turn_away(self._generations) + self._turn_away(self._scorings)
-        while self._generations and (self._engine.has_room or self._has_ended(self._generations)):
-            self._begin(self._generations)
-        scorings = self._scorings
-        while scorings and (self._engine.has_scoring_room or self._has_ended(scorings)):
-            self._begin(self._scorings)
+        """Begin whoever has a place, by turns; turn away who came too late."""
+        engine, generations, scorings = self._engine, self._room.generations, self._room.scorings
+        events = []
+        for queue in (generations, scorings):
+            events += self._turn_away(queue)
+            for waiting in queue.take(self._has_ended):
+                waiting.begin()
+        while generations and engine.has_room:
+            self._room.begin_next(generations, engine.clock())
+        while scorings and engine.has_scoring_room:
+            self._room.begin_next(scorings, engine.clock())
         return events
 
-    def _has_ended(self, queue: deque[_Waiting]) -> bool:
-        """Whether the first one's own time limit has passed: the engine answers it at once."""
-        return queue[0].job.time_limit <= self._engine.clock()
+    def _has_ended(self, job: Job) -> bool:
+        """Whether its own time limit has passed: the engine answers it at once, without a place."""
+        return job.time_limit <= self._engine.clock()
 
-    def _begin(self, queue: deque[_Waiting]) -> None:
-        queue.popleft().begin()
-        if queue:
-            self._wait.record(self._engine.clock())
-
-    def _turn_away(self, queue: deque[_Waiting]) -> list[Event]:
+    def _turn_away(self, queue: FairQueue) -> list[Event]:
         """Drop the cancelled, the expired and, when all is to stop, everyone."""
         now = self._engine.clock()
         events = []
-        for waiting in [each for each in queue if self._must_leave(each.job, now)]:
-            queue.remove(waiting)
-            job = waiting.job
-            late = DeadlineTooShort(job.deadline - now, self._wait.seconds_for(len(queue), now))
+        for waiting in queue.take(lambda job: self._must_leave(job, now)):
+            job, late = waiting.job, self._room.too_late(waiting.job, queue, now)
             error = Draining() if self._must_stop_all else late
             events.append(Event(job.output, closes=True, error=error))
         return events

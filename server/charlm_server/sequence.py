@@ -138,6 +138,10 @@ class GenerationJob(Job):
         return len(self.prompt_ids) + self.num_outputs * self.stopping.max_new_tokens
 
     @property
+    def num_used_tokens(self) -> int:
+        return len(self.prompt_ids) + sum(sequence.num_sampled for sequence in self.sequences)
+
+    @property
     def num_rows(self) -> int:
         """Outputs that are drawn as wholes have rows of their own."""
         return 0 if self.stopping.search is not None else self.num_outputs

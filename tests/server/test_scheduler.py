@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from charlm_server.errors import DeadlineTooShort, Draining, EngineFailed, QueueFull
-from charlm_server.scheduler import QueueLimits, Scheduler
+from charlm_server.scheduler import Scheduler
 from charlm_server.sequence import FinishReason, GenerationJob
+from charlm_server.waiting_room import QueueLimits
 from tests.server.conftest import Bench, deltas_of, periodic, text_of
 
 ENDLESS = 10**9

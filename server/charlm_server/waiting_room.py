@@ -1,0 +1,87 @@
+"""Who may wait for a place, and for how long: bounded, fairly between callers, told early."""
+
+from dataclasses import dataclass
+
+from charlm_server.errors import DeadlineTooShort, QueueFull
+from charlm_server.fair_queue import FairQueue, Waiting
+from charlm_server.job import Job
+from charlm_server.overload_errors import ShareTaken
+from charlm_server.wait import WaitEstimate
+
+MIN_RETRY_S, MAX_RETRY_S = 0.05, 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueLimits:
+    """Bounds of the calls that wait for a place; one alone is never refused for its tokens."""
+
+    max_requests: int = 256
+    max_tokens: int = 16_000_000
+    max_requests_per_caller: int | None = None  # None: as many as may wait
+    max_tokens_per_caller: int | None = None
+
+
+class WaitingRoom:
+    """Two queues and their common bounds. The scheduler's lock stands around every use."""
+
+    def __init__(self, limits: QueueLimits) -> None:
+        self._limits = limits
+        self.generations, self.scorings = FairQueue(), FairQueue()
+        self._wait = WaitEstimate()
+
+    def __len__(self) -> int:
+        return len(self.generations) + len(self.scorings)
+
+    def admit(self, waiting: Waiting, queue: FairQueue, *, work_s: float) -> None:
+        """Let a job wait that needs so many seconds of work before its first answer.
+
+        Raises QueueFull, or DeadlineTooShort if its turn would come too late.
+        """
+        job = waiting.job
+        self._refuse_if_full(waiting)
+        wait_s = self._wait.seconds_for(queue.num_ahead(waiting.caller), job.submitted_at)
+        needed_s = work_s + (wait_s if len(queue) else 0.0)
+        if job.submitted_at + needed_s >= job.deadline:
+            raise DeadlineTooShort(job.deadline - job.submitted_at, needed_s)
+        queue.add(waiting)
+
+    def begin_next(self, queue: FairQueue, now: float) -> None:
+        """Begin whose turn it is."""
+        queue.pop().begin()
+        if queue:
+            self._wait.record(now)
+
+    def too_late(self, job: Job, queue: FairQueue, now: float) -> DeadlineTooShort:
+        """What to tell a job whose turn did not come in time."""
+        return DeadlineTooShort(job.deadline - now, self._wait.seconds_for(len(queue), now))
+
+    def _refuse_if_full(self, newcomer: Waiting) -> None:
+        limits, own, everyone, job = self._limits, _Tally(), _Tally(), newcomer.job
+        for waiting in (*self.generations, *self.scorings):
+            everyone.add(waiting.job)
+            if waiting.caller == newcomer.caller:
+                own.add(waiting.job)
+        retry_after_s = self._wait.seconds_for(0, job.submitted_at)
+        retry_after_s = min(max(retry_after_s, MIN_RETRY_S), MAX_RETRY_S)
+        bounds = (
+            (QueueFull, everyone, limits.max_requests, limits.max_tokens),
+            (ShareTaken, own, limits.max_requests_per_caller, limits.max_tokens_per_caller),
+        )
+        for refusal, tally, max_requests, max_tokens in bounds:
+            if max_requests is not None and tally.num >= max_requests:
+                raise refusal("requests", max_requests, retry_after_s)
+            num_tokens = tally.num_tokens + job.num_tokens
+            if max_tokens is not None and tally.num and num_tokens > max_tokens:
+                raise refusal("tokens", max_tokens, retry_after_s)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """How many wait, and how much they bring."""
+
+    num: int = 0
+    num_tokens: int = 0
+
+    def add(self, job: Job) -> None:
+        self.num += 1
+        self.num_tokens += job.num_tokens

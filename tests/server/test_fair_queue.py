@@ -1,0 +1,207 @@
+"""Callers take turns: nobody starves, nobody saves turns up, and each one's order is kept."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charlm_server.callers import TURNS_OF
+from charlm_server.errors import QueueFull
+from charlm_server.fair_queue import FairQueue, Waiting
+from charlm_server.job import Job
+from charlm_server.overload_errors import ShareTaken
+from charlm_server.scheduler import Scheduler
+from charlm_server.sequence import GenerationJob
+from charlm_server.waiting_room import QueueLimits
+from tests.server.conftest import Bench, deltas_of
+
+
+@dataclass(kw_only=True, eq=False)
+class SizedJob(Job):
+    """So many tokens, of which some are used."""
+
+    output: Any = None
+    size: int = 1
+    used: int | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return self.size
+
+    @property
+    def num_used_tokens(self) -> int:
+        return self.size if self.used is None else self.used
+
+    @property
+    def num_rows(self) -> int:
+        return 1
+
+
+@dataclass
+class Line:
+    """A fair queue, and who was begun."""
+
+    queue: FairQueue = field(default_factory=FairQueue)
+    begun: list[str] = field(default_factory=list)
+
+    def add(self, caller: str, size: int = 1, *, used: int | None = None) -> Waiting:
+        waiting = Waiting(SizedJob(size=size, used=used), lambda: None, caller)
+        self.queue.add(waiting)
+        return waiting
+
+    def begin(self, num: int = 1) -> str:
+        """The callers of the next ones."""
+        self.begun += [self.queue.pop().caller for _ in range(num)]
+        return "".join(self.begun[-num:])
+
+
+def test_two_callers_alternate_and_one_alone_is_not_held_up() -> None:
+    line = Line()
+    for caller in "aaabb":
+        line.add(caller)
+
+    assert line.begin(5) == "ababa"
+
+
+def test_one_with_a_hundred_waiting_delays_another_by_one() -> None:
+    line = Line()
+    for _ in range(100):
+        line.add("a", 1_000_000)
+    line.begin(3)
+    num_ahead = line.queue.num_ahead("b")
+    line.add("b", 10)
+
+    assert num_ahead == 1
+    assert line.begin() == "b"
+
+
+def test_jobs_of_one_caller_keep_their_order() -> None:
+    queue = Line().queue
+    jobs = [Waiting(SizedJob(size=size), lambda: None, "a") for size in (5, 1, 3)]
+    for waiting in jobs:
+        queue.add(waiting)
+
+    assert [queue.pop() for _ in jobs] == jobs
+
+
+def test_who_asks_for_less_comes_more_often() -> None:
+    line = Line()
+    for _ in range(8):
+        line.add("a", 10)
+        line.add("b", 30)
+
+    assert line.begin(8).count("a") == 6
+
+
+def test_nobody_saves_turns_up() -> None:
+    line = Line()
+    for _ in range(20):
+        line.add("a")
+    line.add("b")
+    line.begin(12)
+    for _ in range(8):
+        line.add("b")
+
+    assert line.begin(6).count("b") == 3
+
+
+def test_what_was_not_used_is_given_back() -> None:
+    line = Line()
+    first = line.add("a", 1000, used=1)
+    for _ in range(4):
+        line.add("a", 1000)
+        line.add("b", 100)
+    line.begin()
+    line.queue.settle(first)
+
+    assert line.begin(2).count("a") == 1
+
+
+def test_who_leaves_out_of_turn_loses_no_turn() -> None:
+    line = Line()
+    for caller in "aaab":
+        line.add(caller, 7)
+    out = line.queue.take(lambda job: job is next(iter(line.queue)).job)
+    line.queue.settle(out[0])
+
+    assert (out[0].caller, len(line.queue)) == ("a", 3)
+    assert line.begin(3) == "aba"
+
+
+@given(st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=30), min_size=2, max_size=5))
+def test_while_two_wait_their_shares_differ_by_one_job_each(sizes: list[list[int]]) -> None:
+    """Theorem 1 of Goyal, Vin & Cheng: |W_f - W_g| <= the largest job of f and that of g."""
+    queue = FairQueue()
+    for caller, jobs in enumerate(sizes):
+        for size in jobs:
+            queue.add(Waiting(SizedJob(size=size), lambda: None, str(caller)))
+
+    served = [0] * len(sizes)
+    left = [len(jobs) for jobs in sizes]
+    while queue:
+        waiting = queue.pop()
+        caller = int(waiting.caller)
+        served[caller] += waiting.job.num_tokens
+        left[caller] -= 1
+        for other in range(len(sizes)):
+            if left[caller] and left[other]:
+                bound = max(sizes[caller]) + max(sizes[other])
+                assert abs(served[caller] - served[other]) <= bound
+
+
+def endless(bench: Bench) -> GenerationJob:
+    return bench.job(max_new_tokens=10**9, max_waiting_bytes=1 << 40)
+
+
+async def test_a_busy_caller_does_not_starve_another(make_bench: Callable[..., Bench]) -> None:
+    """On a real scheduler with one row: a hundred jobs of one, then one of another."""
+    bench = make_bench(batch_sizes=(1,))
+    scheduler = Scheduler(bench.engine, QueueLimits())
+    scheduler.start()
+    ended: list[str] = []
+
+    async def ask(caller: str) -> None:
+        TURNS_OF.set(caller)  # of this task alone
+        async with scheduler.generate(job := bench.job(max_new_tokens=20)):
+            await deltas_of(job)
+        ended.append(caller)
+
+    async with scheduler.generate(running := endless(bench)):
+        await running.output.take(1)
+        busy = [asyncio.create_task(ask("a")) for _ in range(100)]
+        other = asyncio.create_task(ask("b"))
+        await asyncio.sleep(0)  # all of them are in the queue
+    await other
+    for task in busy:
+        task.cancel()
+    await asyncio.gather(*busy, return_exceptions=True)
+    await scheduler.close()
+
+    assert ended.index("b") <= 1
+
+
+async def test_one_caller_cannot_fill_the_queue(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(batch_sizes=(1,), max_burst=4)
+    limits = QueueLimits(max_requests=4, max_requests_per_caller=2, max_tokens_per_caller=1000)
+    scheduler = Scheduler(bench.engine, limits)
+    scheduler.start()
+
+    async with AsyncExitStack() as inside:
+        await inside.enter_async_context(scheduler.generate(running := endless(bench)))
+        await running.output.take(1)
+        for caller in "aab":
+            TURNS_OF.set(caller)
+            await inside.enter_async_context(scheduler.generate(bench.job(max_new_tokens=400)))
+            with pytest.raises(ShareTaken, match="as one caller may") as refusal:
+                await inside.enter_async_context(scheduler.generate(bench.job(max_new_tokens=800)))
+            assert refusal.value.retry_after_s > 0
+        await inside.enter_async_context(scheduler.generate(bench.job(max_new_tokens=400)))
+        TURNS_OF.set("c")
+        with pytest.raises(QueueFull, match="The queue is full"):
+            await inside.enter_async_context(scheduler.generate(bench.job()))
+    await scheduler.close()
