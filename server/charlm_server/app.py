@@ -41,6 +41,7 @@ from charlm_server.interceptors import ReportingInterceptor
 from charlm_server.loaded import Models, load_models
 from charlm_server.model_service import ModelService
 from charlm_server.monitor import Monitor
+from charlm_server.open_calls import OpenCalls
 from charlm_server.reflection import add_reflection
 from charlm_server.scoring_service import ScoringService
 from charlm_server.state_service import StateService
@@ -61,7 +62,6 @@ OFFERED = [
 ]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 HEALTH_SERVICE = "grpc.health.v1.Health"
-MIN_PING_INTERVAL_MS = 10_000  # clients may keep quiet connections alive this often
 LAST_WORDS_S = 0.5  # for messages on their way and for those who watch the health
 
 
@@ -175,7 +175,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
 def interceptors_of(config: ServeConfig) -> list[grpc.aio.ServerInterceptor]:
     """The first is the outermost: it tells callers what the others refuse."""
     guards = [] if config.tokens is None else [Guard(Callers(config.tokens))]
-    return [ReportingInterceptor(), *guards]
+    return [ReportingInterceptor(), OpenCalls(config.limits.max_open_calls), *guards]
 
 
 def try_to_bind(host: str, port: int) -> None:
@@ -191,9 +191,23 @@ def address_of(host: str, port: int) -> str:
 
 
 def channel_options(limits: Limits) -> list[tuple[str, int]]:
-    return [
+    options = [
         ("grpc.so_reuseport", 0),  # or a second server would silently share the port
         ("grpc.max_receive_message_length", limits.max_request_bytes),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+        ("grpc.max_concurrent_streams", limits.max_streams_per_connection),
+        ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        ("grpc.keepalive_time_ms", _ms(limits.keep_alive_s)),
+        ("grpc.keepalive_timeout_ms", _ms(limits.keep_alive_timeout_s)),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _ms(limits.min_ping_interval_s)),
         ("grpc.keepalive_permit_without_calls", 1),
     ]
+    bounds = [
+        ("grpc.max_connection_age_ms", limits.max_connection_age_s),
+        ("grpc.max_connection_age_grace_ms", limits.connection_grace_s),
+        ("grpc.max_connection_idle_ms", limits.max_connection_idle_s),
+    ]
+    return [*options, *((name, _ms(seconds)) for name, seconds in bounds if seconds)]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,13 @@ import typer
 from charlm_server.checkpoints import named_checkpoints
 from charlm_server.config import Limits, ServeConfig, TlsFiles
 from charlm_server.errors import ServeError
+from charlm_server.limit_flags import with_limit_flags
 from charlm_server.mixtures import named_mixtures
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-DEFAULTS = Limits()
 
 
+@with_limit_flags
 def serve(
     checkpoints: Annotated[
         list[str],
@@ -97,24 +99,6 @@ def serve(
         int | None,
         typer.Option(envvar="CHARLM_THREADS", min=1, help="Threads of torch; unset: its choice."),
     ] = None,
-    max_prompt_tokens: Annotated[
-        int, typer.Option(envvar="CHARLM_MAX_PROMPT_TOKENS", min=1, help="Longest context.")
-    ] = DEFAULTS.max_prompt_tokens,
-    max_new_tokens: Annotated[
-        int, typer.Option(envvar="CHARLM_MAX_NEW_TOKENS", min=1, help="Longest output.")
-    ] = DEFAULTS.max_new_tokens,
-    max_queued_requests: Annotated[
-        int, typer.Option(envvar="CHARLM_MAX_QUEUED_REQUESTS", min=1, help="Calls that may wait.")
-    ] = DEFAULTS.max_queued_requests,
-    max_queued_tokens: Annotated[
-        int, typer.Option(envvar="CHARLM_MAX_QUEUED_TOKENS", min=1, help="Tokens that may wait.")
-    ] = DEFAULTS.max_queued_tokens,
-    max_states: Annotated[
-        int, typer.Option(envvar="CHARLM_MAX_STATES", min=0, help="States kept for callers.")
-    ] = DEFAULTS.max_states,
-    max_states_bytes: Annotated[
-        int, typer.Option(envvar="CHARLM_MAX_STATES_BYTES", min=0, help="Memory for those states.")
-    ] = DEFAULTS.max_states_bytes,
     drain_grace: Annotated[
         float,
         typer.Option(
@@ -135,20 +119,14 @@ def serve(
     log_level: Annotated[
         str, typer.Option(envvar="CHARLM_LOG_LEVEL", help="debug, info, warning or error.")
     ] = "warning",
+    *,
+    limits: Callable[[], Limits],
 ) -> None:
     """Serve checkpoints over gRPC until SIGTERM."""
-    limits = Limits(
-        max_prompt_tokens=max_prompt_tokens,
-        max_new_tokens=max_new_tokens,
-        max_queued_requests=max_queued_requests,
-        max_queued_tokens=max_queued_tokens,
-        max_states=max_states,
-        max_states_bytes=max_states_bytes,
-    )
     try:
         _set_up_logging(log_level)
-        tls = _tls_from(tls_cert, tls_key, tls_client_ca, tokens)
-        _refuse_open_door(host, allow_insecure or tls is not None)
+        tls = _tls_from(tls_cert, tls_key, tls_client_ca)
+        _refuse_open_door(host, allow_insecure or tls is not None, has_tokens=tokens is not None)
         _refuse_open_admin(host, admin=admin, has_tokens=tokens is not None)
         _refuse_blind_watch(watch, model_root)
         named = named_checkpoints(checkpoints)
@@ -167,7 +145,7 @@ def serve(
             watch_s=watch,
             tls=tls,
             tokens=tokens,
-            limits=limits,
+            limits=limits(),
         )
         _run(config)
     except ServeError as error:
@@ -189,26 +167,24 @@ def _set_up_logging(level: str) -> None:
     logging.basicConfig(level=names[level.upper()], format=LOG_FORMAT)
 
 
-def _tls_from(
-    cert: Path | None, key: Path | None, client_ca: Path | None, tokens: Path | None
-) -> TlsFiles | None:
+def _tls_from(cert: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:
     if cert and key:
         return TlsFiles(cert=cert, key=key, client_ca=client_ca)
     if cert or key or client_ca:
         raise ServeError("Encryption needs both --tls-cert and --tls-key.")
-    if tokens:
-        raise ServeError(
-            "--tokens would cross the network in plain text: give --tls-cert and --tls-key too."
-        )
     return None
 
 
-def _refuse_open_door(host: str, allow_insecure: bool) -> None:
+def _refuse_open_door(host: str, allow_insecure: bool, *, has_tokens: bool) -> None:
     if not allow_insecure and not _is_loopback(host):
+        danger = (
+            "its tokens would cross the network in plain text"
+            if has_tokens
+            else "this port is neither encrypted nor guarded"
+        )
         raise ServeError(
-            f"--host {host} can be reached by others, and this port is neither encrypted nor "
-            "guarded. Give --tls-cert and --tls-key, listen on 127.0.0.1, or accept that with "
-            "--allow-insecure."
+            f"--host {host} can be reached by others, and {danger}. Give --tls-cert and "
+            "--tls-key, listen on 127.0.0.1, or accept that with --allow-insecure."
         )
 
 

@@ -59,6 +59,13 @@ def check_fits(job: GenerationJob) -> None:
     check_count("stopping.max_new_tokens", job.stopping.max_new_tokens, 1, max(most, 1))
 
 
+def check_size(message: pb.Constraint, model: LoadedModel) -> None:
+    """Raises InvalidRequest before anything is made of it."""
+    num_bytes, limit = message.ByteSize(), model.limits.max_constraint_bytes
+    if num_bytes > limit:
+        raise InvalidRequest("constraint", f"{num_bytes} bytes", f"at most {limit} bytes")
+
+
 class Compiler:
     """Compiles constraints, and keeps the last ones: the same are asked for again and again."""
 
@@ -72,6 +79,7 @@ class Compiler:
         """None where there is none; off the loop, which serves others meanwhile."""
         if not request.HasField("constraint"):
             return None
+        check_size(request.constraint, model)
         search = search_from(request.constraint, model)
         constraint = await self._compiled(_language_of(request.constraint), model)
         return Language(constraint, search)
@@ -99,6 +107,15 @@ def _language_of(message: pb.Constraint) -> pb.Constraint:
 
 def constraint_from(message: pb.Constraint, model: LoadedModel) -> Constraint:
     """Raises InvalidRequest with the field that cannot be."""
+    made, limit = _made(message, model), model.limits.max_constraint_states
+    if made.num_states > limit:
+        field = f"constraint.{message.WhichOneof('kind')}"
+        allowed = f"a language whose automaton has at most {limit} states"
+        raise InvalidRequest(field, f"{made.num_states} states", allowed)
+    return made
+
+
+def _made(message: pb.Constraint, model: LoadedModel) -> Constraint:
     kind = message.WhichOneof("kind")
     try:
         if kind == "regex":

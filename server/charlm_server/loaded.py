@@ -21,7 +21,8 @@ from charlm_server.engine import Engine, EngineConfig
 from charlm_server.errors import ModelNotFound, ServeError
 from charlm_server.mixtures import MixtureConfig
 from charlm_server.pins import Pins
-from charlm_server.scheduler import QueueLimits, Scheduler
+from charlm_server.scheduler import Scheduler
+from charlm_server.waiting_room import QueueLimits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +151,10 @@ def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> 
         model, token_bytes, EngineConfig(batch_sizes=certification.sizes, threads=config.threads)
     )
     queue = QueueLimits(
-        max_requests=limits.max_queued_requests, max_tokens=limits.max_queued_tokens
+        max_requests=limits.max_queued_requests,
+        max_tokens=limits.max_queued_tokens,
+        max_requests_per_caller=limits.share_of(limits.max_queued_requests),
+        max_tokens_per_caller=limits.share_of(limits.max_queued_tokens),
     )
     return LoadedModel(
         name=name,

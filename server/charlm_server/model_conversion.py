@@ -1,6 +1,7 @@
 """A loaded model as GetModel tells it."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -69,20 +70,19 @@ def mixture_from(mixture: MixtureConfig) -> pb.Mixture:
 
 
 def limits_from(limits: Limits) -> pb.Limits:
-    return pb.Limits(
-        max_prompt_tokens=limits.max_prompt_tokens,
-        max_new_tokens=limits.max_new_tokens,
-        max_outputs=limits.max_outputs,
-        max_stop_sequences=limits.max_stop_sequences,
-        max_stop_sequence_bytes=limits.max_stop_sequence_bytes,
-        max_score_items=limits.max_score_items,
-        max_score_tokens=limits.max_score_tokens,
-        max_request_bytes=limits.max_request_bytes,
-        max_response_message_bytes=limits.max_response_message_bytes,
-        max_queued_requests=limits.max_queued_requests,
-        max_states=limits.max_states,
-        max_state_time_to_live=duration_from(limits.max_state_time_to_live_s),
+    """Every limit under its own name; a caller's share as what it comes to."""
+    told = pb.Limits(
+        max_queued_requests_per_caller=limits.share_of(limits.max_queued_requests),
+        max_queued_tokens_per_caller=limits.share_of(limits.max_queued_tokens),
+        max_states_per_caller=limits.share_of(limits.max_states),
+        max_states_bytes_per_caller=limits.share_of(limits.max_states_bytes),
     )
+    for name, value in asdict(limits).items():
+        if name.endswith("_s"):
+            getattr(told, name.removesuffix("_s")).CopyFrom(duration_from(value))
+        elif name != "caller_share":
+            setattr(told, name, value)
+    return told
 
 
 def report_from(report: Mapping[str, Any]) -> pb.TrainingReport:

@@ -5,6 +5,7 @@ CharlmError
   StateChanged       the state is no longer the one that the caller knows
   PositionNotKept    the state has no checkpoint there
   StatesFull         no more can be kept; try again later
+    StateShareTaken  no more can be kept for this caller
   StateMismatch      another checkpoint, arithmetic or version made the state
   StateDamaged       the bytes are no whole exported state
 """
@@ -74,6 +75,19 @@ class StatesFull(CharlmError):
     @property
     def metadata(self) -> dict[str, str]:
         return {"limit": str(self.limit)}
+
+
+class StateShareTaken(StatesFull):
+    """No more can be kept for this caller; `retry_after_s` is when its first expires."""
+
+    reason = "CALLER_SHARE"
+
+    def __init__(self, what: str, limit: int, retry_after_s: float) -> None:
+        super().__init__(what, limit, retry_after_s)
+        self.args = (
+            f"The server keeps as many {what} for you as for any one caller ({limit}); delete "
+            f"some, or try again in {retry_after_s:.0f} s, when one expires.",
+        )
 
 
 class StateMismatch(CharlmError):

@@ -49,7 +49,7 @@ class StateService(pb_grpc.StateServiceServicer):
         model = self._models[request.model]
         time_to_live_s = time_to_live_from(request, self._states.limits)
         prefix = await converted(request, _prefix, request, model, self._states)
-        self._states.check_room()
+        self._states.check_room(PRESENT.get())
         deadline = deadline_of(context, model)
         kept = KeptState(
             owner=PRESENT.get(),
@@ -132,7 +132,7 @@ class StateService(pb_grpc.StateServiceServicer):
         request_iterator: AsyncIterator[pb.ImportStateRequest],
         _context: grpc.aio.ServicerContext[pb.ImportStateRequest, pb.ImportStateResponse],
     ) -> pb.ImportStateResponse:
-        self._states.check_room()
+        self._states.check_room(PRESENT.get())
         data, time_to_live_s = await received(request_iterator, self._models, self._states.limits)
         try:
             model, snapshot = await imported(data, self._models)

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field, replace
 from charlm_model.snapshot import Maker, Snapshot
 from charlm_server.config import Limits
 from charlm_server.errors import InvalidRequest
-from charlm_server.state_errors import PositionNotKept, StateChanged, StateNotFound, StatesFull
+from charlm_server.state_errors import (
+    PositionNotKept,
+    StateChanged,
+    StateNotFound,
+    StatesFull,
+    StateShareTaken,
+)
 
 PREFIX = "states/"
 SWEEP_S = 30.0
@@ -86,11 +92,11 @@ class States:
             self._refuse_too_many(state)
             return self._put(state)
 
-    def check_room(self) -> None:
+    def check_room(self, owner: str) -> None:
         """Raises StatesFull if there is no place for one more, before it is made."""
         with self._lock:
             self._drop_expired()
-            self._refuse_one_more()
+            self._refuse_one_more(owner)
 
     def change(self, known: KeptState, changed: KeptState) -> KeptState:
         """Keep the changed state in place of the known one, which must still be there.
@@ -123,7 +129,7 @@ class States:
         """In order of name."""
         with self._lock:
             self._drop_expired()
-            owned = [state for state in self._by_name.values() if state.owner == owner]
+            owned = self._owned(owner)
         return sorted(owned, key=lambda state: state.name)
 
     async def keep_dropping_expired(self) -> None:
@@ -165,16 +171,29 @@ class States:
             )
             raise InvalidRequest("checkpoint", True, allowed)
         if state.name not in self._by_name:
-            self._refuse_one_more()
+            self._refuse_one_more(state.owner)
         num_more = state.num_bytes - self._sizes.get(state.name, 0)
-        if num_more > 0 and self.num_bytes + num_more > limits.max_states_bytes:
+        if num_more <= 0:
+            return
+        if self.num_bytes + num_more > limits.max_states_bytes:
             raise StatesFull("bytes of states", limits.max_states_bytes, self._seconds_to_room())
+        share, owned = limits.share_of(limits.max_states_bytes), self._owned(state.owner)
+        if state.owner and sum(self._sizes[each.name] for each in owned) + num_more > share:
+            raise StateShareTaken("bytes of states", share, self._seconds_to_room(state.owner))
 
-    def _refuse_one_more(self) -> None:
-        if len(self._by_name) >= self.limits.max_states:
-            raise StatesFull("states", self.limits.max_states, self._seconds_to_room())
+    def _refuse_one_more(self, owner: str) -> None:
+        limits = self.limits
+        if len(self._by_name) >= limits.max_states:
+            raise StatesFull("states", limits.max_states, self._seconds_to_room())
+        share = limits.share_of(limits.max_states)
+        if owner and len(self._owned(owner)) >= share:
+            raise StateShareTaken("states", share, self._seconds_to_room(owner))
 
-    def _seconds_to_room(self) -> float:
-        """Until the first one expires."""
-        first = min((kept.expires_at for kept in self._by_name.values()), default=0.0)
+    def _owned(self, owner: str) -> list[KeptState]:
+        return [kept for kept in self._by_name.values() if kept.owner == owner]
+
+    def _seconds_to_room(self, owner: str | None = None) -> float:
+        """Until the first one expires, or the owner's first."""
+        kept = self._by_name.values() if owner is None else self._owned(owner)
+        first = min((each.expires_at for each in kept), default=0.0)
         return max(first - self.clock(), 0.0)

@@ -158,6 +158,16 @@ def test_an_address_that_others_reach_needs_a_flag(directory: Path) -> None:
     assert "--allow-insecure" in failure(directory, "--host", "0.0.0.0")
 
 
+def test_tokens_in_plain_text_where_others_listen_need_a_flag(
+    directory: Path, tmp_path: Path
+) -> None:
+    (tokens := tmp_path / "tokens.toml").touch()
+    sentence = failure(directory, "--host", "0.0.0.0", "--tokens", tokens)
+
+    assert "tokens would cross the network in plain text" in sentence
+    assert "--allow-insecure" in sentence
+
+
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_said(directory: Path, tmp_path: Path) -> None:
     damaged = copy_of(directory, tmp_path)

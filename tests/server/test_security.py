@@ -1,5 +1,6 @@
 """Who may call: certificates and tokens, over the wire."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -23,9 +24,10 @@ from charlm.v1 import generation_pb2 as gen
 from charlm_server import new_token
 from charlm_server.app import App
 from charlm_server.callers import Callers, callers_from
-from charlm_server.config import ServeConfig, TlsFiles
-from charlm_server.errors import QuotaExceeded, ServeError
+from charlm_server.config import Limits, ServeConfig, TlsFiles
+from charlm_server.errors import ServeError
 from charlm_server.loaded import Models
+from charlm_server.overload_errors import QuotaExceeded
 from charlm_server.tls import server_credentials
 from tests.server.certificates import Authority, Pair
 from tests.server.wire import details_of, load
@@ -46,12 +48,12 @@ def files(authority: Authority, tmp_path: Path) -> TlsFiles:
 
 
 @asynccontextmanager
-async def guarded(files: TlsFiles, tokens: Path | None = None) -> AsyncIterator[str]:
+async def guarded(
+    files: TlsFiles, tokens: Path | None = None, limits: Limits | None = None
+) -> AsyncIterator[str]:
     """The port of a server on localhost."""
-    app = App(
-        ServeConfig(checkpoints={}, port=0, tls=files, tokens=tokens, drain_grace_s=5.0),
-        Models(load(("lstm", "char"))),
-    )
+    config = ServeConfig(checkpoints={}, port=0, tls=files, tokens=tokens, drain_grace_s=5.0)
+    app = App(config, Models(load(("lstm", "char"), limits=limits)))
     address = await app.start()
     try:
         yield "localhost:" + address.rsplit(":", 1)[1]
@@ -122,6 +124,26 @@ async def test_new_certificates_are_used_without_a_restart(
         assert not await is_let_in(address, successor)
         successor.issue().write(tmp_path, "server")
         assert await is_let_in(address, successor)
+
+
+async def test_a_new_authority_of_clients_is_used_without_a_restart(
+    authority: Authority, files: TlsFiles, tmp_path: Path
+) -> None:
+    """Its old one is out from the next handshake on; who is inside goes on."""
+    (client_ca := tmp_path / "ca.pem").write_bytes(authority.pem)
+    successor = Authority("successor")
+    old, new = authority.issue("someone"), successor.issue("someone")
+    async with (
+        guarded(replace(files, client_ca=client_ca)) as address,
+        calling(address, authority, shown=old) as channel,
+    ):
+        inside = models_pb2_grpc.ModelServiceStub(channel)
+        await inside.ListModels(LIST)
+        assert not await is_let_in(address, authority, new)
+        client_ca.write_bytes(successor.pem)
+        assert await is_let_in(address, authority, new)
+        assert not await is_let_in(address, authority, old)
+        await inside.ListModels(LIST)
 
 
 async def test_unusable_new_certificates_change_nothing(
@@ -218,6 +240,15 @@ async def test_nobody_sees_the_states_of_another(
     assert found == ["NOT_FOUND"] * 3
 
 
+async def test_a_stranger_is_told_before_its_request_is_read(
+    authority: Authority, files: TlsFiles, tokens: Path
+) -> None:
+    """The request is never sent; a server that waited for it would never answer."""
+    async with guarded(files, tokens) as address, calling(address, authority, "wrong") as channel:
+        call = channel.stream_unary("/charlm.v1.GenerationService/Generate")()
+        assert await code_of(asyncio.wait_for(call, 30)) == "UNAUTHENTICATED"
+
+
 async def test_a_second_stream_of_one_that_may_have_one_is_refused_with_a_time(
     authority: Authority, files: TlsFiles, tokens: Path
 ) -> None:
@@ -236,12 +267,45 @@ async def test_a_second_stream_of_one_that_may_have_one_is_refused_with_a_time(
     assert "RetryInfo" in details_of(refusal.value)
 
 
+async def test_a_token_has_its_share_of_the_queue_and_others_have_theirs(
+    authority: Authority, files: TlsFiles, tmp_path: Path
+) -> None:
+    rest = 'roles = ["generate"]'
+    tokens = write_tokens(tmp_path / "two.toml", alice=rest, robert=rest)
+    endless = gen.GenerateRequest(
+        model=MODEL,
+        num_outputs=8,  # all rows
+        stopping={"max_new_tokens": 100_000, "ignore_end_of_text": True},
+    )
+    short = gen.GenerateRequest(model=MODEL, stopping={"max_new_tokens": 1})
+    async with (
+        guarded(files, tokens, Limits(max_queued_requests=2)) as address,
+        calling(address, authority, "ecila") as alices,
+        calling(address, authority, "trebor") as roberts,
+    ):
+        alice = generation_pb2_grpc.GenerationServiceStub(alices)
+        running = alice.StreamGenerate(gen.StreamGenerateRequest(generate=endless))
+        await anext(aiter(running))
+        asked = [asyncio.ensure_future(alice.Generate(short)) for _ in range(2)]
+        [refused], [waiting] = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        robert = generation_pb2_grpc.GenerationServiceStub(roberts).Generate(short)
+        running.cancel()
+        answers = await asyncio.gather(waiting, robert)
+
+    error = refused.exception()
+    assert isinstance(error, grpc.aio.AioRpcError)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert details_of(error)["ErrorInfo"].reason == "CALLER_SHARE"  # type: ignore[attr-defined]
+    assert "RetryInfo" in details_of(error)
+    assert all(answer.outputs for answer in answers)
+
+
 def test_a_rate_refills(tokens: Path) -> None:
     caller = Callers(tokens).caller("rerocs")
 
     def call(now: float) -> None:
-        with caller.calling("score", now):
-            pass
+        caller.begin("score", now)
+        caller.end()
 
     call(0.0)
     call(0.0)
@@ -260,6 +324,19 @@ def test_tokens_are_read_again_and_a_wrong_file_changes_nothing(tokens: Path) ->
     tokens.write_text("[[tokens]")
     os.utime(tokens, ns=(2, 2))
     assert callers.caller("ecivon").name == "novice"
+
+
+def test_calls_that_outlast_their_file_are_counted_to_their_end(tokens: Path) -> None:
+    callers = Callers(tokens)
+    running = callers.caller("retirw")
+    running.begin("generate", 0.0)
+    write_tokens(tokens, writer='roles = ["generate"]\nmax_concurrent = 1')
+    os.utime(tokens, ns=(1, 1))
+
+    with pytest.raises(QuotaExceeded):
+        callers.caller("retirw").begin("generate", 0.0)
+    running.end()
+    callers.caller("retirw").begin("generate", 0.0)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,13 @@ from charlm_model.snapshot import Maker, Snapshot
 from charlm_model.state import State
 from charlm_server.config import Limits
 from charlm_server.errors import InvalidRequest
-from charlm_server.state_errors import PositionNotKept, StateChanged, StateNotFound, StatesFull
+from charlm_server.state_errors import (
+    PositionNotKept,
+    StateChanged,
+    StateNotFound,
+    StatesFull,
+    StateShareTaken,
+)
 from charlm_server.states import KeptState, States
 from tests.server.conftest import Clock
 
@@ -84,6 +90,20 @@ def test_a_full_store_refuses_newcomers_and_keeps_its_word(limits: dict[str, int
     assert {kept.name for kept in states.owned_by("")} == set(names)
     clock.now += 5
     states.add(state())
+
+
+@pytest.mark.parametrize("limits", [{"max_states": 4}, {"max_states_bytes": 4 * SIZE}])
+def test_one_caller_cannot_fill_the_store(limits: dict[str, int]) -> None:
+    clock = Clock()
+    states = store(clock, **limits)
+    for seconds in (7, 9):
+        states.add(state("me", seconds=seconds))
+
+    with pytest.raises(StateShareTaken, match=r"for you as for any one caller") as caught:
+        states.add(state("me"))
+
+    assert caught.value.retry_after_s == 7
+    states.add(state("other"))
 
 
 def test_a_full_store_lets_its_states_go_on() -> None:

@@ -372,6 +372,28 @@ class Limits(_message.Message):
     MAX_STATES_FIELD_NUMBER: _builtins.int
     MAX_STATE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
     MAX_CONSTRAINT_STATES_FIELD_NUMBER: _builtins.int
+    MAX_BIASES_FIELD_NUMBER: _builtins.int
+    MAX_TOP_K_FIELD_NUMBER: _builtins.int
+    MAX_CONSTRAINT_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_WAITING_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_QUEUED_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_QUEUED_REQUESTS_PER_CALLER_FIELD_NUMBER: _builtins.int
+    MAX_QUEUED_TOKENS_PER_CALLER_FIELD_NUMBER: _builtins.int
+    MAX_OPEN_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_STREAMS_PER_CONNECTION_FIELD_NUMBER: _builtins.int
+    MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    MAX_CONNECTION_AGE_FIELD_NUMBER: _builtins.int
+    CONNECTION_GRACE_FIELD_NUMBER: _builtins.int
+    MAX_CONNECTION_IDLE_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_FIELD_NUMBER: _builtins.int
+    KEEP_ALIVE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    MIN_PING_INTERVAL_FIELD_NUMBER: _builtins.int
+    MAX_MODELS_FIELD_NUMBER: _builtins.int
+    MAX_STATES_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_STATES_PER_CALLER_FIELD_NUMBER: _builtins.int
+    MAX_STATES_BYTES_PER_CALLER_FIELD_NUMBER: _builtins.int
+    MAX_CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    STATE_TIME_TO_LIVE_FIELD_NUMBER: _builtins.int
     max_prompt_tokens: _builtins.int
     """Tokens of a context."""
     max_new_tokens: _builtins.int
@@ -391,14 +413,78 @@ class Limits(_message.Message):
     max_response_message_bytes: _builtins.int
     """Bytes of one message of an answer."""
     max_queued_requests: _builtins.int
-    """Calls that wait at the same time."""
+    """Calls that wait for this model at the same time."""
     max_states: _builtins.int
     """States kept at the same time."""
     max_constraint_states: _builtins.int
     """States of a constraint's automaton."""
+    max_biases: _builtins.int
+    """Biased tokens of one call."""
+    max_top_k: _builtins.int
+    """Alternatives told for one token."""
+    max_constraint_bytes: _builtins.int
+    """Bytes of a constraint as it is sent."""
+    max_waiting_bytes: _builtins.int
+    """Bytes of a stream that its reader may be behind; beyond them its outputs
+    pause until it has read on.
+    """
+    max_queued_tokens: _builtins.int
+    """Tokens of all calls that wait for this model at the same time."""
+    max_queued_requests_per_caller: _builtins.int
+    """Those of them that may be one caller's."""
+    max_queued_tokens_per_caller: _builtins.int
+    """Tokens of one caller's waiting calls."""
+    max_open_calls: _builtins.int
+    """Calls open at the same time, of all connections together."""
+    max_streams_per_connection: _builtins.int
+    """Calls open at the same time on one connection. Further ones wait at the
+    client.
+    """
+    max_connections: _builtins.int
+    """Connections open at the same time."""
+    max_models: _builtins.int
+    """Models and aliases served at the same time."""
+    max_states_bytes: _builtins.int
+    """Bytes of all states kept at the same time."""
+    max_states_per_caller: _builtins.int
+    """States of one caller; where tokens name callers."""
+    max_states_bytes_per_caller: _builtins.int
+    """Bytes of one caller's states; where tokens name callers."""
+    max_checkpoints: _builtins.int
+    """Checkpoints of one state."""
     @_builtins.property
     def max_state_time_to_live(self) -> _duration_pb2.Duration:
         """Longest time to live of a state."""
+
+    @_builtins.property
+    def max_connection_age(self) -> _duration_pb2.Duration:
+        """Age at which a connection is asked to go: new calls take another one."""
+
+    @_builtins.property
+    def connection_grace(self) -> _duration_pb2.Duration:
+        """Time that its calls have after that before they are ended."""
+
+    @_builtins.property
+    def max_connection_idle(self) -> _duration_pb2.Duration:
+        """Time after which a connection without calls is closed."""
+
+    @_builtins.property
+    def keep_alive(self) -> _duration_pb2.Duration:
+        """Quiet time after which the server asks a client whether it lives."""
+
+    @_builtins.property
+    def keep_alive_timeout(self) -> _duration_pb2.Duration:
+        """Time that the client has to say so."""
+
+    @_builtins.property
+    def min_ping_interval(self) -> _duration_pb2.Duration:
+        """How often a client may ask the same of the server. One that asks more
+        often is disconnected.
+        """
+
+    @_builtins.property
+    def state_time_to_live(self) -> _duration_pb2.Duration:
+        """How long a state is kept after its last use, unless asked otherwise."""
 
     def __init__(
         self,
@@ -416,10 +502,32 @@ class Limits(_message.Message):
         max_states: _builtins.int = ...,
         max_state_time_to_live: _duration_pb2.Duration | None = ...,
         max_constraint_states: _builtins.int = ...,
+        max_biases: _builtins.int = ...,
+        max_top_k: _builtins.int = ...,
+        max_constraint_bytes: _builtins.int = ...,
+        max_waiting_bytes: _builtins.int = ...,
+        max_queued_tokens: _builtins.int = ...,
+        max_queued_requests_per_caller: _builtins.int = ...,
+        max_queued_tokens_per_caller: _builtins.int = ...,
+        max_open_calls: _builtins.int = ...,
+        max_streams_per_connection: _builtins.int = ...,
+        max_connections: _builtins.int = ...,
+        max_connection_age: _duration_pb2.Duration | None = ...,
+        connection_grace: _duration_pb2.Duration | None = ...,
+        max_connection_idle: _duration_pb2.Duration | None = ...,
+        keep_alive: _duration_pb2.Duration | None = ...,
+        keep_alive_timeout: _duration_pb2.Duration | None = ...,
+        min_ping_interval: _duration_pb2.Duration | None = ...,
+        max_models: _builtins.int = ...,
+        max_states_bytes: _builtins.int = ...,
+        max_states_per_caller: _builtins.int = ...,
+        max_states_bytes_per_caller: _builtins.int = ...,
+        max_checkpoints: _builtins.int = ...,
+        state_time_to_live: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_state_time_to_live", b"max_state_time_to_live"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_grace", b"connection_grace", "keep_alive", b"keep_alive", "keep_alive_timeout", b"keep_alive_timeout", "max_connection_age", b"max_connection_age", "max_connection_idle", b"max_connection_idle", "max_state_time_to_live", b"max_state_time_to_live", "min_ping_interval", b"min_ping_interval", "state_time_to_live", b"state_time_to_live"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_constraint_states", b"max_constraint_states", "max_new_tokens", b"max_new_tokens", "max_outputs", b"max_outputs", "max_prompt_tokens", b"max_prompt_tokens", "max_queued_requests", b"max_queued_requests", "max_request_bytes", b"max_request_bytes", "max_response_message_bytes", b"max_response_message_bytes", "max_score_items", b"max_score_items", "max_score_tokens", b"max_score_tokens", "max_state_time_to_live", b"max_state_time_to_live", "max_states", b"max_states", "max_stop_sequence_bytes", b"max_stop_sequence_bytes", "max_stop_sequences", b"max_stop_sequences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_grace", b"connection_grace", "keep_alive", b"keep_alive", "keep_alive_timeout", b"keep_alive_timeout", "max_biases", b"max_biases", "max_checkpoints", b"max_checkpoints", "max_connection_age", b"max_connection_age", "max_connection_idle", b"max_connection_idle", "max_connections", b"max_connections", "max_constraint_bytes", b"max_constraint_bytes", "max_constraint_states", b"max_constraint_states", "max_models", b"max_models", "max_new_tokens", b"max_new_tokens", "max_open_calls", b"max_open_calls", "max_outputs", b"max_outputs", "max_prompt_tokens", b"max_prompt_tokens", "max_queued_requests", b"max_queued_requests", "max_queued_requests_per_caller", b"max_queued_requests_per_caller", "max_queued_tokens", b"max_queued_tokens", "max_queued_tokens_per_caller", b"max_queued_tokens_per_caller", "max_request_bytes", b"max_request_bytes", "max_response_message_bytes", b"max_response_message_bytes", "max_score_items", b"max_score_items", "max_score_tokens", b"max_score_tokens", "max_state_time_to_live", b"max_state_time_to_live", "max_states", b"max_states", "max_states_bytes", b"max_states_bytes", "max_states_bytes_per_caller", b"max_states_bytes_per_caller", "max_states_per_caller", b"max_states_per_caller", "max_stop_sequence_bytes", b"max_stop_sequence_bytes", "max_stop_sequences", b"max_stop_sequences", "max_streams_per_connection", b"max_streams_per_connection", "max_top_k", b"max_top_k", "max_waiting_bytes", b"max_waiting_bytes", "min_ping_interval", b"min_ping_interval", "state_time_to_live", b"state_time_to_live"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
