@@ -80,6 +80,7 @@ class Engine:
         self._prefill_pace = ReadingPace(config.max_chunk)
         self._scoring_pace = ReadingPace(config.max_scoring_chunk)
         self.num_sampled_tokens = 0  # in rows of the batch, since the start
+        self.num_pieces = 0  # of work done, whatever its kind
         self.reset()
 
     def reset(self) -> None:
@@ -259,6 +260,7 @@ class Engine:
         started = self._work_clock()
         num_steps = lane.read_chunk(pace.num_steps(target_s))
         if num_steps:
+            self.num_pieces += 1
             pace.record(num_steps, self._work_clock() - started)
 
     def _reading_target_s(self, is_short: bool = False) -> float:
@@ -295,6 +297,7 @@ class Engine:
             return
         ends_at = self._work_clock() + self._reading_target_s()
         self._inquiries.work_on(lambda: self._work_clock() >= ends_at)
+        self.num_pieces += 1
 
     def _fill_rows(self) -> bool:
         """Give free rows to who is ready; returns whether anyone came in."""
@@ -314,6 +317,7 @@ class Engine:
         started = self._work_clock()
         sampled = burst(self._batch, self._burst_length)
         self._decode_pace.record(len(sampled[0]), self._work_clock() - started)
+        self.num_pieces += 1
         self.num_sampled_tokens += sum(map(len, sampled))
         for sequence, columns in zip(list(self._batch.sequences), sampled, strict=True):
             self._take(sequence, columns)

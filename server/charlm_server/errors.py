@@ -25,6 +25,7 @@ CharlmError
   ResumeTokenDamaged    what should be a resume token is none
   NotOffered            the contract names it, this server does not do it
   EngineFailed          a fault of ours; the details are in the server's log
+  EngineDied            another fault of ours, after which this server can do no more
 ServeError              the server cannot start; read by a person, never sent
 """
 
@@ -337,6 +338,15 @@ class EngineFailed(CharlmError):
 
     def __init__(self) -> None:
         super().__init__("The engine failed while working on this call; it may be tried again.")
+
+
+class EngineDied(CharlmError):
+    """The thread that works for the model has ended; another replica may take the call."""
+
+    reason = "ENGINE_DIED"
+
+    def __init__(self) -> None:
+        super().__init__("The model's engine has died and must be started again; try another.")
 
 
 class ServeError(Exception):

@@ -23,6 +23,7 @@ from charlm_server.errors import (
     CodecMismatch,
     DeadlineTooShort,
     Draining,
+    EngineDied,
     EngineFailed,
     InvalidRequest,
     MessageDamaged,
@@ -76,6 +77,7 @@ STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
     StateDamaged: grpc.StatusCode.DATA_LOSS,
     NotOffered: grpc.StatusCode.UNIMPLEMENTED,
     EngineFailed: grpc.StatusCode.INTERNAL,
+    EngineDied: grpc.StatusCode.UNAVAILABLE,
 }
 
 Method = Callable[[Any, Any], Any]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from charlm_server.health import Health
 from charlm_server.loaded import LoadedModel, Models
+from charlm_server.probe import probe
 
 logger = logging.getLogger(__name__)
 
@@ -15,9 +16,11 @@ LOOKS_PER_BOUND = 4  # so that a stuck engine is noticed within 1.25 times the b
 class Monitor:
     """Looks at every engine now and then: one that is stuck in a step cannot say so itself.
 
-    A model serves while its engine's thread lives and no step lasts longer than the bound. The
-    server and its services serve while every model does: a stuck thread ends only with its
-    process, so whoever watches the server should replace it.
+    A model serves while its engine's thread lives and, where there is work, some of it was done
+    within the bound; work that failed was not done. The server and its services serve while every
+    model does: a stuck thread ends only with its process, so whoever watches the server should
+    replace it. An engine that failed last and has no calls is asked for a token: so that one bad
+    call is not held against it, nor a recovery missed because nobody calls.
     """
 
     def __init__(
@@ -26,6 +29,7 @@ class Monitor:
         self._health, self._services, self._models = health, ["", *services], models
         self._bound_s = bound_s
         self._are_well: dict[str, bool] = {}
+        self.probes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -46,14 +50,22 @@ class Monitor:
             for service in self._services:
                 self._health.set(service, is_serving=all(are_well.values()))
         self._are_well = are_well
+        for model in self._models:
+            if model.scheduler.is_in_doubt:
+                self._probe(model)
+
+    def _probe(self, model: LoadedModel) -> None:
+        task = asyncio.create_task(probe(model))
+        self.probes.add(task)
+        task.add_done_callback(self.probes.discard)
 
     def _is_well(self, model: LoadedModel) -> bool:
         scheduler = model.scheduler
-        return scheduler.is_alive and scheduler.pulse.lasting_s < self._bound_s
+        return scheduler.is_alive and scheduler.pulse.silent_s < self._bound_s
 
     def _tell(self, name: str, is_well: bool) -> None:
         self._health.set(name, is_serving=is_well)
         if not is_well:
-            logger.error("%s is stuck: no step has ended for %g s", name, self._bound_s)
+            logger.error("%s does not work: nothing was done for %g s", name, self._bound_s)
         elif name in self._are_well:
             logger.warning("%s works again", name)

@@ -1,31 +1,27 @@
-"""Whether a thread that works in short pieces still does: how long the present piece lasts."""
+"""Whether a thread that works in short pieces gets anywhere: how long ago it last did."""
 
 from collections.abc import Callable
-from types import TracebackType
 
 
 class Pulse:
-    """Entered for each piece of work by one thread, read by any other; never waits for a lock."""
+    """Beaten by one thread, read by any other; never waits for a lock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._began_at: float | None = None
-        self.num_pieces = 0  # finished so far
+        self._silent_since: float | None = None
 
-    def __enter__(self) -> None:
-        self._began_at = self._clock()
+    def begin(self) -> None:
+        """There is something to do."""
+        if self._silent_since is None:
+            self._silent_since = self._clock()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._began_at = None
-        self.num_pieces += 1
+    def beat(self) -> None:
+        """Something was done, or nothing is left to do."""
+        self._silent_since = None
 
     @property
-    def lasting_s(self) -> float:
-        """Seconds since the present piece began; 0 between pieces."""
-        began_at = self._began_at  # read once: the thread may end the piece meanwhile
-        return 0.0 if began_at is None else self._clock() - began_at
+    def silent_s(self) -> float:
+        """Seconds since there was something to do of which nothing has been done; 0 if all is
+        well. A piece of work that failed has done nothing."""
+        since = self._silent_since  # read once: the thread may change it meanwhile
+        return 0.0 if since is None else self._clock() - since

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from charlm_server.callers import TURNS_OF
 from charlm_server.engine import Engine
-from charlm_server.errors import Draining, EngineFailed
+from charlm_server.errors import Draining, EngineDied, EngineFailed
 from charlm_server.fair_queue import FairQueue, Waiting
 from charlm_server.inquiry import InquiryJob
 from charlm_server.job import Event, Job
@@ -50,7 +50,7 @@ class Scheduler:
         self._must_stop_all = False
         self._is_closing = False
         self._is_draining = False  # of the loop alone, as what follows
-        self._num_open = 0
+        self._open: set[Job] = set()
         self._num_delivered = 0
         self._num_handed_over = 0  # of the thread alone
         self._nothing_open = asyncio.Event()
@@ -77,7 +77,7 @@ class Scheduler:
         with self._changed:
             self._is_closing = True
             self._changed.notify()
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)  # it may be stuck
 
     async def nothing_open(self) -> None:
         """Return once no call is inside."""
@@ -118,13 +118,18 @@ class Scheduler:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs: it ends only when closed."""
+        """Whether the thread runs: it ends only when closed, or by a fault of ours."""
         return self._thread.is_alive()
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the last work failed, and no call is there to show if the next would."""
+        return self.is_alive and not self._open and self.pulse.silent_s > 0
 
     @property
     def num_open(self) -> int:
         """Calls inside, waiting or running."""
-        return self._num_open
+        return len(self._open)
 
     @property
     def load(self) -> Load:
@@ -147,14 +152,14 @@ class Scheduler:
     ) -> AsyncIterator[None]:
         waiting = Waiting(job, begin, TURNS_OF.get())
         self._admit(waiting, queue, work_s)
-        self._num_open += 1
+        self._open.add(job)
         self._nothing_open.clear()
         try:
             yield
         finally:
             job.is_cancelled = True
-            self._num_open -= 1
-            if self._num_open == 0:
+            self._open.remove(job)
+            if not self._open:
                 self._nothing_open.set()
             with self._changed:
                 queue.settle(waiting)
@@ -163,6 +168,8 @@ class Scheduler:
     def _admit(self, waiting: Waiting, queue: FairQueue, work_s: float) -> None:
         if self._is_draining:
             raise Draining
+        if not self.is_alive:
+            raise EngineDied
         waiting.job.submitted_at = self._engine.clock()
         with self._changed:
             self._room.admit(waiting, queue, work_s=work_s)
@@ -173,16 +180,24 @@ class Scheduler:
         for event in events:
             event.deliver()
 
+    def _give_up(self) -> None:
+        """The thread has died: nobody else would tell those inside."""
+        for job in self._open:
+            job.output.close(EngineDied())
+
     # --- the thread ---
 
     def _run(self) -> None:
-        self._engine.enter_thread()
-        while self._has_something_to_do():
-            with self.pulse:
-                events = self._tick()
-            if events:
-                self._num_handed_over += 1
-                self._loop.call_soon_threadsafe(self._deliver, events)
+        try:
+            self._engine.enter_thread()
+            while self._has_something_to_do():
+                if events := self._tick():
+                    self._num_handed_over += 1
+                    self._loop.call_soon_threadsafe(self._deliver, events)
+        except BaseException:
+            logger.critical("the engine's thread has died", exc_info=True)
+            with contextlib.suppress(RuntimeError):  # the loop may be closed
+                self._loop.call_soon_threadsafe(self._give_up)
 
     def _has_something_to_do(self) -> bool:
         """Sleep until there is work or a deadline; False when closing."""
@@ -196,17 +211,24 @@ class Scheduler:
 
     def _tick(self) -> list[Event]:
         # What goes wrong in here is a fault of ours: those inside are told, the thread lives on.
+        self.pulse.begin()
+        events: list[Event] = []
+        num_pieces = self._engine.num_pieces
         try:
             with self._changed:
-                events = self._let_in()
+                events += self._let_in()
                 must_stop, self._must_stop_all = self._must_stop_all, False
             if must_stop:
-                return events + self._engine.stop_all()
-            is_behind = self._num_handed_over > self._num_delivered
-            return events + self._engine.tick(loop_is_behind=is_behind)
+                events += self._engine.stop_all()
+            else:
+                is_behind = self._num_handed_over > self._num_delivered
+                events += self._engine.tick(loop_is_behind=is_behind)
         except Exception:
             logger.exception("the engine failed; all of its calls are told so")
-            return self._engine.fail_all(EngineFailed())
+            return events + self._engine.fail_all(EngineFailed())
+        if self._engine.num_pieces > num_pieces or not (self._room or self._engine.has_work):
+            self.pulse.beat()
+        return events
 
     def _let_in(self) -> list[Event]:
         """Begin whoever has a place, by turns; turn away who came too late."""

@@ -1,10 +1,11 @@
-"""Health does not lie: a stuck engine is told of, and so is its recovery."""
+"""Health does not lie: an engine that does not work is told of, and so is its recovery."""
 
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -73,3 +74,109 @@ async def test_a_stuck_engine_is_told_of_and_so_is_its_recovery(
     assert in_time.status == SERVING
     assert (before, meanwhile, after) == ([SERVING] * 3, [NOT_SERVING] * 3, [SERVING] * 3)
     assert other.status == SERVING
+
+
+class Case:
+    """One model whose engine misbehaves, a clock of its own, and those who watch."""
+
+    def __init__(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wire, self.clock = wire, Clock()
+        self.scheduler = wire.models[STUCK].scheduler
+        self.engine = self.scheduler._engine
+        monkeypatch.setattr(self.scheduler, "pulse", Pulse(self.clock))
+        self._patch = monkeypatch
+        self._stub = health_pb2_grpc.HealthStub(wire.channel)
+        names = (STUCK, "charlm.v1.GenerationService", "")
+        self._watches = [self._stub.Watch(health_pb2.HealthCheckRequest(service=n)) for n in names]
+
+    def tick_is(self, tick: Callable[..., Any]) -> None:
+        self._patch.setattr(self.engine, "tick", tick)
+
+    async def ask(self) -> str:
+        """The outcome of a call."""
+        request = gen.GenerateRequest(model=STUCK, context={"text": "a"})
+        try:
+            await self.wire.generation.Generate(request, timeout=30)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        return "OK"
+
+    async def told(self) -> list[int]:
+        """The next word to each who watches."""
+        return [(await asyncio.wait_for(watch.read(), 30)).status for watch in self._watches]
+
+    async def look(self, *, after_s: float) -> None:
+        """As the monitor does after so many seconds, probes included."""
+        self.clock.now += after_s
+        self.wire.app.monitor.look()
+        await asyncio.gather(*self.wire.app.monitor.probes)
+
+
+@pytest.fixture
+def case(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Case:
+    return Case(wire, monkeypatch)
+
+
+def failing(**_options: Any) -> Any:
+    raise RuntimeError("broken")
+
+
+async def test_an_engine_that_fails_at_every_step_is_told_of(case: Case) -> None:
+    """Also where nobody calls any more: it is asked by the server itself."""
+    tick = case.engine.tick
+    assert await case.told() == [SERVING] * 3
+    case.tick_is(failing)
+    assert await case.ask() == "INTERNAL"
+    await case.look(after_s=29)
+    await case.look(after_s=2)
+    assert await case.told() == [NOT_SERVING] * 3
+    case.tick_is(tick)
+    await case.look(after_s=1)  # a probe succeeds
+    await case.look(after_s=1)
+    assert await case.told() == [SERVING] * 3
+
+
+async def test_one_bad_call_is_not_held_against_an_engine(case: Case) -> None:
+    tick = case.engine.tick
+    case.tick_is(failing)
+    assert await case.ask() == "INTERNAL"
+    case.tick_is(tick)
+    await case.look(after_s=8)
+    await case.look(after_s=30)
+    assert await case.told() == [SERVING] * 3
+
+
+async def test_an_engine_that_does_nothing_is_told_of(case: Case) -> None:
+    """Its thread goes round and round, and no step is made."""
+    tick, idle = case.engine.tick, threading.Event()
+
+    def idling(**_options: Any) -> list[Any]:
+        idle.set()
+        return []
+
+    assert await case.told() == [SERVING] * 3
+    case.tick_is(idling)
+    call = asyncio.ensure_future(case.ask())
+    await asyncio.to_thread(idle.wait)
+    await case.look(after_s=31)
+    assert await case.told() == [NOT_SERVING] * 3
+    case.tick_is(tick)
+    assert await call == "OK"
+
+
+async def test_a_dead_engine_is_told_of_and_nobody_waits_for_it(
+    case: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    def dying(**_options: Any) -> Any:
+        raise SystemExit
+
+    assert await case.told() == [SERVING] * 3
+    case.tick_is(dying)
+    running = await case.ask()
+    await asyncio.to_thread(case.scheduler._thread.join)
+    later = await case.ask()
+    await case.look(after_s=0)
+
+    assert (running, later) == ("UNAVAILABLE", "UNAVAILABLE")
+    assert await case.told() == [NOT_SERVING] * 3
+    assert "the engine's thread has died" in caplog.text

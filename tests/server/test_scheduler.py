@@ -1,6 +1,7 @@
 """Who is admitted, who is turned away with a reason, and that nothing stays behind."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -221,3 +222,25 @@ async def test_a_fault_of_the_engine_is_told_to_all_and_survived(
         await finish(scheduler, bench.job("a"))
 
     assert "the model broke" in caplog.text
+
+
+async def test_who_is_turned_away_is_told_even_if_the_engine_then_fails(
+    busy_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, opened = threading.Event(), threading.Event()
+
+    def failing(**_options: bool) -> None:
+        reached.set()
+        opened.wait(30)
+        raise RuntimeError("broken")
+
+    async with running(busy_bench) as scheduler, scheduler.generate(first := endless(busy_bench)):
+        await first.output.take(1)
+        monkeypatch.setattr(busy_bench.engine, "tick", failing)
+        await asyncio.to_thread(reached.wait)
+        late = asyncio.create_task(finish(scheduler, busy_bench.job(deadline=101.0)))
+        await asyncio.sleep(0)  # let it come in
+        busy_bench.clock.now = 102.0
+        opened.set()
+        with pytest.raises(DeadlineTooShort):
+            await asyncio.wait_for(late, 30)
