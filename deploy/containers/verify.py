@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 STREAMING = Path(__file__).with_name("streaming.py")
 BIN = Path(sys.prefix) / "bin"
 USER = "10001:10001"
-# Measured 1.27 and 0.33 GB, 0.26 of each are the base's.
-MAX_SERVER_BYTES, MAX_CLIENT_BYTES = 1_600_000_000, 420_000_000
+# Measured 1.58 and 0.33 GB, 0.26 of each are the base's.
+MAX_SERVER_BYTES, MAX_CLIENT_BYTES = 1_750_000_000, 400_000_000
 NUM_TOKENS = int(os.environ.get("CHARLM_VERIFY_TOKENS", "200000"))  # seconds of streaming
 STOP_TIMEOUT_S = 40
 MODELS = Path(os.environ.get("CHARLM_MODELS", ROOT / "models"))

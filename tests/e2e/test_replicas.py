@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -14,11 +14,11 @@ from fake_dns import naming
 from charlm.v1.models_pb2 import ListModelsResponse
 from charlm_client import Client, GenerationStream, Sampling, Stopping
 from tests.e2e.envoy import ENVOY, proxying
-from tests.e2e.processes import Server, free_port, serving_on, whole
+from tests.e2e.processes import STOP_TIMEOUT_S, Server, close, free_port, serving_on, whole
 
 HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
 NUM_TOKENS = 20_000
-CALL_TIMEOUT_S = 300.0  # whatever else the machine does
+TIMEOUT_S = 300.0  # whatever else the machine does
 MANY = 2_000  # calls, after which all have been asked, or never will be
 
 pytestmark = pytest.mark.slow
@@ -40,41 +40,59 @@ async def one_address(kind: str, port: str) -> AsyncIterator[str]:
 WITH_ENVOY = pytest.mark.skipif(not ENVOY.exists(), reason="Envoy is not installed: make unit")
 
 
-@pytest.mark.parametrize("kind", ["numbers", "name", pytest.param("envoy", marks=WITH_ENVOY)])
-async def test_nobody_notices_that_a_replica_is_killed(checkpoints: Path, kind: str) -> None:
-    port = free_port()
+@pytest.fixture(scope="module")
+def port() -> str:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def running(checkpoints: Path, port: str) -> Iterator[list[Server]]:
     with serving_on(checkpoints / "bytes", HOSTS, port, "--admin") as servers:
-        async with (
-            one_address(kind, port) as address,
-            Client(address, timeout_s=CALL_TIMEOUT_S) as client,
-        ):
-            await all_are_asked(client, servers)
-            undisturbed = whole([chunk async for chunk in stream_of(client)])
-            streams = [stream_of(client) for _ in HOSTS]  # each server has one
-            readers = [aiter(stream) for stream in streams]
-            received = [[await anext(reader)] for reader in readers]
-            async with always_scoring(client):
-                servers[1].kill()
-                for reader, chunks in zip(readers, received, strict=True):
-                    chunks += [chunk async for chunk in reader]
+        yield servers
+
+
+@pytest.fixture
+def servers(running: list[Server], checkpoints: Path, port: str) -> list[Server]:
+    """All three, whoever was killed before."""
+    for place, server in enumerate(running):
+        if server.process.poll() is not None:
+            close(server)
+            flags = ["--host", HOSTS[place], "--port", port, "--admin"]
+            running[place] = Server(checkpoints / "bytes", *flags)
+    assert all(server.address for server in running)
+    return running
+
+
+@pytest.mark.parametrize("kind", ["numbers", "name", pytest.param("envoy", marks=WITH_ENVOY)])
+async def test_nobody_notices_that_a_replica_is_killed(
+    servers: list[Server], port: str, kind: str
+) -> None:
+    async with one_address(kind, port) as address, Client(address, timeout_s=TIMEOUT_S) as client:
+        await all_are_asked(client, servers)
+        undisturbed = whole([chunk async for chunk in stream_of(client)])
+        streams = [stream_of(client) for _ in HOSTS]  # each server has one
+        readers = [aiter(stream) for stream in streams]
+        received = [[await anext(reader)] for reader in readers]
+        async with always_scoring(client):
+            servers[1].kill()
+            for reader, chunks in zip(readers, received, strict=True):
+                chunks += [chunk async for chunk in reader]
 
     assert all(whole(chunks) == undisturbed for chunks in received)
     assert sum(stream.num_resumptions for stream in streams) == 1
 
 
-async def test_a_replica_that_stops_is_not_asked_any_more(checkpoints: Path) -> None:
-    port = free_port()
-    with serving_on(checkpoints / "bytes", HOSTS, port, "--admin") as servers:
-        async with (
-            one_address("numbers", port) as address,
-            Client(address, timeout_s=CALL_TIMEOUT_S) as client,
-        ):
-            await all_are_asked(client, servers)
-            stream = stream_of(client)
-            async with always_scoring(client):
-                servers[0].process.send_signal(signal.SIGTERM)
-                chunks = [chunk async for chunk in stream]
-                status = await asyncio.to_thread(servers[0].process.wait, 30)
+async def test_a_replica_that_stops_is_not_asked_any_more(servers: list[Server], port: str) -> None:
+    async with (
+        one_address("numbers", port) as address,
+        Client(address, timeout_s=TIMEOUT_S) as client,
+    ):
+        await all_are_asked(client, servers)
+        stream = stream_of(client)
+        async with always_scoring(client):
+            servers[0].process.send_signal(signal.SIGTERM)
+            chunks = [chunk async for chunk in stream]
+            status = await asyncio.to_thread(servers[0].process.wait, STOP_TIMEOUT_S)
 
     assert status == 0
     assert len(whole(chunks)[1]) == NUM_TOKENS
@@ -107,17 +125,19 @@ def stream_of(client: Client) -> GenerationStream:
 
 async def all_are_asked(client: Client, servers: Sequence[Server]) -> None:
     """Generate until every server has; they connect one after the other."""
+    before = [await num_sampled(server) for server in servers]
     for _ in range(MANY):
         await client.generate("once", model="bytes", stopping=Stopping(max_new_tokens=1))
-        if all([await has_generated(server) for server in servers]):
+        after = [await num_sampled(server) for server in servers]
+        if all(now > then for then, now in zip(before, after, strict=True)):
             return
     raise AssertionError("one of the servers was never asked")
 
 
-async def has_generated(server: Server) -> bool:
+async def num_sampled(server: Server) -> int:
     async with Client(server.address) as client:
         (load,) = await client.admin.loads()
-    return load.num_sampled_tokens > 0
+    return load.num_sampled_tokens
 
 
 @asynccontextmanager
