@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.compiled import lstm_training as kernel
 from charlm_model.compiled.halves import PANEL_WIDTH
 from charlm_model.compiled.rows import share_rows
 from charlm_model.compiled.vectors import LANES
+from charlm_model.packing import flat, panels_back
 
 GATES = kernel.GATES
 _OPERATIONS_PER_WEIGHT = 2
@@ -52,9 +52,9 @@ class _Layer(torch.autograd.Function):
         by_row = [hidden_BH, cell_BH, gates_BTG, cells_BTH, y_BTH]
 
         def work(rows: slice) -> None:
-            x, *others = (_flat(each[rows]) for each in (x_BTE, *by_row))
+            x, *others = (flat(each[rows]) for each in (x_BTE, *by_row))
             sizes = (rows.stop - rows.start, T, E, H)
-            kernel.forward(sizes, x, _flat(panels), _flat(bias), *others)
+            kernel.forward(sizes, x, flat(panels), flat(bias), *others)
 
         by_row[:2] = [each.detach().contiguous() for each in by_row[:2]]
         share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * weight_GK.numel())
@@ -70,14 +70,14 @@ class _Layer(torch.autograd.Function):
         )
         dy_BTH, d_cell_BH = gradients
         (B, T, E), H = x_BTE.shape, hidden_BH.shape[1]
-        dy_BTH, panels = dy_BTH.bfloat16().contiguous(), _panels_back(from_hidden_GH.bfloat16())
+        dy_BTH, panels = dy_BTH.bfloat16().contiguous(), panels_back(from_hidden_GH)
         d_hidden_BH, d_cell_BH = torch.zeros(B, H), d_cell_BH.clone()
         d_gates_BTG, d_bias_BG = y_BTH.new_empty(B, T, GATES * H), torch.zeros(B, GATES * H)
         by_row = [cell_BH, gates, cells, dy_BTH, d_hidden_BH, d_cell_BH, d_gates_BTG, d_bias_BG]
 
         def work(rows: slice) -> None:
             sizes = (rows.stop - rows.start, T, E, H)
-            kernel.backward(sizes, _flat(panels), *(_flat(each[rows]) for each in by_row))
+            kernel.backward(sizes, panels, *(flat(each[rows]) for each in by_row))
 
         share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * from_hidden_GH.numel())
         before_BTH = torch.cat([hidden_BH[:, None].bfloat16(), y_BTH[:, :-1]], 1)
@@ -90,30 +90,12 @@ class _Layer(torch.autograd.Function):
         return d_x_BTE, d_hidden_BH, d_cell_BH, *d_weights
 
 
-def _flat(tensor: Tensor) -> NDArray[Any]:
-    """The same memory; bfloat16, which numpy lacks, as int16."""
-    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-    array: NDArray[Any] = bits.detach().reshape(-1).numpy()
-    return array
-
-
-def _pairs(weight_GK: Tensor) -> Tensor:
-    """Two neighboring bfloat16 inputs as one number, so that they are moved together."""
-    return weight_GK.contiguous().view(torch.int32)
-
-
 def _panels(weight_GK: Tensor) -> Tensor:
     """Flat panels: of U units two gates a panel, in each pair of inputs by pair of inputs."""
-    pairs = _pairs(weight_GK).view(2, 2, -1, LANES, weight_GK.shape[1] // 2)
-    return pairs.permute(2, 0, 4, 1, 3).contiguous().view(torch.int16)
+    pairs = weight_GK.view(torch.int32)  # of neighboring inputs, which are moved together
+    by_unit = pairs.view(2, 2, -1, LANES, weight_GK.shape[1] // 2)
+    return by_unit.permute(2, 0, 4, 1, 3).contiguous().view(torch.int16)
 
 
 def _unit_by_unit(bias_G: Tensor) -> Tensor:
     return bias_G.detach().view(GATES, -1, LANES).transpose(0, 1).contiguous()
-
-
-def _panels_back(weight_GH: Tensor) -> Tensor:
-    """Flat panels of outputs H by inputs G, in each pair of gates by pair of gates."""
-    G, H = weight_GH.shape
-    halves = weight_GH.view(torch.int16).view(G // 2, 2, H // PANEL_WIDTH, PANEL_WIDTH)
-    return halves.permute(2, 0, 3, 1).contiguous()

@@ -12,20 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from charlm_model import transformer_block
 from charlm_model.compiled import transformer as kernel
 from charlm_model.compiled.vectors import LANES
 from charlm_model.compiled.weights import lanes_of
 from charlm_model.compiled_model import CompiledModel
 from charlm_model.config import ModelConfig
-from charlm_model.dropout import dropout
+from charlm_model.dropout import dropout, dropped_levels, random_bytes
 from charlm_model.embedding import TokenEmbedding
 from charlm_model.errors import InvalidConfig
-from charlm_model.precision import half_products
+from charlm_model.precision import half_products, has_fast_bfloat16
 from charlm_model.state import State
 
 _ROPE_BASE = 10_000.0
 _NORM_EPSILON = 1e-6
 _HIDDEN_FACTOR = 4
+Rotation = tuple[Tensor, Tensor]
+Stream = tuple[Tensor, list[Tensor], list[Tensor]]
 
 
 class Block(nn.Module):
@@ -42,6 +45,10 @@ class Block(nn.Module):
         self.down = nn.Linear(_HIDDEN_FACTOR * width, width, bias=False)
         nn.init.zeros_(self.attention_out.weight)
         nn.init.zeros_(self.down.weight)
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        return self.qkv.weight, self.attention_out.weight, self.up.weight, self.down.weight
 
     def mix(self, heads_BTE: Tensor) -> Tensor:
         """What the heads' answers add to the stream."""
@@ -100,11 +107,19 @@ class Transformer(CompiledModel):
 
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
         length = ids_BT.shape[1]
-        position_B = state["position"]
-        rotation = self._rotation(position_B, length)
-        past_slots_BS, visible_BTS = self._window(position_B, length)
+        rotation = self._rotation(state["position"], length)
         recent_BK = state.tensors.get("recent")
         x_BTE = self._drop(_norm(self.embedding(ids_BT, recent_BK)))
+        run = self._run_own if self._has_own_kernels() else self._run_plain
+        x_BTE, new_keys, new_values = run(x_BTE, state, rotation)
+        ring = self._remember(state, torch.stack(new_keys, 1), torch.stack(new_values, 1))
+        after = State({**ring, **self.embedding.remember(ids_BT, recent_BK)})
+        with half_products(self.training):
+            logits_BTV = self.head(_norm(x_BTE))
+        return logits_BTV.float(), after
+
+    def _run_plain(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
+        past_slots_BS, visible_BTS = self._window(state["position"], x_BTE.shape[1])
         new_keys, new_values = [], []
         for layer, block in enumerate(self._layers):
             with half_products(self.training):
@@ -122,9 +137,38 @@ class Transformer(CompiledModel):
                 x_BTE = x_BTE + self._drop(block.think(x_BTE))
             new_keys.append(k)
             new_values.append(v)
-        ring = self._remember(state, torch.stack(new_keys, 1), torch.stack(new_values, 1))
-        after = State({**ring, **self.embedding.remember(ids_BT, recent_BK)})
-        return self.head(_norm(x_BTE)), after
+        return x_BTE, new_keys, new_values
+
+    def _has_own_kernels(self) -> bool:
+        """Those for training, which need a processor that multiplies bfloat16."""
+        width, heads = self.config.hidden_size, self.config.num_heads
+        return self.training and has_fast_bfloat16() and transformer_block.is_fitting(width, heads)
+
+    def _run_own(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
+        past_slots_BS = self._past(state["position"]) % self._num_slots
+        cosine, sine = (each.flatten(1) for each in rotation)
+        new_keys, new_values = [], []
+        for layer, block in enumerate(self._layers):
+            around = transformer_block.Surroundings(
+                num_heads=self.config.num_heads,
+                context_length=self.config.context_length,
+                epsilon=_NORM_EPSILON,
+                dropped=dropped_levels(self.config.dropout),
+                random_bytes_2BTE=(self._bytes_for(x_BTE), self._bytes_for(x_BTE)),
+                past_keys_BNPD=_slots(state["keys"][:, layer], past_slots_BS),
+                past_values_BNPD=_slots(state["values"][:, layer], past_slots_BS),
+                position_B=state["position"],
+                rotation=(cosine, sine),
+            )
+            x_BTE, k, v = transformer_block.block(x_BTE, block.weights, around)
+            new_keys.append(k)
+            new_values.append(v)
+        return x_BTE, new_keys, new_values
+
+    def _bytes_for(self, x_BTE: Tensor) -> Tensor:
+        if dropped_levels(self.config.dropout):
+            return random_bytes(x_BTE)
+        return torch.empty(x_BTE.shape, dtype=torch.uint8)  # never asked
 
     def _pack(self) -> kernel.Packed:
         return kernel.pack(
@@ -171,13 +215,17 @@ class Transformer(CompiledModel):
 
     def _window(self, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Slots of the cached keys by position (B, S), and who sees whom (B, T, S + T)."""
-        num_past = min(int(position_B.max()), self.config.context_length - 1)
-        past_BS = position_B[:, None] - num_past + torch.arange(num_past)
+        past_BS = self._past(position_B)
         now_BT = position_B[:, None] + torch.arange(length)
         keys_BS = torch.cat([past_BS, now_BT], 1)[:, None]
         age_BTS = now_BT[:, :, None] - keys_BS
         visible_BTS = (age_BTS >= 0) & (age_BTS < self.config.context_length) & (keys_BS >= 0)
         return past_BS % self._num_slots, visible_BTS
+
+    def _past(self, position_B: Tensor) -> Tensor:
+        """Positions that a row may still look back to, some of them before its start (B, S)."""
+        num_past = min(int(position_B.max()), self.config.context_length - 1)
+        return position_B[:, None] - num_past + torch.arange(num_past)
 
     def _remember(self, state: State, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
         """The ring with the last of the new keys and values (B, L, N, T, D) written into it."""

@@ -66,8 +66,72 @@ def store_halves(_context: Any, array: Any, at: Any, vector: Any) -> Any:
     return types.void(array, types.int64, vector), code
 
 
-def _tile(num_rows: int) -> Any:
-    """Adds rows times a panel to `out`, two inputs at a time."""
+@intrinsic
+def store_pairs(_context: Any, array: Any, at: Any, first: Any, second: Any) -> Any:
+    """Write bfloat16 numbers of two vectors in turns: first, second, first, second."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values, index, *pair = args
+        wide, narrow = ir.VectorType(_INT32, LANES), ir.VectorType(ir.IntType(16), LANES)
+        low, high = (
+            builder.zext(builder.bitcast(builder.fptrunc(each, _HALVES), narrow), wide)
+            for each in pair
+        )
+        both = builder.or_(low, builder.shl(high, ir.Constant(wide, [16] * LANES)))
+        pointer = address(context, builder, signature.args[0], values, index)
+        stored = builder.store(both, builder.bitcast(pointer, wide.as_pointer()))
+        stored.align = 2
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, first, second), code
+
+
+def _mover(bits: int) -> Any:
+    """Copies so many bits from one array of int16 to another."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, source_at, target, target_at = args
+        machine = ir.IntType(bits)
+        from_pointer = address(context, builder, signature.args[0], source, source_at)
+        to_pointer = address(context, builder, signature.args[2], target, target_at)
+        value = builder.load(builder.bitcast(from_pointer, machine.as_pointer()))
+        value.align = 2
+        stored = builder.store(value, builder.bitcast(to_pointer, machine.as_pointer()))
+        stored.align = 2
+        return context.get_dummy_value()
+
+    @intrinsic
+    def move(_context, source, source_at, target, target_at):
+        return types.void(source, types.int64, target, types.int64), code
+
+    return move
+
+
+move_half, move_pair = _mover(16), _mover(32)
+
+
+@intrinsic
+def load_kept(_context: Any, array: Any, at: Any, dropped: Any, scale: Any) -> Any:
+    """`scale` where a random byte is not below `dropped`, else zero."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values, index, limit, factor = args
+        narrow, wide = ir.VectorType(ir.IntType(8), LANES), ir.VectorType(_INT32, LANES)
+        pointer = address(context, builder, signature.args[0], values, index)
+        drawn = builder.load(builder.bitcast(pointer, narrow.as_pointer()))
+        drawn.align = 1
+        first = ir.Constant(wide, ir.Undefined)
+        first = builder.insert_element(first, builder.trunc(limit, _INT32), ir.Constant(_INT32, 0))
+        limits = builder.shuffle_vector(first, first, ir.Constant(wide, [0] * LANES))
+        is_kept = builder.icmp_signed(">=", builder.zext(drawn, wide), limits)
+        nothing = ir.Constant(machine_type(Floats), [0.0] * LANES)
+        return builder.select(is_kept, splat_of(builder, Floats, factor), nothing)
+
+    return Floats(array, types.int64, types.int64, types.float32), code
+
+
+def _tile(num_rows: int, is_adding: bool) -> Any:
+    """Adds rows times a panel to `out`, or puts it there; two inputs at a time."""
 
     def add_pair(builder: Any, rows: list[Any], w: Any, sums: Any, k: Any) -> None:
         at = builder.mul(k, _constant(2 * PANEL_WIDTH))
@@ -98,8 +162,9 @@ def _tile(num_rows: int) -> Any:
         ]
         sums = [[cgutils.alloca_once(builder, machine_type(Floats)) for _ in row] for row in outs]
         places = [pair for row in zip(outs, sums, strict=True) for pair in zip(*row, strict=True)]
+        nothing = ir.Constant(machine_type(Floats), [0.0] * LANES)
         for pointer, place in places:
-            builder.store(load_at(builder, Floats, pointer), place)
+            builder.store(load_at(builder, Floats, pointer) if is_adding else nothing, place)
         rows = _apart(builder, x, x_stride, num_rows)
         with cgutils.for_range(builder, pairs) as loop:
             add_pair(builder, rows, w, sums, loop.index)
@@ -124,7 +189,8 @@ def _apart(builder: Any, pointer: Any, stride: Any, num: int) -> list[Any]:
     return [builder.gep(pointer, [builder.mul(stride, _constant(number))]) for number in range(num)]
 
 
-_eight_rows, _four_rows, _one_row = _tile(8), _tile(4), _tile(1)
+_add_eight, _add_four, _add_one = (_tile(num_rows, True) for num_rows in (8, 4, 1))
+_put_eight, _put_four, _put_one = (_tile(num_rows, False) for num_rows in (8, 4, 1))
 
 
 @compiled
@@ -136,11 +202,30 @@ def add_panel(x, x_at, x_stride, num_rows, depth, weights, at, out, out_at, out_
         left = num_rows - row
         x_from, out_from = x_at + row * x_stride, out_at + row * out_stride
         if left >= 8:
-            _eight_rows(x, x_from, x_stride, weights, at, pairs, out, out_from, out_stride)
+            _add_eight(x, x_from, x_stride, weights, at, pairs, out, out_from, out_stride)
             row += 8
         elif left >= 4:
-            _four_rows(x, x_from, x_stride, weights, at, pairs, out, out_from, out_stride)
+            _add_four(x, x_from, x_stride, weights, at, pairs, out, out_from, out_stride)
             row += 4
         else:
-            _one_row(x, x_from, x_stride, weights, at, pairs, out, out_from, out_stride)
+            _add_one(x, x_from, x_stride, weights, at, pairs, out, out_from, out_stride)
+            row += 1
+
+
+@compiled
+def put_panel(x, x_at, x_stride, num_rows, depth, weights, at, out, out_at, out_stride):
+    """The same, whatever `out` held."""
+    pairs = depth // 2
+    row = 0
+    while row < num_rows:
+        left = num_rows - row
+        x_from, out_from = x_at + row * x_stride, out_at + row * out_stride
+        if left >= 8:
+            _put_eight(x, x_from, x_stride, weights, at, pairs, out, out_from, out_stride)
+            row += 8
+        elif left >= 4:
+            _put_four(x, x_from, x_stride, weights, at, pairs, out, out_from, out_stride)
+            row += 4
+        else:
+            _put_one(x, x_from, x_stride, weights, at, pairs, out, out_from, out_stride)
             row += 1

@@ -1,0 +1,66 @@
+"""Matrices that change from row to row, brought into the panels that `halves.add_panel` reads.
+
+All flat. Widths are multiples of a vector's; what a panel has beyond a matrix is left as it was.
+
+Legend: R rows, C columns of the matrix.
+"""
+
+from charlm_model.compiled.build import compiled
+from charlm_model.compiled.halves import (
+    PANEL_WIDTH,
+    move_half,
+    move_pair,
+    put_panel,
+    store_halves,
+    store_pairs,
+)
+from charlm_model.compiled.vectors import LANES, load
+
+
+@compiled
+def panels_of_rows(halves, num_rows, num_columns, panels):
+    """For x M^T, of a bfloat16 matrix: outputs are rows; pairs are neighboring columns."""
+    for row in range(num_rows):
+        to = row // PANEL_WIDTH * num_columns * PANEL_WIDTH + row % PANEL_WIDTH * 2
+        for column in range(0, num_columns, 2):
+            move_pair(halves, row * num_columns + column, panels, to + column * PANEL_WIDTH)
+
+
+@compiled
+def panels_of_columns(matrix, at, stride, num_rows, num_columns, depth, panels):
+    """For x M: outputs are columns; pairs are neighboring rows, of an even number of them."""
+    for column in range(0, num_columns, LANES):
+        to = column // PANEL_WIDTH * depth * PANEL_WIDTH + column % PANEL_WIDTH * 2
+        for row in range(0, num_rows, 2):
+            start = at + row * stride + column
+            store_pairs(
+                panels, to + row * PANEL_WIDTH, load(matrix, start), load(matrix, start + stride)
+            )
+
+
+@compiled
+def halves_of(matrix, at, stride, num_rows, num_columns, halves):
+    """Rows, rounded, without what lies between them."""
+    for row in range(num_rows):
+        for column in range(0, num_columns, LANES):
+            store_halves(
+                halves, row * num_columns + column, load(matrix, at + row * stride + column)
+            )
+
+
+@compiled
+def turn(halves, at, stride, num, width, out):
+    """The transpose of the first `num` rows and columns, in rows of `width`."""
+    for row in range(num):
+        for column in range(num):
+            move_half(halves, at + row * stride + column, out, column * width + row)
+
+
+@compiled
+def multiply_rows(x, x_at, x_stride, num_rows, depth, panels, width, out, out_at, out_stride):
+    """out = rows of x times all panels of `width` outputs, padded."""
+    for column in range(0, width, PANEL_WIDTH):
+        put_panel(
+            x, x_at, x_stride, num_rows, depth,
+            panels, column * depth, out, out_at + column, out_stride,
+        )  # fmt: skip

@@ -1,0 +1,154 @@
+"""A Transformer's block in training: our kernels' forward and backward as one step of autograd.
+
+Legend: B batch, T time, E width, F hidden width of the MLP, N heads, D head width, P remembered
+positions, S = P + T padded.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charlm_model.compiled import block_training as kernel
+from charlm_model.compiled.attention_training import padded_to_panels
+from charlm_model.compiled.halves import PANEL_WIDTH
+from charlm_model.compiled.rows import share_rows
+from charlm_model.compiled.vectors import LANES
+from charlm_model.packing import flat, panels, panels_back
+
+_OPERATIONS_PER_WEIGHT = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What a block needs to know beside its input and its weights."""
+
+    num_heads: int
+    context_length: int
+    epsilon: float
+    dropped: int
+    """Of 256 numbers that leave attention or MLP, about so many are zeroed."""
+    random_bytes_2BTE: tuple[Tensor, Tensor]
+    past_keys_BNPD: Tensor
+    past_values_BNPD: Tensor
+    position_B: Tensor
+    rotation: tuple[Tensor, Tensor]
+
+
+def is_fitting(width: int, num_heads: int) -> bool:
+    """Whether the kernels take these sizes: whole panels, half heads of a vector or more."""
+    head_width = width // num_heads
+    return width % PANEL_WIDTH == 0 and head_width % LANES == 0 and head_width >= 2 * LANES
+
+
+def block(
+    x_BTE: Tensor, weights: tuple[Tensor, ...], around: Surroundings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The stream after the block, and the keys and values of its positions (B, N, T, D).
+
+    `weights` are qkv, attention_out, up and down. No gradient flows through keys and values into
+    later windows.
+    """
+    after = _Block.apply(x_BTE, around, *weights)  # type: ignore[no-untyped-call]
+    x_BTE, keys, values = after
+    return x_BTE, keys, values
+
+
+class _Block(torch.autograd.Function):
+    """Products in bfloat16 with sums in float32; norms, softmax and the stream in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTE: Tensor, around: Surroundings, *weights: Tensor) -> Any:
+        B, T, E = x_BTE.shape
+        N, P = around.num_heads, around.past_keys_BNPD.shape[2]
+        x_BTE = x_BTE.contiguous()
+        packed = tuple(map(panels, weights))
+        F, S = weights[2].shape[0], padded_to_panels(P + T)
+        half, like = torch.bfloat16, x_BTE.new_empty
+        kept = kernel.Kept(
+            normed=like(B, T, E, dtype=half),
+            qkv=like(B, T, 3 * E),
+            shares=x_BTE.new_zeros(B, N, T, S, dtype=half),
+            heads=like(B, T, E, dtype=half),
+            middle=like(B, T, E),
+            middle_normed=like(B, T, E, dtype=half),
+            lit=like(B, T, F, dtype=half),
+            squared=like(B, T, F, dtype=half),
+        )
+        keys, values, out = like(B, N, T, E // N), like(B, N, T, E // N), like(B, T, E)
+
+        def work(rows: slice) -> None:
+            given = [_rows(each, rows) for each in (x_BTE, keys, values, out)]
+            x, new_keys, new_values, result = given
+            kernel.forward(
+                _sizes(around, rows, T, E, P), packed, x, _random(around, rows),
+                _past(around, rows), kernel.Kept(*(_rows(each, rows) for each in kept)),
+                new_keys, new_values, result,
+            )  # fmt: skip
+
+        share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * sum(w.numel() for w in weights))
+        ctx.around = around
+        ctx.save_for_backward(x_BTE, *weights, *kept)
+        ctx.mark_non_differentiable(keys, values)
+        return out, keys, values
+
+    @staticmethod
+    def backward(ctx: Any, d_out_BTE: Tensor, *_: Tensor) -> Any:
+        x_BTE, *weights = ctx.saved_tensors[:5]
+        around, kept = ctx.around, kernel.Kept(*ctx.saved_tensors[5:])
+        B, T, E = x_BTE.shape
+        P, d_out_BTE = around.past_keys_BNPD.shape[2], d_out_BTE.contiguous()
+        packed = tuple(map(panels_back, weights))
+        widths = [weight.shape[0] for weight in weights]
+        gradients = [x_BTE.new_empty(B, T, width, dtype=torch.bfloat16) for width in widths]
+        d_x_BTE = torch.empty_like(x_BTE)
+
+        def work(rows: slice) -> None:
+            given = [_rows(each, rows) for each in (x_BTE, d_out_BTE, d_x_BTE)]
+            x, d_out, d_x = given
+            kernel.backward(
+                _sizes(around, rows, T, E, P), packed, x, _random(around, rows),
+                _past(around, rows), kernel.Kept(*(_rows(each, rows) for each in kept)),
+                d_out, d_x, kernel.Gradients(*(_rows(each, rows) for each in gradients)),
+            )  # fmt: skip
+
+        share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * sum(w.numel() for w in weights))
+        inputs = kept.normed, kept.heads, kept.middle_normed, kept.squared
+        d_weights = [
+            (_joined(gradient).T @ _joined(given)).float()
+            for gradient, given in zip(gradients, inputs, strict=True)
+        ]
+        return d_x_BTE, None, *d_weights
+
+
+def _joined(tensor: Any) -> Tensor:
+    joined: Tensor = tensor.flatten(0, 1)
+    return joined
+
+
+def _rows(tensor: Any, rows: slice) -> Any:
+    return flat(tensor[rows])
+
+
+def _sizes(around: Surroundings, rows: slice, T: int, E: int, P: int) -> kernel.Sizes:
+    return kernel.Sizes(
+        num_rows=rows.stop - rows.start,
+        length=T,
+        width=E,
+        num_heads=around.num_heads,
+        num_past=P,
+        context_length=around.context_length,
+        dropped=around.dropped,
+        epsilon=np.float32(around.epsilon),
+    )
+
+
+def _random(around: Surroundings, rows: slice) -> Any:
+    return tuple(_rows(each, rows) for each in around.random_bytes_2BTE)
+
+
+def _past(around: Surroundings, rows: slice) -> kernel.Past:
+    given = around.past_keys_BNPD, around.past_values_BNPD, around.position_B, *around.rotation
+    return kernel.Past(*(_rows(each, rows) for each in given))
