@@ -43,6 +43,9 @@ class Carried:
     def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
         return []
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:50000"
+
     def set_code(self, code: grpc.StatusCode) -> None:
         self.status = code
 
@@ -103,6 +106,20 @@ async def test_a_replica_answers_as_a_server_with_a_port(replica: Any) -> None:
         output.tokens for output in told.outputs
     ]
     assert data_of(answers) == data_of(streamed)
+
+
+async def test_a_stream_that_is_left_frees_its_row(replica: Any) -> None:
+    long = gen.GenerateRequest(model="models/lstm-char")
+    long.stopping.max_new_tokens = 1_000_000
+    answers = replica.StreamGenerate(
+        gen.StreamGenerateRequest(generate=long), grpc_context=Carried()
+    )
+    await anext(answers)
+    await answers.aclose()
+    await replica.Generate(REQUEST, grpc_context=Carried())  # the engine has come round
+
+    (model,) = replica._app._models
+    assert model.scheduler.load.num_running == 0
 
 
 async def test_a_replica_reads_a_stream_of_requests(replica: Any) -> None:

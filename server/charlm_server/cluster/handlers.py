@@ -1,6 +1,6 @@
 """The handlers of a server that has no port: calls come to it one by one, from elsewhere."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -11,6 +11,7 @@ class Carried(Protocol):
     """What came along with a call, and what goes back with its answer."""
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]]: ...
+    def peer(self) -> str: ...
     def set_code(self, code: grpc.StatusCode) -> None: ...
     def set_details(self, details: str) -> None: ...
     def set_trailing_metadata(self, metadata: list[tuple[str, str | bytes]]) -> None: ...
@@ -62,7 +63,9 @@ class Handlers:
         answering = handler.stream_unary if handler.request_streaming else handler.unary_unary
         return await answering(request, CallContext(carried))
 
-    async def answers(self, method: str, request: Any, carried: Carried) -> AsyncIterator[Any]:
+    async def answers(
+        self, method: str, request: Any, carried: Carried
+    ) -> AsyncGenerator[Any, None]:
         """The responses, one after the other. Raises as `answer` does."""
         handler = await self._handler(method, carried)
         answering = handler.stream_stream if handler.request_streaming else handler.unary_stream

@@ -1,6 +1,7 @@
 """One replica: an app without a port, with a method for every RPC, as Ray's proxy calls them."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,8 @@ class Replica:
     """Models in a process of Ray's, which ends it once its calls have ended or had their grace."""
 
     async def __init__(self, config: ServeConfig) -> None:  # type: ignore[misc] # Ray awaits it
-        self._handlers = Handlers(interceptors_of(config))
-        self._app = App(config, load_models(config), self._handlers)
+        self.handlers = Handlers(interceptors_of(config))
+        self._app = App(config, load_models(config), self.handlers)
         self._app.begin()
 
     def check_health(self) -> None:
@@ -45,29 +46,23 @@ class Replica:
         if not self._app.health.is_serving(""):
             raise ReplicaUnwell("an engine is stuck; see the log")
 
-    async def _answer(self, method: str, request: Any, grpc_context: Any) -> Any:
-        try:
-            return await self._handlers.answer(method, request, grpc_context)
-        except grpc.aio.AbortError:
-            return Refusal()
-
-    async def _answers(self, method: str, request: Any, grpc_context: Any) -> AsyncIterator[Any]:
-        try:
-            async for response in self._handlers.answers(method, request, grpc_context):
-                yield response
-        except grpc.aio.AbortError:
-            yield Refusal()
-
 
 def _rpc(method: MethodDescriptor) -> Any:
     path = f"/{method.containing_service.full_name}/{method.name}"
 
     async def answer(self: Replica, request: Any, grpc_context: Any) -> Any:
-        return await self._answer(path, request, grpc_context)
+        try:
+            return await self.handlers.answer(path, request, grpc_context)
+        except grpc.aio.AbortError:
+            return Refusal()
 
     async def answers(self: Replica, request: Any, grpc_context: Any) -> AsyncIterator[Any]:
-        async for response in self._answers(path, request, grpc_context):
-            yield response
+        try:
+            async with aclosing(self.handlers.answers(path, request, grpc_context)) as responses:
+                async for response in responses:
+                    yield response
+        except grpc.aio.AbortError:
+            yield Refusal()
 
     return answers if method.server_streaming else answer
 
