@@ -198,7 +198,7 @@ class Client:
         pieces: Pieces,
         *,
         model: str,
-        context: str = "",
+        context: str | After = "",
         returns: Returns = "logprobs",
         replace_unknown: bool = False,
         timeout_s: float = DEFAULT_STREAM_TIMEOUT_S,
@@ -249,7 +249,7 @@ class Client:
 
     async def top_continuations(
         self,
-        prompt: str,
+        prompt: str | After,
         *,
         model: str,
         length: int,

@@ -5,8 +5,9 @@ Values, and how they become messages and come back.
 
 from dataclasses import dataclass
 
-from charlm.v1 import context_pb2, inference_pb2
-from charlm_client.messages import checked, model_name, named, policy
+from charlm.v1 import inference_pb2
+from charlm_client.messages import checked, context_message, model_name, named, policy
+from charlm_client.types import After
 
 _UINT32, _UINT64 = f"in [0, {2**32 - 1}]", f"in [0, {2**64 - 1}]"
 
@@ -15,7 +16,7 @@ _UINT32, _UINT64 = f"in [0, {2**32 - 1}]", f"in [0, {2**64 - 1}]"
 class Gap:
     """Two texts, and how many tokens are missing between them. None means the default."""
 
-    left: str
+    left: str | After
     right: str
     length: int
     """In [1, 64]. At most two characters are weighed exactly, more are sampled."""
@@ -72,7 +73,7 @@ class TopContinuations:
 def gap_message(gap: Gap, *, model: str, replace_unknown: bool) -> inference_pb2.FillGapRequest:
     message = inference_pb2.FillGapRequest(
         model=model_name(model),
-        left=context_pb2.Context(text=checked(gap.left, "left")),
+        left=context_message(gap.left, "left"),
         right=checked(gap.right, "right"),
         unknown_characters=policy(replace_unknown),
     )
@@ -107,11 +108,17 @@ def filled_gap_from(message: inference_pb2.FillGapResponse) -> FilledGap:
 
 
 def top_message(
-    prompt: str, *, model: str, length: int, num: int, max_steps: int | None, replace_unknown: bool
+    prompt: str | After,
+    *,
+    model: str,
+    length: int,
+    num: int,
+    max_steps: int | None,
+    replace_unknown: bool,
 ) -> inference_pb2.ListTopContinuationsRequest:
     message = inference_pb2.ListTopContinuationsRequest(
         model=model_name(model),
-        context=context_pb2.Context(text=checked(prompt, "context.text")),
+        context=context_message(prompt),
         unknown_characters=policy(replace_unknown),
     )
     values = {"length": length, "num_continuations": num, "max_steps": max_steps}

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from charlm.v1 import context_pb2, distribution_pb2
+from charlm.v1 import distribution_pb2
 from charlm.v1 import scoring_pb2 as pb
 from charlm_client.codec import Pieces, sendable
 from charlm_client.conversion import score_from
 from charlm_client.errors import CharlmError
 from charlm_client.first_status import FirstStatus
-from charlm_client.messages import checked, model_name, policy
+from charlm_client.messages import context_message, model_name, policy
 from charlm_client.translation import translated
-from charlm_client.types import Score
+from charlm_client.types import After, Score
 
 DEFAULT_STREAM_TIMEOUT_S = 3600.0  # streams last as long as their files are large
 
@@ -29,7 +29,7 @@ class LongText:
 
     pieces: Pieces
     model: str
-    context: str = ""
+    context: str | After = ""
     returns: Returns = "logprobs"
     replace_unknown: bool = False
 
@@ -94,7 +94,7 @@ class ScoreStream:
 def _start_message(text: LongText) -> pb.StreamScoreStart:
     return pb.StreamScoreStart(
         model=model_name(text.model),
-        context=context_pb2.Context(text=checked(text.context, "context.text")),
+        context=context_message(text.context),
         returns=distribution_pb2.ReturnOptions(
             logprobs=text.returns != "total",
             ranks=text.returns == "details",

@@ -178,18 +178,18 @@ def checked(text: str, field: str) -> str:
     return text
 
 
-def context_message(text: str | After) -> context_pb2.Context:
+def context_message(text: str | After, field: str = "context.text") -> context_pb2.Context:
     """Raises InvalidRequest for text after a state, which a prompt alone may have."""
     if isinstance(text, After) and text.text:
         raise InvalidRequest(
             "Text after a state can be given to generate; elsewhere advance the state by it first."
         )
-    return _context(text)
+    return _context(text, field)
 
 
-def _context(text: str | After) -> context_pb2.Context:
+def _context(text: str | After, field: str = "context.text") -> context_pb2.Context:
     if isinstance(text, str):
-        return context_pb2.Context(text=checked(text, "context.text"))
+        return context_pb2.Context(text=checked(text, field))
     if isinstance(text.state, bytes):
         return context_pb2.Context(state=context_pb2.StateReference(inline_state=text.state))
     return context_pb2.Context(state=context_pb2.StateReference(name=text.state))

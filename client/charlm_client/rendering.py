@@ -101,7 +101,7 @@ def token_row(offset: int, text: str, logprob: float, rank: int) -> str:
 def totals(score: Score) -> str:
     """A score in one line, in all three units."""
     return (
-        f"{-score.total_logprob:.3f} nats over {score.num_characters} characters: "
+        f"{abs(score.total_logprob):.3f} nats over {score.num_characters} characters: "
         f"{score.bits_per_character:.4f} bits per character, "
         f"{score.bits_per_byte:.4f} bits per byte"
     )

@@ -141,7 +141,7 @@ class SyncClient:
         pieces: bytes | Iterable[bytes],
         *,
         model: str,
-        context: str = "",
+        context: str | After = "",
         returns: Returns = "logprobs",
         replace_unknown: bool = False,
         timeout_s: float = DEFAULT_STREAM_TIMEOUT_S,
@@ -191,7 +191,7 @@ class SyncClient:
 
     def top_continuations(
         self,
-        prompt: str,
+        prompt: str | After,
         *,
         model: str,
         length: int,

@@ -20,7 +20,7 @@ Rows = Sequence[Sequence[pb.Score]]  # a row for each model, an entry for each t
 def compared_models(request: pb.CompareRequest, models: Models) -> list[LoadedModel]:
     """The models that a request names. Raises InvalidRequest or ModelNotFound."""
     if not request.models:
-        raise InvalidRequest("models", "empty", "at least one model")
+        raise InvalidRequest("models", [], "at least one model")
     for index, name in enumerate(request.models):
         if name in request.models[:index]:
             raise InvalidRequest(f"models[{index}]", name, "named once")

@@ -86,7 +86,7 @@ def _item_from(
     prefix = contexts.prefix(item.context, f"{field}.context")
     continuation_ids = _continuation_ids(item, reader, field)
     if not continuation_ids:
-        raise InvalidRequest(f"{field}.continuation", "empty", "at least one token, or end_of_text")
+        raise InvalidRequest(f"{field}.continuation", "", "at least one token, or end_of_text")
     return ScoringItem(
         context_ids=prefix.ids,
         continuation_ids=continuation_ids,

@@ -47,7 +47,7 @@ def continuation_ids(request: pb.AdvanceStateRequest, reader: TextReader) -> lis
     elif kind == "token_ids":
         ids = reader.token_ids(request.token_ids, "token_ids")
     if not ids:
-        raise InvalidRequest("continuation", "empty", "at least one token")
+        raise InvalidRequest("continuation", "", "at least one token")
     return ids
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm_client import After, Client, StateMismatch, StateNotFound, SyncClient
+from charlm_client import After, Client, Gap, StateMismatch, StateNotFound, SyncClient
 from charlm_client.types import Sampling, Stopping
 from tests.e2e.conftest import CHARLM
 from tests.e2e.test_resuming import serving
@@ -42,6 +42,22 @@ async def test_what_follows_a_state_is_what_follows_its_text(server_address: str
     assert logprob == score.total_logprob
     assert after == whole
     assert (one.text, one.logprobs) == (other.text, other.logprobs)
+
+
+async def test_every_question_can_be_asked_after_a_state(server_address: str) -> None:
+    text = "The quick brown"
+    async with Client(server_address) as client:
+        state = After((await client.states.create(text, model=MODEL)).name)
+        totals, gaps, tops = [], [], []
+        for before in (state, text):
+            stream = client.stream_score(b" fox", model=MODEL, context=before)
+            totals.append(await stream.read_total())
+            gap = Gap(left=before, right="ox", length=2, seed=1)
+            gaps.append(await client.fill_gap(gap, model=MODEL))
+            tops.append(await client.top_continuations(before, model=MODEL, length=2))
+
+    for after_state, after_text in (totals, gaps, tops):
+        assert after_state == after_text
 
 
 async def test_a_fork_goes_its_own_way(server_address: str) -> None:

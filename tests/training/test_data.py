@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charlm_model.vocabulary import ByteVocabulary
 from charlm_training.data import Data, DataOptions, Encoder
-from charlm_training.errors import InvalidOption
+from charlm_training.errors import CorpusTooSmall, InvalidOption
 from charlm_training.vocabularies import build_vocabulary
 
 Read = Callable[..., Data]
@@ -51,6 +52,12 @@ def test_characters_and_bytes_are_counted_per_part(read: Read) -> None:
 
     assert (data.train.num_characters, data.train.num_bytes) == (90, 180)
     assert data.train.tokens_per_character == 1
+
+
+@pytest.mark.parametrize(("unit", "complaint"), [("stream", "no character"), ("line", "lines")])
+def test_a_text_of_nothing_is_refused(unit: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(CorpusTooSmall, match=complaint):
+        Encoder(ByteVocabulary(), unit).write([], tmp_path / "tokens")
 
 
 def test_pieces_are_those_of_the_whole_text_however_it_is_read(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from charlm_training.token_file import Ids, write_token_file
 from charlm_training.vocabularies import build_vocabulary
 
 UNITS = ("stream", "line")
+NO_TEXT = "The corpus has no character; give it some text."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,8 +132,8 @@ class Encoder:
         counts = np.zeros(3, dtype=np.int64)
         pieces = self._pieces(documents(chunks, self._unit), counts)
         ids_N = write_token_file(path, pieces, self._vocabulary.size)
-        if len(ids_N) < 2:  # all lines of this part are empty
-            raise CorpusTooSmall(TOO_FEW_LINES)
+        if len(ids_N) < 2:
+            raise CorpusTooSmall(TOO_FEW_LINES if self._unit == "line" else NO_TEXT)
         num_characters, num_bytes, num_unknown = map(int, counts)
         return Part(
             ids_N=ids_N,
