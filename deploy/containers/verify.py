@@ -56,21 +56,23 @@ def check(holds: bool, what: str) -> None:
 
 def static() -> None:
     """What the texts alone can tell."""
-    not_run = []
-    linter = shutil.which("hadolint", path=f"{BIN}:{os.environ['PATH']}")
-    if linter:
-        run(linter, "Dockerfile")
-        check(True, "hadolint has nothing to say about the Dockerfile")
-    else:
-        not_run.append("hadolint (pip install 'charlm[deploy]')")
+    lint("hadolint", "Dockerfile")
+    lint("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
     if succeeds("docker", "compose", "version"):
         for profile in ("", "train", "envoy"):
             compose("--profile", profile, "config", "--quiet")
         check(True, "docker compose understands docker-compose.yml in every profile")
     else:
-        not_run.append("docker compose config")
-    for each in not_run:
-        print(f"  NOT RUN, not installed: {each}")
+        print("  NOT RUN: docker compose config; docker compose is not installed")
+
+
+def lint(program: str, *arguments: str) -> None:
+    found = shutil.which(program, path=f"{BIN}:{os.environ['PATH']}")
+    if not found:
+        print(f"  NOT RUN: {program}; it is not installed: pip install 'charlm[deploy]'")
+        return
+    run(found, *arguments)
+    check(True, f"{program} has nothing to say about {arguments[-1]}")
 
 
 def build() -> None:

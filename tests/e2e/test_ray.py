@@ -28,7 +28,7 @@ from tests.e2e.processes import CHARLM, free_port, whole
 
 SERVE_CONFIG = Path(__file__).parents[2] / "deploy" / "ray" / "serve.yaml"
 REPLICA = b"ray::ServeReplica:charlm"
-NUM_TOKENS = 20_000
+NUM_TOKENS = 8_000
 STOP_TIMEOUT_S = 60
 # The long form waits until Ray has seen enough of a load to bring a second replica.
 IS_LONG = os.environ.get("CHARLM_RAY") == "long"

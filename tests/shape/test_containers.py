@@ -1,6 +1,8 @@
 """What can be known of the containers without an engine. `docs/decisions/0005` tells of one."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,16 @@ def test_nothing_but_sources_reaches_the_build() -> None:
         "pyproject.toml", "README.md", "proto/charlm", "client/charlm_client",
         "model/charlm_model", "server/charlm_server", "training/charlm_training",
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_static_checks_pass_and_say_what_was_not_run() -> None:
+    command = [sys.executable, ROOT / "deploy" / "containers" / "verify.py", "static"]
+
+    checked = subprocess.run(command, capture_output=True, text=True)
+
+    assert checked.returncode == 0, checked.stderr
+    for program in ("hadolint", "check-jsonschema", "docker compose"):
+        told = [line for line in checked.stdout.splitlines() if program in line]
+        assert all(line.strip().startswith(("ok: ", "NOT RUN: ")) for line in told)
+        assert told
