@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm_model.compiled.rows import share_rows
+from charlm_model.compiled.crew import Crew
+from charlm_model.compiled.sharing import Sharing
 from charlm_model.config import ModelConfig
 from charlm_model.counter import Counters
 from charlm_model.language_model import Burst, LanguageModel
@@ -27,6 +28,7 @@ class CompiledModel(LanguageModel):
         super().__init__(config)
         self._packed: Any = None
         self._operations_per_token = 0  # of one row, about
+        self._sharing = Sharing()
 
     @abstractmethod
     def _pack(self) -> Any:
@@ -49,14 +51,9 @@ class CompiledModel(LanguageModel):
     def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
         packed, recent_BK, carried = self._ready(state)
         ids = ids_BT.contiguous().numpy()
-        arrays = [_array(tensor) for tensor in (recent_BK, *carried)]
         logits_BTV = np.empty((*ids.shape, self.config.vocab_size), np.float32)
-
-        def work(rows: slice) -> None:
-            of_rows = [array[rows] for array in (ids, *arrays, logits_BTV)]
-            self._kernel.advance(packed, *of_rows)
-
-        share_rows(work, len(ids), ids.shape[1] * self._operations_per_token)
+        arrays = [ids, *map(_array, (recent_BK, *carried)), logits_BTV]
+        self._share(self._kernel.advance, packed, arrays, num_tokens=ids.shape[1])
         return torch.from_numpy(logits_BTV), self._state(recent_BK, carried, state)
 
     @torch.inference_mode()
@@ -66,15 +63,31 @@ class CompiledModel(LanguageModel):
         packed, recent_BK, carried = self._ready(state)
         logits_B1V = logits_BV.clone().contiguous()[:, None]
         burst = Burst.empty(len(logits_BV), num_steps)
-        arrays = [_array(tensor) for tensor in (recent_BK, *carried, logits_B1V)]
-        draws_B3 = counters.columns_B3
-
-        def work(rows: slice) -> None:
-            of_rows = [array[rows] for array in (draws_B3, *arrays, *burst)]
-            self._kernel.sample(packed, *of_rows)
-
-        share_rows(work, len(logits_BV), num_steps * self._operations_per_token)
+        arrays = [counters.columns_B3, *map(_array, (recent_BK, *carried, logits_B1V)), *burst]
+        self._share(self._kernel.sample, packed, arrays, num_tokens=1, num_steps=num_steps)
         return burst, logits_B1V[:, 0], self._state(recent_BK, carried, state)
+
+    def _share(
+        self,
+        kernel: Any,
+        packed: Any,
+        arrays: list[NDArray[Any]],
+        *,
+        num_tokens: int,
+        num_steps: int = 1,
+    ) -> None:
+        """Have all rows of the arrays worked on, so many tokens at once and so many times."""
+
+        def work(rows: slice, crew: Crew, room: NDArray[np.float32]) -> None:
+            kernel(packed, crew, room, *(array[rows] for array in arrays))
+
+        def make_room(num_members: int, num_rows: int) -> NDArray[np.float32]:
+            size = self._kernel.room_size(packed, num_members, num_rows, num_tokens)
+            return np.zeros(size, np.float32)
+
+        operations = num_tokens * num_steps * self._operations_per_token
+        kind = num_tokens.bit_length(), num_steps > 1
+        self._sharing.share(work, make_room, len(arrays[0]), operations, kind)
 
     def _ready(self, state: State) -> tuple[Any, Tensor, list[Tensor]]:
         if self._packed is None:

@@ -10,9 +10,11 @@ import torch
 
 from charlm_model.compiled import functions, vectors
 from charlm_model.compiled.build import compiled
+from charlm_model.compiled.crew import Crew
 from charlm_model.compiled.product import add_product, padded, panels_of
 from charlm_model.compiled.rows import share_rows
 from charlm_model.compiled.sampling import uniform
+from charlm_model.compiled.sharing import MakeRoom, Pace, Sharing, Work, as_pair
 from charlm_model.counter import Counters, uniforms
 from charlm_model.language_model import LanguageModel
 
@@ -131,6 +133,38 @@ def test_a_position_before_the_text_is_not_written_to(make_model: MakeModel) -> 
         model.advance(torch.tensor([[0]]), state)
 
 
+class Pairs(Sharing):
+    """Two threads for every call, however small."""
+
+    def share(self, work: Work, make_room: MakeRoom, num_rows: int, *_: object) -> None:
+        as_pair(work, make_room, num_rows)
+
+
+@pytest.mark.parametrize("family", COMPILED)
+@pytest.mark.parametrize("num_rows", [1, 5])
+def test_a_pair_makes_the_very_bits_of_one(
+    make_model: MakeModel, family: str, num_rows: int
+) -> None:
+    model = make_model(family)
+    counters = Counters(*np.arange(3 * num_rows, dtype=np.uint64).reshape(3, num_rows))
+    ids_BT = torch.arange(7 * num_rows).view(num_rows, 7) % 11
+
+    def written() -> list[np.ndarray]:
+        logits_BTV, state = model.advance(ids_BT, model.initial_state(num_rows))
+        burst, logits_BV, state = model.sample(logits_BTV[:, -1], state, counters, num_steps=30)
+        tensors = [logits_BTV, logits_BV, *state.tensors.values()]
+        return [*burst, *(tensor.float().numpy() for tensor in tensors)]
+
+    alone = written()
+    model._sharing = Pairs()
+
+    assert all(map(np.array_equal, written(), alone))
+
+
+def no_room(_num_members: int, _num_rows: int) -> None:
+    """These works need none."""
+
+
 @pytest.mark.parametrize("num_rows", [1, 2, 9, 64, 65])
 def test_every_row_is_in_one_share(num_rows: int) -> None:
     seen: list[int] = []
@@ -140,9 +174,29 @@ def test_every_row_is_in_one_share(num_rows: int) -> None:
     assert sorted(seen) == list(range(num_rows))
 
 
-def test_what_goes_wrong_in_a_thread_is_told() -> None:
-    def work(rows: slice) -> None:
+@pytest.mark.parametrize("num_rows", [1, 64])
+def test_what_goes_wrong_in_a_thread_is_told(num_rows: int) -> None:
+    def work(rows: slice, _crew: Crew, _room: object) -> None:
         raise IndexError(rows.start)
 
     with pytest.raises(IndexError):
-        share_rows(work, 64, sys.maxsize)
+        Sharing().share(work, no_room, num_rows, sys.maxsize)
+
+
+def test_two_threads_are_used_as_long_as_they_are_faster() -> None:
+    pace = Pace()
+    chosen = []
+
+    def calls(num: int, pair_s: float, alone_s: float) -> None:
+        for _ in range(num):
+            is_pair = pace.wants_pair()
+            pace.record(is_pair, pair_s if is_pair else alone_s)
+            chosen.append(is_pair)
+
+    calls(100, pair_s=1.0, alone_s=2.0)
+    calls(100, pair_s=20.0, alone_s=2.0)
+    calls(300, pair_s=1.0, alone_s=2.0)
+
+    assert sum(chosen[:100]) >= 95
+    assert sum(chosen[100:200]) <= 10
+    assert sum(chosen[400:]) >= 90

@@ -45,8 +45,7 @@ def attend(
     used = num_slots
     if position + 1 < num_slots:
         used = -(-(position + 1) // LANES) * LANES
-    _expect(values, at, used * width)
-    largest = _score(query, q_at, keys, at, used, width, scores)
+    largest = _score(query, q_at, keys, values, at, used, width, scores)
     newest = position % num_slots
     num_visible = min(position + 1, window)
     if num_visible < used:
@@ -62,23 +61,18 @@ def attend(
     total = splat(_ZERO)
     for c in range(0, used, LANES):
         total = add(total, load(scores, c))
-    _expect(keys, next_at, used * width)
-    _mix(values, at, used, width, scores, sums)
+    _mix(values, at, keys, next_at, used, width, scores, sums)
     share = np.float32(1) / lane_sum(total)
     for d in range(width):
         out[out_at + d] = lane_sum(load(sums, d * LANES)) * share
 
 
 @compiled
-def _expect(ring, at, length):
-    """The numbers are wanted soon."""
-    for line in range(at, at + length, _PER_LINE):
-        expect(ring, line)
+def _score(query, q_at, keys, values, at, used, width, scores):
+    """Products of the query with the keys of all used slots; returns the largest of every lane.
 
-
-@compiled
-def _score(query, q_at, keys, at, used, width, scores):
-    """Products of the query with the keys of all used slots; returns the largest of every lane."""
+    Meanwhile memory is asked for the values, line by line: all at once would be a wait.
+    """
     largest = splat(_NEVER)
     block = width * LANES
     c = 0
@@ -90,6 +84,9 @@ def _score(query, q_at, keys, at, used, width, scores):
             t = fma(q, load_halves(keys, key + block), t)
             u = fma(q, load_halves(keys, key + 2 * block), u)
             v = fma(q, load_halves(keys, key + 3 * block), v)
+            line = at + c * width + d * 4 * LANES
+            expect(values, line)
+            expect(values, line + _PER_LINE)
         store(scores, c, s)
         store(scores, c + LANES, t)
         store(scores, c + 2 * LANES, u)
@@ -99,7 +96,9 @@ def _score(query, q_at, keys, at, used, width, scores):
     while c < used:
         s = splat(_ZERO)
         for d in range(width):
-            s = fma(splat(query[q_at + d]), load_halves(keys, at + c * width + d * LANES), s)
+            key = at + c * width + d * LANES
+            s = fma(splat(query[q_at + d]), load_halves(keys, key), s)
+            expect(values, key)
         store(scores, c, s)
         largest = larger(s, largest)
         c += LANES
@@ -107,14 +106,35 @@ def _score(query, q_at, keys, at, used, width, scores):
 
 
 @compiled
-def _mix(values, at, used, width, scores, sums):
-    """For every number of a value, the weighted sums of the slots in each lane."""
+def _mix(values, at, keys, next_at, used, width, scores, sums):
+    """For every number of a value, the weighted sums of the slots in each lane.
+
+    Meanwhile memory is asked for the next head's keys.
+    """
     for d in range(0, width * LANES, LANES):
         store(sums, d, splat(_ZERO))
-    for c in range(0, used, LANES):
-        weight, block = load(scores, c), at + c * width
-        for d in range(0, width * LANES, LANES):
-            store(sums, d, fma(weight, load_halves(values, block + d), load(sums, d)))
+    block = width * LANES
+    c = 0
+    while c + 4 * LANES <= used:
+        s, t = load(scores, c), load(scores, c + LANES)
+        u, v = load(scores, c + 2 * LANES), load(scores, c + 3 * LANES)
+        for d in range(0, block, LANES):
+            value = at + c * width + d
+            total = fma(s, load_halves(values, value), load(sums, d))
+            total = fma(t, load_halves(values, value + block), total)
+            total = fma(u, load_halves(values, value + 2 * block), total)
+            store(sums, d, fma(v, load_halves(values, value + 3 * block), total))
+            line = next_at + c * width + 4 * d
+            expect(keys, line)
+            expect(keys, line + _PER_LINE)
+        c += 4 * LANES
+    while c < used:
+        weight = load(scores, c)
+        for d in range(0, block, LANES):
+            value = at + c * width + d
+            store(sums, d, fma(weight, load_halves(values, value), load(sums, d)))
+            expect(keys, next_at + c * width + d)
+        c += LANES
 
 
 @compiled

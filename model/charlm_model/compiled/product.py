@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 
 _eight_rows = tile(8, 1)
 _four_rows, _four_rows_one_panel = tile(4, 2), tile(4, 1)
-_one_row, _one_row_one_panel = tile(1, 4), tile(1, 1)
+_one_row, _one_row_two_panels, _one_row_one_panel = tile(1, 4), tile(1, 2), tile(1, 1)
 
 
 def padded(width: int) -> int:
@@ -38,39 +38,50 @@ def add_product(x, x_at, x_stride, num_rows, depth, weights, at, width, out, out
 
     `width` is the number of outputs, padded.
     """
-    stride = depth * PANEL_WIDTH
     num_panels = width // PANEL_WIDTH
-    row = 0
+    many = num_rows - num_rows % 8
+    for panel in range(num_panels if many else 0):  # a panel stays near while all rows pass
+        w_from, to = at + panel * depth * PANEL_WIDTH, out_at + panel * PANEL_WIDTH
+        for row in range(0, many, 8):
+            _eight_rows(
+                x, x_at + row * x_stride, x_stride, weights, w_from, 0, depth,
+                out, to + row * out_stride, out_stride,
+            )  # fmt: skip
+    row = many
     while row < num_rows:
-        left = num_rows - row
-        taken = 8 if left >= 8 else 4 if left >= 4 else 1
-        x_from, out_from = x_at + row * x_stride, out_at + row * out_stride
-        panel = 0
-        while panel < num_panels:
-            w_from, y_from = at + panel * stride, out_from + panel * PANEL_WIDTH
-            if taken == 8:
-                _eight_rows(
-                    x, x_from, x_stride, weights, w_from, stride, depth, out, y_from, out_stride
-                )
-                panel += 1
-            elif taken == 4 and panel + 2 <= num_panels:
-                _four_rows(
-                    x, x_from, x_stride, weights, w_from, stride, depth, out, y_from, out_stride
-                )
-                panel += 2
-            elif taken == 4:
-                _four_rows_one_panel(
-                    x, x_from, x_stride, weights, w_from, stride, depth, out, y_from, out_stride
-                )
-                panel += 1
-            elif panel + 4 <= num_panels:
-                _one_row(
-                    x, x_from, x_stride, weights, w_from, stride, depth, out, y_from, out_stride
-                )
-                panel += 4
-            else:
-                _one_row_one_panel(
-                    x, x_from, x_stride, weights, w_from, stride, depth, out, y_from, out_stride
-                )
-                panel += 1
+        taken = 4 if num_rows - row >= 4 else 1
+        _add_few(
+            taken, x, x_at + row * x_stride, x_stride, depth,
+            weights, at, num_panels, out, out_at + row * out_stride, out_stride,
+        )  # fmt: skip
         row += taken
+
+
+@compiled
+def _add_few(num_rows, x, x_at, x_stride, depth, weights, at, num_panels, out, out_at, out_stride):
+    """One row or four, by as many panels at once as keep the processor busy."""
+    stride = depth * PANEL_WIDTH
+    panel = 0
+    while panel < num_panels:
+        w_from, to, left = at + panel * stride, out_at + panel * PANEL_WIDTH, num_panels - panel
+        if num_rows == 4 and left >= 2:
+            _four_rows(x, x_at, x_stride, weights, w_from, stride, depth, out, to, out_stride)
+            panel += 2
+        elif num_rows == 4:
+            _four_rows_one_panel(
+                x, x_at, x_stride, weights, w_from, stride, depth, out, to, out_stride
+            )
+            panel += 1
+        elif left >= 4:
+            _one_row(x, x_at, x_stride, weights, w_from, stride, depth, out, to, out_stride)
+            panel += 4
+        elif left >= 2:
+            _one_row_two_panels(
+                x, x_at, x_stride, weights, w_from, stride, depth, out, to, out_stride
+            )
+            panel += 2
+        else:
+            _one_row_one_panel(
+                x, x_at, x_stride, weights, w_from, stride, depth, out, to, out_stride
+            )
+            panel += 1

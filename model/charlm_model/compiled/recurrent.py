@@ -13,10 +13,12 @@ from torch import nn
 
 from charlm_model.compiled.build import compiled
 from charlm_model.compiled.checks import check_tokens
+from charlm_model.compiled.crew import add_share, fill_share, meet, share_of
 from charlm_model.compiled.embedding import Tables, embed, pack_tables, remember
 from charlm_model.compiled.functions import sigmoid, tanh
 from charlm_model.compiled.product import add_product, padded
 from charlm_model.compiled.sampling import room_for, sample_rows
+from charlm_model.compiled.tile import PANEL_WIDTH
 from charlm_model.compiled.vectors import LANES, add, fma, load, multiply, store, subtract
 from charlm_model.compiled.weights import Floats, Packer, array_of, lanes_of
 from charlm_model.embedding import TokenEmbedding
@@ -119,87 +121,134 @@ def _add_first_inputs(
 
 
 @compiled
-def advance(packed, ids_BT, recent_BK, hidden_BLH, cell_BLH, logits_BTV):
+def advance(packed, crew, room, ids_BT, recent_BK, hidden_BLH, cell_BLH, logits_BTV):
     """Read T tokens a row: logits after each, and the state in place.
 
-    `cell_BLH` is the LSTM's; the other kinds ignore it.
+    `cell_BLH` is the LSTM's; the other kinds ignore it. `room` has as many zeros as `room_size`
+    tells; the members of a crew share it.
     """
     shape = packed.shape
     check_tokens(ids_BT, recent_BK, shape.vocab_size)
     B, T = ids_BT.shape
-    hidden = np.zeros(B * shape.num_layers * shape.hidden_lanes, np.float32)
-    cell = np.zeros(B * shape.num_layers * shape.hidden_lanes, np.float32)
-    _spread(shape, hidden_BLH, hidden)
-    if shape.kind == LSTM:
-        _spread(shape, cell_BLH, cell)
-    block = max(1, min(T, _MAX_ROWS // B))
-    work = _workspace(shape, packed.tables, B * block)
+    block = rows_together(B, T) // B
+    work = _parts(packed, B, B * block, room)
+    hidden, cell = work[0], work[1]
+    if crew.member == 0:
+        _spread(shape, hidden_BLH, hidden)
+        if shape.kind == LSTM:
+            _spread(shape, cell_BLH, cell)
     for first in range(0, T, block):
         length = min(block, T - first)
-        _read_block(packed, ids_BT, recent_BK, first, length, hidden, cell, work)
-        logits = work[3]
-        for b in range(B):
-            for t in range(length):
-                row = (t * B + b) * shape.logits_width
-                for v in range(shape.vocab_size):
-                    logits_BTV[b, first + t, v] = logits[row + v]
-    remember(ids_BT, recent_BK)
-    _gather(shape, hidden, hidden_BLH)
-    if shape.kind == LSTM:
-        _gather(shape, cell, cell_BLH)
+        _read_block(packed, crew, ids_BT, recent_BK, first, length, work)
+        _tell_logits(shape, crew, work[5], first, length, logits_BTV)
+        if crew.member == 0 and first + length == T:
+            remember(ids_BT, recent_BK)
+            _gather(shape, hidden, hidden_BLH)
+            if shape.kind == LSTM:
+                _gather(shape, cell, cell_BLH)
+        meet(crew)
 
 
 @compiled
-def sample(packed, draws_B3, recent_BK, hidden_BLH, cell_BLH, logits_B1V, ids_BK, logprobs_BK):
+def sample(
+    packed, crew, room, draws_B3, recent_BK, hidden_BLH, cell_BLH, logits_B1V, ids_BK, logprobs_BK
+):
     """A burst: draw a token for every row, feed it, and again; `logits_B1V` and the state in place.
 
     `draws_B3` is what `charlm_model.compiled.sampling.sample_rows` takes.
     """
-    ids_B1 = np.empty((len(logits_B1V), 1), np.int64)
-    room = room_for(packed.shape.vocab_size)
+    ids_B1 = np.zeros((len(logits_B1V), 1), np.int64)  # the first member alone looks at them
+    sampling_room = room_for(packed.shape.vocab_size)
     for step in range(ids_BK.shape[1]):
-        sample_rows(logits_B1V, draws_B3, step, room, ids_B1, ids_BK, logprobs_BK)
-        advance(packed, ids_B1, recent_BK, hidden_BLH, cell_BLH, logits_B1V)
+        if crew.member == 0:
+            sample_rows(logits_B1V, draws_B3, step, sampling_room, ids_B1, ids_BK, logprobs_BK)
+        advance(packed, crew, room, ids_B1, recent_BK, hidden_BLH, cell_BLH, logits_B1V)
 
 
 @compiled
-def _workspace(shape, tables, num_rows):
-    """Room for inputs, gates from the input, gates from the state, and logits."""
-    depth = max(tables.width, shape.hidden_lanes)
+def rows_together(num_rows, num_tokens):
+    """How many rows of the workspace a block of tokens takes."""
+    return num_rows * max(1, min(num_tokens, _MAX_ROWS // num_rows))
+
+
+@compiled
+def room_size(packed, _num_members, num_rows, num_tokens):
+    """How many numbers the kernels work in."""
+    total = 0
+    for size in _sizes(packed, num_rows, rows_together(num_rows, num_tokens)):
+        total += size
+    return total
+
+
+@compiled
+def _sizes(packed, num_rows, num_together):
+    """Of hidden and cell state, inputs, gates from the input, gates from the state, and logits."""
+    shape = packed.shape
+    states = num_rows * shape.num_layers * shape.hidden_lanes
+    gates = num_together * shape.gates_width
+    depth = max(packed.tables.width, shape.hidden_lanes)
+    return states, states, num_together * depth, gates, gates, num_together * shape.logits_width
+
+
+@compiled
+def _parts(packed, num_rows, num_together, room):
+    """The room cut to those sizes."""
+    states, _, inputs, gates, _, logits = _sizes(packed, num_rows, num_together)
+    inputs_at = 2 * states
+    gates_at = inputs_at + inputs
+    logits_at = gates_at + 2 * gates
     return (
-        np.zeros(num_rows * depth, np.float32),
-        np.zeros(num_rows * shape.gates_width, np.float32),
-        np.zeros(num_rows * shape.gates_width, np.float32),
-        np.zeros(num_rows * shape.logits_width, np.float32),
+        room[:states],
+        room[states:inputs_at],
+        room[inputs_at:gates_at],
+        room[gates_at : gates_at + gates],
+        room[gates_at + gates : logits_at],
+        room[logits_at : logits_at + logits],
     )
 
 
 @compiled
-def _read_block(packed, ids_BT, recent_BK, first, length, hidden, cell, work):
+def _tell_logits(shape, crew, logits, first, length, logits_BTV):
+    """This member's columns."""
+    B = len(logits_BTV)
+    start, end = share_of(crew, shape.logits_width // PANEL_WIDTH)
+    for b in range(B):
+        for t in range(length):
+            row = (t * B + b) * shape.logits_width
+            for v in range(start * PANEL_WIDTH, min(end * PANEL_WIDTH, shape.vocab_size)):
+                logits_BTV[b, first + t, v] = logits[row + v]
+
+
+@compiled
+def _read_block(packed, crew, ids_BT, recent_BK, first, length, work):
     """Rows of the workspace lie token by token: row t * B + b."""
     shape, weights, places_L4 = packed.shape, packed.weights, packed.places_L4
     B, H, lanes, gates = len(ids_BT), shape.hidden_size, shape.hidden_lanes, shape.gates_width
-    x, from_input, from_hidden, logits = work
+    hidden, cell, x, from_input, from_hidden, logits = work
     num_rows, stride = B * length, shape.num_layers * lanes
-    _first_gates(packed, ids_BT, recent_BK, first, length, x, from_input)
+    start, end = share_of(crew, lanes // LANES)
+    _first_gates(packed, crew, ids_BT, recent_BK, first, length, x, from_input)
     for layer in range(shape.num_layers):
         if layer:
-            _fill(weights, places_L4[layer, _INPUT_BIAS], gates, num_rows, from_input)
-            add_product(
-                x, 0, lanes, num_rows, H,
+            fill_share(crew, weights, places_L4[layer, _INPUT_BIAS], gates, num_rows, from_input)
+            add_share(
+                crew, x, 0, lanes, num_rows, H,
                 weights, places_L4[layer, _INPUT], gates, from_input, 0, gates,
             )  # fmt: skip
         for t in range(length):
-            _fill(weights, places_L4[layer, _HIDDEN_BIAS], gates, B, from_hidden)
-            add_product(
-                hidden, layer * lanes, stride, B, H,
+            fill_share(crew, weights, places_L4[layer, _HIDDEN_BIAS], gates, B, from_hidden)
+            add_share(
+                crew, hidden, layer * lanes, stride, B, H,
                 weights, places_L4[layer, _HIDDEN], gates, from_hidden, 0, gates,
             )  # fmt: skip
+            meet(crew)
             for b in range(B):
                 row, at = t * B + b, b * stride + layer * lanes
                 _step(
                     shape.kind,
                     lanes,
+                    start * LANES,
+                    end * LANES,
                     from_input,
                     row * gates,
                     from_hidden,
@@ -208,50 +257,46 @@ def _read_block(packed, ids_BT, recent_BK, first, length, hidden, cell, work):
                     cell,
                     at,
                 )
-                for h in range(0, lanes, LANES):
+                for h in range(start * LANES, end * LANES, LANES):
                     store(x, row * lanes + h, load(hidden, at + h))
-    _fill(weights, shape.head_bias, shape.logits_width, num_rows, logits)
-    add_product(
-        x, 0, lanes, num_rows, H,
+            meet(crew)
+    fill_share(crew, weights, shape.head_bias, shape.logits_width, num_rows, logits)
+    add_share(
+        crew, x, 0, lanes, num_rows, H,
         weights, shape.head, shape.logits_width, logits, 0, shape.logits_width,
     )  # fmt: skip
 
 
 @compiled
-def _first_gates(packed, ids_BT, recent_BK, first, length, x, from_input):
+def _first_gates(packed, crew, ids_BT, recent_BK, first, length, x, from_input):
+    """All members know them when it returns, but for the columns of others."""
     shape, tables, weights = packed.shape, packed.tables, packed.weights
     B, gates = len(ids_BT), shape.gates_width
-    if shape.first_inputs >= 0:
+    if crew.member == 0:
         for t in range(length):
             for b in range(B):
-                row = (t * B + b) * gates
-                table = shape.first_inputs + ids_BT[b, first + t] * gates
-                for g in range(0, gates, LANES):
-                    store(from_input, row + g, load(weights, table + g))
-        return
-    for t in range(length):
-        for b in range(B):
-            at = (t * B + b) * tables.width
-            embed(tables, weights, ids_BT[b], recent_BK[b], first + t, x, at)
-    _fill(weights, packed.places_L4[0, _INPUT_BIAS], gates, B * length, from_input)
-    add_product(
-        x, 0, tables.width, B * length, tables.width,
-        weights, packed.places_L4[0, _INPUT], gates, from_input, 0, gates,
-    )  # fmt: skip
+                row = t * B + b
+                if shape.first_inputs >= 0:
+                    table = shape.first_inputs + ids_BT[b, first + t] * gates
+                    for g in range(0, gates, LANES):
+                        store(from_input, row * gates + g, load(weights, table + g))
+                else:
+                    at = row * tables.width
+                    embed(tables, weights, ids_BT[b], recent_BK[b], first + t, x, at)
+    meet(crew)
+    if shape.first_inputs < 0:
+        num_rows = B * length
+        fill_share(crew, weights, packed.places_L4[0, _INPUT_BIAS], gates, num_rows, from_input)
+        add_share(
+            crew, x, 0, tables.width, num_rows, tables.width,
+            weights, packed.places_L4[0, _INPUT], gates, from_input, 0, gates,
+        )  # fmt: skip
 
 
 @compiled
-def _fill(weights, at, width, num_rows, out):
-    """The same values in every row."""
-    for row in range(num_rows):
-        for n in range(0, width, LANES):
-            store(out, row * width + n, load(weights, at + n))
-
-
-@compiled
-def _step(kind, lanes, from_input, x_at, from_hidden, h_at, hidden, cell, at):
-    """One row of one layer; the formulas are those of `charlm_model.cells`."""
-    for i in range(0, lanes, LANES):
+def _step(kind, lanes, start, end, from_input, x_at, from_hidden, h_at, hidden, cell, at):
+    """Some lanes of one row of one layer; the formulas are those of `charlm_model.cells`."""
+    for i in range(start, end, LANES):
         x0, h0 = load(from_input, x_at + i), load(from_hidden, h_at + i)
         if kind == RNN:
             store(hidden, at + i, tanh(add(x0, h0)))

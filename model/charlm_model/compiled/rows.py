@@ -8,19 +8,19 @@ from functools import cache
 import torch
 
 # What one thread does in about the time that it takes to wake another.
-_LEAST_OPERATIONS = 4_000_000
-_ROWS_TOGETHER = 8  # that a kernel multiplies at once
+LEAST_OPERATIONS = 4_000_000
+ROWS_TOGETHER = 8  # that a kernel multiplies at once
 
 
 def share_rows(work: Callable[[slice], None], num_rows: int, operations_per_row: int) -> None:
     """Call `work` with slices that cover all rows, at the same time in as many threads as pay."""
-    worth = num_rows * operations_per_row // _LEAST_OPERATIONS
+    worth = num_rows * operations_per_row // LEAST_OPERATIONS
     num_threads = max(1, min(torch.get_num_threads(), worth, num_rows))
     per_thread = -(-num_rows // num_threads)
-    if per_thread > _ROWS_TOGETHER:
-        per_thread += -per_thread % _ROWS_TOGETHER
+    if per_thread > ROWS_TOGETHER:
+        per_thread += -per_thread % ROWS_TOGETHER
     shares = [slice(at, min(at + per_thread, num_rows)) for at in range(0, num_rows, per_thread)]
-    others = [_pool().submit(work, share) for share in shares[1:]]
+    others = [pool().submit(work, share) for share in shares[1:]]
     if shares:
         work(shares[0])
     for other in others:
@@ -28,5 +28,5 @@ def share_rows(work: Callable[[slice], None], num_rows: int, operations_per_row:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="rows")

@@ -14,9 +14,10 @@ from torch import nn
 from charlm_model.compiled.attention import attend, normalize, normalized, rotate
 from charlm_model.compiled.build import compiled
 from charlm_model.compiled.checks import check_positions, check_tokens
+from charlm_model.compiled.crew import add_share, clear_share, meet, share_of
 from charlm_model.compiled.embedding import Tables, embed, pack_tables, remember
-from charlm_model.compiled.product import add_product
 from charlm_model.compiled.sampling import room_for, sample_rows
+from charlm_model.compiled.tile import PANEL_WIDTH
 from charlm_model.compiled.vectors import (
     LANES,
     larger,
@@ -86,71 +87,131 @@ def pack(
 
 
 @compiled
-def advance(packed, ids_BT, recent_BK, position_B, keys_BX, values_BX, logits_BTV):
+def advance(packed, crew, room, ids_BT, recent_BK, position_B, keys_BX, values_BX, logits_BTV):
     """Read T tokens a row: logits after each, and the state in place.
 
     `keys_BX` and `values_BX` have each row's rings (L, N, C / lanes, D, lanes), bfloat16, flat.
+    `room` has as many zeros as `room_size` tells; the members of a crew share it.
     """
     shape = packed.shape
     check_tokens(ids_BT, recent_BK, shape.vocab_size)
     check_positions(position_B)
     B, T = ids_BT.shape
-    block = max(1, min(T, _MAX_ROWS // B))
+    block = rows_together(B, T) // B
     keys, values = keys_BX.reshape(-1), values_BX.reshape(-1)
-    work = _workspace(shape, keys_BX.shape[1] // (shape.num_layers * shape.width), B * block)
-    logits = work[4]
-    stride = padded_width(shape.vocab_size)
+    num_slots = keys_BX.shape[1] // (shape.num_layers * shape.width)
+    work = _parts(shape, num_slots, B * block, crew, room)
     for first in range(0, T, block):
         length = min(block, T - first)
-        _read_block(packed, ids_BT, recent_BK, first, length, position_B, keys, values, work)
-        for b in range(B):
-            for t in range(length):
-                row = (b * length + t) * stride
-                for v in range(shape.vocab_size):
-                    logits_BTV[b, first + t, v] = logits[row + v]
-            position_B[b] += length
-    remember(ids_BT, recent_BK)
+        _read_block(packed, crew, ids_BT, recent_BK, first, length, position_B, keys, values, work)
+        _tell_logits(shape, crew, work[4], first, length, logits_BTV)
+        if crew.member == 0:
+            position_B += length
+            if first + length == T:
+                remember(ids_BT, recent_BK)
+        meet(crew)
 
 
 @compiled
 def sample(
-    packed, draws_B3, recent_BK, position_B, keys_BX, values_BX, logits_B1V, ids_BK, logprobs_BK
-):
+    packed, crew, room, draws_B3, recent_BK, position_B, keys_BX, values_BX,
+    logits_B1V, ids_BK, logprobs_BK,
+):  # fmt: skip
     """A burst: draw a token for every row, feed it, and again; `logits_B1V` and the state in place.
 
     `draws_B3` is what `charlm_model.compiled.sampling.sample_rows` takes.
     """
-    ids_B1 = np.empty((len(logits_B1V), 1), np.int64)
-    room = room_for(packed.shape.vocab_size)
+    ids_B1 = np.zeros((len(logits_B1V), 1), np.int64)  # the first member alone looks at them
+    sampling_room = room_for(packed.shape.vocab_size)
     for step in range(ids_BK.shape[1]):
-        sample_rows(logits_B1V, draws_B3, step, room, ids_B1, ids_BK, logprobs_BK)
-        advance(packed, ids_B1, recent_BK, position_B, keys_BX, values_BX, logits_B1V)
+        if crew.member == 0:
+            sample_rows(logits_B1V, draws_B3, step, sampling_room, ids_B1, ids_BK, logprobs_BK)
+        advance(packed, crew, room, ids_B1, recent_BK, position_B, keys_BX, values_BX, logits_B1V)
 
 
 @compiled
 def padded_width(width):
     """Whole panels."""
-    return -(-width // 32) * 32
+    return -(-width // PANEL_WIDTH) * PANEL_WIDTH
 
 
 @compiled
-def _workspace(shape, num_slots, num_rows):
-    """Room for the stream, its normalized copy, queries to values, the hidden layer, logits ..."""
+def rows_together(num_rows, num_tokens):
+    """How many rows of the workspace a block of tokens takes."""
+    return num_rows * max(1, min(num_tokens, _MAX_ROWS // num_rows))
+
+
+@compiled
+def room_size(packed, num_members, num_rows, num_tokens):
+    """How many numbers the kernels work in."""
+    shape = packed.shape
+    num_slots = -(-shape.context_length // LANES) * LANES
+    total = 0
+    for size in _sizes(shape, num_slots, rows_together(num_rows, num_tokens), num_members):
+        total += size
+    return total
+
+
+@compiled
+def _sizes(shape, num_slots, num_rows, num_members):
+    """Of the stream, queries to values, the heads' answers, the hidden layer, logits, cosines and
+    sines; and of what each member has alone: its normalized stream, scores and sums.
+    """
     width = padded_width(shape.width)
     return (
-        np.zeros(num_rows * width, np.float32),
-        np.zeros(num_rows * width, np.float32),
-        np.zeros(num_rows * padded_width(3 * shape.width), np.float32),
-        np.zeros(num_rows * padded_width(shape.hidden_width), np.float32),
-        np.zeros(num_rows * padded_width(shape.vocab_size), np.float32),
-        np.zeros(num_slots, np.float32),
-        np.zeros(shape.width // shape.num_heads * LANES, np.float32),
-        np.zeros(num_rows * shape.width, np.float32),  # ... and cosines and sines of each row
+        num_rows * width,
+        num_rows * padded_width(3 * shape.width),
+        num_rows * width,
+        num_rows * padded_width(shape.hidden_width),
+        num_rows * padded_width(shape.vocab_size),
+        num_rows * width,
+        num_members * num_rows * width,
+        num_members * num_slots,
+        num_members * (shape.width // shape.num_heads) * LANES,
     )
 
 
 @compiled
-def _read_block(packed, ids_BT, recent_BK, first, length, position_B, keys, values, work):
+def _parts(shape, num_slots, num_rows, crew, room):
+    """The room cut to those sizes; of what members have alone, this one's."""
+    x, qkv, mixed, up, logits, angles, normal, scores, sums = _sizes(
+        shape, num_slots, num_rows, 1
+    )  # fmt: skip
+    qkv_at = x
+    mixed_at = qkv_at + qkv
+    up_at = mixed_at + mixed
+    logits_at = up_at + up
+    angles_at = logits_at + logits
+    normal_at = angles_at + angles + crew.member * (normal + scores + sums)
+    scores_at = normal_at + normal
+    sums_at = scores_at + scores
+    return (
+        room[:x],
+        room[qkv_at:mixed_at],
+        room[mixed_at:up_at],
+        room[up_at:logits_at],
+        room[logits_at:angles_at],
+        room[angles_at : angles_at + angles],
+        room[normal_at:scores_at],
+        room[scores_at:sums_at],
+        room[sums_at : sums_at + sums],
+    )
+
+
+@compiled
+def _tell_logits(shape, crew, logits, first, length, logits_BTV):
+    """This member's columns."""
+    stride = padded_width(shape.vocab_size)
+    start, end = share_of(crew, stride // PANEL_WIDTH)
+    for b in range(len(logits_BTV)):
+        for t in range(length):
+            row = (b * length + t) * stride
+            for v in range(start * PANEL_WIDTH, min(end * PANEL_WIDTH, shape.vocab_size)):
+                logits_BTV[b, first + t, v] = logits[row + v]
+
+
+@compiled
+def _read_block(packed, crew, ids_BT, recent_BK, first, length, position_B, keys, values, work):
     """Rows of the workspace lie row by row: row b * T + t."""
     shape, weights, places_L4, epsilon = (
         packed.shape, packed.weights, packed.places_L4, packed.epsilon,
@@ -158,50 +219,78 @@ def _read_block(packed, ids_BT, recent_BK, first, length, position_B, keys, valu
     B, E = len(ids_BT), shape.width
     width, up_width = padded_width(E), padded_width(shape.hidden_width)
     qkv_width, logits_width = padded_width(3 * E), padded_width(shape.vocab_size)
-    x, normal, qkv, up, logits, _, _, angles = work
+    x, qkv, mixed, up, logits, _, normal, _, _ = work
     num_rows = B * length
+    if crew.member == 0:
+        _begin(packed, ids_BT, recent_BK, first, length, position_B, work)
+    meet(crew)
+    for layer in range(shape.num_layers):
+        _normalize_rows(x, width, E, epsilon, num_rows, normal)
+        clear_share(crew, qkv, num_rows, qkv_width)
+        add_share(
+            crew, normal, 0, width, num_rows, E,
+            weights, places_L4[layer, _QKV], qkv_width, qkv, 0, qkv_width,
+        )  # fmt: skip
+        meet(crew)
+        for b in range(B):
+            for t in range(length):
+                _look_back(
+                    packed, crew, layer, b, b * length + t, position_B[b] + t, keys, values, work
+                )  # fmt: skip
+        meet(crew)
+        add_share(
+            crew, mixed, 0, width, num_rows, E,
+            weights, places_L4[layer, _ATTENTION_OUT], width, x, 0, width,
+        )  # fmt: skip
+        meet(crew)
+        _normalize_rows(x, width, E, epsilon, num_rows, normal)
+        clear_share(crew, up, num_rows, up_width)
+        add_share(
+            crew, normal, 0, width, num_rows, E,
+            weights, places_L4[layer, _UP], up_width, up, 0, up_width,
+        )  # fmt: skip
+        _square_positive(crew, up, num_rows, up_width)
+        meet(crew)
+        add_share(
+            crew, up, 0, up_width, num_rows, shape.hidden_width,
+            weights, places_L4[layer, _DOWN], width, x, 0, width,
+        )  # fmt: skip
+        meet(crew)
+    _normalize_rows(x, width, E, epsilon, num_rows, normal)
+    clear_share(crew, logits, num_rows, logits_width)
+    add_share(
+        crew, normal, 0, width, num_rows, E,
+        weights, shape.head, logits_width, logits, 0, logits_width,
+    )  # fmt: skip
+
+
+@compiled
+def _begin(packed, ids_BT, recent_BK, first, length, position_B, work):
+    """The stream of every row at its beginning, and the angles of its position."""
+    shape, epsilon = packed.shape, packed.epsilon
+    E, width = shape.width, padded_width(shape.width)
+    x, angles = work[0], work[5]
     half = E // shape.num_heads // 2
-    for b in range(B):
+    for b in range(len(ids_BT)):
         for t in range(length):
             row = b * length + t
-            embed(packed.tables, weights, ids_BT[b], recent_BK[b], first + t, x, row * width)
+            embed(packed.tables, packed.weights, ids_BT[b], recent_BK[b], first + t, x, row * width)
             normalized(x, row * width, width, E, epsilon, x, row * width)
             for i in range(half):
                 angle = (position_B[b] + t) * packed.frequencies[i]
                 angles[row * E + i] = math.cos(angle)
                 angles[row * E + half + i] = math.sin(angle)
-    for layer in range(shape.num_layers):
-        _normalize_rows(x, width, E, epsilon, num_rows, normal)
-        qkv[: num_rows * qkv_width] = _ZERO
-        add_product(
-            normal, 0, width, num_rows, E,
-            weights, places_L4[layer, _QKV], qkv_width, qkv, 0, qkv_width,
-        )  # fmt: skip
-        for b in range(B):
-            for t in range(length):
-                _look_back(packed, layer, b, b * length + t, position_B[b] + t, keys, values, work)
-        add_product(
-            normal, 0, width, num_rows, E,
-            weights, places_L4[layer, _ATTENTION_OUT], width, x, 0, width,
-        )  # fmt: skip
-        _normalize_rows(x, width, E, epsilon, num_rows, normal)
-        up[: num_rows * up_width] = _ZERO
-        add_product(
-            normal, 0, width, num_rows, E,
-            weights, places_L4[layer, _UP], up_width, up, 0, up_width,
-        )  # fmt: skip
-        for at in range(0, num_rows * up_width, LANES):
-            positive = larger(load(up, at), splat(_ZERO))
-            store(up, at, multiply(positive, positive))
-        add_product(
-            up, 0, up_width, num_rows, shape.hidden_width,
-            weights, places_L4[layer, _DOWN], width, x, 0, width,
-        )  # fmt: skip
-    _normalize_rows(x, width, E, epsilon, num_rows, normal)
-    logits[: num_rows * logits_width] = _ZERO
-    add_product(
-        normal, 0, width, num_rows, E, weights, shape.head, logits_width, logits, 0, logits_width,
-    )  # fmt: skip
+
+
+@compiled
+def _square_positive(crew, up, num_rows, width):
+    """Squared ReLU of this member's columns."""
+    start, end = share_of(crew, width // PANEL_WIDTH)
+    for row in range(num_rows):
+        at = row * width
+        for column in range(at + start * PANEL_WIDTH, at + end * PANEL_WIDTH, LANES):
+            positive = larger(load(up, column), splat(_ZERO))
+            store(up, column, multiply(positive, positive))
 
 
 @compiled
@@ -211,10 +300,12 @@ def _normalize_rows(x, lanes, width, epsilon, num_rows, out):
 
 
 @compiled
-def _look_back(packed, layer, b, row, position, keys, values, work):
-    """One token's attention in one layer: its key and value enter the ring, its answer `normal`."""
+def _look_back(packed, crew, layer, b, row, position, keys, values, work):
+    """One token's attention in one layer, by this member's heads: its key and value enter the ring,
+    its answer `mixed`.
+    """
     shape, epsilon = packed.shape, packed.epsilon
-    _, normal, qkv, _, _, scores, sums, angles = work
+    _, qkv, mixed, _, _, angles, _, scores, sums = work
     N, E, num_slots = shape.num_heads, shape.width, len(scores)
     D = E // N
     half = D // 2
@@ -222,11 +313,12 @@ def _look_back(packed, layer, b, row, position, keys, values, work):
     slot = position % num_slots
     place = (slot - slot % LANES) * D + slot % LANES
     scale = np.float32(1) / np.float32(math.sqrt(D))
-    first = (b * shape.num_layers + layer) * E * num_slots
-    for head in range(N):
+    ring_of_row = (b * shape.num_layers + layer) * E * num_slots
+    first, end = share_of(crew, N)
+    for head in range(first, end):
         query = row * padded_width(3 * E) + head * D
         key, value = query + E, query + 2 * E
-        ring = first + head * D * num_slots
+        ring = ring_of_row + head * D * num_slots
         normalize(qkv, query, D, epsilon)
         normalize(qkv, key, D, epsilon)
         rotate(qkv, query, half, cosines, sines)
@@ -235,8 +327,10 @@ def _look_back(packed, layer, b, row, position, keys, values, work):
             qkv[query + d] *= scale
             keys[ring + place + d * LANES] = upper_half(qkv[key + d])
             values[ring + place + d * LANES] = upper_half(qkv[value + d])
-        after = ring + D * num_slots if head + 1 < N else first + shape.num_layers * E * num_slots
+        after = ring + D * num_slots
+        if head + 1 == end:
+            after = ring_of_row + shape.num_layers * E * num_slots + first * D * num_slots
         attend(
             qkv, query, keys, values, ring, after, D, position, shape.context_length,
-            scores, sums, normal, row * padded_width(E) + head * D,
+            scores, sums, mixed, row * padded_width(E) + head * D,
         )  # fmt: skip
