@@ -1,7 +1,7 @@
 """Decides who is admitted and when, and owns the thread on which the engine runs.
 
 The loop and the thread meet in two places: a queue going in, under one lock, and a single
-`call_soon_threadsafe` a tick coming out, with everything that happened to all calls.
+`call_soon_threadsafe` a tick coming out, with all that is due of what happened to all calls.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from charlm_server.callers import TURNS_OF
 from charlm_server.engine import Engine
 from charlm_server.errors import Draining, EngineDied, EngineFailed
 from charlm_server.fair_queue import FairQueue, Waiting
+from charlm_server.held import Held
 from charlm_server.inquiry import InquiryJob
 from charlm_server.job import Event, Job
 from charlm_server.pulse import Pulse
@@ -53,6 +54,7 @@ class Scheduler:
         self._open: set[Job] = set()
         self._num_delivered = 0
         self._num_handed_over = 0  # of the thread alone
+        self._held = Held()  # likewise
         self._nothing_open = asyncio.Event()
         self._nothing_open.set()
 
@@ -191,7 +193,9 @@ class Scheduler:
         try:
             self._engine.enter_thread()
             while self._has_something_to_do():
-                if events := self._tick():
+                events, now = self._tick(), self._engine.clock()
+                events = self._held.let_go(events, now, more_follows=self._engine.has_work)
+                if events:
                     self._num_handed_over += 1
                     self._loop.call_soon_threadsafe(self._deliver, events)
         except BaseException:
