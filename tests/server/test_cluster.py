@@ -2,10 +2,12 @@
 
 from __future__ import annotations  # the asynchronous stubs exist for type checkers only
 
+import asyncio
 import inspect
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,7 @@ from charlm_server.cluster.scale import Scale
 from charlm_server.config import ServeConfig
 from charlm_server.errors import ServeError
 from charlm_server.interceptors import STATUS_DETAILS
+from tests.server.test_security import write_tokens
 from tests.server.wire import checkpoint_of, data_of, serving, vocabulary_of
 
 REQUEST = gen.GenerateRequest(
@@ -36,12 +39,13 @@ NO_MODEL = gen.GenerateRequest(model="models/none")
 class Carried:
     """What Ray carries to a replica and back."""
 
+    token: str = ""
     status: grpc.StatusCode | None = None
     details: str = ""
     trailing: dict[str, str | bytes] = field(default_factory=dict)
 
     def invocation_metadata(self) -> list[tuple[str, str | bytes]]:
-        return []
+        return [("authorization", f"Bearer {self.token}")] if self.token else []
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:50000"
@@ -82,15 +86,23 @@ class ProxyContext:
         raise grpc.aio.AbortError
 
 
+@asynccontextmanager
+async def replicating(folder: Path, tokens: Path | None = None) -> AsyncIterator[Any]:
+    made = checkpoint_of("lstm", vocabulary_of("char"))
+    checkpoint.save(folder / "lstm-char", made.model, made.vocabulary, {})
+    named = {"models/lstm-char": folder / "lstm-char"}
+    running: Any = Replica.__new__(Replica)
+    await running.__init__(ServeConfig(checkpoints=named, threads=1, tokens=tokens))
+    try:
+        yield running
+    finally:
+        await running._app.drain(grace_s=0.0)
+
+
 @pytest.fixture
 async def replica(tmp_path: Path) -> AsyncIterator[Any]:
-    made = checkpoint_of("lstm", vocabulary_of("char"))
-    checkpoint.save(tmp_path / "lstm-char", made.model, made.vocabulary, {})
-    config = ServeConfig(checkpoints={"models/lstm-char": tmp_path / "lstm-char"}, threads=1)
-    running: Any = Replica.__new__(Replica)
-    await running.__init__(config)
-    yield running
-    await running._app.drain(grace_s=0.0)
+    async with replicating(tmp_path) as running:
+        yield running
 
 
 async def test_a_replica_answers_as_a_server_with_a_port(replica: Any) -> None:
@@ -155,12 +167,22 @@ async def test_a_refused_stream_goes_back_with_its_details(replica: Any) -> None
     assert STATUS_DETAILS in carried.trailing
 
 
-async def test_what_needs_one_server_is_not_offered(replica: Any) -> None:
-    carried = Carried()
+async def test_a_replica_asks_for_tokens_as_a_server_does(tmp_path: Path) -> None:
+    tokens = write_tokens(tmp_path / "tokens.toml", scorer='roles = ["score"]')
+    stranger, scorer = Carried(), Carried(token="scorer"[::-1])
+    asked = scoring_pb2.ScoreRequest(
+        model="models/lstm-char", items=[scoring_pb2.ScoreItem(text="once")]
+    )
 
-    await replica.LoadModel(None, grpc_context=carried)
+    async def in_a_task(carried: Carried) -> Any:
+        return await asyncio.create_task(guarded.Score(asked, grpc_context=carried))
 
-    assert carried.status is grpc.StatusCode.UNIMPLEMENTED
+    async with replicating(tmp_path, tokens) as guarded:
+        refused, answered = await in_a_task(stranger), await in_a_task(scorer)
+
+    assert refused == Refusal()
+    assert stranger.status is grpc.StatusCode.UNAUTHENTICATED
+    assert answered.scores[0].num_tokens == len("once")
 
 
 async def test_ray_is_told_of_a_stuck_engine(replica: Any) -> None:
@@ -210,7 +232,7 @@ def test_the_proxy_leads_every_method_to_a_replica_or_refuses_it() -> None:
 
     paths = {f"/{method.containing_service.full_name}/{method.name}" for method in METHODS}
     assert set(routed) == {path for path in paths if not path.startswith(tuple(proxy.REFUSED))}
-    assert len(paths) - len(routed) == 9  # StateService's eight, and Watch
+    assert len(paths) - len(routed) == 13  # StateService's eight, AdminService's four, and Watch
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,24 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from charlm_server.checkpoints import named_checkpoints
 from charlm_server.cluster.scale import Scale
-from charlm_server.config import ServeConfig
+from charlm_server.config import Limits, ServeConfig
 from charlm_server.errors import ServeError
+from charlm_server.limit_flags import with_limit_flags
+from charlm_server.mixtures import named_mixtures
 
 DEFAULTS = Scale()
 OBJECT_STORE_BYTES = 256 << 20  # of a cluster that is started here: messages are small
 
 
+@with_limit_flags
 def serve_ray(
     checkpoints: Annotated[
         list[str],
@@ -58,6 +63,21 @@ def serve_ray(
             help="Ray's proxy listens on all addresses without encryption: accept that.",
         ),
     ] = False,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="CHARLM_TOKENS",
+            help="Take only callers with a token of this file, TOML, which every node finds.",
+        ),
+    ] = None,
+    mixture: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=KIND:MODEL@WEIGHT,...",
+            envvar="CHARLM_MIXTURE",
+            help="Serve several of the models as one, too: linear, log_linear or online.",
+        ),
+    ] = None,
     address: Annotated[
         str,
         typer.Option(
@@ -70,6 +90,8 @@ def serve_ray(
             envvar="CHARLM_DRAIN_GRACE", min=0, help="Seconds for calls of a replica that goes."
         ),
     ] = 25.0,
+    *,
+    limits: Callable[[], Limits],
 ) -> None:
     """Serve checkpoints as replicas on a Ray cluster, until SIGTERM.
 
@@ -88,8 +110,14 @@ def serve_ray(
             upscale_after_s=upscale_after,
             downscale_after_s=downscale_after,
         )
+        named = named_checkpoints(checkpoints)
         config = ServeConfig(
-            checkpoints=named_checkpoints(checkpoints), drain_grace_s=drain_grace, reflection=False
+            checkpoints=named,
+            mixtures=named_mixtures(mixture or (), named),
+            drain_grace_s=drain_grace,
+            reflection=False,
+            tokens=tokens,
+            limits=limits(),
         )
         _run(config, scale, address, port)
     except ServeError as error:
@@ -100,9 +128,9 @@ def serve_ray(
 def _refuse_open_door(allow_insecure: bool) -> None:
     if not allow_insecure:
         raise ServeError(
-            "Ray's gRPC proxy listens on all addresses, without encryption and without tokens. Let "
-            "only a network that you trust reach it, or put a proxy with TLS in front, and accept "
-            "that with --allow-insecure."
+            "Ray's gRPC proxy listens on all addresses, without encryption. Let only a network "
+            "that you trust reach it, or put a proxy with TLS in front, and accept that with "
+            "--allow-insecure."
         )
 
 

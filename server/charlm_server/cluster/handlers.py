@@ -60,16 +60,18 @@ class Handlers:
     async def answer(self, method: str, request: Any, carried: Carried) -> Any:
         """The response. Raises grpc.aio.AbortError, with what to tell in `carried`."""
         handler = await self._handler(method, carried)
-        answering = handler.stream_unary if handler.request_streaming else handler.unary_unary
-        return await answering(request, CallContext(carried))
+        answering = _called(handler, request, carried)
+        if not handler.response_streaming:
+            return await answering
+        async with aclosing(answering) as responses:  # an interceptor's, to refuse the call
+            return await anext(responses)
 
     async def answers(
         self, method: str, request: Any, carried: Carried
     ) -> AsyncGenerator[Any, None]:
         """The responses, one after the other. Raises as `answer` does."""
         handler = await self._handler(method, carried)
-        answering = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        async with aclosing(answering(request, CallContext(carried))) as responses:
+        async with aclosing(_called(handler, request, carried)) as responses:
             async for response in responses:
                 yield response
 
@@ -82,6 +84,18 @@ class Handlers:
         for interceptor in reversed(self._interceptors):
             chain = _around(interceptor, chain)
         return await chain(_Details(method, tuple(carried.invocation_metadata())))
+
+
+def _called(handler: Any, request: Any, carried: Carried) -> Any:
+    """What the handler's method gives; a handler has one method, named after its kind."""
+    methods = (
+        handler.unary_unary,
+        handler.unary_stream,
+        handler.stream_unary,
+        handler.stream_stream,
+    )
+    (method,) = filter(None, methods)
+    return method(request, CallContext(carried))
 
 
 class _Details(NamedTuple):

@@ -28,6 +28,10 @@ REFUSED = {
         "Health.Watch is not offered on a Ray cluster: Ray replaces replicas that are unwell. "
         "Ask with Health.Check."
     ),
+    "/charlm.v1.AdminService/": (
+        "AdminService is not offered on a Ray cluster: one replica would change, and the others "
+        "not. Start them again with what they should serve."
+    ),
     "/charlm.v1.StateService/": (
         "StateService is not offered on a Ray cluster: a state is kept by one replica, and the "
         "next call may go to another. Let states travel with the calls: return_state, inline_state."
