@@ -18,7 +18,7 @@ from charlm_client import (
     SyncClient,
     Unavailable,
 )
-from charlm_client.channel import target_of
+from charlm_client.channel import service_config, target_of
 from charlm_client.types import FinishReason
 
 SOON = Resuming(max_attempts=3, first_wait_s=0.001, longest_wait_s=0.002)
@@ -172,3 +172,14 @@ def test_several_addresses_are_one_target() -> None:
     assert target_of("replicas.example:50051") == "replicas.example:50051"
     with pytest.raises(InvalidRequest, match="of numbers"):
         target_of("10.0.0.1:1,replica:2")
+
+
+@pytest.mark.parametrize(
+    ("address", "has_several"),
+    [("10.0.0.1:1", False), ("10.0.0.1:1,10.0.0.2:1", True), ("dns:///charlm:1", True)],
+)
+def test_the_health_of_several_servers_is_watched(address: str, has_several: bool) -> None:
+    config = service_config(address)
+
+    assert ("healthCheckConfig" in config) == has_several
+    assert config["loadBalancingConfig"] == [{"round_robin": {}}]
