@@ -42,6 +42,8 @@ def compose(*arguments: str) -> str:
 
 
 def succeeds(*command: str) -> bool:
+    if not shutil.which(command[0]):
+        return False
     return subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
 
 
@@ -210,6 +212,9 @@ def main(names: list[str]) -> int:
             PHASES[name]()
     except Failed as failure:
         print(f"verify: {failure}", file=sys.stderr)
+        if "down" in names:
+            print(compose("logs", "--tail", "50"), file=sys.stderr)
+            down()
         return 1
     return 0
 

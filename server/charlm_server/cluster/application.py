@@ -1,6 +1,7 @@
 """The application that Ray Serve runs: replicas, how many, and when there are more."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -36,12 +37,18 @@ def application(config: ServeConfig, scale: Scale) -> Any:
 
 
 def build(args: Mapping[str, Any]) -> Any:
-    """Named in Serve's configuration files, whose `args` are `checkpoints` and fields of Scale."""
+    """Named in Serve's configuration files; `args` are checkpoints, tokens and fields of Scale."""
     rest = dict(args)
-    checkpoints = rest.pop("checkpoints", ())
-    config = ServeConfig(checkpoints=named_checkpoints(checkpoints), reflection=False)
+    checkpoints, tokens = rest.pop("checkpoints", ()), rest.pop("tokens", None)
     try:
         scale = Scale(**rest)
     except TypeError as error:
-        raise ServeError(f"args: {error}; known are checkpoints and the fields of Scale") from None
+        raise ServeError(
+            f"args: {error}; known are checkpoints, tokens and the fields of Scale."
+        ) from None
+    config = ServeConfig(
+        checkpoints=named_checkpoints(checkpoints),
+        tokens=Path(tokens) if tokens else None,
+        reflection=False,
+    )
     return application(config, scale)
