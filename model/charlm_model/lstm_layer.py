@@ -17,6 +17,7 @@ from charlm_model.packing import flat, panels_back
 
 GATES = kernel.GATES
 _OPERATIONS_PER_WEIGHT = 2
+_ROWS_TOGETHER = 4  # a smaller tile of the kernels; a batch of 24 is better cut evenly
 
 
 def is_fitting(num_inputs: int, hidden_size: int) -> bool:
@@ -57,7 +58,7 @@ class _Layer(torch.autograd.Function):
             kernel.forward(sizes, x, flat(panels), flat(bias), *others)
 
         by_row[:2] = [each.detach().contiguous() for each in by_row[:2]]
-        share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * weight_GK.numel())
+        share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * weight_GK.numel(), _ROWS_TOGETHER)
         ctx.save_for_backward(
             x_BTE, *by_row[:2], from_input_GE, from_hidden_GH, gates_BTG, cells_BTH, y_BTH
         )
@@ -79,7 +80,7 @@ class _Layer(torch.autograd.Function):
             sizes = (rows.stop - rows.start, T, E, H)
             kernel.backward(sizes, panels, *(flat(each[rows]) for each in by_row))
 
-        share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * from_hidden_GH.numel())
+        share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * from_hidden_GH.numel(), _ROWS_TOGETHER)
         before_BTH = torch.cat([hidden_BH[:, None].bfloat16(), y_BTH[:, :-1]], 1)
         d_gates_NG = d_gates_BTG.flatten(0, 1)
         both_NK = torch.cat([x_BTE, before_BTH], 2).flatten(0, 1)

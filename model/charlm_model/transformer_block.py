@@ -4,6 +4,7 @@ Legend: B batch, T time, E width, F hidden width of the MLP, N heads, D head wid
 positions, S = P + T padded.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +89,7 @@ class _Block(torch.autograd.Function):
                 new_keys, new_values, result,
             )  # fmt: skip
 
-        share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * sum(w.numel() for w in weights))
+        share_rows(work, B, _operations_per_row(weights, T), together=1)
         ctx.around = around
         ctx.save_for_backward(x_BTE, *weights, *kept)
         ctx.mark_non_differentiable(keys, values)
@@ -114,13 +115,17 @@ class _Block(torch.autograd.Function):
                 d_out, d_x, kernel.Gradients(*(_rows(each, rows) for each in gradients)),
             )  # fmt: skip
 
-        share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * sum(w.numel() for w in weights))
+        share_rows(work, B, _operations_per_row(weights, T), together=1)
         inputs = kept.normed, kept.heads, kept.middle_normed, kept.squared
         d_weights = [
             (_joined(gradient).T @ _joined(given)).float()
             for gradient, given in zip(gradients, inputs, strict=True)
         ]
         return d_x_BTE, None, *d_weights
+
+
+def _operations_per_row(weights: Sequence[Tensor], length: int) -> int:
+    return _OPERATIONS_PER_WEIGHT * length * sum(weight.numel() for weight in weights)
 
 
 def _joined(tensor: Any) -> Tensor:

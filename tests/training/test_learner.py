@@ -16,13 +16,13 @@ Read = Callable[..., Data]
 FAMILIES = ["rnn", "gru", "lstm", "transformer"]
 
 
-def learner_of(family: str, data: Data, *, dropout: float = 0.0) -> Learner:
+def learner_of(family: str, data: Data, *, dropout: float = 0.0, hidden_size: int = 16) -> Learner:
     torch.manual_seed(0)
     config = ModelConfig(
         family=family,
         vocab_size=data.vocabulary.size,
         unit=data.unit,
-        hidden_size=16,
+        hidden_size=hidden_size,
         embedding_size=8,
         num_heads=2,
         context_length=16,
@@ -51,10 +51,14 @@ def test_lines_are_learned_with_their_ends(read: Read) -> None:
     assert min(losses) < 1.0986 / 5 + 0.15
 
 
+@pytest.mark.parametrize("hidden_size", [16, 64])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_restored_learner_continues_bit_for_bit(read: Read, family: str) -> None:
-    """Dropout, carried state, optimizer and data position all come back."""
-    learner = learner_of(family, read("the cat sat on the mat. " * 30), dropout=0.3)
+def test_a_restored_learner_continues_bit_for_bit(
+    read: Read, family: str, hidden_size: int
+) -> None:
+    """Dropout, carried state, optimizer and data position all come back, in any kernels."""
+    data = read("the cat sat on the mat. " * 30)
+    learner = learner_of(family, data, dropout=0.3, hidden_size=hidden_size)
     for _ in range(7):
         learner.step(0.01)
     snapshot = learner.snapshot()

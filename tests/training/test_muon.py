@@ -8,11 +8,16 @@ import torch
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_model.language_model import LanguageModel
+from charlm_model.precision import has_fast_bfloat16
+from charlm_training import muon
 from charlm_training.muon import Muon, orthogonalized
 from charlm_training.optimizer import Optimizer
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (2, 4, 12), (2, 12, 4)])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 8, 8), (3, 16, 16), (2, 4, 12), (2, 12, 4), (3, 32, 32), (2, 64, 32), (1, 32, 96)],
+)
 def test_singular_values_come_close_to_one(shape: tuple[int, ...]) -> None:
     """A range of 1 : 200 becomes the band that three best quintics can promise, around one."""
     torch.manual_seed(0)
@@ -35,6 +40,21 @@ def test_the_directions_are_those_of_the_decomposition() -> None:
     # Every direction keeps its axes; its length is only about 1.
     along = u.T @ found_MN @ vh.T
     assert (along - torch.diag(along.diagonal())).abs().max() < 0.1
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no products of bfloat16")
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 96, 32), (5, 32, 128)])
+def test_kernels_and_plain_products_agree(shape: tuple[int, ...]) -> None:
+    """Up to the rounding of either."""
+    torch.manual_seed(0)
+    blocks_GMN = torch.randn(shape)
+    before_GMN = blocks_GMN.clone()
+
+    ours, theirs = muon._in_halves(blocks_GMN), muon._plainly(blocks_GMN)
+
+    assert torch.equal(blocks_GMN, before_GMN)
+    for mine_MN, other_MN in zip(ours, theirs, strict=True):
+        assert (mine_MN - other_MN).norm() < 0.03 * other_MN.norm()
 
 
 def test_stacked_blocks_do_not_see_each_other() -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from charlm_model.compiled import halves, orthogonal
+from charlm_model.compiled.rows import share_rows
 from charlm_model.precision import has_fast_bfloat16
 
 MOMENTUM = 0.95
@@ -24,6 +27,7 @@ QUINTICS = (
 # Rounding must not push a singular value above the range that the quintics are made for.
 SAFETY = 1.01
 TINY = 1e-7
+PRODUCTS_PER_QUINTIC = 3
 
 
 class Muon(torch.optim.Optimizer):
@@ -80,14 +84,40 @@ def orthogonalized_all(matrices: list[Tensor]) -> list[Tensor]:
 
 
 def orthogonalized(blocks_GMN: Tensor) -> Tensor:
-    """About U V^T of each block X = U S V^T: three times X <- a X + b (XX^T) X + c (XX^T)^2 X."""
+    """About U V^T of each block X = U S V^T: three times X <- a X + b (XX^T) X + c (XX^T)^2 X.
+
+    The iteration corrects itself, so half precision is enough where the machine has it.
+    """
+    _, M, N = blocks_GMN.shape
+    is_whole = M % halves.PANEL_WIDTH == N % halves.PANEL_WIDTH == 0
+    return _in_halves(blocks_GMN) if has_fast_bfloat16() and is_whole else _plainly(blocks_GMN)
+
+
+def _in_halves(blocks_GMN: Tensor) -> Tensor:
+    num, M, N = blocks_GMN.shape
+    # A copy, and never a view of the momentum: the kernel works in place.
+    flat_GX = blocks_GMN.clone(memory_format=torch.contiguous_format).view(num, M * N)
+    quintics = np.array(_safe_quintics(), np.float32)
+
+    def work(rows: slice) -> None:
+        sizes = (rows.stop - rows.start, M, N)
+        blocks = flat_GX[rows].reshape(-1).numpy()
+        orthogonal.orthogonalize(sizes, blocks, quintics, np.float32(SAFETY), np.float32(TINY))
+
+    share_rows(work, num, PRODUCTS_PER_QUINTIC * len(QUINTICS) * M * N * min(M, N), together=1)
+    return flat_GX.view(num, M, N)
+
+
+def _plainly(blocks_GMN: Tensor) -> Tensor:
     is_tall = blocks_GMN.shape[1] > blocks_GMN.shape[2]
-    # The iteration corrects itself, so half precision is enough where the machine has it.
     dtype = torch.bfloat16 if has_fast_bfloat16() else torch.float32
     x = blocks_GMN.mT if is_tall else blocks_GMN
     x = (x / (x.norm(dim=(1, 2), keepdim=True) * SAFETY + TINY)).to(dtype)
-    for quintic in QUINTICS:
-        a, b, c = (factor / SAFETY ** (2 * k + 1) for k, factor in enumerate(quintic))
+    for a, b, c in _safe_quintics():
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).to(blocks_GMN.dtype)
+
+
+def _safe_quintics() -> list[list[float]]:
+    return [[f / SAFETY ** (2 * k + 1) for k, f in enumerate(quintic)] for quintic in QUINTICS]
