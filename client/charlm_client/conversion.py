@@ -31,6 +31,7 @@ def generation_from(message: generation_pb2.GenerateResponse) -> Generation:
         num_prompt_tokens=message.num_prompt_tokens,
         model=message.model,
         model_digest=message.model_digest,
+        numerics_id=message.numerics.id,
     )
 
 
@@ -144,6 +145,7 @@ def model_from(message: models_pb2.Model) -> Model:
         state_size_bytes=message.state_size_bytes,
         max_new_tokens=message.limits.max_new_tokens,
         max_outputs=message.limits.max_outputs,
+        numerics_id=message.numerics.id,
         is_batch_invariant=message.numerics.is_batch_invariant,
         evaluations=tuple(map(_evaluation_from, message.training_report.evaluations)),
         mixture=_mixture_from(message.mixture) if message.HasField("mixture") else None,

@@ -123,6 +123,8 @@ class Generation:
     num_prompt_tokens: int
     model: str
     model_digest: str
+    numerics_id: str
+    """The arithmetic: equal digests and equal numerics are equal bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,6 +201,7 @@ class Model:
     state_size_bytes: int
     max_new_tokens: int
     max_outputs: int
+    numerics_id: str
     is_batch_invariant: bool
     evaluations: tuple[EvaluationResult, ...]
     mixture: Mixture | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 
 from charlm_client import Client, SyncClient
 from charlm_client.admin import Admin
@@ -92,6 +92,29 @@ def test_every_rpc_has_a_face() -> None:
     }
 
     assert found == set(FACES)
+
+
+SAYS_NOTHING_OF_PROBABILITIES = {
+    *("TokenizerService", "AdminService"),
+    *("StateService.DeleteState", "StateService.ExportState"),  # which is in the exported bytes
+}
+
+
+def tells_numerics(message: Descriptor) -> bool:
+    inner = [field.message_type for field in message.fields if field.message_type]
+    return any(each.name == "Numerics" or tells_numerics(each) for each in inner)
+
+
+def test_every_answer_says_by_which_arithmetic() -> None:
+    silent = {
+        f"{service.name}.{method.name}"
+        for service in services()
+        for method in service.methods
+        if not tells_numerics(method.output_type)
+    }
+
+    allowed = SAYS_NOTHING_OF_PROBABILITIES
+    assert {rpc for rpc in silent if not {rpc, rpc.partition(".")[0]} & allowed} == set()
 
 
 @every_rpc
