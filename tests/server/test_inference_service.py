@@ -17,12 +17,14 @@ MODELS = [
     ("gru", "byte"),
     ("ngram", "sentencepiece"),
     ("transformer", "char"),
+    ("rnn", "char"),
 ]
+MIXTURES = ("online-char=online:lstm-char,rnn-char",)
 
 
 @pytest.fixture
 async def wire() -> AsyncIterator[Wire]:
-    async with serving(*MODELS) as running:
+    async with serving(*MODELS, mixtures=MIXTURES) as running:
         yield running
 
 
@@ -43,7 +45,10 @@ async def total_logprobs(wire: Wire, model: str, left: str, ends: list[list[int]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "gap_length"),
-    [("lstm-char", 1), ("lstm-char", 2), ("gru-byte", 1), ("transformer-char", 2)],
+    [
+        *(("lstm-char", 1), ("gru-byte", 1), ("ngram-sentencepiece", 1)),
+        *(("lstm-char", 2), ("transformer-char", 2), ("rnn-char", 2), ("online-char", 2)),
+    ],
 )
 async def test_a_short_gap_is_exact_and_has_the_bits_of_score(
     wire: Wire, model: str, gap_length: int
@@ -67,7 +72,7 @@ async def test_a_short_gap_is_exact_and_has_the_bits_of_score(
     assert totals == await total_logprobs(wire, request.model, left, ends)
     vocab_size = wire.models[request.model].vocab_size
     assert len(answer.fillings) == min((vocab_size - 1) ** gap_length, 1000)
-    assert answer.log_evidence == pytest.approx(log(fsum(map(exp, totals))), abs=1e-2)
+    assert answer.log_evidence == pytest.approx(log(fsum(map(exp, totals))), abs=1e-5)
     for filling in answer.fillings:
         assert filling.posterior == pytest.approx(exp(filling.total_logprob - answer.log_evidence))
 
@@ -116,6 +121,25 @@ async def test_top_continuations_have_the_bits_of_score_and_none_better_is_missi
     assert totals == await total_logprobs(wire, request.model, "the ", ends)
     assert answer.missing_logprob_bound <= totals[-1]
     assert len({tuple(ids) for ids in ends}) == 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["lstm-char", "rnn-char", "transformer-char", "online-char"])
+async def test_top_continuations_are_the_first_of_all_that_there_are(
+    wire: Wire, model: str
+) -> None:
+    request = pb.ListTopContinuationsRequest(
+        model=f"models/{model}", context=text("a "), num_continuations=50, length=2
+    )
+
+    answer = await wire.inference.ListTopContinuations(request)
+
+    vocab_size = wire.models[request.model].vocab_size
+    every = [[0], *([one, two] for one in range(1, vocab_size) for two in range(vocab_size))]
+    totals = await total_logprobs(wire, request.model, "a ", every)
+    assert answer.is_complete
+    found = [each.total_logprob for each in answer.continuations]
+    assert found == sorted(totals, reverse=True)[:50]
 
 
 async def test_a_search_cut_short_bounds_what_is_missing(wire: Wire) -> None:
