@@ -186,7 +186,7 @@ def _logprobs(model: LanguageModel, ids: Sequence[int]) -> list[float]:
 
 
 def _read_checked(directory: Path) -> tuple[dict[str, bytes], str]:
-    _recover(directory)
+    directory = _present(directory)
     if not directory.is_dir():
         raise CheckpointNotFound(
             f"There is no directory {directory}. Give one that holds a checkpoint."
@@ -252,7 +252,7 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 def _swap_in(fresh: Path, directory: Path) -> None:
-    """Put `fresh` in place of `directory`. Dying between the renames is mended by _recover."""
+    """Put `fresh` in place of `directory`. Dying between the renames, it leaves what was there."""
     old = _old(directory)
     if directory.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -262,10 +262,13 @@ def _swap_in(fresh: Path, directory: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _recover(directory: Path) -> None:
+def _present(directory: Path) -> Path:
+    """Where the checkpoint is, even if its writer is, or died, between two renames.
+
+    A reader changes nothing: the writer may be at work.
+    """
     old = _old(directory)
-    if old.is_dir() and not directory.exists():
-        old.rename(directory)
+    return old if old.is_dir() and not directory.exists() else directory
 
 
 def _old(directory: Path) -> Path:

@@ -249,6 +249,23 @@ def test_other_arithmetic_is_noticed(saved: Path) -> None:
         verify_golden(loaded)
 
 
+def test_a_reader_does_not_disturb_a_writer_between_two_renames(
+    saved: Path, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, read = Path.rename, []
+
+    def reading_after(path: Path, target: Path) -> Path:
+        moved = rename(path, target)
+        read.append(load(saved).report["note"])
+        return moved
+
+    monkeypatch.setattr(Path, "rename", reading_after)
+    save(saved, make_model("gru"), VOCABULARY, {"note": "second"})
+
+    assert read == ["first", "second"]
+    assert load(saved).report["note"] == "second"
+
+
 class _Crash(BaseException):
     """The process dies here."""
 
