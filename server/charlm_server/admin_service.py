@@ -9,11 +9,12 @@ from charlm.v1 import admin_pb2_grpc as pb_grpc
 from charlm_server.exchange import Exchange
 from charlm_server.loaded import LoadedModel, Models
 from charlm_server.model_conversion import model_from
+from charlm_server.states import States
 
 
 class AdminService(pb_grpc.AdminServiceServicer):
-    def __init__(self, exchange: Exchange, models: Models) -> None:
-        self._exchange, self._models = exchange, models
+    def __init__(self, exchange: Exchange, models: Models, states: States) -> None:
+        self._exchange, self._models, self._states = exchange, models, states
 
     async def LoadModel(
         self,
@@ -45,10 +46,10 @@ class AdminService(pb_grpc.AdminServiceServicer):
         context: grpc.aio.ServicerContext[pb.GetLoadRequest, pb.GetLoadResponse],
     ) -> pb.GetLoadResponse:
         models = [self._models[request.model]] if request.model else list(self._models)
-        return pb.GetLoadResponse(loads=[load_of(model) for model in models])
+        return pb.GetLoadResponse(loads=[load_of(model, self._states) for model in models])
 
 
-def load_of(model: LoadedModel) -> pb.ModelLoad:
+def load_of(model: LoadedModel, states: States) -> pb.ModelLoad:
     """Read while the engine works: each number is right, their moments differ a little."""
     load = model.scheduler.load
     return pb.ModelLoad(
@@ -57,4 +58,5 @@ def load_of(model: LoadedModel) -> pb.ModelLoad:
         num_waiting=load.num_waiting,
         num_parked=load.num_parked,
         num_sampled_tokens=load.num_sampled_tokens,
+        num_states=states.num_of(model.name),
     )

@@ -101,7 +101,7 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         if offers_admin:
             admin_pb2_grpc.add_AdminServiceServicer_to_server(
-                AdminService(self.exchange, models), self._server
+                AdminService(self.exchange, models, self.states), self._server
             )
         unoffered = [service for service in UNOFFERED if service.full_name not in names]
         add_unoffered(self._server, unoffered)

@@ -132,6 +132,12 @@ class States:
             owned = self._owned(owner)
         return sorted(owned, key=lambda state: state.name)
 
+    def num_of(self, model: str) -> int:
+        """How many are kept that the model made."""
+        with self._lock:
+            self._drop_expired()
+            return sum(state.model == model for state in self._by_name.values())
+
     async def keep_dropping_expired(self) -> None:
         """Free their memory even while nobody asks for any."""
         while True:

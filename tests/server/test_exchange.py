@@ -14,7 +14,7 @@ import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from charlm.v1 import admin_pb2, admin_pb2_grpc
+from charlm.v1 import admin_pb2, admin_pb2_grpc, state_pb2
 from charlm.v1 import generation_pb2 as gen
 from charlm_model import checkpoint as checkpoints
 from charlm_server.app import App
@@ -105,6 +105,20 @@ def stream_of(
 ) -> "grpc.aio.UnaryStreamCall[gen.StreamGenerateRequest, gen.StreamGenerateResponse]":
     asked = gen.GenerateRequest(model=model, stopping=ENDLESS)
     return wire.generation.StreamGenerate(gen.StreamGenerateRequest(generate=asked))
+
+
+@pytest.mark.slow
+async def test_the_load_counts_the_states_of_each_model(root: Path) -> None:
+    asked = state_pb2.CreateStateRequest(model=MODEL, context={"text": "the"})
+    async with serving(root) as wire:
+        admin = Admin(wire)
+        await admin.load("two")
+        before = [load.num_states for load in await admin.loads()]
+        await wire.states.CreateState(asked)
+        (load,) = await admin.loads(MODEL)
+        (other,) = await admin.loads("models/two")
+
+    assert (before, load.num_states, other.num_states) == ([0, 0], 1, 0)
 
 
 @pytest.mark.slow
