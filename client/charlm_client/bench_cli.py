@@ -16,6 +16,7 @@ from charlm_client.load.generator import LoadGenerator
 from charlm_client.load.plot import svg
 from charlm_client.load.workload import Lengths, Workload
 from charlm_client.options import SERVER_DEFAULT, AsJson, Color, Model, Server
+from charlm_client.output_file import check_writable, written
 from charlm_client.rendering import console
 
 # What calls may take beyond the time of the load.
@@ -69,6 +70,8 @@ def serve(
         raise InvalidRequest(
             f"--warm-up is {warm_up:g} s, but must be less than --duration, {duration:g} s."
         )
+    if plot is not None:
+        check_writable(plot, force=True)
     workload = Workload(
         num_streams=streams,
         rate=rate,
@@ -85,7 +88,9 @@ def serve(
         outcomes = await LoadGenerator(client, name, workload).run()
         figures = figures_of(outcomes, workload)
         if plot is not None:
-            plot.write_text(svg(rates(outcomes, duration), f"{name}, {server}"), encoding="utf-8")
+            drawn = svg(rates(outcomes, duration), f"{name}, {server}")
+            with written(plot) as out:
+                out.write(drawn.encode())
         if as_json:
             print_json(figures.as_dict())
         else:

@@ -1,9 +1,8 @@
 """The command `charlm`: flags are parsed here and nowhere else in the client."""
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn, cast, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -20,7 +19,7 @@ from charlm_client import (
 )
 from charlm_client.asking import SECURITY, ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
-from charlm_client.errors import CharlmError
+from charlm_client.endings import EXIT_ERROR, ended_in_a_sentence
 from charlm_client.file_score import FileQuestion, is_short, score_file
 from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S
 from charlm_client.options import (
@@ -36,9 +35,6 @@ from charlm_client.options import (
 from charlm_client.rendering import console
 from charlm_client.security import Security
 from charlm_client.types import Sampling, Stopping
-
-EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
 
 _SAMPLING, _STOPPING = "How tokens are drawn", "When the output ends"
 _LANGUAGE = "What the output may be"
@@ -348,19 +344,12 @@ def main() -> None:
 
     Exit codes: 0 done, 1 an error, 2 wrong usage, 3 restored in part, 130 interrupted.
     """
-    try:
+    with ended_in_a_sentence():
         name = sys.argv[1] if len(sys.argv) > 1 else ""
         if name in plugins.PLUGINS:
             plugins.load(name)(args=sys.argv[2:], prog_name=f"charlm {name}")
         else:
             app(prog_name="charlm")
-    except CharlmError as error:
-        _fail(str(error), EXIT_ERROR)
-    except KeyboardInterrupt:
-        _fail("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_ERROR)
 
 
 def _constraint(
@@ -389,8 +378,3 @@ def _bias(text: str) -> tuple[int, float]:
         raise typer.BadParameter(
             f"{text!r} must be a token id, = and nats, for instance 7=-2.5.", param_hint="--bias"
         ) from None
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"charlm: {message}", file=sys.stderr)
-    sys.exit(code)

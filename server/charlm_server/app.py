@@ -167,9 +167,11 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
     if config.model_root is not None:
         loop.add_signal_handler(signal.SIGHUP, app.watch.look_now)
     address = await app.start()
-    on_ready(f"charlm: serving {' '.join(models.names)} on {address}")
-    await asked_to_stop.wait()
-    await app.drain()
+    try:
+        on_ready(f"charlm: serving {' '.join(models.names)} on {address}")
+        await asked_to_stop.wait()
+    finally:  # also where nobody can be told that it is ready
+        await app.drain()
 
 
 def interceptors_of(config: ServeConfig) -> list[grpc.aio.ServerInterceptor]:
