@@ -1,0 +1,137 @@
+"""Compiled code is kept for the next process, and taken from nobody else."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from numba.core.caching import FunctionCache
+
+from charlm_model.compiled import keeping
+from charlm_model.compiled.build import compiled
+from charlm_model.compiled.keeping import chosen_folder, is_only_ours
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of CHARLM_KERNELS_DIR."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("CHARLM_KERNELS_DIR", str(tmp_path / "kernels"))
+    return tmp_path / "kernels"
+
+
+def test_a_folder_of_ones_own_is_used_again(named: Path) -> None:
+    first = chosen_folder()
+
+    assert first is not None
+    assert first.parent == named
+    assert chosen_folder() == first
+
+
+def test_the_cache_of_a_user_is_closed_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NUMBA_CACHE_DIR", "CHARLM_KERNELS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    folder = chosen_folder()
+
+    assert folder is not None
+    assert folder.is_relative_to(tmp_path)
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("variable", ["CHARLM_KERNELS_DIR", "NUMBA_CACHE_DIR"])
+def test_where_others_can_write_nothing_is_taken(
+    named: Path, variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = chosen_folder()
+    assert first is not None
+    monkeypatch.setenv(variable, str(first if variable.startswith("NUMBA") else named))
+    (first / "planted.nbi").write_bytes(b"code")
+    first.chmod(0o777)
+
+    other = chosen_folder()
+
+    assert other is not None
+    assert other != first
+    assert list(other.iterdir()) == []
+    assert "others than its user can write" in caplog.text
+
+
+@pytest.mark.parametrize("inside", ["", "part", "part/file.nbi"])
+def test_others_may_write_nowhere_in_it(tmp_path: Path, inside: str) -> None:
+    folder = tmp_path / "kernels"
+    (folder / "part").mkdir(parents=True)
+    (folder / "part" / "file.nbi").touch()
+    assert is_only_ours(folder)
+
+    (folder / inside).chmod(0o775)
+
+    assert not is_only_ours(folder)
+
+
+def test_a_folder_that_could_be_exchanged_is_not_used(tmp_path: Path) -> None:
+    folder = tmp_path / "open" / "kernels"
+    folder.mkdir(parents=True)
+    folder.parent.chmod(0o777)
+    assert not is_only_ours(folder)
+
+    folder.parent.chmod(0o1777)
+
+    assert is_only_ours(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_a_folder_of_another_user_is_not_used(tmp_path: Path) -> None:
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+
+    assert not is_only_ours(folder)
+
+
+def test_a_read_only_folder_is_copied(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = chosen_folder()
+    assert first is not None
+    (first / "made.nbi").write_bytes(b"code")
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(keeping.tempfile, "TemporaryFile", refuse)
+    copy = chosen_folder()
+
+    assert copy is not None
+    assert copy != first
+    assert (copy / "made.nbi").read_bytes() == b"code"
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(
+    named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(keeping.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(keeping.tempfile, "mkdtemp", refuse)
+
+    assert chosen_folder() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["save_overload", "load_overload"])
+def test_a_kernel_works_where_its_code_cannot_be_kept_or_read(
+    method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def double(x):  # type: ignore[no-untyped-def]
+        return x + x
+
+    monkeypatch.setattr(FunctionCache, method, refuse)
+
+    assert compiled(double)(21) == 42
+    assert "compiled code cannot be" in caplog.text
