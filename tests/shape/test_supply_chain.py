@@ -1,4 +1,4 @@
-"""What is taken from elsewhere: bounded dependencies, and nothing that runs code when it is read."""
+"""What is taken from elsewhere: bounded dependencies, and nothing that runs what it reads."""
 
 import ast
 import tomllib
