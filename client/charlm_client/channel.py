@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -17,6 +18,7 @@ from charlm.v1 import (
     tokenizer_pb2_grpc,
 )
 from charlm_client.errors import InvalidRequest
+from charlm_client.propagation import PropagatingChannel
 from charlm_client.security import Security
 
 # Calls that change nothing are repeated when no server answered; a generation never is.
@@ -50,15 +52,16 @@ class Stubs:
 
     def __init__(self, address: str, security: Security | None = None) -> None:
         self.channel = open_channel(address, security)
-        self.admin = admin_pb2_grpc.AdminServiceStub(self.channel)
-        self.codec = codec_pb2_grpc.CodecServiceStub(self.channel)
-        self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
-        self.scoring = scoring_pb2_grpc.ScoringServiceStub(self.channel)
-        self.states = state_pb2_grpc.StateServiceStub(self.channel)
-        self.tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(self.channel)
-        self.inference = inference_pb2_grpc.InferenceServiceStub(self.channel)
-        self.models = models_pb2_grpc.ModelServiceStub(self.channel)
-        self.health = health_pb2_grpc.HealthStub(self.channel)
+        traced: Any = PropagatingChannel(self.channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(traced)
+        self.codec = codec_pb2_grpc.CodecServiceStub(traced)
+        self.generation = generation_pb2_grpc.GenerationServiceStub(traced)
+        self.scoring = scoring_pb2_grpc.ScoringServiceStub(traced)
+        self.states = state_pb2_grpc.StateServiceStub(traced)
+        self.tokenizer = tokenizer_pb2_grpc.TokenizerServiceStub(traced)
+        self.inference = inference_pb2_grpc.InferenceServiceStub(traced)
+        self.models = models_pb2_grpc.ModelServiceStub(traced)
+        self.health = health_pb2_grpc.HealthStub(traced)
 
 
 def open_channel(address: str, security: Security | None = None) -> grpc.aio.Channel:

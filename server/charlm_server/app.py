@@ -27,6 +27,7 @@ from charlm.v1 import (
     tokenizer_pb2,
     tokenizer_pb2_grpc,
 )
+from charlm_server.address import address_of
 from charlm_server.admin_service import AdminService
 from charlm_server.callers import Callers
 from charlm_server.codec_service import CodecService
@@ -41,6 +42,9 @@ from charlm_server.interceptors import ReportingInterceptor
 from charlm_server.loaded import Models, load_models
 from charlm_server.model_service import ModelService
 from charlm_server.monitor import Monitor
+from charlm_server.observing.calls import Calls
+from charlm_server.observing.observation import Observation
+from charlm_server.observing.sources import Sources
 from charlm_server.open_calls import OpenCalls
 from charlm_server.reflection import add_reflection
 from charlm_server.scoring_service import ScoringService
@@ -78,8 +82,10 @@ class App:
         self.exchange = Exchange(config, models, self.monitor.look)
         self.states = States(config.limits)
         self.watch = Watch(self.exchange, config.watch_s)
+        self.observation = Observation(config)
         self._server = server or grpc.aio.server(
-            interceptors=interceptors_of(config), options=channel_options(config.limits)
+            interceptors=interceptors_of(config, self.observation.calls),
+            options=channel_options(config.limits),
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationService(models, self.states), self._server
@@ -128,6 +134,8 @@ class App:
         """Have work done, wherever it comes from."""
         for model in self._models:
             model.scheduler.start()
+        sources = Sources(self._models, self.exchange, self.states, self.monitor)
+        self.observation.start(sources)
         self.monitor.look()
         self._tasks = [
             asyncio.create_task(self.monitor.run()),
@@ -154,6 +162,7 @@ class App:
         await self._server.stop(LAST_WORDS_S)
         for model in models:
             await model.scheduler.close()
+        await asyncio.to_thread(self.observation.stop)
 
 
 async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
@@ -169,15 +178,20 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
     address = await app.start()
     try:
         on_ready(f"charlm: serving {' '.join(models.names)} on {address}")
+        if app.observation.metrics_address is not None:
+            on_ready(f"charlm: metrics on http://{app.observation.metrics_address}/metrics")
         await asked_to_stop.wait()
     finally:  # also where nobody can be told that it is ready
         await app.drain()
 
 
-def interceptors_of(config: ServeConfig) -> list[grpc.aio.ServerInterceptor]:
+def interceptors_of(
+    config: ServeConfig, calls: Calls | None = None
+) -> list[grpc.aio.ServerInterceptor]:
     """The first is the outermost: it tells callers what the others refuse."""
     guards = [] if config.tokens is None else [Guard(Callers(config.tokens))]
-    return [ReportingInterceptor(), OpenCalls(config.limits.max_open_calls), *guards]
+    open_calls = OpenCalls(config.limits.max_open_calls)
+    return [ReportingInterceptor(calls or Calls()), open_calls, *guards]
 
 
 def try_to_bind(host: str, port: int) -> None:
@@ -186,10 +200,6 @@ def try_to_bind(host: str, port: int) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)
-
-
-def address_of(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def channel_options(limits: Limits) -> list[tuple[str, int]]:

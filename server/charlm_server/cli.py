@@ -14,8 +14,7 @@ from charlm_server.config import Limits, ServeConfig, TlsFiles
 from charlm_server.errors import ServeError
 from charlm_server.limit_flags import with_limit_flags
 from charlm_server.mixtures import named_mixtures
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+from charlm_server.observing.log_format import FORMATS
 
 
 @with_limit_flags
@@ -116,15 +115,45 @@ def serve(
     reflection: Annotated[
         bool, typer.Option(envvar="CHARLM_REFLECTION", help="Let stock clients find the contract.")
     ] = True,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="CHARLM_METRICS_PORT",
+            min=0,
+            max=65535,
+            help="Serve Prometheus metrics there, over HTTP; 0 finds a free one.",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str,
+        typer.Option(
+            envvar="CHARLM_METRICS_HOST", help="Whoever reaches it reads counts, but no texts."
+        ),
+    ] = "127.0.0.1",
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            envvar=["CHARLM_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"],
+            metavar="URL",
+            help="Send traces to an OpenTelemetry collector, such as http://localhost:4317.",
+        ),
+    ] = None,
     log_level: Annotated[
-        str, typer.Option(envvar="CHARLM_LOG_LEVEL", help="debug, info, warning or error.")
+        str,
+        typer.Option(
+            envvar="CHARLM_LOG_LEVEL",
+            help="debug, info, warning or error; info has a line for every call.",
+        ),
     ] = "warning",
+    log_format: Annotated[
+        str, typer.Option(envvar="CHARLM_LOG_FORMAT", help="text, or json for machines.")
+    ] = "text",
     *,
     limits: Callable[[], Limits],
 ) -> None:
     """Serve checkpoints over gRPC until SIGTERM."""
     try:
-        _set_up_logging(log_level)
+        _set_up_logging(log_level, log_format)
         tls = _tls_from(tls_cert, tls_key, tls_client_ca)
         _refuse_open_door(host, allow_insecure or tls is not None, has_tokens=tokens is not None)
         _refuse_open_admin(host, admin=admin, has_tokens=tokens is not None)
@@ -145,6 +174,9 @@ def serve(
             watch_s=watch,
             tls=tls,
             tokens=tokens,
+            metrics_host=metrics_host,
+            metrics_port=metrics_port,
+            otlp_endpoint=otlp_endpoint,
             limits=limits(),
         )
         _run(config)
@@ -160,11 +192,15 @@ def _run(config: ServeConfig) -> None:
     asyncio.run(serve_until_stopped(config, lambda line: print(line, flush=True)))
 
 
-def _set_up_logging(level: str) -> None:
+def _set_up_logging(level: str, line_format: str) -> None:
     names = logging.getLevelNamesMapping()
     if level.upper() not in names:
         raise ServeError(f"--log-level is {level!r}, but must be debug, info, warning or error.")
-    logging.basicConfig(level=names[level.upper()], format=LOG_FORMAT)
+    if line_format not in FORMATS:
+        raise ServeError(f"--log-format is {line_format!r}, but must be {' or '.join(FORMATS)}.")
+    handler = logging.StreamHandler()
+    handler.setFormatter(FORMATS[line_format]())
+    logging.basicConfig(level=names[level.upper()], handlers=[handler])
 
 
 def _tls_from(cert: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:

@@ -125,4 +125,9 @@ class ServeConfig:
     unload_grace_s: float = 600.0  # for calls on a model that is replaced or unloaded
     tls: TlsFiles | None = None  # None is plain text
     tokens: Path | None = None  # None lets everyone call
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None  # of Prometheus; None serves no metrics
+    otlp_endpoint: str | None = (
+        None  # of an OpenTelemetry collector, over gRPC; None traces nothing
+    )
     limits: Limits = field(default_factory=Limits)

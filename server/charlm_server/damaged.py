@@ -24,17 +24,18 @@ def tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], An
     return deserialized
 
 
-def checked(request: Any, *, is_stream: bool) -> Any:
-    """The request, or requests as they come. Raises MessageDamaged."""
-    return _checked_stream(request) if is_stream else _checked(request)
+def checked(request: Any, on_request: Callable[[Any], None], *, is_stream: bool) -> Any:
+    """The request, or requests as they come; `on_request` sees each. Raises MessageDamaged."""
+    return (_checked_stream if is_stream else _checked)(request, on_request)
 
 
-def _checked(request: Any) -> Any:
+def _checked(request: Any, on_request: Callable[[Any], None]) -> Any:
     if request is _DAMAGED:
         raise MessageDamaged
+    on_request(request)
     return request
 
 
-async def _checked_stream(requests: Any) -> AsyncIterator[Any]:
+async def _checked_stream(requests: Any, on_request: Callable[[Any], None]) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _checked(request)
+        yield _checked(request, on_request)

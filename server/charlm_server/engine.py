@@ -81,6 +81,7 @@ class Engine:
         self._scoring_pace = ReadingPace(config.max_scoring_chunk)
         self.num_sampled_tokens = 0  # in rows of the batch, since the start
         self.num_pieces = 0  # of work done, whatever its kind
+        self.num_steps = 0  # of the batch, since the start
         self.reset()
 
     def reset(self) -> None:
@@ -165,6 +166,11 @@ class Engine:
     def seconds_per_prompt_token(self) -> float:
         """As measured lately; 0 before anything was read."""
         return self._prefill_pace.seconds_per_step
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Of the batch, as measured lately; 0 before anything was decoded."""
+        return self._decode_pace.seconds_per_step
 
     @property
     def has_work(self) -> bool:
@@ -319,6 +325,7 @@ class Engine:
         self._decode_pace.record(len(sampled[0]), self._work_clock() - started)
         self.num_pieces += 1
         self.num_sampled_tokens += sum(map(len, sampled))
+        self.num_steps += len(sampled[0])
         for sequence, columns in zip(list(self._batch.sequences), sampled, strict=True):
             self._take(sequence, columns)
         self._batch.remove({live for live in self._batch.sequences if live.is_over})

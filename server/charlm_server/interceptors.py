@@ -1,9 +1,9 @@
 """The one seam where our errors become gRPC's, with the details that machines read."""
 
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -37,6 +37,8 @@ from charlm_server.errors import (
     TooManyModels,
     Unauthenticated,
 )
+from charlm_server.observing.call import Call
+from charlm_server.observing.calls import Calls, trailing_of
 from charlm_server.state_errors import (
     PositionNotKept,
     StateChanged,
@@ -84,7 +86,13 @@ Method = Callable[[Any, Any], Any]
 
 
 class ReportingInterceptor(grpc.aio.ServerInterceptor):
-    """Tells callers of our errors in full and of our faults only that there was one."""
+    """Tells callers of our errors in full and of our faults only that there was one.
+
+    It is the outermost, so it also tells those who observe of every call.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
 
     async def intercept_service(
         self,
@@ -92,12 +100,14 @@ class ReportingInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
+        name, metadata = handler_call_details.method, handler_call_details.invocation_metadata
         if handler is None:
-            return None  # no such method: gRPC answers UNIMPLEMENTED by itself
-        return _reporting(handler, handler_call_details.method)
+            self._calls.refuse_unknown(name, metadata)
+            return None  # gRPC answers UNIMPLEMENTED by itself
+        return _reporting(handler, name, self._calls)
 
 
-def _reporting(handler: Any, name: str) -> Any:
+def _reporting(handler: Any, name: str, calls: Calls) -> Any:
     """The same handler, with reports around its method."""
     kinds: dict[tuple[bool, bool], tuple[Method, Callable[..., Any]]] = {
         (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
@@ -108,39 +118,43 @@ def _reporting(handler: Any, name: str) -> Any:
     method, handler_of = kinds[handler.request_streaming, handler.response_streaming]
     wrapped = _reporting_stream if handler.response_streaming else _reporting_unary
     return handler_of(
-        wrapped(method, name, is_stream=handler.request_streaming),
+        wrapped(method, name, calls, is_stream=handler.request_streaming),
         request_deserializer=tolerant(handler.request_deserializer),
         response_serializer=handler.response_serializer,
     )
 
 
-def _reporting_unary(method: Method, name: str, *, is_stream: bool) -> Method:
+def _reporting_unary(method: Method, name: str, calls: Calls, *, is_stream: bool) -> Method:
     async def reporting(request: Any, context: Any) -> Any:
         _take_turns(context)
-        with _logged(name, request):
+        with calls.observed(name, request, context) as call:
             try:
-                return await method(checked(request, is_stream=is_stream), context)
+                intact = checked(request, partial(calls.receive, call), is_stream=is_stream)
+                response = await method(intact, context)
+                call.wrote(response)
+                return response
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001 - the seam: whatever it is, it is told
-                await _abort(context, error)
+                await _abort(context, error, call)
 
     return reporting
 
 
-def _reporting_stream(method: Method, name: str, *, is_stream: bool) -> Method:
+def _reporting_stream(method: Method, name: str, calls: Calls, *, is_stream: bool) -> Method:
     async def reporting(request: Any, context: Any) -> AsyncIterator[Any]:
         _take_turns(context)
-        with _logged(name, request):
+        with calls.observed(name, request, context) as call:
             try:
-                intact = checked(request, is_stream=is_stream)
+                intact = checked(request, partial(calls.receive, call), is_stream=is_stream)
                 async with aclosing(method(intact, context)) as responses:
                     async for response in responses:
+                        call.wrote(response)
                         yield response
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001 - the seam: whatever it is, it is told
-                await _abort(context, error)
+                await _abort(context, error, call)
 
     return reporting
 
@@ -151,25 +165,14 @@ def _take_turns(context: Any) -> None:
         TURNS_OF.set(context.peer().rpartition(":")[0])
 
 
-@contextmanager
-def _logged(name: str, request: Any) -> Iterator[None]:
-    """One line a call: its method, the caller's own id for it, how long it took. No texts."""
-    request_id = getattr(getattr(request, "generate", request), "request_id", "")
-    started = time.monotonic()
-    try:
-        yield
-    finally:
-        logger.info("%s [%s] ended after %.3f s", name, request_id, time.monotonic() - started)
-
-
-async def _abort(context: Any, error: Exception) -> NoReturn:
+async def _abort(context: Any, error: Exception, call: Call) -> NoReturn:
     status = status_from(error)
-    if status.code == grpc.StatusCode.INTERNAL.value[0]:
-        logger.error("a call failed by a fault of ours", exc_info=error)
-    else:
-        logger.info("refused: %s", type(error).__name__)
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    await context.abort(code, status.message, ((STATUS_DETAILS, status.SerializeToString()),))
+    call.code, call.reason = code.name, error.reason if isinstance(error, CharlmError) else ""
+    if code is grpc.StatusCode.INTERNAL:
+        logger.error("call %r failed by a fault of ours", call.request_id, exc_info=error)
+    details = (STATUS_DETAILS, status.SerializeToString())
+    await context.abort(code, status.message, (details, *trailing_of(call)))
     raise AssertionError("abort always raises")
 
 

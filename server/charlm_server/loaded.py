@@ -20,6 +20,7 @@ from charlm_server.config import Limits, ServeConfig
 from charlm_server.engine import Engine, EngineConfig
 from charlm_server.errors import ModelNotFound, ServeError
 from charlm_server.mixtures import MixtureConfig
+from charlm_server.observing.call import note_model
 from charlm_server.pins import Pins
 from charlm_server.scheduler import Scheduler
 from charlm_server.waiting_room import QueueLimits
@@ -66,10 +67,12 @@ class Models:
             raise ModelNotFound(name, [*self.names, *sorted(self._aliases)])
         model = self._by_name[target]
         model.pins.pin()
+        note_model(target)
         return model
 
     def __iter__(self) -> Iterator[LoadedModel]:
-        return iter([self._by_name[name] for name in self.names])
+        """In order of name; any thread may ask."""
+        return iter([model for _, model in sorted(self._by_name.copy().items())])
 
     def __contains__(self, name: str) -> bool:
         """Whether a model, not an alias, has the name."""

@@ -39,7 +39,7 @@ class Monitor:
 
     def look(self) -> None:
         """Tell the health service what has changed since the last look."""
-        are_well = {model.name: self._is_well(model) for model in self._models}
+        are_well = {model.name: self.is_well(model) for model in self._models}
         are_well |= {alias: are_well[name] for alias, name in self._models.aliases.items()}
         for name, is_well in are_well.items():
             if is_well != self._are_well.get(name):
@@ -59,7 +59,8 @@ class Monitor:
         self.probes.add(task)
         task.add_done_callback(self.probes.discard)
 
-    def _is_well(self, model: LoadedModel) -> bool:
+    def is_well(self, model: LoadedModel) -> bool:
+        """Whether its engine's thread lives and is not stuck; any thread may ask."""
         scheduler = model.scheduler
         return scheduler.is_alive and scheduler.pulse.silent_s < self._bound_s
 

@@ -19,6 +19,8 @@ from charlm_server.fair_queue import FairQueue, Waiting
 from charlm_server.held import Held
 from charlm_server.inquiry import InquiryJob
 from charlm_server.job import Event, Job
+from charlm_server.observing.call import PRESENT, Call
+from charlm_server.observing.histogram import Histogram
 from charlm_server.pulse import Pulse
 from charlm_server.scoring import NextJob, ScoringJob
 from charlm_server.sequence import GenerationJob
@@ -35,9 +37,22 @@ class Load:
     """How busy one model is."""
 
     num_running: int
+    capacity: int  # rows that can run together
     num_waiting: int
+    num_waiting_tokens: int
     num_parked: int
     num_sampled_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far one engine came, in ticks and in the steps that they are made of."""
+
+    num_steps: int
+    seconds_per_step: float  # of processor time, as measured lately
+    num_ticks: int
+    ticks_s: float  # that the ticks took, together
+    silent_s: float  # see Pulse
 
 
 class Scheduler:
@@ -46,6 +61,7 @@ class Scheduler:
     def __init__(self, engine: Engine, limits: QueueLimits) -> None:
         self._engine = engine
         self.pulse = Pulse(engine.clock)
+        self.queue_waits = Histogram()  # of those that began, in seconds
         self._changed = threading.Condition()
         self._room = WaitingRoom(limits)  # under the lock, as all that follows
         self._must_stop_all = False
@@ -53,8 +69,9 @@ class Scheduler:
         self._is_draining = False  # of the loop alone, as what follows
         self._open: set[Job] = set()
         self._num_delivered = 0
-        self._num_handed_over = 0  # of the thread alone
-        self._held = Held()  # likewise
+        self._num_handed_over = 0  # of the thread alone, as what follows
+        self._held = Held()
+        self._num_ticks, self._ticks_s = 0, 0.0
         self._nothing_open = asyncio.Event()
         self._nothing_open.set()
 
@@ -135,12 +152,27 @@ class Scheduler:
 
     @property
     def load(self) -> Load:
-        """Numbers of this moment, without stopping the thread for them."""
+        """Numbers of this moment; any thread may ask."""
+        with self._changed:
+            num_waiting, num_waiting_tokens = len(self._room), self._room.num_tokens
         return Load(
             num_running=self._engine.num_running,
-            num_waiting=len(self._room),
+            capacity=self._engine.capacity,
+            num_waiting=num_waiting,
+            num_waiting_tokens=num_waiting_tokens,
             num_parked=self._engine.num_parked,
             num_sampled_tokens=self._engine.num_sampled_tokens,
+        )
+
+    @property
+    def progress(self) -> Progress:
+        """What the engine has done so far; any thread may ask."""
+        return Progress(
+            num_steps=self._engine.num_steps,
+            seconds_per_step=self._engine.seconds_per_step,
+            num_ticks=self._num_ticks,
+            ticks_s=self._ticks_s,
+            silent_s=self.pulse.silent_s,
         )
 
     def wake(self) -> None:
@@ -153,6 +185,7 @@ class Scheduler:
         self, job: Job, begin: Callable[[], None], queue: FairQueue, *, work_s: float = 0.0
     ) -> AsyncIterator[None]:
         waiting = Waiting(job, begin, TURNS_OF.get())
+        call = PRESENT.get()  # the task that ends an abandoned call has another context
         self._admit(waiting, queue, work_s)
         self._open.add(job)
         self._nothing_open.clear()
@@ -166,6 +199,14 @@ class Scheduler:
             with self._changed:
                 queue.settle(waiting)
                 self._changed.notify()
+            self._note(job, call)
+
+    def _note(self, job: Job, call: Call | None) -> None:
+        """For those who observe."""
+        if job.started_at:
+            self.queue_waits.add(job.started_at - job.submitted_at)
+        if call is not None:
+            call.left(job)
 
     def _admit(self, waiting: Waiting, queue: FairQueue, work_s: float) -> None:
         if self._is_draining:
@@ -193,7 +234,10 @@ class Scheduler:
         try:
             self._engine.enter_thread()
             while self._has_something_to_do():
+                began_at = self._engine.clock()
                 events, now = self._tick(), self._engine.clock()
+                self._num_ticks += 1
+                self._ticks_s += now - began_at
                 events = self._held.let_go(events, now, more_follows=self._engine.has_work)
                 if events:
                     self._num_handed_over += 1

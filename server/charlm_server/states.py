@@ -85,6 +85,11 @@ class States:
         self._sizes: dict[str, int] = {}  # in bytes, by name
         self.num_bytes = 0  # of all that is kept
 
+    @property
+    def num(self) -> int:
+        """States kept, those that expired since the last sweep included."""
+        return len(self._by_name)
+
     def add(self, state: KeptState) -> KeptState:
         """Keep a state from now on. Raises StatesFull."""
         with self._lock:

@@ -32,6 +32,11 @@ class WaitingRoom:
     def __len__(self) -> int:
         return len(self.generations) + len(self.scorings)
 
+    @property
+    def num_tokens(self) -> int:
+        """Of work that those who wait bring, at most."""
+        return sum(each.job.num_tokens for each in (*self.generations, *self.scorings))
+
     def admit(self, waiting: Waiting, queue: FairQueue, *, work_s: float) -> None:
         """Let a job wait that needs so many seconds of work before its first answer.
 

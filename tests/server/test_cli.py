@@ -122,6 +122,37 @@ def test_every_setting_can_come_from_the_environment(directory: Path) -> None:
     assert code == 0
 
 
+@pytest.mark.slow
+def test_a_process_logs_neither_texts_nor_tokens(directory: Path) -> None:
+    flags = ["--log-level", "debug", "--log-format", "json", "--metrics-port", "0", "--port", "0"]
+    secrets = ["squirrels at dawn", "hunter2"]
+    with subprocess.Popen(
+        [*COMMAND, str(directory), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        address = address_of(server)
+        assert server.stdout is not None
+        metrics_line = server.stdout.readline()
+        with grpc.insecure_channel(address) as channel:
+            generation_pb2_grpc.GenerationServiceStub(channel).Generate(
+                gen.GenerateRequest(
+                    model="models/tiny",
+                    context={"text": secrets[0]},
+                    stopping={"stop_sequences": ["nuts"]},
+                ),
+                metadata=(("authorization", f"Bearer {secrets[1]}"),),
+            )
+        server.send_signal(signal.SIGTERM)
+        _, logged = server.communicate(timeout=STOP_TIMEOUT_S)
+
+    lines = [json.loads(line) for line in logged.splitlines()]
+    assert "charlm.v1.GenerationService/Generate" in [line.get("method") for line in lines]
+    assert not [secret for secret in [*secrets, "nuts"] if secret in logged]
+    assert metrics_line.startswith("charlm: metrics on http://127.0.0.1:")
+
+
 def test_every_flag_has_an_environment_variable() -> None:
     app = typer.Typer()
     app.command()(serve)
@@ -130,6 +161,9 @@ def test_every_flag_has_an_environment_variable() -> None:
     for parameter in parameters:
         if parameter.name not in {"help", "install_completion", "show_completion"}:
             name = str(parameter.name).upper()
+            if name == "OTLP_ENDPOINT":  # other programs' name for it will do
+                assert parameter.envvar == ["CHARLM_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
+                continue
             # A client's certificate and a server's are not the same.
             assert parameter.envvar in {f"CHARLM_{name}", f"CHARLM_SERVE_{name}"}
             assert name.startswith("TLS_") == parameter.envvar.startswith("CHARLM_SERVE_")
@@ -152,6 +186,32 @@ def test_a_wrong_path_is_said(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_no_checkpoint_is_said(tmp_path: Path) -> None:
     assert "not a checkpoint" in failure(tmp_path)
+
+
+@pytest.mark.slow
+def test_traces_without_their_extra_are_refused_in_a_sentence(directory: Path) -> None:
+    program = """if True:
+        import runpy, sys
+        sys.modules["opentelemetry"] = None
+        runpy.run_module("charlm_server", run_name="__main__")
+    """
+    flags = ["--otlp-endpoint", "http://127.0.0.1:4317", "--port", "0"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(directory), *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "charlm[tracing]" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("flags", [("--log-format", "xml"), ("--log-level", "loud")])
+def test_a_wrong_way_to_log_is_said(directory: Path, flags: tuple[str, str]) -> None:
+    assert flags[0] in failure(directory, *flags)
 
 
 def test_an_address_that_others_reach_needs_a_flag(directory: Path) -> None:

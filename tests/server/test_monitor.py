@@ -12,28 +12,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from charlm.v1 import generation_pb2 as gen
 from charlm_server.pulse import Pulse
 from tests.server.conftest import Clock
+from tests.server.gate import Gate
 from tests.server.wire import Wire, serving
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 STUCK, WELL = "models/lstm-char", "models/gru-byte"
-
-
-class Gate:
-    """Stands in an engine's way until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
-
-    def before(self, tick: Callable[..., Any]) -> Callable[..., Any]:
-        """The same tick, behind this gate."""
-
-        def gated(**options: Any) -> Any:
-            self.reached.set()
-            self.opened.wait(60)
-            return tick(**options)
-
-        return gated
 
 
 @pytest.fixture

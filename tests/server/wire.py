@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import grpc
 import numpy as np
@@ -79,6 +80,11 @@ class Wire:
     def model_service(self) -> models_pb2_grpc.ModelServiceAsyncStub:
         return models_pb2_grpc.ModelServiceStub(self.channel)
 
+    async def all_ended(self) -> None:
+        """Wait until the server has done with every call that used a model."""
+        for model in self.models:  # looked up by name, a model would be held by the test itself
+            assert await model.pins.nobody_within(30)
+
     async def stream(
         self, request: gen.GenerateRequest, **options: object
     ) -> list[gen.StreamGenerateResponse]:
@@ -130,7 +136,10 @@ def load(*kinds: tuple[str, str], limits: Limits | None = None) -> list[LoadedMo
 
 @asynccontextmanager
 async def serving(
-    *kinds: tuple[str, str], limits: Limits | None = None, mixtures: Iterable[str] = ()
+    *kinds: tuple[str, str],
+    limits: Limits | None = None,
+    mixtures: Iterable[str] = (),
+    **settings: Any,
 ) -> AsyncIterator[Wire]:
     """A server over fresh engines; it drains at the end."""
     loaded = load(*kinds, limits=limits)
@@ -142,6 +151,7 @@ async def serving(
         max_batch_size=8,
         threads=1,
         mixtures=named_mixtures(mixtures, [model.name for model in loaded]),
+        **settings,
     )
     models = Models([*loaded, *mixtures_of(loaded, config)])
     app = App(config, models)

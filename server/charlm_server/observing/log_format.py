@@ -1,0 +1,55 @@
+"""How lines of the log are written: as text for people, or as one JSON object a line."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FIELDS = "charlm_fields"
+
+
+def fields(**named: str | int | float | None) -> dict[str, Any]:
+    """What goes beside the message, for `extra`; what is empty is left out."""
+    return {_FIELDS: {name: value for name, value in named.items() if value not in ("", None)}}
+
+
+class TextFormat(logging.Formatter):
+    """A sentence, then name=value; a value that could be mistaken is quoted."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        pairs = (f" {name}={_shown(value)}" for name, value in _fields_of(record).items())
+        return super().formatMessage(record) + "".join(pairs)
+
+
+class JsonFormat(logging.Formatter):
+    """One object a line, whatever a message holds; times are UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+FORMATS: dict[str, type[logging.Formatter]] = {"text": TextFormat, "json": JsonFormat}
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    found: dict[str, Any] = getattr(record, _FIELDS, {})
+    return found
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() and not set(text) & set(' "=') else json.dumps(text)

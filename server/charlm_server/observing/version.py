@@ -1,0 +1,5 @@
+"""Which charlm this is."""
+
+from importlib.metadata import version
+
+VERSION = version("charlm")
