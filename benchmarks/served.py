@@ -1,10 +1,13 @@
 """A model in memory behind gRPC, in a process of its own, for benchmarks."""
 
 import asyncio
+import logging
 import multiprocessing
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from typing import Any
 
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
@@ -13,19 +16,25 @@ from charlm_model.vocabulary import CharVocabulary
 from charlm_server.app import App
 from charlm_server.config import ServeConfig
 from charlm_server.loaded import Models, serve_checkpoint
+from charlm_server.observing.log_format import JsonFormat
 
 NAME = "random"
 START_S, STOP_S = 120.0, 30.0
 
 
 @contextmanager
-def served(config: ModelConfig, characters: str, *, threads: int = 1) -> Iterator[str]:
-    """Random weights under NAME; gives the server's address."""
+def served(
+    config: ModelConfig, characters: str, *, threads: int = 1, logs: bool = False, **settings: Any
+) -> Iterator[str]:
+    """Random weights under NAME; gives the server's address.
+
+    With `logs` every call is a line of JSON to nowhere; `settings` are those of ServeConfig.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(
-        target=_serve, args=(config, characters, threads, theirs), daemon=True
-    )
+    settings = {"checkpoints": {}, "port": 0, "threads": threads, **settings}
+    arguments = (config, characters, settings, logs, theirs)
+    process = context.Process(target=_serve, args=arguments, daemon=True)
     process.start()
     try:
         if not ours.poll(START_S):
@@ -37,12 +46,18 @@ def served(config: ModelConfig, characters: str, *, threads: int = 1) -> Iterato
         process.kill()
 
 
-def _serve(config: ModelConfig, characters: str, threads: int, parent: Connection) -> None:
-    asyncio.run(_serve_until_closed(config, characters, threads, parent))
+def _serve(
+    config: ModelConfig, characters: str, settings: dict[str, Any], logs: bool, parent: Connection
+) -> None:
+    if logs:
+        handler = logging.FileHandler(os.devnull)
+        handler.setFormatter(JsonFormat())
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+    asyncio.run(_serve_until_closed(config, characters, ServeConfig(**settings), parent))
 
 
 async def _serve_until_closed(
-    config: ModelConfig, characters: str, threads: int, parent: Connection
+    config: ModelConfig, characters: str, serving: ServeConfig, parent: Connection
 ) -> None:
     checkpoint = Checkpoint(
         model=build(config).eval(),
@@ -50,7 +65,6 @@ async def _serve_until_closed(
         report={},
         digest="0" * 64,
     )
-    serving = ServeConfig(checkpoints={}, port=0, threads=threads)
     app = App(serving, Models([serve_checkpoint(f"models/{NAME}", checkpoint, serving)]))
     parent.send(await app.start())
     await asyncio.to_thread(parent.poll, None)

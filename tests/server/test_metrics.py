@@ -161,7 +161,7 @@ async def test_under_load_the_counters_are_what_the_callers_saw(wire: Wire) -> N
 async def test_a_stuck_engine_and_its_queue_are_seen_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock, gate, limits = Clock(), Gate(), Limits(max_queued_requests=2)
+    clock, gate, limits = Clock(), Gate(), Limits(max_queued_requests=2, caller_share=1.0)
     async with serving(("lstm", "char"), metrics_port=0, limits=limits) as wire:
         [model] = wire.models
         scheduler = model.scheduler
