@@ -79,7 +79,7 @@ async def test_nobody_notices_that_a_replica_is_killed(
                 chunks += [chunk async for chunk in reader]
 
     assert all(whole(chunks) == undisturbed for chunks in received)
-    assert sum(stream.num_resumptions for stream in streams) == 1
+    assert sum(stream.num_resumptions > 0 for stream in streams) == 1
 
 
 async def test_a_replica_that_stops_is_not_asked_any_more(servers: list[Server], port: str) -> None:
