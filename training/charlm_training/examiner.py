@@ -21,8 +21,9 @@ SLICE_TOKENS = 16_384
 SAVE_INTERVAL_S = 15.0
 # Both protocols of a stream read the text once, the second with a warm-up.
 READINGS_PER_EVALUATION = 2.2
-# For the samples and the save, and for a machine that is slower at the end than at the start.
-SAVE_S, CAUTION = 0.6, 1.2
+# For the samples and the end of the process; a save of the best and one of the end; and for a
+# machine that is slower at the end than at the start.
+ENDING_S, NUM_SAVES, CAUTION = 0.3, 2, 1.2
 # Evaluation may take this share of a wall clock; a longer validation text is cut to fit.
 MOST_SHARE = 0.25
 
@@ -33,12 +34,14 @@ class FinalEvaluation:
 
     part: Part
     seconds_per_token: float
+    save_s: float = 0.0
 
     @property
     def seconds(self) -> float:
         readings = 1.0 if self.part.is_lines else READINGS_PER_EVALUATION
         num_tokens = len(self.part.ids_N) - 1
-        return readings * num_tokens * self.seconds_per_token * CAUTION + SAVE_S
+        num_read = readings * num_tokens + min(num_tokens, SLICE_TOKENS)
+        return num_read * self.seconds_per_token * CAUTION + NUM_SAVES * self.save_s + ENDING_S
 
     def cut_to(self, most_s: float) -> None:
         """A longer text is evaluated on its beginning only."""
@@ -61,6 +64,7 @@ class SliceExaminer:
     save: Callable[[], None]
     clock: Clock
     budget: Budget
+    save_s: float = 0.0
     crew: Crew = ALONE
     final: FinalEvaluation = field(init=False)
     _best: dict[str, Tensor] | None = field(init=False, default=None)
@@ -68,7 +72,7 @@ class SliceExaminer:
 
     def __post_init__(self) -> None:
         self._saved_at = self.clock()
-        self.final = FinalEvaluation(self.data.validation, 0.0)
+        self.final = FinalEvaluation(self.data.validation, 0.0, self.save_s)
         self.score()
         total_s = self.budget.seconds()
         if total_s is not None:
@@ -101,9 +105,11 @@ class SliceExaminer:
         if not self.crew.is_first:
             return
         self._best = copy.deepcopy(self.model.state_dict())
-        if self.clock() - self._saved_at >= SAVE_INTERVAL_S:
+        began = self.clock()
+        if began - self._saved_at >= SAVE_INTERVAL_S:
             self.save()
             self._saved_at = self.clock()
+            self.final.save_s = max(self.final.save_s, self._saved_at - began)
 
     @property
     def best(self) -> dict[str, Tensor] | None:

@@ -36,6 +36,8 @@ class Task:
     is_interrupted: Callable[[], bool]
     save_early: Callable[[LanguageModel], None]
     after_step: Callable[[StepResult], None]
+    save_s: float = 0.0
+    """What saving a small model took."""
     crew: Crew = ALONE
     keep: Callable[[Callable[[], Record], bool], None] = lambda make_record, at_once: None
     resumed: Record | None = None
@@ -156,6 +158,7 @@ def _examiner(task: Task, model: LanguageModel) -> SliceExaminer:
         save=lambda: task.save_early(model),
         clock=task.clock,
         budget=task.budget,
+        save_s=task.save_s,
         crew=task.crew,
     )
 

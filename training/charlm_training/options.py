@@ -55,6 +55,11 @@ class TrainOptions:
         if self.budget is not None:
             parse_duration(self.budget)
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether a wall clock ends the run."""
+        return self.steps is None and self.epochs is None
+
     def start_budget(self, clock: Clock) -> Budget:
         """The budget that was asked for; a wall clock starts to run now."""
         if self.steps is not None:

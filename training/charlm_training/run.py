@@ -24,6 +24,7 @@ from charlm_training.keeper import Keeper, owner_of
 from charlm_training.learner import StepResult
 from charlm_training.options import TrainOptions
 from charlm_training.record import Record
+from charlm_training.rehearsal import rehearse
 from charlm_training.report import (
     Report,
     data_section,
@@ -61,6 +62,7 @@ class Run:
         """Read, fit, evaluate and save, in a workspace that is prepared."""
         options, fitter = self.options, fitter_for(self.options.family)
         workspace = Workspace(options.out)
+        save_s = self._rehearse(workspace)
         corpus = open_corpus(options.corpus)
         findings = corpus.scan()
         self._began = self.clock()
@@ -76,7 +78,7 @@ class Run:
                 self.listener(Noticed(text=notice))
             baseline = self.crew.from_first(lambda: baseline_section(data, budget, options.seed))
             with governed_threads(budget, self.clock, self.crew) as after_step:
-                task = self._task(data, budget, after_step)
+                task = self._task(data, budget, after_step, save_s)
                 fitted = fitter(
                     replace(task, keep=self._kept_by(keeper), resumed=saved and saved["fit"])
                 )
@@ -84,6 +86,15 @@ class Run:
             self._finish(workspace, keeper, fitted, data, report)
         self.listener(Finished(stopped_by=fitted.stopped_by, report=report))
         return Outcome(report=report, stopped_by=fitted.stopped_by)
+
+    def _rehearse(self, workspace: Workspace) -> float:
+        """Only where a clock will run, and where the end of the run will be."""
+        if not self.crew.is_first or not self.options.is_timed:
+            return 0.0
+        try:
+            return rehearse(self.options.family, workspace.run, self.clock)
+        except OSError as error:
+            raise OutputFailed(f"Cannot write in {workspace.run}: {error.strerror}.") from error
 
     def _require_same(self, sha256: str) -> None:
         """A run is of one text, however many hosts have a copy of it."""
@@ -131,7 +142,9 @@ class Run:
 
         return keep
 
-    def _task(self, data: Data, budget: Budget, after_step: Callable[[StepResult], None]) -> Task:
+    def _task(
+        self, data: Data, budget: Budget, after_step: Callable[[StepResult], None], save_s: float
+    ) -> Task:
         options = self.options
         return Task(
             family=options.family,
@@ -143,8 +156,9 @@ class Run:
             listener=self.listener,
             is_interrupted=self.is_interrupted,
             after_step=after_step,
+            save_s=save_s,
             crew=self.crew,
-            save_early=lambda model: self._save(model, data, self._report(data, model)),
+            save_early=lambda model: self._save_early(model, data),
         )
 
     def _final_report(self, data: Data, fitted: Fitted, baseline: Report) -> Report:
@@ -184,6 +198,13 @@ class Run:
             "is_finished": False,
             "elapsed_s": round(self.clock() - self._began, 3),
         }
+
+    def _save_early(self, model: LanguageModel, data: Data) -> None:
+        """The best so far. It is in memory too, so the run does without."""
+        try:
+            self._save(model, data, self._report(data, model))
+        except OutputFailed as error:
+            self.listener(Noticed(text=f"{error} Training goes on."))
 
     def _save(self, model: LanguageModel, data: Data, report: Report) -> None:
         try:

@@ -1,0 +1,29 @@
+"""What comes at the end of a run is done once before its clock starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from charlm_training.fitting import FITTERS
+from charlm_training.rehearsal import rehearse
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FITTERS)
+def test_it_leaves_nothing_behind(family: str, tmp_path: Path, clock: Any) -> None:
+    clock.tick_s = 0.25
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+
+    seconds = rehearse(family, tmp_path, clock)
+
+    assert seconds == 0.25
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_disk_that_takes_nothing_is_noticed_before_the_run(tmp_path: Path, clock: Any) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        rehearse("ngram", tmp_path / "missing", clock)

@@ -1,0 +1,56 @@
+"""What comes at the end of a run, done once on a small scale before its clock starts.
+
+The first use of an exact path compiles its kernels, once on a machine, for up to a minute, and
+loads them, once in a process. That is start-up, like the imports, and no part of a budget. And how
+long saving takes here and now must be known, so that a budget can be kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from charlm_model import checkpoint, kneser_ney
+from charlm_model.config import ModelConfig
+from charlm_model.families import build
+from charlm_model.language_model import LanguageModel
+from charlm_model.ngram import NGram
+from charlm_model.vocabulary import CharVocabulary
+from charlm_training.budget import Clock
+from charlm_training.temperatures import samples_by_temperature
+
+VOCABULARY = CharVocabulary("\nab")
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY.size, "hidden_size": 8, "num_heads": 1, "context_length": 2,
+    "kernel_size": 2, "pair_rows": 4,
+}  # fmt: skip
+
+
+def rehearse(family: str, folder: Path, clock: Clock) -> float:
+    """Seconds that saving a small model in the folder takes.
+
+    Raises OSError when the disk would not take it.
+    """
+    models = [_ngram()] if family == "ngram" else [_ngram(), _fresh(family)]
+    for model in models:
+        samples_by_temperature(model, VOCABULARY, seed=0, num_tokens=1)
+    with TemporaryDirectory(dir=folder, prefix=".rehearsal-") as scratch:
+        checkpoint.save(Path(scratch) / "model", models[-1], VOCABULARY, {})  # loads its kernels
+        began = clock()
+        checkpoint.save(Path(scratch) / "model", models[-1], VOCABULARY, {})
+        return clock() - began
+
+
+def _fresh(family: str) -> LanguageModel:
+    with torch.random.fork_rng():  # the run's own draws come after
+        return build(ModelConfig(family=family, **SIZES))
+
+
+def _ngram() -> NGram:
+    ids_N = np.array([0, 2, 3, 1, 2, 3, 1, 0], dtype=np.int64)
+    config = ModelConfig(family="ngram", vocab_size=VOCABULARY.size, context_length=2)
+    return NGram(config, kneser_ney.fit(ids_N, config.vocab_size, config.context_length))
