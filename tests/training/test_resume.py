@@ -12,38 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_run import SIZES, TEXT, Killed, options, train, weights
 
 from charlm_training.errors import InvalidOption
 from charlm_training.events import Event, Noticed, Resumed
 from charlm_training.learner import Learner, StepResult
 from charlm_training.options import TrainOptions
-from charlm_training.plan import SizeOptions
 from charlm_training.run import Run
 from charlm_training.session import train_in_terminal
 from charlm_training.workspace import Workspace
 
 LIVES = Path(__file__).parent / "lives.py"
-TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\n" * 30
-SIZES = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "batch_size": 4, "window_length": 16}
 # CHARLM_KILLS=25 pytest tests/training/test_resume.py is the full trial.
 KILLS = int(os.environ.get("CHARLM_KILLS", "5"))
 
 
-class Killed(BaseException):
-    """Stands for the end of a process, which nothing inside it can handle."""
-
-
-def options(folder: Path, **changes: Any) -> TrainOptions:
-    corpus = folder / "text.txt"
-    corpus.write_text(TEXT)
-    size = SizeOptions(**{**SIZES, **changes.pop("size", {})})
-    defaults = {"corpus": str(corpus), "out": folder / "out", "steps": 24, "save_interval_s": 0.0}
-    return TrainOptions(**{**defaults, "size": size, **changes})
-
-
-def train(given: TrainOptions, clock: Any, events: list[Event], resume: bool = False) -> Any:
-    Workspace(given.out).prepare(force=False, resume=resume)
-    return Run(given, events.append, lambda: False, clock).train()
+def ignore(event: Event) -> None:
+    del event
 
 
 def killed_at(step: int, given: TrainOptions, clock: Any, patch: pytest.MonkeyPatch) -> None:
@@ -56,12 +41,8 @@ def killed_at(step: int, given: TrainOptions, clock: Any, patch: pytest.MonkeyPa
 
     patch.setattr(Learner, "step", deadly)
     with pytest.raises(Killed):
-        train(given, clock, [])
+        train(given, clock, ignore)
     patch.setattr(Learner, "step", original)
-
-
-def weights(out: Path) -> bytes:
-    return (out / "model.safetensors").read_bytes()
 
 
 @pytest.fixture
@@ -77,12 +58,12 @@ def test_a_resumed_run_ends_in_the_same_bytes(
     tmp_path: Path, uninterrupted: Path, family: str, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes: dict[str, Any] = {"family": family, "size": {"dropout": 0.2, "num_layers": 2}}
-    train(options(uninterrupted, **changes), clock, [])
+    train(options(uninterrupted, **changes), clock, ignore)
     killed_at(13, options(tmp_path, **changes), clock, monkeypatch)
 
     events: list[Event] = []
     again = options(tmp_path, **changes, resume=True)
-    report = train(again, clock, events, resume=True).report
+    report = train(again, clock, events.append).report
 
     assert [event.step for event in events if isinstance(event, Resumed)] == [13]
     assert weights(tmp_path / "out") == weights(uninterrupted / "out")
@@ -96,12 +77,12 @@ def test_a_divergence_after_resuming_goes_back_to_where_it_would_have_gone(
 ) -> None:
     """The save was made at step 13, and what was safe is of step 12, in the earlier process."""
     with diverging_at(13, monkeypatch):
-        train(options(uninterrupted), clock, [])
+        train(options(uninterrupted), clock, ignore)
     killed_at(13, options(tmp_path), clock, monkeypatch)
 
     events: list[Event] = []
     with diverging_at(13, monkeypatch):
-        train(options(tmp_path, resume=True), clock, events, resume=True)
+        train(options(tmp_path, resume=True), clock, events.append)
 
     assert any("went back to step 12" in each.text for each in events if isinstance(each, Noticed))
     assert weights(tmp_path / "out") == weights(uninterrupted / "out")
@@ -168,7 +149,7 @@ def test_a_resumed_wall_clock_remembers_what_was_spent(
     began = clock.now
 
     again = options(tmp_path, steps=None, budget="40s", resume=True)
-    report = train(again, clock, [], resume=True).report
+    report = train(again, clock, ignore).report
 
     assert before_s > 5
     assert clock.now - began < 40 - before_s + 10
@@ -179,13 +160,13 @@ def test_a_resumed_wall_clock_remembers_what_was_spent(
 def test_an_interrupted_run_is_finished_by_resuming(
     tmp_path: Path, uninterrupted: Path, clock: Any
 ) -> None:
-    train(options(uninterrupted), clock, [])
+    train(options(uninterrupted), clock, ignore)
     questions = iter(range(1000))
     given = options(tmp_path, save_interval_s=1000.0)
     Workspace(given.out).prepare(force=False)
-    first = Run(given, lambda event: None, lambda: next(questions) >= 9, clock).train()
+    first = Run(given, ignore, lambda: next(questions) >= 9, clock).train()
 
-    second = train(options(tmp_path, resume=True), clock, [], resume=True)
+    second = train(options(tmp_path, resume=True), clock, ignore)
 
     assert (first.stopped_by, second.stopped_by) == ("interrupted", "budget")
     assert weights(tmp_path / "out") == weights(uninterrupted / "out")
@@ -193,7 +174,7 @@ def test_an_interrupted_run_is_finished_by_resuming(
 
 @pytest.mark.slow
 def test_a_finished_run_is_not_made_again(tmp_path: Path, clock: Any) -> None:
-    report = train(options(tmp_path), clock, []).report
+    report = train(options(tmp_path), clock, ignore).report
 
     again = train_in_terminal(options(tmp_path, resume=True), tensorboard=False)
 
@@ -203,7 +184,7 @@ def test_a_finished_run_is_not_made_again(tmp_path: Path, clock: Any) -> None:
 def test_nothing_to_resume_from_means_starting_at_the_beginning(tmp_path: Path, clock: Any) -> None:
     events: list[Event] = []
 
-    report = train(options(tmp_path, resume=True), clock, events, resume=True).report
+    report = train(options(tmp_path, resume=True), clock, events.append).report
 
     assert report["training"]["steps"] == 24
     assert any("Nothing was saved" in each.text for each in events if isinstance(each, Noticed))
@@ -220,7 +201,7 @@ def test_another_run_cannot_be_resumed(
     killed_at(3, options(tmp_path), clock, monkeypatch)
 
     with pytest.raises(InvalidOption, match=said):
-        train(options(tmp_path, resume=True, **changes), clock, [], resume=True)
+        train(options(tmp_path, resume=True, **changes), clock, ignore)
 
 
 def test_another_text_cannot_be_resumed_on(
@@ -231,4 +212,4 @@ def test_another_text_cannot_be_resumed_on(
     Path(given.corpus).write_text(TEXT + "!")
 
     with pytest.raises(InvalidOption, match="same text"):
-        train(given, clock, [], resume=True)
+        train(given, clock, ignore)

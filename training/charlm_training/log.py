@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,7 +25,7 @@ class JsonLog:
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a" if resume else "w", encoding="utf-8")
+            self._file = path.open("ab" if resume else "wb", buffering=0)
         except OSError as error:
             raise _unwritten(path, error) from error
         self._path = path
@@ -34,10 +35,20 @@ class JsonLog:
         try:
             if isinstance(event, Resumed):
                 self._forget_after(event.step)
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            self._file.flush()
+            self._append(json.dumps(record, ensure_ascii=False) + "\n")
         except OSError as error:
             raise _unwritten(self._path, error) from error
+
+    def _append(self, line: str) -> None:
+        """All of a line or nothing, also where the disk has room for half of it."""
+        data, whole = line.encode(), os.fstat(self._file.fileno()).st_size
+        while data:
+            try:
+                data = data[self._file.write(data) :]
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(whole)
+                raise
 
     def _forget_after(self, step: int) -> None:
         """Drop what will happen again, and the line that a killed process broke off."""
@@ -45,7 +56,7 @@ class JsonLog:
         kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= step)
         self._file.close()
         write_bytes(self._path, kept.encode())
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = self._path.open("ab", buffering=0)
 
     def close(self) -> None:
         with suppress(OSError):  # what could not be written was said when it happened

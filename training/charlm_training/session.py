@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 from rich.console import Console
 
 from charlm_model import checkpoint
 from charlm_training.distributed import ALONE, Crew
+from charlm_training.errors import OutputFailed
 from charlm_training.events import Event, Listener, Noticed
 from charlm_training.log import JsonLog, TensorBoardLog
 from charlm_training.options import TrainOptions
@@ -17,9 +18,13 @@ from charlm_training.run import Outcome, Run
 from charlm_training.signals import interruption
 from charlm_training.workspace import Workspace
 
+View = AbstractContextManager[Listener]
 
-def train_in_terminal(options: TrainOptions, *, tensorboard: bool, crew: Crew = ALONE) -> Outcome:
-    """Train; progress goes to stderr, so that stdout holds the report alone.
+
+def train_in_terminal(
+    options: TrainOptions, *, tensorboard: bool, crew: Crew = ALONE, view: View | None = None
+) -> Outcome:
+    """Train; progress goes to stderr, so that stdout holds the report alone, or to the `view`.
 
     Of several processes only the first one logs, shows progress and writes.
     """
@@ -30,7 +35,10 @@ def train_in_terminal(options: TrainOptions, *, tensorboard: bool, crew: Crew = 
     crew.from_first(lambda: workspace.prepare(force=options.force, resume=options.resume))
     with ExitStack() as stack:
         is_interrupted = stack.enter_context(interruption())
-        listeners = listeners_of(options, workspace, stack, tensorboard) if crew.is_first else []
+        listeners: list[Listener] = []
+        if crew.is_first:
+            listeners += listeners_of(options, workspace, stack, tensorboard)
+            listeners.append(stack.enter_context(view or progress_on(Console(stderr=True))))
         broadcast = Broadcast(listeners)
         outcome = Run(options, broadcast, is_interrupted, crew=crew).train()
         if crew.is_first:
@@ -44,7 +52,7 @@ def train_in_terminal(options: TrainOptions, *, tensorboard: bool, crew: Crew = 
 def listeners_of(
     options: TrainOptions, workspace: Workspace, stack: ExitStack, tensorboard: bool
 ) -> list[Listener]:
-    """The log, TensorBoard on request, and the terminal; closed with the stack."""
+    """The log, and TensorBoard on request; closed with the stack."""
     log = JsonLog(workspace.log, resume=options.resume)
     stack.callback(log.close)
     listeners: list[Listener] = [log]
@@ -52,7 +60,6 @@ def listeners_of(
         board = TensorBoardLog(workspace.tensorboard)
         stack.callback(board.close)
         listeners.append(board)
-    listeners.append(stack.enter_context(progress_on(Console(stderr=True))))
     return listeners
 
 
@@ -70,11 +77,23 @@ def finished_outcome(workspace: Workspace) -> Outcome:
 
 
 class Broadcast:
-    """One listener that tells many."""
+    """One listener that tells many. A full disk costs a line of the log, never the run."""
 
     def __init__(self, listeners: list[Listener]) -> None:
-        self._listeners = listeners
+        self._listeners, self._has_complained = listeners, False
 
     def __call__(self, event: Event) -> None:
         for listener in self._listeners:
-            listener(event)
+            try:
+                listener(event)
+            except OutputFailed as error:
+                self._complain(str(error), listener)
+
+    def _complain(self, sentence: str, about: Listener) -> None:
+        """Once to the others: every event of a long run would be too much."""
+        if self._has_complained:
+            return
+        self._has_complained = True
+        for listener in self._listeners:
+            if listener is not about:
+                listener(Noticed(text=f"{sentence} Training goes on."))
