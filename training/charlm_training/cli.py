@@ -81,11 +81,25 @@ def train(
         float, typer.Option(help="Seconds between saves of the whole training state.")
     ] = 30.0,
     force: Annotated[bool, typer.Option(help="Replace a checkpoint that is there.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Train on a Ray cluster: HOST:PORT, auto for one on this host, or local.",
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option(help="Processes on Ray; unset: one a host.")
+    ] = None,
+    ray_restarts: Annotated[
+        int, typer.Option(help="How often Ray may start again after a worker was lost.")
+    ] = 3,
 ) -> None:
     """Fit a model to a text and say how good it is."""
     shorten_spinning()
     from charlm_training.data import DataOptions
     from charlm_training.distributed import crew_of
+    from charlm_training.on_ray import RayOptions, train_on_ray
     from charlm_training.options import TrainOptions
     from charlm_training.plan import SizeOptions
     from charlm_training.report import print_lines, training_lines
@@ -124,7 +138,11 @@ def train(
             save_interval_s=save_interval,
             command=shlex.join([*crew.command, "charlm", *sys.argv[1:]]),
         )
-        outcome = train_in_terminal(options, tensorboard=tensorboard, crew=crew)
+        if ray is None:
+            outcome = train_in_terminal(options, tensorboard=tensorboard, crew=crew)
+        else:
+            where = RayOptions(address=ray, workers=ray_workers, max_restarts=ray_restarts)
+            outcome = train_on_ray(options, where, tensorboard=tensorboard)
         if crew.is_first:
             lines = training_lines(outcome.report, out, Workspace(out).page)
             print_lines(lines, outcome.report, as_json=as_json)

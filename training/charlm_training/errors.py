@@ -12,6 +12,7 @@ TrainingError
   StateDamaged          what a killed run saved of itself cannot be read
   Diverged              the loss exploded again and again
   CrewLost              another process of the same run is gone
+  ClusterFailed         no Ray cluster answers, or it has given up
 """
 
 
@@ -61,3 +62,7 @@ class Diverged(TrainingError):
 
 class CrewLost(TrainingError):
     """Another process of the run ended or cannot be reached."""
+
+
+class ClusterFailed(TrainingError):
+    """A Ray cluster cannot be reached, or lost more workers than it may."""
