@@ -97,13 +97,25 @@ def test_a_neighbor_that_takes_the_processor_now_and_then_changes_no_plan(
 ) -> None:
     data = read("the cat sat on the mat. " * 400)
     learner = planner(data, clock, hidden_size=8, batch_size=4).plan(seed=0).learner(data)
-    durations = itertools.cycle([0.9, 0.1, 0.4])
+    durations = itertools.cycle([0.9, 0.1, 0.4, 0.7])
 
     def busy_clock() -> float:
         clock.now += next(durations)
         return float(clock.now)
 
     assert tokens_per_s(learner, busy_clock) == pytest.approx(4 * 64 / 0.1)
+
+
+def test_a_probe_takes_no_more_than_its_share_of_a_short_budget(read: Read, clock: Any) -> None:
+    clock.tick_s = 0.5
+    data = read("abcd" * 100)
+    learner = planner(data, clock, hidden_size=8).plan(seed=0).learner(data)
+    began = clock.now
+
+    tokens_per_s(learner, clock, most_s=1.0)
+
+    assert learner.spent.steps == 2
+    assert clock.now - began < 4
 
 
 @pytest.mark.parametrize("budget_tokens", [0, 1e3, 1e6, 1e9, 1e12])

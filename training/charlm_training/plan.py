@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeVar
 
@@ -29,6 +30,8 @@ T = TypeVar("T", int, float)
 
 # Long enough to be repeatable, short enough not to be missed.
 PROBE_S, PROBE_STEPS = 0.3, 4
+# Of a wall clock, a probe takes no more than this share, or its two first steps.
+PROBE_SHARE = 0.03
 PROBE_RATE = 1e-4
 
 
@@ -176,7 +179,8 @@ class Planner:
     def _speed(self, rung: Rung, shape: Shape) -> float:
         if rung not in self._speeds:
             learner = self._plan_for(rung, shape).learner(self.data, self.crew)
-            self._speeds[rung] = tokens_per_s(learner, self.clock, self.crew)
+            most_s = PROBE_SHARE * (self.budget.seconds() or math.inf)
+            self._speeds[rung] = tokens_per_s(learner, self.clock, self.crew, most_s)
         return self._speeds[rung]
 
     def _plan_for(self, rung: Rung, shape: Shape) -> Plan:
@@ -217,14 +221,23 @@ def given(by_hand: T | None, otherwise: T) -> T:
     return otherwise if by_hand is None else by_hand
 
 
-def tokens_per_s(learner: Learner, clock: Clock, crew: Crew = ALONE) -> float:
+def tokens_per_s(
+    learner: Learner, clock: Clock, crew: Crew = ALONE, most_s: float = math.inf
+) -> float:
     """The training speed of a learner: its fastest step, since a busy machine only adds time.
 
     Of a crew's learner, the speed of all processes together, by the first one's clock.
     """
-    learner.step(PROBE_RATE)
     began, fastest, steps = clock(), 0.0, 0
-    while crew.number_from_first(steps < PROBE_STEPS or clock() - began < PROBE_S):
+    learner.step(PROBE_RATE)
+
+    def is_telling() -> bool:
+        if not steps:
+            return False
+        elapsed_s = clock() - began
+        return elapsed_s > most_s or (steps >= PROBE_STEPS and elapsed_s >= PROBE_S)
+
+    while not crew.number_from_first(is_telling()):
         since = clock()
         num_targets = learner.step(PROBE_RATE).num_targets
         fastest = max(fastest, num_targets / max(clock() - since, 1e-9))
