@@ -51,8 +51,8 @@ chaos: $(INSTALLED) ## faults and overload: kills, full disks, storms (CHARLM_CH
 containers: $(INSTALLED) .venv/.with-deploy ## build the images and try them on a Docker engine, if one runs
 	$(BIN)/python deploy/containers/verify.py
 
-ray: $(INSTALLED) .venv/.with-ray ## a Ray cluster on this machine: scaled, and a replica killed
-	CHARLM_RAY=1 $(BIN)/python -m pytest tests/e2e/test_ray.py
+ray: $(INSTALLED) .venv/.with-ray ## a Ray cluster on this machine: scaled, and a replica and a worker killed
+	CHARLM_RAY=1 $(BIN)/python -m pytest tests/e2e/test_ray.py tests/training/test_on_ray.py
 
 soak: $(INSTALLED) ## half an hour of mixed traffic: the same bits, flat memory
 	CHARLM_SOAK_SECONDS=1800 $(BIN)/python -m pytest -s tests/e2e/test_determinism.py

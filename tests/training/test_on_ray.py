@@ -1,6 +1,7 @@
 """Workers of a Ray cluster learn what one process learns, also when one of them is killed."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -21,6 +22,9 @@ from charlm_training.options import TrainOptions
 PROGRAM = Path(__file__).parent / "ray_crew.py"
 TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\nWho is it that can tell me?\n" * 40
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra `ray` is not installed")
+needs_cluster = pytest.mark.skipif(
+    "CHARLM_RAY" not in os.environ, reason="takes a minute: make ray"
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,7 @@ def logged(out: Path, event: str, name: str) -> list[float]:
 
 
 @needs_ray
+@needs_cluster
 @pytest.mark.slow
 def test_after_a_killed_worker_the_loss_curve_is_that_of_one_process(folder: Path) -> None:
     alone, together = folder / "alone", folder / "together"
@@ -60,6 +65,7 @@ def test_after_a_killed_worker_the_loss_curve_is_that_of_one_process(folder: Pat
 
 
 @needs_ray
+@needs_cluster
 @pytest.mark.slow
 def test_the_command_shows_what_happened_to_its_workers(folder: Path) -> None:
     shown = (folder / "shown.txt").read_text()
@@ -71,6 +77,7 @@ def test_the_command_shows_what_happened_to_its_workers(folder: Path) -> None:
 
 
 @needs_ray
+@needs_cluster
 @pytest.mark.slow
 def test_what_workers_refuse_is_said_in_a_sentence_and_not_tried_again(folder: Path) -> None:
     said = (folder / "said.txt").read_text().splitlines()[1]
