@@ -13,6 +13,7 @@ from torch import Tensor
 
 from charlm_model.compiled.crew import Crew
 from charlm_model.compiled.sharing import Sharing
+from charlm_model.compiled.weights import zeros
 from charlm_model.config import ModelConfig
 from charlm_model.counter import Counters
 from charlm_model.language_model import Burst, LanguageModel
@@ -29,6 +30,7 @@ class CompiledModel(LanguageModel):
         self._packed: Any = None
         self._operations_per_token = 0  # of one row, about
         self._sharing = Sharing()
+        self._room_sizes: dict[tuple[int, int, int], int] = {}  # by members, rows and tokens
 
     @abstractmethod
     def _pack(self) -> Any:
@@ -82,8 +84,10 @@ class CompiledModel(LanguageModel):
             kernel(packed, crew, room, *(array[rows] for array in arrays))
 
         def make_room(num_members: int, num_rows: int) -> NDArray[np.float32]:
-            size = self._kernel.room_size(packed, num_members, num_rows, num_tokens)
-            return np.zeros(size, np.float32)
+            sizes = num_members, num_rows, num_tokens
+            if sizes not in self._room_sizes:
+                self._room_sizes[sizes] = self._kernel.room_size(packed, *sizes)
+            return zeros(self._room_sizes[sizes])
 
         operations = num_tokens * num_steps * self._operations_per_token
         kind = num_tokens.bit_length(), num_steps > 1

@@ -95,9 +95,10 @@ def _score(query, q_at, keys, values, at, used, width, scores):
         c += 4 * LANES
     while c < used:
         s = splat(_ZERO)
-        for d in range(width):
+        for d in range(0, width, 2):
             key = at + c * width + d * LANES
             s = fma(splat(query[q_at + d]), load_halves(keys, key), s)
+            s = fma(splat(query[q_at + d + 1]), load_halves(keys, key + LANES), s)
             expect(values, key)
         store(scores, c, s)
         largest = larger(s, largest)
@@ -130,9 +131,10 @@ def _mix(values, at, keys, next_at, used, width, scores, sums):
         c += 4 * LANES
     while c < used:
         weight = load(scores, c)
-        for d in range(0, block, LANES):
-            value = at + c * width + d
+        for d in range(0, block, 2 * LANES):
+            value, after = at + c * width + d, d + LANES
             store(sums, d, fma(weight, load_halves(values, value), load(sums, d)))
+            store(sums, after, fma(weight, load_halves(values, value + LANES), load(sums, after)))
             expect(keys, next_at + c * width + d)
         c += LANES
 

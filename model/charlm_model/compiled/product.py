@@ -39,18 +39,11 @@ def add_product(x, x_at, x_stride, num_rows, depth, weights, at, width, out, out
     `width` is the number of outputs, padded.
     """
     num_panels = width // PANEL_WIDTH
-    many = num_rows - num_rows % 8
-    for panel in range(num_panels if many else 0):  # a panel stays near while all rows pass
-        w_from, to = at + panel * depth * PANEL_WIDTH, out_at + panel * PANEL_WIDTH
-        for row in range(0, many, 8):
-            _eight_rows(
-                x, x_at + row * x_stride, x_stride, weights, w_from, 0, depth,
-                out, to + row * out_stride, out_stride,
-            )  # fmt: skip
-    row = many
+    row = 0
     while row < num_rows:
-        taken = 4 if num_rows - row >= 4 else 1
-        _add_few(
+        left = num_rows - row
+        taken = 8 if left >= 8 else 4 if left >= 4 else 1
+        _add_some(
             taken, x, x_at + row * x_stride, x_stride, depth,
             weights, at, num_panels, out, out_at + row * out_stride, out_stride,
         )  # fmt: skip
@@ -58,13 +51,16 @@ def add_product(x, x_at, x_stride, num_rows, depth, weights, at, width, out, out
 
 
 @compiled
-def _add_few(num_rows, x, x_at, x_stride, depth, weights, at, num_panels, out, out_at, out_stride):
-    """One row or four, by as many panels at once as keep the processor busy."""
+def _add_some(num_rows, x, x_at, x_stride, depth, weights, at, num_panels, out, out_at, out_stride):
+    """One, four or eight rows, by as many panels at once as keep the processor busy."""
     stride = depth * PANEL_WIDTH
     panel = 0
     while panel < num_panels:
         w_from, to, left = at + panel * stride, out_at + panel * PANEL_WIDTH, num_panels - panel
-        if num_rows == 4 and left >= 2:
+        if num_rows == 8:
+            _eight_rows(x, x_at, x_stride, weights, w_from, stride, depth, out, to, out_stride)
+            panel += 1
+        elif num_rows == 4 and left >= 2:
             _four_rows(x, x_at, x_stride, weights, w_from, stride, depth, out, to, out_stride)
             panel += 2
         elif num_rows == 4:

@@ -17,6 +17,8 @@ _FIRST_INTERVAL, _LAST_INTERVAL = 8, 1024  # calls until the other way is tried
 _SLOW = 2  # times as slow as lately: the other way is tried at once
 _SMOOTHING = 0.3  # weight of the newest measurement
 
+(_ALONE,) = crew_of(1)
+
 Work = Callable[[slice, Crew, Any], None]
 MakeRoom = Callable[[int, int], Any]
 
@@ -87,10 +89,8 @@ class Pace:
 
 
 def by_rows(work: Work, make_room: MakeRoom, num_rows: int, operations_per_row: int) -> None:
-    (alone,) = crew_of(1)
-
     def share(rows: slice) -> None:
-        work(rows, alone, make_room(1, rows.stop - rows.start))
+        work(rows, _ALONE, make_room(1, rows.stop - rows.start))
 
     share_rows(share, num_rows, operations_per_row)
 
