@@ -79,8 +79,8 @@ class App:
         names = [service.full_name for service in offered]
         self.health = Health([*names, *models.names])
         self.monitor = Monitor(self.health, names, models, config.stuck_after_s)
-        self.exchange = Exchange(config, models, self.monitor.look)
         self.states = States(config.limits)
+        self.exchange = Exchange(config, models, self.states, self.monitor.look)
         self.watch = Watch(self.exchange, config.watch_s)
         self.observation = Observation(config)
         self._server = server or grpc.aio.server(
@@ -139,7 +139,7 @@ class App:
         self.monitor.look()
         self._tasks = [
             asyncio.create_task(self.monitor.run()),
-            asyncio.create_task(self.states.keep_dropping_expired()),
+            asyncio.create_task(self.states.keep_dropping_expired(self.exchange.release)),
         ]
         if self._config.model_root is not None:
             self._tasks.append(asyncio.create_task(self.watch.run()))

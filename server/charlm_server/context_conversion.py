@@ -1,6 +1,6 @@
 """What a request conditions on: a text from its start, or a state and what is read after it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from charlm.v1 import context_pb2 as pb
@@ -10,7 +10,7 @@ from charlm_model.snapshot import Maker, Snapshot
 from charlm_server.callers import PRESENT
 from charlm_server.conversion import TextReader
 from charlm_server.errors import CharlmError, InvalidRequest
-from charlm_server.loaded import LoadedModel, numerics_id
+from charlm_server.loaded import LoadedModel, Models, numerics_id
 from charlm_server.state_errors import StateDamaged, StateMismatch
 from charlm_server.states import States
 
@@ -66,6 +66,19 @@ class ContextReader:
             return snapshots.decode(reference.inline_state, maker, network)
         except SnapshotError as error:
             raise state_error_from(error) from error
+
+
+def model_asked(
+    models: Models, states: States, name: str, contexts: Iterable[pb.Context]
+) -> LoadedModel:
+    """The model of that name; where a kept state is gone on with, the weights that made it, even
+    if the name has got others since. Raises ModelNotFound or StateNotFound."""
+    for context in contexts:
+        if context.state.WhichOneof("kind") == "name":
+            kept = states.get(PRESENT.get(), context.state.name)
+            if name in (kept.model, kept.asked_as):
+                return models.of(kept.model, kept.maker.model_digest)
+    return models[name]
 
 
 def maker_of(model: LoadedModel) -> Maker:

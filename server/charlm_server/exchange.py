@@ -23,6 +23,7 @@ from charlm_server.errors import (
 )
 from charlm_server.loaded import LoadedModel, Models, load_model
 from charlm_server.model_root import ModelRoot
+from charlm_server.states import States
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,10 @@ class Exchange:
     """One change at a time, on the loop; the heavy part of it on a thread."""
 
     def __init__(
-        self, config: ServeConfig, models: Models, on_change: Callable[[], None] = lambda: None
+        self, config: ServeConfig, models: Models, states: States, on_change: Callable[[], None]
     ) -> None:
-        self._config, self._models, self._on_change = config, models, on_change
+        self._config, self._models, self._states = config, models, states
+        self._on_change = on_change
         self.root = None if config.model_root is None else ModelRoot(config.model_root)
         self._one_at_a_time = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], LoadedModel] = {}
@@ -45,8 +47,8 @@ class Exchange:
     async def load(self, checkpoint: str, name: str = "") -> LoadedModel:
         """Read, verify and warm a checkpoint, then serve it under the name.
 
-        A model that had the name goes on with the calls it has. Raises CheckpointUnknown,
-        CheckpointUnusable, InvalidRequest, TooManyModels or Draining.
+        A model that had the name goes on with the calls and the kept states that it has.
+        Raises CheckpointUnknown, CheckpointUnusable, InvalidRequest, TooManyModels or Draining.
         """
         name = checked_resource("model", name or PREFIX + checkpoint)
         async with self._one_at_a_time:
@@ -79,9 +81,21 @@ class Exchange:
             for alias, target in self._models.aliases.items():
                 if target == name:
                     raise ModelInUse(name, alias)
-            retiring = self._retire(self._models.take(name))
+            replaced = [old for old in self._models.replaced if old.name == name]
+            gone = [self._models.take(name), *replaced]
+            self._models.replaced = [old for old in self._models.replaced if old not in gone]
+            for model in gone:
+                if model not in self._retiring.values():
+                    self._retire(model)
+            retiring = [task for task, model in self._retiring.items() if model in gone]
             self._on_change()
-        await asyncio.shield(retiring)
+        await asyncio.shield(asyncio.gather(*retiring))
+
+    def release(self) -> None:
+        """Let go of replaced models that no kept state needs any more."""
+        for model in self._models.replaced:
+            if model not in self._retiring.values() and not self._is_needed(model):
+                self._retire(model)
 
     async def set_alias(self, alias: str, target: str) -> str | None:
         """Let a name stand for a loaded model; returns what it stood for.
@@ -108,8 +122,14 @@ class Exchange:
 
     @property
     def retiring(self) -> list[LoadedModel]:
-        """Models that are no longer served, but have calls to finish."""
-        return list(self._retiring.values())
+        """Models that are no longer served, but have calls to finish or states to go on with."""
+        return list({*self._retiring.values(), *self._models.replaced})
+
+    def _is_needed(self, model: LoadedModel) -> bool:
+        """Whether a state that is kept goes on with these weights, and no others would do."""
+        digest = model.checkpoint.digest
+        is_served = model.name in self._models and self._models.digest(model.name) == digest
+        return not is_served and self._states.has_any_of(model.name, digest)
 
     async def close(self) -> list[LoadedModel]:
         """Change nothing any more; returns the models that are left to drain."""
@@ -142,9 +162,15 @@ class Exchange:
         gc.collect()  # modules hold themselves in circles, and they may be large
 
     async def _finish(self, model: LoadedModel) -> None:
-        """Wait for the model's calls, end those that last too long, stop its thread."""
+        """Wait for the model's calls, end those that last too long, stop its thread; or leave a
+        replaced one to the states that need it."""
         started = time.monotonic()
-        if not await model.pins.nobody_within(self._config.unload_grace_s):
+        is_idle = await model.pins.nobody_within(self._config.unload_grace_s)
+        if model in self._models.replaced:
+            if self._is_needed(model):
+                return
+            self._models.replaced.remove(model)
+        if not is_idle:
             logger.warning("%s: %d calls are ended for its unloading", model.name, model.pins.num)
         await model.scheduler.drain(0.0)
         await model.scheduler.close()
@@ -161,7 +187,8 @@ class Exchange:
 
     def _refuse_too_many(self, name: str, *, is_new: bool) -> None:
         limit = self._config.limits.max_models
-        if is_new and len(self._models.names) + len(self._models.aliases) >= limit:
+        num = len(self._models.names) + len(self._models.aliases) + len(self._models.replaced)
+        if is_new and num >= limit:
             raise TooManyModels(limit)
 
 

@@ -10,6 +10,7 @@ from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc as pb_grpc
 from charlm_server.answering import converted, deadline_of, fitting
 from charlm_server.constraint_conversion import Compiler
+from charlm_server.context_conversion import model_asked
 from charlm_server.conversion import check_count
 from charlm_server.distributions import numerics_from
 from charlm_server.errors import AnswerTooLarge
@@ -35,12 +36,15 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         self._models, self._states = models, states
         self._compiler = Compiler()
 
+    def _model(self, request: pb.GenerateRequest) -> LoadedModel:
+        return model_asked(self._models, self._states, request.model, [request.context])
+
     async def Generate(
         self,
         request: pb.GenerateRequest,
         context: grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateResponse],
     ) -> pb.GenerateResponse:
-        model = self._models[request.model]
+        model = self._model(request)
         deadline = deadline_of(context, model)
         language = await self._compiler.language_of(request, model)
         job = await converted(
@@ -71,7 +75,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         request: pb.StreamGenerateRequest,
         context: grpc.aio.ServicerContext[pb.StreamGenerateRequest, pb.StreamGenerateResponse],
     ) -> AsyncIterator[pb.StreamGenerateResponse]:
-        model = self._models[request.generate.model]
+        model = self._model(request.generate)
         max_tokens = max_chunk_tokens_of(request)
         job = await converted(
             request,

@@ -9,6 +9,7 @@ import grpc
 from charlm.v1 import inference_pb2 as pb
 from charlm.v1 import inference_pb2_grpc as pb_grpc
 from charlm_server.answering import converted, deadline_of, fitting
+from charlm_server.context_conversion import model_asked
 from charlm_server.inference_conversion import GapQuestion, TopQuestion
 from charlm_server.inquiry import InquiryJob
 from charlm_server.loaded import LoadedModel, Models
@@ -26,7 +27,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         request: pb.FillGapRequest,
         context: grpc.aio.ServicerContext[pb.FillGapRequest, pb.FillGapResponse],
     ) -> pb.FillGapResponse:
-        model = self._models[request.model]
+        model = model_asked(self._models, self._states, request.model, [request.left])
         deadline = deadline_of(context, model)
         question = await converted(request, GapQuestion, request, model, self._states)
         response = question.response(await _answer(question.job(deadline), model))
@@ -39,7 +40,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
             pb.ListTopContinuationsRequest, pb.ListTopContinuationsResponse
         ],
     ) -> pb.ListTopContinuationsResponse:
-        model = self._models[request.model]
+        model = model_asked(self._models, self._states, request.model, [request.context])
         deadline = deadline_of(context, model)
         question = await converted(request, TopQuestion, request, model, self._states)
         response = question.response(await _answer(question.job(deadline), model))

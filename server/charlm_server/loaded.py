@@ -26,7 +26,7 @@ from charlm_server.scheduler import Scheduler
 from charlm_server.waiting_room import QueueLimits
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LoadedModel:
     """A checkpoint being served, and all that is known about it."""
 
@@ -59,6 +59,7 @@ class Models:
     def __init__(self, models: Iterable[LoadedModel]) -> None:
         self._by_name = {model.name: model for model in models}
         self._aliases: dict[str, str] = {}
+        self.replaced: list[LoadedModel] = []  # that calls or states still need
 
     def __getitem__(self, name: str) -> LoadedModel:
         """By name or alias; the call may use it until it ends. Raises ModelNotFound."""
@@ -69,6 +70,16 @@ class Models:
         model.pins.pin()
         note_model(target)
         return model
+
+    def of(self, name: str, digest: str) -> LoadedModel:
+        """The very weights, replaced or not, else the model of that name. Raises ModelNotFound."""
+        for model in self.replaced:
+            if (model.name, model.checkpoint.digest) == (name, digest):
+                if self.digest(name) == digest:
+                    break  # they came back
+                model.pins.pin()
+                return model
+        return self[name]
 
     def __iter__(self) -> Iterator[LoadedModel]:
         """In order of name; any thread may ask."""
@@ -92,9 +103,12 @@ class Models:
         return dict(self._aliases)
 
     def put(self, model: LoadedModel) -> LoadedModel | None:
-        """Serve a model under its name from now on; returns the one that had the name."""
+        """Serve a model under its name from now on; returns the one that had the name, which
+        is among the replaced."""
         old = self._by_name.get(model.name)
         self._by_name[model.name] = model
+        if old is not None:
+            self.replaced.append(old)
         return old
 
     def take(self, name: str) -> LoadedModel:

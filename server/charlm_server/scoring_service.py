@@ -15,6 +15,7 @@ from charlm_server.comparison_conversion import (
     compared_models,
     comparing_job_from,
 )
+from charlm_server.context_conversion import model_asked
 from charlm_server.distributions import numerics_from
 from charlm_server.loaded import LoadedModel, Models
 from charlm_server.returned_states import state_after
@@ -41,7 +42,8 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         request: pb.ScoreRequest,
         context: grpc.aio.ServicerContext[pb.ScoreRequest, pb.ScoreResponse],
     ) -> pb.ScoreResponse:
-        model = self._models[request.model]
+        contexts = [item.context for item in request.items]
+        model = model_asked(self._models, self._states, request.model, contexts)
         deadline = deadline_of(context, model)
         job = await converted(
             request, scoring_job_from, request, model, states=self._states, deadline=deadline
@@ -66,7 +68,7 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
             pb.GetNextDistributionRequest, pb.GetNextDistributionResponse
         ],
     ) -> pb.GetNextDistributionResponse:
-        model = self._models[request.model]
+        model = model_asked(self._models, self._states, request.model, [request.context])
         deadline = deadline_of(context, model)
         job = await converted(
             request, next_job_from, request, model, states=self._states, deadline=deadline
@@ -81,7 +83,8 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         context: grpc.aio.ServicerContext[pb.StreamScoreRequest, pb.StreamScoreResponse],
     ) -> AsyncIterator[pb.StreamScoreResponse]:
         first = await first_of(request_iterator)
-        model = self._models[first.start.model]
+        start = first.start
+        model = model_asked(self._models, self._states, start.model, [start.context])
         deadline = deadline_of(context, model)
         scorer, encode, builder = await converted(
             first, scorer_from, first.start, model, states=self._states, deadline=deadline

@@ -19,6 +19,7 @@ from charlm_server.context_conversion import (
     Prefix,
     check_maker,
     maker_of,
+    model_asked,
     state_error_from,
 )
 from charlm_server.conversion import TextReader
@@ -46,7 +47,7 @@ class StateService(pb_grpc.StateServiceServicer):
         request: pb.CreateStateRequest,
         context: grpc.aio.ServicerContext[pb.CreateStateRequest, pb.CreateStateResponse],
     ) -> pb.CreateStateResponse:
-        model = self._models[request.model]
+        model = model_asked(self._models, self._states, request.model, [request.context])
         time_to_live_s = time_to_live_from(request, self._states.limits)
         prefix = await converted(request, _prefix, request, model, self._states)
         self._states.check_room(PRESENT.get())
@@ -54,6 +55,7 @@ class StateService(pb_grpc.StateServiceServicer):
         kept = KeptState(
             owner=PRESENT.get(),
             model=model.name,
+            asked_as=request.model,
             maker=maker_of(model),
             snapshot=await read(model, prefix.ids, prefix.snapshot, deadline),
             time_to_live_s=time_to_live_s,
@@ -69,7 +71,7 @@ class StateService(pb_grpc.StateServiceServicer):
         async with lock:
             kept = self._states.use(PRESENT.get(), request.name)
             _check_etag(request, kept)
-            model = self._models[kept.model]
+            model = self._models.of(kept.model, kept.maker.model_digest)
             check_maker(kept.maker, model)
             reader = TextReader(model, request.unknown_characters)
             ids = await converted(request, continuation_ids, request, reader)
@@ -150,8 +152,8 @@ class StateService(pb_grpc.StateServiceServicer):
     def _told(self, kept: KeptState) -> pb.State:
         is_batch_invariant = any(
             model.certification.is_batch_invariant
-            for model in self._models
-            if model.name == kept.model
+            for model in (*self._models, *self._models.replaced)
+            if (model.name, model.checkpoint.digest) == (kept.model, kept.maker.model_digest)
         )
         return state_from(kept, self._states.clock(), is_batch_invariant=is_batch_invariant)
 

@@ -39,6 +39,7 @@ class KeptState:
 
     owner: str  # the caller for whom it is kept; no one else sees it
     model: str  # resource name
+    asked_as: str = ""  # the name that its caller gave, if that is an alias
     maker: Maker
     snapshot: Snapshot
     time_to_live_s: float
@@ -143,12 +144,20 @@ class States:
             self._drop_expired()
             return sum(state.model == model for state in self._by_name.values())
 
-    async def keep_dropping_expired(self) -> None:
+    def has_any_of(self, model: str, digest: str) -> bool:
+        """Whether one is kept that needs these weights."""
+        with self._lock:
+            self._drop_expired()
+            kept = self._by_name.values()
+            return any((each.model, each.maker.model_digest) == (model, digest) for each in kept)
+
+    async def keep_dropping_expired(self, on_swept: Callable[[], None]) -> None:
         """Free their memory even while nobody asks for any."""
         while True:
             await asyncio.sleep(SWEEP_S)
             with self._lock:
                 self._drop_expired()
+            on_swept()
 
     # --- under the lock ---
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from charlm.v1 import admin_pb2, admin_pb2_grpc, state_pb2
+from charlm.v1 import admin_pb2, admin_pb2_grpc, scoring_pb2, state_pb2
 from charlm.v1 import generation_pb2 as gen
 from charlm_model import checkpoint as checkpoints
 from charlm_server.app import App
@@ -236,9 +236,99 @@ async def test_a_watch_serves_what_is_new_and_keeps_what_cannot_be_replaced(root
     assert after["models/two"] == digests["models/two"]
 
 
+class Keeper:
+    """A state that was kept under a name, and what is asked of it."""
+
+    def __init__(self, wire: Wire, model: str) -> None:
+        self._wire, self._model = wire, model
+
+    async def create(self) -> None:
+        asked = state_pb2.CreateStateRequest(model=self._model, context={"text": "abc"})
+        state = (await self._wire.states.CreateState(asked)).state
+        self.name, self.digest = state.name, state.model_digest
+
+    async def advance(self) -> float:
+        asked = state_pb2.AdvanceStateRequest(name=self.name, text="d")
+        return (await self._wire.states.AdvanceState(asked)).total_logprob
+
+    async def generate(self) -> tuple[str, bytes]:
+        """The digest of whatever answered, and the answer."""
+        asked = gen.GenerateRequest(
+            model=self._model,
+            context={"state": {"name": self.name}},
+            sampling={"seed": 1},
+            stopping={"max_new_tokens": 8, "ignore_end_of_text": True},
+        )
+        answer = await self._wire.generation.Generate(asked)
+        return answer.model_digest, answer.outputs[0].data
+
+    async def score(self) -> tuple[str, float]:
+        item = scoring_pb2.ScoreItem(context={"state": {"name": self.name}}, text="efg")
+        asked = scoring_pb2.ScoreRequest(model=self._model, items=[item])
+        answer = await self._wire.scoring.Score(asked)
+        return answer.model_digest, answer.scores[0].total_logprob
+
+    async def delete(self) -> None:
+        await self._wire.states.DeleteState(state_pb2.DeleteStateRequest(name=self.name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [MODEL, "models/best"])
+async def test_states_stay_with_the_weights_that_made_them(root: Path, name: str) -> None:
+    """By the model's own name and by an alias, bit for bit, until the last one is gone."""
+    async with serving(root) as wire:
+        admin = Admin(wire)
+        await admin.load("two")
+        await admin.alias("models/best", MODEL)
+        keeper, other = Keeper(wire, name), Keeper(wire, name)
+        await keeper.create()
+        await other.create()
+        before = await keeper.generate(), await keeper.score()
+        total = await other.advance()
+        old = held(wire, MODEL)
+        new = await admin.load("two", MODEL)
+        await admin.alias("models/best", "models/two")
+        fresh = Keeper(wire, name)
+        await fresh.create()
+        after = await keeper.generate(), await keeper.score()
+        assert (before, before[0][0]) == (after, keeper.digest)
+        assert fresh.digest == new != keeper.digest
+        assert await keeper.advance() == total
+        await keeper.delete()
+        wire.app.exchange.release()
+        assert wire.models.replaced == [old]
+        await other.delete()
+        wire.app.exchange.release()
+        await old.scheduler.nothing_open()
+        await asyncio.gather(*wire.app.exchange._retiring)
+        assert not wire.models.replaced
+        assert not old.scheduler.is_alive
+        assert (await fresh.generate())[0] == new
+
+
+async def test_states_of_another_model_are_not_mistaken(root: Path) -> None:
+    async with serving(root) as wire:
+        await Admin(wire).load("two")
+        keeper = Keeper(wire, MODEL)
+        await keeper.create()
+        keeper._model = "models/two"
+        assert await code_of(keeper.generate()) == "FAILED_PRECONDITION"
+
+
+async def test_an_unloaded_model_takes_its_states_with_it(root: Path) -> None:
+    async with serving(root) as wire:
+        admin, keeper = Admin(wire), Keeper(wire, MODEL)
+        await keeper.create()
+        await admin.load("two", MODEL)
+        assert len(wire.models.replaced) == 1
+        await admin.unload(MODEL)
+        assert not wire.models.replaced
+        assert await code_of(keeper.generate()) == "NOT_FOUND"
+
+
 @pytest.mark.slow
 async def test_not_one_call_fails_while_models_are_swapped(root: Path) -> None:
-    """Generations, streams and scores, on a name whose model is replaced and whose alias moves."""
+    """Generations, streams, scores and states, on a name whose model is replaced and an alias."""
     is_over = asyncio.Event()
     digests: set[str] = set()
 
@@ -255,11 +345,26 @@ async def test_not_one_call_fails_while_models_are_swapped(root: Path) -> None:
             num_calls += 2
         return num_calls
 
+    async def keep(wire: Wire, name: str) -> int:
+        num_rounds = 0
+        while not is_over.is_set():
+            keeper = Keeper(wire, name)
+            await keeper.create()
+            await keeper.advance()
+            first, *others = [await keeper.score() for _ in range(5)]
+            assert {*others, first} == {first}
+            assert (await keeper.generate())[0] == first[0] == keeper.digest
+            await keeper.delete()
+            num_rounds += 1
+        return num_rounds
+
     async with serving(root) as wire:
         admin = Admin(wire)
         await admin.load("two")
         await admin.alias("models/best", MODEL)
-        asking = [asyncio.ensure_future(ask(wire, name)) for name in [MODEL, "models/best"] * 4]
+        names = [MODEL, "models/best"]
+        asking = [asyncio.ensure_future(ask(wire, name)) for name in names * 3]
+        asking += [asyncio.ensure_future(keep(wire, name)) for name in names]
         for round_number in range(12):
             await admin.load(("two", "one")[round_number % 2], MODEL)
             await admin.alias("models/best", ("models/two", MODEL)[round_number % 2])
