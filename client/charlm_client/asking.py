@@ -3,6 +3,7 @@
 import asyncio
 import codecs
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from charlm_client.client import Client
-from charlm_client.errors import InvalidRequest
+from charlm_client.errors import InvalidRequest, QueueFull
 from charlm_client.security import Security
 
 PIECE_BYTES = 1 << 16
@@ -20,12 +21,29 @@ SECURITY: ContextVar[Security | None] = ContextVar("SECURITY", default=None)
 """What the flags before the command said; see `connection_flags`."""
 
 
-def ask(server: str, timeout: float, question: Callable[[Client], Awaitable[Result]]) -> Result:
-    """The answer to one question, over a connection of its own."""
+def ask(
+    server: str,
+    timeout: float,
+    question: Callable[[Client], Awaitable[Result]],
+    *,
+    may_repeat: bool = True,
+) -> Result:
+    """The answer to one question, over a connection of its own.
+
+    A server that is too busy for it is asked again when it said, as long as the time allows.
+    """
 
     async def asking() -> Result:
+        give_up_at = time.monotonic() + timeout
         async with Client(server, timeout_s=timeout, security=SECURITY.get()) as client:
-            return await question(client)
+            while True:
+                try:
+                    return await question(client)
+                except QueueFull as full:
+                    if not may_repeat or time.monotonic() + full.retry_after_s >= give_up_at:
+                        raise
+                    print(f"charlm: waiting: {full}", file=sys.stderr)
+                    await asyncio.sleep(full.retry_after_s)
 
     return asyncio.run(asking())
 

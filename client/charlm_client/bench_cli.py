@@ -96,7 +96,7 @@ def serve(
         else:
             _print(figures, console(color))
 
-    ask(server, duration + _PATIENCE_S, measure)
+    ask(server, duration + _PATIENCE_S, measure, may_repeat=False)
 
 
 def _print(figures: Figures, console: Console) -> None:

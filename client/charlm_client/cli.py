@@ -252,7 +252,7 @@ def score(
             total_only=total or is_for_eyes,
             as_json=as_json,
         )
-        ask(server, timeout, lambda client: score_file(client, reading))
+        ask(server, timeout, lambda client: score_file(client, reading), may_repeat=False)
         return
     question = commands.Question(
         text=read_file(file) if file else read(text),

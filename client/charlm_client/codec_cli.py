@@ -51,7 +51,7 @@ def compress(
         _report(stream, target, as_json=as_json)
 
     check_writable(target, force=force)
-    ask(server, timeout, asking)
+    ask(server, timeout, asking, may_repeat=False)
 
 
 def decompress(
@@ -87,7 +87,7 @@ def decompress(
         return stream
 
     check_writable(target, force=force)
-    if ask(server, timeout, asking).damaged_frames:
+    if ask(server, timeout, asking, may_repeat=False).damaged_frames:
         raise typer.Exit(EXIT_DAMAGED)
 
 

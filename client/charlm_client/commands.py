@@ -66,11 +66,11 @@ async def generate(client: Client, wish: Wish, *, as_json: bool, console: Consol
 
 async def _print_as_it_comes(chunks: AsyncIterator[Chunk], prompt: str, console: Console) -> None:
     is_terminal = console.is_terminal
-    if is_terminal:
-        console.print(Text(printable(prompt), style="bold"), end="")
-    is_within_line = is_terminal
+    is_within_line = False
     try:
         async for chunk in chunks:
+            if is_terminal and not is_within_line:
+                console.print(Text(printable(prompt), style="bold"), end="")
             sys.stdout.write(printable(chunk.text) if is_terminal else chunk.text)
             sys.stdout.flush()
             is_within_line = True

@@ -47,6 +47,7 @@ ERROR_OF_REASON: dict[str, type[CharlmError]] = {
     "UNKNOWN_CHARACTER": UnknownCharacter,
     "DRAINING": Draining,
     "MODEL_HAS_ALIAS": InvalidRequest,
+    "TOO_MANY_MODELS": InvalidRequest,
     "CODEC_MODEL_MISMATCH": CodecMismatch,
     "CODEC_NUMERICS_MISMATCH": CodecMismatch,
     "ANSWER_TOO_LARGE": TooLarge,

@@ -80,7 +80,7 @@ class StatesFull(CharlmError):
 class StateShareTaken(StatesFull):
     """No more can be kept for this caller; `retry_after_s` is when its first expires."""
 
-    reason = "CALLER_SHARE"
+    reason = "CALLER_STATE_SHARE"
 
     def __init__(self, what: str, limit: int, retry_after_s: float) -> None:
         super().__init__(what, limit, retry_after_s)

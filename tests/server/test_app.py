@@ -144,6 +144,19 @@ async def test_what_is_not_offered_says_so_in_a_sentence(wire: Wire, method: Any
 
 
 @pytest.mark.slow
+async def test_a_callers_own_id_cannot_forge_lines_of_the_log(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "charlm_server")
+    forged = "1\nERROR forged" + "x" * 1000
+    asked = gen.GenerateRequest(model="models/lstm-char", request_id=forged)
+    await wire.generation.Generate(asked)
+
+    [line] = [record.getMessage() for record in caplog.records if "forged" in record.getMessage()]
+    assert "\n" not in line
+    assert len(line) < 200
+
+
 async def test_a_drained_server_ends_calls_with_what_they_have(wire: Wire) -> None:
     endless = gen.GenerateRequest(
         model="models/lstm-char",

@@ -22,13 +22,15 @@ from charlm.v1 import (
 )
 from charlm.v1 import generation_pb2 as gen
 from charlm_server import new_token
-from charlm_server.app import App
+from charlm_server.app import ADMIN, OFFERED, App
 from charlm_server.callers import Callers, callers_from
 from charlm_server.config import Limits, ServeConfig, TlsFiles
 from charlm_server.errors import ServeError
+from charlm_server.guard import ROLE_OF_SERVICE
 from charlm_server.loaded import Models
 from charlm_server.overload_errors import QuotaExceeded
 from charlm_server.tls import server_credentials
+from charlm_server.unoffered import UNOFFERED
 from tests.server.certificates import Authority, Pair
 from tests.server.wire import details_of, load
 
@@ -214,6 +216,14 @@ async def test_a_token_opens_what_its_roles_say(
     assert found["rerocs"] == ["OK", denied, denied]
     assert found["rotarepo"][:2] == ["OK", denied]
     assert found["rotarepo"][2] != denied
+
+
+def test_every_service_that_works_or_changes_needs_a_role() -> None:
+    """A service of the contract that is in neither list would be open to every token."""
+    only_tell = {"charlm.v1.ModelService", "charlm.v1.TokenizerService"}
+    services = {service.full_name for service in [*OFFERED, ADMIN, *UNOFFERED]}
+
+    assert services == ROLE_OF_SERVICE.keys() | only_tell
 
 
 async def test_nobody_sees_the_states_of_another(

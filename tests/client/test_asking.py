@@ -1,0 +1,40 @@
+"""A command asks a busy server again when the server said, and not for longer than it may."""
+
+import asyncio
+
+import grpc
+import pytest
+from fake_server import Failure, Script
+
+from charlm_client import Client, QueueFull
+from charlm_client.asking import ask
+from charlm_client.types import Model
+
+BUSY = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "QUEUE_FULL", retry_after_s=0.01)
+FULL = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "TOO_MANY_STATES", retry_after_s=600)
+
+
+async def models(client: Client) -> list[Model]:
+    await client.generate("a", model="alphabet")
+    return await client.list_models()
+
+
+async def test_a_busy_server_is_asked_again(
+    script: Script, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.failures += [BUSY, BUSY]
+    [model] = await asyncio.to_thread(ask, address, 30.0, models)
+
+    assert model.name == "models/alphabet"
+    assert capsys.readouterr().err == "charlm: waiting: full\n" * 2
+
+
+@pytest.mark.parametrize(("failure", "may_repeat"), [(FULL, True), (BUSY, False)])
+async def test_what_would_take_too_long_or_cannot_be_repeated_is_told(
+    script: Script, address: str, failure: Failure, may_repeat: bool
+) -> None:
+    script.failures.append(failure)
+    with pytest.raises(QueueFull):
+        await asyncio.to_thread(ask, address, 30.0, models, may_repeat=may_repeat)
+
+    assert len(script.requests) == 1
