@@ -167,11 +167,13 @@ def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> 
     engine = Engine(
         model, token_bytes, EngineConfig(batch_sizes=certification.sizes, threads=config.threads)
     )
+    num, num_tokens = limits.max_queued_requests, limits.max_queued_tokens
     queue = QueueLimits(
-        max_requests=limits.max_queued_requests,
-        max_tokens=limits.max_queued_tokens,
-        max_requests_per_caller=limits.share_of(limits.max_queued_requests),
-        max_tokens_per_caller=limits.share_of(limits.max_queued_tokens),
+        max_requests=num,
+        max_tokens=num_tokens,
+        per_caller=QueueLimits(
+            max_requests=limits.share_of(num), max_tokens=limits.share_of(num_tokens)
+        ),
     )
     return LoadedModel(
         name=name,

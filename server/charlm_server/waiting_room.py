@@ -17,8 +17,7 @@ class QueueLimits:
 
     max_requests: int = 256
     max_tokens: int = 16_000_000
-    max_requests_per_caller: int | None = None  # None: as many as may wait
-    max_tokens_per_caller: int | None = None
+    per_caller: "QueueLimits | None" = None  # of one caller's, where callers are told apart
 
 
 class WaitingRoom:
@@ -61,32 +60,24 @@ class WaitingRoom:
         return DeadlineTooShort(job.deadline - now, self._wait.seconds_for(len(queue), now))
 
     def _refuse_if_full(self, newcomer: Waiting) -> None:
-        limits, own, everyone, job = self._limits, _Tally(), _Tally(), newcomer.job
-        for waiting in (*self.generations, *self.scorings):
-            everyone.add(waiting.job)
-            if waiting.caller == newcomer.caller:
-                own.add(waiting.job)
-        retry_after_s = self._wait.seconds_for(0, job.submitted_at)
+        waiting = [*self.generations, *self.scorings]
+        self._refuse(newcomer, waiting, self._limits, QueueFull)
+        if newcomer.caller and self._limits.per_caller is not None:
+            own = [each for each in waiting if each.caller == newcomer.caller]
+            self._refuse(newcomer, own, self._limits.per_caller, ShareTaken)
+
+    def _refuse(
+        self,
+        newcomer: Waiting,
+        waiting: list[Waiting],
+        limits: QueueLimits,
+        refusal: type[QueueFull],
+    ) -> None:
+        """Raise the refusal if the newcomer is one too many beside these, or brings too much."""
+        retry_after_s = self._wait.seconds_for(0, newcomer.job.submitted_at)
         retry_after_s = min(max(retry_after_s, MIN_RETRY_S), MAX_RETRY_S)
-        bounds = (
-            (QueueFull, everyone, limits.max_requests, limits.max_tokens),
-            (ShareTaken, own, limits.max_requests_per_caller, limits.max_tokens_per_caller),
-        )
-        for refusal, tally, max_requests, max_tokens in bounds:
-            if max_requests is not None and tally.num >= max_requests:
-                raise refusal("requests", max_requests, retry_after_s)
-            num_tokens = tally.num_tokens + job.num_tokens
-            if max_tokens is not None and tally.num and num_tokens > max_tokens:
-                raise refusal("tokens", max_tokens, retry_after_s)
-
-
-@dataclass(slots=True)
-class _Tally:
-    """How many wait, and how much they bring."""
-
-    num: int = 0
-    num_tokens: int = 0
-
-    def add(self, job: Job) -> None:
-        self.num += 1
-        self.num_tokens += job.num_tokens
+        if len(waiting) >= limits.max_requests:
+            raise refusal("requests", limits.max_requests, retry_after_s)
+        num_tokens = sum(each.job.num_tokens for each in waiting) + newcomer.job.num_tokens
+        if waiting and num_tokens > limits.max_tokens:
+            raise refusal("tokens", limits.max_tokens, retry_after_s)

@@ -187,7 +187,8 @@ async def test_a_busy_caller_does_not_starve_another(make_bench: Callable[..., B
 
 async def test_one_caller_cannot_fill_the_queue(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(batch_sizes=(1,), max_burst=4)
-    limits = QueueLimits(max_requests=4, max_requests_per_caller=2, max_tokens_per_caller=1000)
+    share = QueueLimits(max_requests=2, max_tokens=1000)
+    limits = QueueLimits(max_requests=4, per_caller=share)
     scheduler = Scheduler(bench.engine, limits)
     scheduler.start()
 
