@@ -57,6 +57,18 @@ ERROR_OF_REASON: dict[str, type[CharlmError]] = {
 _TOO_LARGE_WORDS = "larger than max"
 
 
+# What its words say about a handshake; the first that is found counts.
+_HANDSHAKES = {
+    "certificate has expired": "its certificate has expired",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate was not signed by an authority trusted here; "
+    "name the right one with --tls-ca",
+    "Hostname Verification": "its certificate is for another host; use the name in it",
+    "WRONG_VERSION_NUMBER": "it does not encrypt; leave the --tls flags and the token out",
+    "Socket closed": "it hung up; perhaps it asks for encryption (--tls-ca) or for a certificate "
+    "(--tls-cert, --tls-key)",
+}
+
+
 @contextmanager
 def translated(address: str, status: FirstStatus | None = None) -> Iterator[None]:
     """Raise our errors in place of gRPC's; with `status`, those that gRPC forgets too."""
@@ -86,6 +98,9 @@ def error_from(error: grpc.aio.AioRpcError, address: str) -> CharlmError:
 def _explained(kind: type[CharlmError], message: str, address: str) -> str:
     """A sentence about an error that is gRPC's own and not the server's."""
     if kind is Unavailable:
+        for words, why in _HANDSHAKES.items():
+            if words in message:
+                return f"No connection to the server at {address}: {why}. ({message})"
         advice = "Start one with `charlm serve DIR`, or name another address."
         return f"No charlm server answers at {address}. {advice} ({message})"
     if kind is DeadlineExceeded:

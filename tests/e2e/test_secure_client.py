@@ -12,6 +12,7 @@ from charlm_client.cli import app as command
 from charlm_server.config import TlsFiles
 from tests.server.certificates import Authority
 from tests.server.test_security import guarded, write_tokens
+from tests.server.wire import serving
 
 TOKEN = "remaerd"
 
@@ -49,9 +50,39 @@ async def test_a_client_with_a_wrong_token_is_told(address: str, tmp_path: Path)
 
 
 async def test_a_client_in_plain_text_is_not_served(address: str) -> None:
-    async with Client(address, timeout_s=10) as client:
-        with pytest.raises(Unavailable):
+    async with Client(address.replace("localhost", "127.0.0.1"), timeout_s=10) as client:
+        with pytest.raises(Unavailable, match="perhaps it asks for encryption"):
             await client.generate("a", model="lstm-char")
+
+
+@pytest.mark.parametrize(
+    ("host", "days_left", "is_trusted", "told"),
+    [
+        ("localhost", 0, True, "has expired"),
+        ("localhost", 1, False, "not signed by an authority trusted here"),
+        ("elsewhere.example", 1, True, "is for another host"),
+    ],
+)
+async def test_a_client_that_cannot_trust_its_server_says_why(
+    tmp_path: Path, host: str, days_left: int, is_trusted: bool, told: str
+) -> None:
+    authority = Authority()
+    cert, key = authority.issue(host, days_left=days_left).write(tmp_path, "server")
+    trusted = authority if is_trusted else Authority("other")
+    (ca := tmp_path / "ca.pem").write_bytes(trusted.pem)
+    async with guarded(TlsFiles(cert=cert, key=key)) as address:
+        numbers = address.replace("localhost", "127.0.0.1")
+        async with Client(numbers, timeout_s=10, security=Security(ca=ca)) as client:
+            with pytest.raises(Unavailable, match=told):
+                await client.list_models()
+
+
+async def test_a_client_that_wants_encryption_is_told_that_there_is_none(tmp_path: Path) -> None:
+    (ca := tmp_path / "ca.pem").write_bytes(Authority().pem)
+    security = Security(ca=ca)
+    async with serving(("lstm", "char")) as wire, Client(wire.address, security=security) as client:
+        with pytest.raises(Unavailable, match="it does not encrypt"):
+            await client.list_models()
 
 
 async def test_the_synchronous_client_is_served(address: str, tmp_path: Path) -> None:
