@@ -129,7 +129,7 @@ class Exchange:
         """Whether a state that is kept goes on with these weights, and no others would do."""
         digest = model.checkpoint.digest
         is_served = model.name in self._models and self._models.digest(model.name) == digest
-        return not is_served and self._states.has_any_of(model.name, digest)
+        return not is_served and self._states.num_of(model.name, digest) > 0
 
     async def close(self) -> list[LoadedModel]:
         """Change nothing any more; returns the models that are left to drain."""

@@ -138,18 +138,12 @@ class States:
             owned = self._owned(owner)
         return sorted(owned, key=lambda state: state.name)
 
-    def num_of(self, model: str) -> int:
-        """How many are kept that the model made."""
+    def num_of(self, model: str, digest: str | None = None) -> int:
+        """How many are kept that the model made; with a digest, that these weights made."""
         with self._lock:
             self._drop_expired()
-            return sum(state.model == model for state in self._by_name.values())
-
-    def has_any_of(self, model: str, digest: str) -> bool:
-        """Whether one is kept that needs these weights."""
-        with self._lock:
-            self._drop_expired()
-            kept = self._by_name.values()
-            return any((each.model, each.maker.model_digest) == (model, digest) for each in kept)
+            kept = [state for state in self._by_name.values() if state.model == model]
+            return sum(digest in (None, state.maker.model_digest) for state in kept)
 
     async def keep_dropping_expired(self, on_swept: Callable[[], None]) -> None:
         """Free their memory even while nobody asks for any."""
