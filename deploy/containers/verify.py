@@ -61,7 +61,7 @@ def static() -> None:
     lint("hadolint", "Dockerfile")
     lint("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
     if succeeds("docker", "compose", "version"):
-        for profile in ("", "train", "envoy"):
+        for profile in ("", "train", "envoy", "observe"):
             compose("--profile", profile, "config", "--quiet")
         check(True, "docker compose understands docker-compose.yml in every profile")
     else:

@@ -94,6 +94,14 @@ def test_the_service_is_headless_so_that_clients_see_every_pod() -> None:
     assert objects("base")["Service"]["spec"]["clusterIP"] == "None"
 
 
+def test_metrics_are_where_a_prometheus_looks_for_them() -> None:
+    about = objects("base")["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    ports = {port["name"]: port["containerPort"] for port in container("base")["ports"]}
+
+    assert settings("base")["CHARLM_METRICS_PORT"] == about["prometheus.io/port"]
+    assert str(ports["metrics"]) == about["prometheus.io/port"]
+
+
 def test_probes_ask_the_health_service_and_readiness_asks_for_generation() -> None:
     probes = {name: container("base")[name]["grpc"] for name in PROBES}
 
