@@ -92,6 +92,19 @@ async def test_open_calls_are_bounded_and_health_is_not_counted() -> None:
     assert healthy.status == health_pb2.HealthCheckResponse.SERVING
 
 
+async def test_those_who_watch_are_bounded_and_take_no_call_from_others() -> None:
+    async with serving(("lstm", "char"), limits=Limits(max_open_calls=1)) as wire:
+        health, asked = health_pb2_grpc.HealthStub(wire.channel), health_pb2.HealthCheckRequest()
+        watch = health.Watch(asked)
+        await watch.read()
+        error = await refusal_of(health.Watch(asked).read())
+        await health.Check(asked)
+        await wire.model_service.GetModel(GET)
+        watch.cancel()
+
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 async def test_a_refused_call_is_told_before_its_request_is_read() -> None:
     """The request is never sent; a server that waited for it would never answer."""
     async with serving(("lstm", "char"), limits=Limits(max_open_calls=1)) as wire:
