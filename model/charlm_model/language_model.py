@@ -5,12 +5,13 @@ Legend: B batch, T time, V vocabulary.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from charlm_model.config import ModelConfig
 from charlm_model.counter import Counters
@@ -28,6 +29,17 @@ class Burst(NamedTuple):
     def empty(num_rows: int, num_steps: int) -> "Burst":
         shape = num_rows, num_steps
         return Burst(np.empty(shape, np.int64), np.empty(shape, np.float32))
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Draws no weights: of sizes alone, torch would load its compiler to do so."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(function, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs or {})
 
 
 class LanguageModel(nn.Module, ABC):
@@ -48,7 +60,7 @@ class LanguageModel(nn.Module, ABC):
 
         Raises ValueError where they are not, before memory is taken for what is not there.
         """
-        with torch.device("meta"):
+        with torch.device("meta"), _Uninitialized():
             expected = cls(config).state_dict()
         for name in expected.keys() | tensors.keys():
             shapes = [

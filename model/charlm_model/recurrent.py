@@ -38,7 +38,10 @@ class RecurrentModel(CompiledModel):
             batch_first=True,
         )
         self.head = nn.Linear(config.hidden_size, config.vocab_size)
-        self._initialize()
+        if (
+            not self.head.weight.is_meta
+        ):  # orthogonal shapes alone would make torch load its compiler
+            self._initialize()
 
     def _initialize(self) -> None:
         """Orthogonal recurrent weights; a forget bias of 1, so that a fresh LSTM remembers.

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -222,6 +224,21 @@ def test_sizes_without_weights_take_no_memory(saved: Path) -> None:
 
     with pytest.raises(CheckpointCorrupt, match=r"has the shape .*but must have"):
         load(saved)
+
+
+@pytest.mark.slow
+def test_reading_does_not_load_the_compiler_of_torch(saved: Path) -> None:
+    """Which takes seconds, at the start of every command."""
+    program = (
+        "import sys; from pathlib import Path; from charlm_model.checkpoint import load; "
+        "load(Path(sys.argv[1])); print('torch._dynamo' in sys.modules)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(saved)], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("field", ["keys_2", "starts_2", "tokens_2", "shares_2", "backoff_2"])
