@@ -40,6 +40,8 @@ class Monitor:
     def look(self) -> None:
         """Tell the health service what has changed since the last look."""
         are_well = {model.name: self.is_well(model) for model in self._models}
+        for old in self._models.replaced:  # states go on with it, under the same name
+            are_well[old.name] &= self.is_well(old)
         are_well |= {alias: are_well[name] for alias, name in self._models.aliases.items()}
         for name, is_well in are_well.items():
             if is_well != self._are_well.get(name):

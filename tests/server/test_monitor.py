@@ -13,7 +13,7 @@ from charlm.v1 import generation_pb2 as gen
 from charlm_server.pulse import Pulse
 from tests.server.conftest import Clock
 from tests.server.gate import Gate
-from tests.server.wire import Wire, serving
+from tests.server.wire import Wire, load, serving
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -164,3 +164,14 @@ async def test_a_dead_engine_is_told_of_and_nobody_waits_for_it(
     assert (running, later) == ("UNAVAILABLE", "UNAVAILABLE")
     assert await case.told() == [NOT_SERVING] * 3
     assert "the engine's thread has died" in caplog.text
+
+
+async def test_replaced_weights_that_do_not_work_are_told_of(case: Case) -> None:
+    [replaced] = load(("lstm", "char"))
+    replaced.scheduler.start()
+    await replaced.scheduler.close()
+    assert await case.told() == [SERVING] * 3
+    case.wire.models.replaced.append(replaced)
+    await case.look(after_s=0)
+    assert await case.told() == [NOT_SERVING] * 3
+    case.wire.models.replaced.clear()

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from charlm_server import scheduler as scheduling
 from charlm_server.errors import DeadlineTooShort, Draining, EngineFailed, QueueFull
 from charlm_server.scheduler import Scheduler
 from charlm_server.sequence import FinishReason, GenerationJob
@@ -244,3 +245,23 @@ async def test_who_is_turned_away_is_told_even_if_the_engine_then_fails(
         opened.set()
         with pytest.raises(DeadlineTooShort):
             await asyncio.wait_for(late, 30)
+
+
+async def test_a_stuck_thread_does_not_keep_the_server_from_closing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, opened = threading.Event(), threading.Event()
+
+    def stuck(**_options: bool) -> list[object]:
+        reached.set()
+        opened.wait(30)
+        return []
+
+    monkeypatch.setattr(scheduling, "STOP_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(bench.engine, "tick", stuck)
+    async with running(bench) as scheduler, scheduler.generate(bench.job()):
+        await asyncio.to_thread(reached.wait)
+        await scheduler.close()
+        assert scheduler.is_alive
+        opened.set()
+        await asyncio.to_thread(scheduler._thread.join)
