@@ -56,13 +56,7 @@ def main(
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "serving.json"
     results: Results = json.loads(path.read_text()) if path.exists() else {"cases": {}}
-    results["machine"] = {
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "architecture": platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-    }
+    results["machine"] = machine(threads)
     for name in case or CASES:
         print(f"=== {name}", flush=True)
         results["cases"][name] = measured(*CASES[name], rounds=rounds, threads=threads)
@@ -70,18 +64,34 @@ def main(
         write_page(results, RESULTS / "serving.md")
 
 
-def measured(
-    family: str, layers: int, heads: int, width: int, *, rounds: int, threads: int
-) -> Results:
-    config = ModelConfig(
+def machine(threads: int) -> Results:
+    return {
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "architecture": platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def config_of(
+    family: str, layers: int, heads: int, width: int, context_length: int = CONTEXT_LENGTH
+) -> ModelConfig:
+    return ModelConfig(
         family=family,
         vocab_size=len(CHARACTERS) + 1,
         embedding_size=64,
         hidden_size=width,
         num_layers=layers,
         num_heads=heads,
-        context_length=CONTEXT_LENGTH,
+        context_length=context_length,
     )
+
+
+def measured(
+    family: str, layers: int, heads: int, width: int, *, rounds: int, threads: int
+) -> Results:
+    config = config_of(family, layers, heads, width)
     torch.manual_seed(0)
     model = build(config).eval()
     prompt = CHARACTERS[:PROMPT_LENGTH]

@@ -27,7 +27,7 @@ def engine_rate(model: LanguageModel, num_streams: int) -> float:
     engine = Engine(model, [b"x"] * model.config.vocab_size, EngineConfig(batch_sizes=sizes))
     started = time.perf_counter()
     for _ in range(num_streams):
-        engine.begin_generation(_job(chance, model.config.vocab_size))
+        engine.begin_generation(generation_job(chance, model.config.vocab_size))
     num_tokens = 0
     while engine.has_work:
         for event in engine.tick():
@@ -36,13 +36,18 @@ def engine_rate(model: LanguageModel, num_streams: int) -> float:
     return num_tokens / (time.perf_counter() - started)
 
 
-def _job(chance: random.Random, vocab_size: int) -> GenerationJob:
+def generation_job(
+    chance: random.Random,
+    vocab_size: int,
+    prompt_length: int = PROMPT_LENGTH,
+    output_length: int = OUTPUT_LENGTH,
+) -> GenerationJob:
     returns = Returns()
     return GenerationJob(
-        prompt_ids=[0, *(chance.randrange(1, vocab_size) for _ in range(PROMPT_LENGTH))],
+        prompt_ids=[0, *(chance.randrange(1, vocab_size) for _ in range(prompt_length))],
         params=SamplingParams(),
         seed=chance.getrandbits(60),
-        stopping=JobStopping(max_new_tokens=OUTPUT_LENGTH, ignore_end_of_text=True),
+        stopping=JobStopping(max_new_tokens=output_length, ignore_end_of_text=True),
         returns=returns,
         num_outputs=1,
         bytes_per_token=returns.bytes_per_token(vocab_size),
