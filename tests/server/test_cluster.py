@@ -57,6 +57,7 @@ class Carried:
         self.details = details
 
     def set_trailing_metadata(self, metadata: list[tuple[str, str | bytes]]) -> None:
+        assert isinstance(metadata, list)  # Ray adds it to one of its own
         self.trailing = dict(metadata)
 
 

@@ -29,6 +29,10 @@ class CallContext:
     def time_remaining(self) -> None:
         """The deadline stays with whoever took the call; when it passes, the call is cancelled."""
 
+    def set_trailing_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """gRPC takes any sequence, and Ray a list."""
+        self._carried.set_trailing_metadata(list(metadata))
+
     async def abort(
         self,
         code: grpc.StatusCode,
@@ -37,7 +41,8 @@ class CallContext:
     ) -> NoReturn:
         self._carried.set_code(code)
         self._carried.set_details(details)
-        self._carried.set_trailing_metadata(list(trailing_metadata))
+        if trailing_metadata:
+            self.set_trailing_metadata(trailing_metadata)
         raise grpc.aio.AbortError
 
 
