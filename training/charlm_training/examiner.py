@@ -23,7 +23,7 @@ SAVE_INTERVAL_S = 15.0
 READINGS_PER_EVALUATION = 2.2
 # For the samples and the end of the process; a save of the best and one of the end; and for a
 # machine that is slower at the end than at the start.
-ENDING_S, NUM_SAVES, CAUTION = 0.3, 2, 1.2
+ENDING_S, NUM_SAVES, CAUTION = 0.6, 2, 1.2
 # Evaluation may take this share of a wall clock; a longer validation text is cut to fit.
 MOST_SHARE = 0.25
 

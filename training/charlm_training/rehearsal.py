@@ -1,8 +1,9 @@
 """What comes at the end of a run, done once on a small scale before its clock starts.
 
 The first use of an exact path compiles its kernels, once on a machine, for up to a minute, and
-loads them, once in a process. That is start-up, like the imports, and no part of a budget. And how
-long saving takes here and now must be known, so that a budget can be kept.
+loads them, once in a process; torch's first optimizer imports a compiler for seconds. That is
+start-up, like the imports, and no part of a budget. And how long saving takes here and now must be
+known, so that a budget can be kept.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.ngram import NGram
 from charlm_model.vocabulary import CharVocabulary
 from charlm_training.budget import Clock
+from charlm_training.learner import Learner
 from charlm_training.temperatures import samples_by_temperature
+from charlm_training.windows import Shape, StreamWindows
 
 VOCABULARY = CharVocabulary("\nab")
 SIZES: dict[str, Any] = {
@@ -36,6 +39,8 @@ def rehearse(family: str, folder: Path, clock: Clock) -> float:
     Raises OSError when the disk would not take it.
     """
     models = [_ngram()] if family == "ngram" else [_ngram(), _fresh(family)]
+    if family != "ngram":
+        _step(family)
     for model in models:
         samples_by_temperature(model, VOCABULARY, seed=0, num_tokens=1)
     with TemporaryDirectory(dir=folder, prefix=".rehearsal-") as scratch:
@@ -48,6 +53,13 @@ def rehearse(family: str, folder: Path, clock: Clock) -> float:
 def _fresh(family: str) -> LanguageModel:
     with torch.random.fork_rng():  # the run's own draws come after
         return build(ModelConfig(family=family, **SIZES))
+
+
+def _step(family: str) -> None:
+    ids_N = np.ones(8, dtype=np.uint16)
+    windows = StreamWindows(ids_N, Shape(batch_size=1, length=2))
+    with torch.random.fork_rng():
+        Learner(_fresh(family), windows, clip_norm=1.0, weight_decay=0.0, muon_rate=1.0).step(1e-3)
 
 
 def _ngram() -> NGram:
