@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 WITH_EXTRAS := $(addprefix .venv/.with-,harness ray hf deploy)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format gen baseline unit chaos containers ray soak clean
+.PHONY: help install demo test check format gen baseline unit chaos audit containers ray soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -53,6 +53,9 @@ containers: $(INSTALLED) .venv/.with-deploy ## build the images and try them on 
 
 ray: $(INSTALLED) .venv/.with-ray ## a Ray cluster on this machine: scaled, and a replica and a worker killed
 	CHARLM_RAY=1 $(BIN)/python -m pytest tests/e2e/test_ray.py tests/training/test_on_ray.py
+
+audit: $(INSTALLED) .venv/.with-audit ## known vulnerabilities of what is installed
+	$(BIN)/python .ci/audit.py $(BIN)/pip-audit
 
 soak: $(INSTALLED) ## half an hour of mixed traffic: the same bits, flat memory
 	CHARLM_SOAK_SECONDS=1800 $(BIN)/python -m pytest -s tests/e2e/test_determinism.py
