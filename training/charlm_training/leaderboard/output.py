@@ -44,7 +44,8 @@ def curves(results: Sequence[Result]) -> Plot:
 
 
 def table(ranked: Sequence[Standing]) -> Table:
-    shown = Table(box=box.SIMPLE_HEAD)
+    # Eight columns of large runs fit into a terminal of 80.
+    shown = Table(box=box.SIMPLE_HEAD, padding=0)
     shown.add_column("family", no_wrap=True)
     for name in ("nats/token", "sd", "bits/char", "parameters", "tokens", "seconds", "seeds"):
         shown.add_column(name, justify="right", no_wrap=True)
