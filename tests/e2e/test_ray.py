@@ -28,7 +28,7 @@ from tests.e2e.processes import CHARLM, free_port, whole
 
 SERVE_CONFIG = Path(__file__).parents[2] / "deploy" / "ray" / "serve.yaml"
 REPLICA = b"ray::ServeReplica:charlm"
-NUM_TOKENS = 8_000
+NUM_TOKENS = 16_000
 STOP_TIMEOUT_S = 60
 SCALE = ["--replicas", "1:2", "--cpus", "0.5", "--target-calls", "2", "--upscale-after", "0.5"]
 PATIENT = Resuming(max_attempts=100, longest_wait_s=0.3)

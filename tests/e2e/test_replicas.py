@@ -17,7 +17,8 @@ from tests.e2e.envoy import ENVOY, proxying
 from tests.e2e.processes import STOP_TIMEOUT_S, Server, close, free_port, serving_on, whole
 
 HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
-NUM_TOKENS = 20_000
+NUM_TOKENS = 40_000  # more than waits anywhere on the way: streams are in their middle for long
+FLAGS = ["--admin", "--max-waiting-bytes", "4096"]
 TIMEOUT_S = 300.0  # whatever else the machine does
 MANY = 2_000  # calls, after which all have been asked, or never will be
 
@@ -47,7 +48,7 @@ def port() -> str:
 
 @pytest.fixture(scope="module")
 def running(checkpoints: Path, port: str) -> Iterator[list[Server]]:
-    with serving_on(checkpoints / "bytes", HOSTS, port, "--admin") as servers:
+    with serving_on(checkpoints / "bytes", HOSTS, port, *FLAGS) as servers:
         yield servers
 
 
@@ -57,8 +58,8 @@ def servers(running: list[Server], checkpoints: Path, port: str) -> list[Server]
     for place, server in enumerate(running):
         if server.process.poll() is not None:
             close(server)
-            flags = ["--host", HOSTS[place], "--port", port, "--admin"]
-            running[place] = Server(checkpoints / "bytes", *flags)
+            where = ["--host", HOSTS[place], "--port", port]
+            running[place] = Server(checkpoints / "bytes", *where, *FLAGS)
     assert all(server.address for server in running)
     return running
 
