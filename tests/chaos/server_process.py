@@ -99,17 +99,17 @@ def running(
 
 async def load_when(client: Client, name: str, wanted: int) -> ModelLoad:
     """The load of the only model, once a number of it is what is wanted; it must come to that."""
-    return await _load_once(client, lambda load: getattr(load, name) == wanted)
+    return await load_once(client, lambda load: getattr(load, name) == wanted)
 
 
 async def load_at_rest(client: Client) -> ModelLoad:
     """The load of the only model, once nothing runs, waits or is parked."""
-    return await _load_once(
+    return await load_once(
         client, lambda load: not (load.num_running or load.num_waiting or load.num_parked)
     )
 
 
-async def _load_once(client: Client, is_it: Callable[[ModelLoad], bool]) -> ModelLoad:
+async def load_once(client: Client, is_it: Callable[[ModelLoad], bool]) -> ModelLoad:
     """The server offers no event for it, so it is asked again and again: each answer is one."""
     async with asyncio.timeout(PATIENCE_S):
         while True:

@@ -13,8 +13,9 @@ from random import Random
 import pytest
 
 from charlm_client import Client, GenerationStream, QueueFull, Security, Stopping
+from charlm_client.admin import ModelLoad
 from tests.chaos import form
-from tests.chaos.server_process import ServerProcess, load_at_rest, running
+from tests.chaos.server_process import ServerProcess, load_at_rest, load_once, running
 from tests.server.certificates import Authority
 
 NUM_CALLERS = form.of(2_000, 10_000)
@@ -115,7 +116,7 @@ async def test_callers_that_leave_leave_nothing(
 
         await at_rest(operator, caller)
         after = server.resident_kib, server.num_files, server.num_threads
-        await every_permit_is_back(caller)
+        await every_permit_is_back(operator, caller)
     figure(
         f"cancel storm: {num_came:,} callers, {num_killed} of their processes killed; "
         f"memory {before[0] // 1024} to {after[0] // 1024} MiB, files {before[1]} to {after[1]}, "
@@ -133,15 +134,20 @@ async def at_rest(operator: Client, caller: Client) -> None:
     assert (await load_at_rest(operator)).num_states == 0
 
 
-async def every_permit_is_back(caller: Client) -> None:
+def num_inside(load: ModelLoad) -> int:
+    return load.num_running + load.num_waiting + load.num_parked
+
+
+async def every_permit_is_back(operator: Client, caller: Client) -> None:
     """As many streams as the token allows can be open at once, and not one more."""
 
     def endless() -> GenerationStream:
-        stopping = Stopping(max_new_tokens=100_000, ignore_end_of_text=True)
+        stopping = Stopping(max_new_tokens=300_000, ignore_end_of_text=True)
         return caller.stream_generate("fox", model="fox", stopping=stopping)
 
     async with AsyncExitStack() as streams:
-        opened = [await streams.enter_async_context(endless()) for _ in range(MAX_CONCURRENT)]
-        await asyncio.gather(*(anext(aiter(stream)) for stream in opened))
+        for _ in range(MAX_CONCURRENT):
+            await streams.enter_async_context(endless())
+        await load_once(operator, lambda load: num_inside(load) == MAX_CONCURRENT)
         with pytest.raises(QueueFull, match=f"{MAX_CONCURRENT} calls at once"):
             await anext(aiter(endless()))
