@@ -52,12 +52,29 @@ def uninterrupted(tmp_path: Path) -> Path:
     return folder
 
 
+# Kernels of our own take an LSTM or a Transformer from this width on.
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["rnn", "gru", "lstm", "transformer"])
+@pytest.mark.parametrize(
+    ("family", "width"),
+    [
+        ("rnn", 16),
+        ("gru", 16),
+        ("lstm", 16),
+        ("lstm", 64),
+        ("transformer", 16),
+        ("transformer", 64),
+    ],
+)
 def test_a_resumed_run_ends_in_the_same_bytes(
-    tmp_path: Path, uninterrupted: Path, family: str, clock: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    uninterrupted: Path,
+    family: str,
+    width: int,
+    clock: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    changes: dict[str, Any] = {"family": family, "size": {"dropout": 0.2, "num_layers": 2}}
+    size = {"dropout": 0.2, "num_layers": 2, "hidden_size": width}
+    changes: dict[str, Any] = {"family": family, "size": size}
     train(options(uninterrupted, **changes), clock, ignore)
     killed_at(13, options(tmp_path, **changes), clock, monkeypatch)
 
