@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from charlm_model import lstm_layer, transformer_block
 from charlm_training.fitting import FITTERS
-from charlm_training.rehearsal import rehearse
+from charlm_training.rehearsal import SIZES, rehearse
 
 
 @pytest.mark.slow
@@ -22,6 +23,14 @@ def test_it_leaves_nothing_behind(family: str, tmp_path: Path, clock: Any) -> No
     assert seconds == 0.25
     assert list(tmp_path.iterdir()) == []
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_its_sizes_are_those_of_the_kernels_for_training() -> None:
+    """Or they would be compiled when the clock runs."""
+    width = SIZES["hidden_size"]
+
+    assert lstm_layer.is_fitting(SIZES["embedding_size"], width)
+    assert transformer_block.is_fitting(width, SIZES["num_heads"])
 
 
 def test_a_disk_that_takes_nothing_is_noticed_before_the_run(tmp_path: Path, clock: Any) -> None:

@@ -27,9 +27,10 @@ from charlm_training.temperatures import samples_by_temperature
 from charlm_training.windows import Shape, StreamWindows
 
 VOCABULARY = CharVocabulary("\nab")
+# The least that the kernels for training take.
 SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY.size, "hidden_size": 8, "num_heads": 1, "context_length": 2,
-    "kernel_size": 2, "pair_rows": 4,
+    "vocab_size": VOCABULARY.size, "embedding_size": 32, "hidden_size": 32, "num_heads": 1,
+    "context_length": 2, "kernel_size": 2, "pair_rows": 4,
 }  # fmt: skip
 
 
