@@ -353,8 +353,7 @@ class Engine:
     def _put(self, sequence: Sequence, deltas: list[Delta]) -> None:
         for delta in deltas:
             if delta.finish is not None or delta.data or len(delta.columns):
-                may_wait = delta.position > 0 and delta.finish is None
-                self._outbox.put(sequence.job, delta, closes=delta.is_last, may_wait=may_wait)
+                self._outbox.put(sequence.job, delta, closes=delta.is_last)
 
     def _park_slow(self) -> None:
         """Rows whose reader is too far behind leave the batch; their state waits with them."""

@@ -54,7 +54,6 @@ class Event:
     part: Part | None = None
     closes: bool = False
     error: Exception | None = None
-    may_wait: bool = False  # for what comes after it
 
     def deliver(self) -> None:
         """Runs on the loop."""
@@ -70,10 +69,10 @@ class Outbox:
 
     events: list[Event] = field(default_factory=list)
 
-    def put(self, job: Job, part: Part, *, closes: bool = False, may_wait: bool = False) -> None:
+    def put(self, job: Job, part: Part, *, closes: bool = False) -> None:
         job.output.count(part)
         job.is_closed = closes
-        self.events.append(Event(job.output, part, closes, may_wait=may_wait))
+        self.events.append(Event(job.output, part, closes))
 
     def close(self, job: Job, error: Exception | None = None) -> None:
         job.is_closed = True

@@ -1,7 +1,7 @@
 """Decides who is admitted and when, and owns the thread on which the engine runs.
 
 The loop and the thread meet in two places: a queue going in, under one lock, and a single
-`call_soon_threadsafe` a tick coming out, with all that is due of what happened to all calls.
+`call_soon_threadsafe` a tick coming out, with everything that happened to all calls.
 """
 
 import asyncio
@@ -16,7 +16,6 @@ from charlm_server.callers import TURNS_OF
 from charlm_server.engine import Engine
 from charlm_server.errors import Draining, EngineDied, EngineFailed
 from charlm_server.fair_queue import FairQueue, Waiting
-from charlm_server.held import Held
 from charlm_server.inquiry import InquiryJob
 from charlm_server.job import Event, Job
 from charlm_server.observing.call import PRESENT, Call
@@ -70,7 +69,6 @@ class Scheduler:
         self._open: set[Job] = set()
         self._num_delivered = 0
         self._num_handed_over = 0  # of the thread alone, as what follows
-        self._held = Held()
         self._num_ticks, self._ticks_s = 0, 0.0
         self._nothing_open = asyncio.Event()
         self._nothing_open.set()
@@ -235,10 +233,9 @@ class Scheduler:
             self._engine.enter_thread()
             while self._has_something_to_do():
                 began_at = self._engine.clock()
-                events, now = self._tick(), self._engine.clock()
+                events = self._tick()
                 self._num_ticks += 1
-                self._ticks_s += now - began_at
-                events = self._held.let_go(events, now, more_follows=self._engine.has_work)
+                self._ticks_s += self._engine.clock() - began_at
                 if events:
                     self._num_handed_over += 1
                     self._loop.call_soon_threadsafe(self._deliver, events)
