@@ -8,7 +8,7 @@ import torch
 
 from charlm_model import lstm_layer, transformer_block
 from charlm_training.fitting import FITTERS
-from charlm_training.rehearsal import SIZES, rehearse
+from charlm_training.rehearsal import config_of, rehearse
 
 
 @pytest.mark.slow
@@ -27,10 +27,10 @@ def test_it_leaves_nothing_behind(family: str, tmp_path: Path, clock: Any) -> No
 
 def test_its_sizes_are_those_of_the_kernels_for_training() -> None:
     """Or they would be compiled when the clock runs."""
-    width = SIZES["hidden_size"]
+    lstm, transformer = config_of("lstm"), config_of("transformer")
 
-    assert lstm_layer.is_fitting(SIZES["embedding_size"], width)
-    assert transformer_block.is_fitting(width, SIZES["num_heads"])
+    assert lstm_layer.is_fitting(lstm.embedding_size, lstm.hidden_size)
+    assert transformer_block.is_fitting(transformer.hidden_size, transformer.num_heads)
 
 
 def test_a_disk_that_takes_nothing_is_noticed_before_the_run(tmp_path: Path, clock: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm_model import checkpoint, kneser_ney
+from charlm_model import checkpoint, kneser_ney, lstm_layer
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_model.language_model import LanguageModel
@@ -27,10 +27,12 @@ from charlm_training.temperatures import samples_by_temperature
 from charlm_training.windows import Shape, StreamWindows
 
 VOCABULARY = CharVocabulary("\nab")
-# The least that the kernels for training take.
+# The least that the kernels for training take, of an LSTM and of the others.
+WIDTHS = {"lstm": lstm_layer.LEAST_WIDTH}
+LEAST_WIDTH = 32
 SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY.size, "embedding_size": 32, "hidden_size": 32, "num_heads": 1,
-    "context_length": 2, "kernel_size": 2, "pair_rows": 4,
+    "vocab_size": VOCABULARY.size, "embedding_size": 32, "num_heads": 1, "context_length": 2,
+    "kernel_size": 2, "pair_rows": 4,
 }  # fmt: skip
 
 
@@ -51,9 +53,14 @@ def rehearse(family: str, folder: Path, clock: Clock) -> float:
         return clock() - began
 
 
+def config_of(family: str) -> ModelConfig:
+    """As small as can be, and large enough for every kernel that a run may use."""
+    return ModelConfig(family=family, hidden_size=WIDTHS.get(family, LEAST_WIDTH), **SIZES)
+
+
 def _fresh(family: str) -> LanguageModel:
     with torch.random.fork_rng():  # the run's own draws come after
-        return build(ModelConfig(family=family, **SIZES))
+        return build(config_of(family))
 
 
 def _step(family: str) -> None:
