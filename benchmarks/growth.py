@@ -6,7 +6,7 @@
 Random weights, 65 characters, float32. Parts: `context` (microseconds a character of one text, at
 places up to 1,000,000 characters for the recurrent families and three windows for the
 Transformer), `streams` (characters a second in process, sampled, of 1 to 512 streams), `memory`
-(resident bytes that 512 open streams add to a server, each), `start` (from the command to the line
+(resident bytes that 128 open streams add to a server, each), `start` (from the command to the line
 that says it serves, kernels compiled before). Results of parts that ran earlier are kept.
 """
 
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -44,7 +43,7 @@ RECURRENT = ("gru 2x256", "lstm 2x256")
 TRANSFORMER = "gpt 4x128, 4 heads"
 WINDOWS = (256, 1024, 4096)
 LONGEST, CHUNK = 1_000_000, 1000
-OPEN_STREAMS = 512
+OPEN_STREAMS = 128
 NUM_STARTS = 5
 
 
@@ -92,6 +91,8 @@ def costs(model: LanguageModel, num_tokens: int) -> list[list[float]]:
     """Of about forty places, evenly far apart; read by one row in chunks."""
     chunk = min(CHUNK, num_tokens // 40)
     every = max(1, num_tokens // chunk // 40)
+    num_tokens -= num_tokens % (every * chunk)
+    model.advance(torch.zeros(1, chunk, dtype=torch.long), model.initial_state(1))  # warms up
     state, points, seconds = model.initial_state(1), [], 0.0
     for number, ids_1T in enumerate(torch.randint(1, 65, (1, num_tokens)).split(chunk, dim=1)):
         started = time.perf_counter()
@@ -130,27 +131,35 @@ def memory(threads: int) -> Results:
 
 
 async def resident_bytes_per_stream(address: str, pid: int) -> float:
-    """Of streams that have all begun and have not ended, beyond those of as many that have."""
+    """What a server holds more once all streams are running, and read as fast as they come."""
     async with Client(address, timeout_s=600) as client:
-        await open_streams(client, pid)
+        await with_open_streams(client, pid, 1)
         before = resident_bytes(pid)
-        during = await open_streams(client, pid)
+        during = await with_open_streams(client, pid, OPEN_STREAMS)
     return (during - before) / OPEN_STREAMS
 
 
-async def open_streams(client: Client, pid: int) -> float:
-    """Resident bytes while all are open; they read on no further than their first chunk."""
-    async with AsyncExitStack() as stack:
-        for seed in range(OPEN_STREAMS):
-            stream = client.stream_generate(
-                CHARACTERS[:PROMPT_LENGTH],
-                model=NAME,
-                sampling=Sampling(seed=seed),
-                stopping=Stopping(max_new_tokens=1_000_000, ignore_end_of_text=True),
-            )
-            entered = await stack.enter_async_context(stream)
-            await anext(aiter(entered))
-        return resident_bytes(pid)
+async def with_open_streams(client: Client, pid: int, num: int) -> float:
+    """Resident bytes when each of so many streams has sent something."""
+    begun = [asyncio.Event() for _ in range(num)]
+
+    async def read(seed: int) -> None:
+        async with client.stream_generate(
+            CHARACTERS[:PROMPT_LENGTH],
+            model=NAME,
+            sampling=Sampling(seed=seed),
+            stopping=Stopping(max_new_tokens=100_000, ignore_end_of_text=True),
+        ) as stream:
+            async for _ in stream:
+                begun[seed].set()
+
+    tasks = [asyncio.create_task(read(seed)) for seed in range(num)]
+    await asyncio.gather(*(each.wait() for each in begun))
+    found = resident_bytes(pid)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return found
 
 
 def resident_bytes(pid: int) -> float:

@@ -62,7 +62,7 @@ def memory(found: Results) -> list[str]:
     if not found:
         return []
     lines = [
-        "Memory of a stream, KiB: its state, and all that a server with 512 open streams keeps:\n",
+        "Memory of a stream, KiB: its state, and all that a server with 128 open streams keeps:\n",
         "| model | state | resident |",
         "|---|---|---|",
     ]
