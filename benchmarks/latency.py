@@ -4,7 +4,8 @@
     python benchmarks/latency.py --case "gru 2x256" --probes 100
 
 Random weights, 65 characters, float32; server, load and probe share the processor. The load is 63
-streams of `charlm bench serve`, each of 20 + 256 characters and begun when one ends; the probe, a
+streams of `charlm bench serve`, another begun when one ends: long ones of 2,000 to 6,000 characters
+after 20, and short ones of 128 to 384, which bring a new call every few milliseconds. The probe, a
 process of its own, asks for one stream after the other and waits for its first character. The same
 probe asks the idle server, before and after. The long prompt arrives in an engine in process while
 63 rows decode: what is counted is how long one tick keeps them from their next step.
@@ -38,6 +39,7 @@ from charlm_server.engine import Engine, EngineConfig
 
 Results = dict[str, Any]
 NUM_OTHERS = 63
+LENGTHS = {"long": "2000-6000", "short": "128-384"}  # of their outputs
 WARM_UP_S, MOST_S = 2.0, 60.0
 PAUSE_S = 0.02  # between probes
 PROBE_LENGTH = 8  # characters of a probe's stream
@@ -52,8 +54,7 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     path = RESULTS / "latency.json"
-    results: Results = json.loads(path.read_text()) if path.exists() else {"cases": {}}
-    results["machine"] = machine(threads)
+    results: Results = {"machine": machine(threads), "cases": {}}
     for name in case or CASES:
         print(f"=== {name}", flush=True)
         config = config_of(*CASES[name])
@@ -70,13 +71,14 @@ def main(
 async def first_characters(address: str, num_probes: int) -> Results:
     """Seconds to the first character: of an idle server, and of one with 63 other streams."""
     async with Client(address) as client:
-        before = await waits(client, num_probes)
-        with load_on(address) as busy:
-            await asyncio.sleep(WARM_UP_S)
-            among_others = await waits(client, num_probes)
-            assert busy.poll() is None, "the load ended before the probe did"
-        after = await waits(client, num_probes)
-    return {"idle": spread(before + after), "busy": spread(among_others)}
+        idle, busy = await waits(client, num_probes), {}
+        for name, lengths in LENGTHS.items():
+            with load_on(address, lengths) as load:
+                await asyncio.sleep(WARM_UP_S)
+                busy[name] = spread(await waits(client, num_probes))
+                assert load.poll() is None, "the load ended before the probe did"
+        idle += await waits(client, num_probes)
+    return {"idle": spread(idle), **busy}
 
 
 async def waits(client: Client, num: int) -> list[float]:
@@ -97,10 +99,11 @@ async def first_character_s(client: Client, seed: int) -> float:
 
 
 @contextmanager
-def load_on(address: str) -> Iterator[subprocess.Popen[bytes]]:
+def load_on(address: str, lengths: str) -> Iterator[subprocess.Popen[bytes]]:
     charlm = str(Path(sys.executable).with_name("charlm"))
     command = [charlm, "bench", "serve", "--server", address, "--streams", str(NUM_OTHERS)]
     command += ["--duration", str(MOST_S), "--prompt-length", str(PROMPT_LENGTH)]
+    command += ["--output-length", lengths]
     busy = subprocess.Popen([*command, "--json"], stdout=subprocess.DEVNULL)
     try:
         yield busy

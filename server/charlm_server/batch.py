@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.counter import Counters, Words
 from charlm_model.language_model import Burst, LanguageModel
 from charlm_model.state import State, concat_rows
+from charlm_server.backlog import Backlog
 from charlm_server.sequence import Sequence
 
 
@@ -32,12 +34,18 @@ class RowBatch:
 
     Rows enter in `join` and leave in `remove`, and nowhere else. Padding rows compute garbage that
     nobody reads: a size that was certified gives each row the bits it would have alone.
+
+    What rows sampled stays in the backlog until it is taken; nobody leaves before.
     """
 
     def __init__(self, model: LanguageModel, sizes: list[int]) -> None:
         self._model = model
         self._sizes = sorted(sizes)
         self.sequences: list[Sequence] = []
+        self.backlog = Backlog()
+        self.is_plain = True  # all rows want tokens of the model's own distribution alone
+        self._counters = _counters_of([])
+        self._ends_B = _ends_of([])
         self._state = model.initial_state(self._sizes[0])
         self._logits_BV = torch.zeros(self._sizes[0], model.config.vocab_size)
 
@@ -54,9 +62,24 @@ class RowBatch:
         """The pending logits of the live rows; overwritten by the next step."""
         return self._logits_BV[: len(self.sequences)]
 
+    @property
+    def counters(self) -> Counters:
+        """Of the next token of each live row."""
+        return self._counters
+
+    @property
+    def num_missing(self) -> int:
+        """Tokens that the row furthest from its end may still take, the backlog counted in."""
+        positions_B = self._counters.positions_B.astype(np.int64)
+        return int((self._ends_B - positions_B).max(initial=0))
+
     def join(self, newcomers: list[PlacedSequence]) -> None:
         first = len(self.sequences)
-        self.sequences += [newcomer.sequence for newcomer in newcomers]
+        joining = [newcomer.sequence for newcomer in newcomers]
+        self.sequences += joining
+        self._counters = Counters(*map(np.append, self._counters, _counters_of(joining)))
+        self._ends_B = np.append(self._ends_B, _ends_of(joining))
+        self.is_plain = self.is_plain and all(sequence.is_plain for sequence in joining)
         self._grow(len(self.sequences))
         rows = list(range(first, len(self.sequences)))
         self._state.put_rows(rows, concat_rows([newcomer.state for newcomer in newcomers]))
@@ -75,6 +98,7 @@ class RowBatch:
         """Close the gaps with the last live rows, then shrink if a smaller size will do."""
         if not leavers:
             return
+        assert not self.backlog, "rows move, and their tokens would not"
         kept = [row for row, live in enumerate(self.sequences) if live not in leavers]
         holes = [row for row in range(len(kept)) if self.sequences[row] in leavers]
         movers = [row for row in kept if row >= len(kept)]
@@ -84,16 +108,19 @@ class RowBatch:
         for hole, mover in zip(holes, movers, strict=True):
             self.sequences[hole] = self.sequences[mover]
         del self.sequences[len(kept) :]
+        self._counters, self._ends_B = _counters_of(self.sequences), _ends_of(self.sequences)
+        self.is_plain = all(sequence.is_plain for sequence in self.sequences)
         self._shrink(len(kept))
 
-    def sample(self, counters: Counters, num_steps: int) -> Burst:
+    def sample(self, num_steps: int) -> None:
         """Tokens of each live row from the model's own distribution, all steps in one call."""
         rows = len(self.sequences)
-        padded = Counters(*(_padded(column, self._size) for column in counters))
+        padded = Counters(*(_padded(column_B, self._size) for column_B in self._counters))
         burst, self._logits_BV, self._state = self._model.sample(
             self._logits_BV, self._state, padded, num_steps
         )
-        return Burst(burst.ids_BK[:rows], burst.logprobs_BK[:rows])
+        self._count(num_steps)
+        self.backlog.add(Burst(burst.ids_BK[:rows], burst.logprobs_BK[:rows]))
 
     def step(self, ids: list[int]) -> None:
         """Feed each live row its token; its next logits become the pending ones."""
@@ -101,6 +128,11 @@ class RowBatch:
         self._logits_BV, self._state = self._model.step(
             torch.tensor(ids + padding, dtype=torch.int64), self._state
         )
+        self._count(1)
+
+    def _count(self, num_steps: int) -> None:
+        positions_B = self._counters.positions_B + np.uint64(num_steps)
+        self._counters = self._counters._replace(positions_B=positions_B)
 
     @property
     def _size(self) -> int:
@@ -123,5 +155,20 @@ class RowBatch:
             self._logits_BV = self._logits_BV[:size].clone()
 
 
+def _counters_of(sequences: list[Sequence]) -> Counters:
+    """Before anything of theirs is in a backlog."""
+    return Counters(
+        np.array([sequence.job.seed for sequence in sequences], np.uint64),
+        np.array([sequence.index for sequence in sequences], np.uint64),
+        np.array([sequence.num_sampled for sequence in sequences], np.uint64),
+    )
+
+
+def _ends_of(sequences: list[Sequence]) -> NDArray[np.int64]:
+    return np.array([each.job.stopping.max_new_tokens for each in sequences], np.int64)
+
+
 def _padded(column_B: Words, size: int) -> Words:
-    return np.pad(column_B, (0, size - len(column_B)))
+    padded_B = np.zeros(size, np.uint64)
+    padded_B[: len(column_B)] = column_B
+    return padded_B

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm_model.counter import Counters
 from charlm_model.guide import guided
 from charlm_model.sampling import logprobs_from, sample_rows
 from charlm_model.scoring import chosen
 from charlm_server.batch import RowBatch
-from charlm_server.columns import Float32s, Float64s, Ids, TokenColumns, details
+from charlm_server.columns import Float32s, Ids, TokenColumns, details
 from charlm_server.sequence import Sequence
 
 MAX_KEPT_LOGITS = 1 << 21  # of one burst, for details: 16 MB once they are in float64
@@ -32,40 +30,25 @@ class _Step:
     detailed_RV: Tensor  # pending logits of the rows that want details
 
 
-def burst(batch: RowBatch, num_steps: int) -> list[TokenColumns]:
-    """Sample `num_steps` tokens for every live row, in the order of the rows.
+def burst(batch: RowBatch, num_steps: int) -> int:
+    """Sample up to `num_steps` tokens for every live row into its backlog; returns how many.
 
     Tokens past a row's end are sampled too and discarded by who knows the end; that is safe because
     a token's random number depends on its seed, output and position alone.
     """
-    counters = _counters_of(batch.sequences)
-    if all(live.is_plain for live in batch.sequences):
-        ids_BK, logprobs_BK = batch.sample(counters, num_steps)
-        return [
-            TokenColumns(ids_T=ids_K, logprobs_T=logprobs_K, sampling_logprobs_T=logprobs_K)
-            for ids_K, logprobs_K in zip(ids_BK, logprobs_BK, strict=True)
-        ]
+    if batch.is_plain:
+        batch.sample(num_steps)
+        return num_steps
     detailed = [row for row, live in enumerate(batch.sequences) if live.job.returns.details]
     if detailed:
         kept_per_step = len(detailed) * batch.logits_BV.shape[1]
         num_steps = max(1, min(num_steps, MAX_KEPT_LOGITS // kept_per_step))
-    steps = [_step(batch, counters.uniforms(offset), detailed) for offset in range(num_steps)]
-    return _by_row(batch.sequences, steps, detailed)
+    steps = [_step(batch, detailed) for _ in range(num_steps)]
+    batch.backlog.add(_by_row(batch.sequences, steps, detailed))
+    return num_steps
 
 
-def _counters_of(sequences: list[Sequence]) -> Counters:
-    return Counters(
-        _uint64s([sequence.job.seed for sequence in sequences]),
-        _uint64s([sequence.index for sequence in sequences]),
-        _uint64s([sequence.num_sampled for sequence in sequences]),
-    )
-
-
-def _uint64s(values: list[int]) -> NDArray[np.uint64]:
-    return np.array(values, dtype=np.uint64)
-
-
-def _step(batch: RowBatch, uniforms_B: Float64s, detailed: list[int]) -> _Step:
+def _step(batch: RowBatch, detailed: list[int]) -> _Step:
     live = batch.sequences
     logits_BV = batch.logits_BV
     logprobs_BV = logprobs_from(logits_BV.numpy())
@@ -74,7 +57,7 @@ def _step(batch: RowBatch, uniforms_B: Float64s, detailed: list[int]) -> _Step:
         allowed_BV,
         [sequence.job.params for sequence in live],
         [sequence.recent for sequence in live],
-        uniforms_B,
+        batch.counters.uniforms(0),
     )
     detailed_RV = logits_BV[detailed]  # a copy: the step may write over the logits
     ids = ids_B.tolist()

@@ -3,6 +3,7 @@
 It belongs to one thread and never waits: not for a reader, a write, or the event loop.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -34,9 +35,8 @@ from charlm_server.sequence import (
 )
 from charlm_server.whole import draw_outputs
 
-BEHIND_FACTOR = 4
-# Of the time and in steps, a burst while somebody waits for a first token.
-WAITING_SHARE, MAX_WAITING_BURST = 0.25, 16
+# Of the target time: a burst, after which the engine looks who came; and short prompts.
+BURST_SHARE, SHORT_PROMPT_SHARE = 0.4, 0.5
 SHORT_PROMPT = 64  # tokens
 MAX_PART_BYTES = 1 << 18  # of one hand-over; a message joins parts up to its own bound
 
@@ -51,7 +51,7 @@ class EngineConfig:
     max_burst: int = 64
     max_chunk: int = 256  # tokens of one row that are read in one go
     max_scoring_chunk: int = 1024  # the same, where nobody waits for a first character
-    tick_target_s: float = 0.01  # of each kind of work in a tick
+    tick_target_s: float = 0.01  # of each kind of work in a tick, and between two hand-overs
     threads: int | None = None  # of torch; None leaves its own choice
 
     def sizes_up_to(self, max_rows: int) -> list[int]:
@@ -100,8 +100,7 @@ class Engine:
         self._scorings: list[Job] = []  # and all else that takes no row of the batch
         self._inquiries = Inquiries(self._outbox)
         self._stepper = Stepper(self._model, config.batch_sizes)
-        self._burst_length = 1
-        self._target_s = config.tick_target_s
+        self._handed_over_at = -math.inf
 
     def enter_thread(self) -> None:
         """Called once by the thread that will run the ticks: torch counts threads per thread."""
@@ -193,18 +192,19 @@ class Engine:
     # --- one tick ---
 
     @torch.inference_mode()
-    def tick(self, *, loop_is_behind: bool = False) -> list[Event]:
+    def tick(self, *, kept_s: float = 0.0) -> list[Event]:
         """A bounded piece of each kind of work; returns what there is to hand over.
 
-        Bursts may be longer while the loop is behind: it could not write smaller chunks anyway.
+        First tokens are handed over at once. The others' are kept for a while, for handing them
+        over takes longer than making them: for `kept_s` where that is longer than a tick's target.
         """
-        self._target_s = self._config.tick_target_s * (BEHIND_FACTOR if loop_is_behind else 1)
         self._drop_over(self.clock())
         self._unpark()
+        self._decode()
         self._read_prompts()
-        has_newcomers = self._fill_rows()
-        self._decode(has_newcomers)
-        self._park_slow()
+        self._fill_rows()
+        if self._is_hand_over_due(kept_s):
+            self._hand_over()
         self._score()
         self._search()
         return self._outbox.take()
@@ -220,6 +220,7 @@ class Engine:
     @torch.inference_mode()
     def stop_all(self) -> list[Event]:
         """End every job now: continuations with what they have, scores without."""
+        self._hand_over()
         for generation in self._generations:
             self._end(generation, FinishReason.DRAINED)
         for scoring in self._scorings:
@@ -230,6 +231,8 @@ class Engine:
 
     def _drop_over(self, now: float) -> None:
         """Free the rows of whatever ended, was cancelled or ran out of time."""
+        if any(live.job.ends_at <= now or live.is_over for live in self._batch.sequences):
+            self._hand_over()
         for generation in self._generations:
             if generation.ends_at <= now:
                 self._end(generation, FinishReason.TIME_LIMIT)
@@ -276,7 +279,7 @@ class Engine:
         """
         if not self._batch.sequences:
             return self._config.tick_target_s
-        least_s = WAITING_SHARE * self._config.tick_target_s if is_short else 0.0
+        least_s = SHORT_PROMPT_SHARE * self._config.tick_target_s if is_short else 0.0
         two_steps_s = 2 * self._decode_pace.seconds_per_step
         return min(self._config.tick_target_s, max(two_steps_s, least_s))
 
@@ -305,41 +308,51 @@ class Engine:
         self._inquiries.work_on(lambda: self._work_clock() >= ends_at)
         self.num_pieces += 1
 
-    def _fill_rows(self) -> bool:
-        """Give free rows to who is ready; returns whether anyone came in."""
+    def _fill_rows(self) -> None:
+        """Give free rows to who is ready, and their first tokens to who waits for them."""
         newcomers: list[PlacedSequence] = []
         while self._ready and len(newcomers) < self._batch.num_free:
             placed = self._ready.popleft()
             if not placed.sequence.is_over:
                 newcomers.append(placed)
         if newcomers:
+            first_row = len(self._batch.sequences)
             self._batch.join(newcomers)
-        return bool(newcomers)
+            self._burst(1)
+            self._tell(first_row)
 
-    def _decode(self, has_newcomers: bool) -> None:
-        if not self._batch.sequences:
-            return
-        self._burst_length = self._next_burst_length(has_newcomers)
+    def _decode(self) -> None:
+        if self._batch.sequences:
+            pace = self._decode_pace.num_steps(BURST_SHARE * self._config.tick_target_s)
+            self._burst(min(pace, self._batch.num_missing))
+
+    def _burst(self, num_steps: int) -> None:
         started = self._work_clock()
-        sampled = burst(self._batch, self._burst_length)
-        self._decode_pace.record(len(sampled[0]), self._work_clock() - started)
+        num_steps = burst(self._batch, num_steps)
+        self._decode_pace.record(num_steps, self._work_clock() - started)
         self.num_pieces += 1
-        self.num_sampled_tokens += sum(map(len, sampled))
-        self.num_steps += len(sampled[0])
-        for sequence, columns in zip(list(self._batch.sequences), sampled, strict=True):
-            self._take(sequence, columns)
+        self.num_sampled_tokens += num_steps * len(self._batch.sequences)
+        self.num_steps += num_steps
+
+    def _is_hand_over_due(self, kept_s: float) -> bool:
+        """By the work since the last one; a wait for other threads is no reason to write more."""
+        if self._batch.num_missing <= 0:
+            return True
+        since_s = self._work_clock() - self._handed_over_at
+        return since_s >= max(kept_s, self._config.tick_target_s)
+
+    def _hand_over(self) -> None:
+        """All that rows sampled; who has ended leaves, and who reads too slowly."""
+        self._tell(0)
+        self._handed_over_at = self._work_clock()
         self._batch.remove({live for live in self._batch.sequences if live.is_over})
+        self._park_slow()
 
-    def _next_burst_length(self, has_newcomers: bool) -> int:
-        """Short while anyone waits for a first token, then twice the last, up to the pace.
-
-        Not one step alone: at 64 rows, handing tokens over costs more than making a few of them.
-        """
-        longest = max(sequence.num_missing for sequence in self._batch.sequences)
-        if has_newcomers or self._prefill.num_readers:
-            pace = self._decode_pace.num_steps(WAITING_SHARE * self._target_s)
-            return min(MAX_WAITING_BURST, longest, pace)
-        return min(2 * self._burst_length, longest, self._decode_pace.num_steps(self._target_s))
+    def _tell(self, first_row: int) -> None:
+        """What the rows from that one on sampled."""
+        told = self._batch.backlog.take(first_row)
+        for sequence, columns in zip(self._batch.sequences[first_row:], told, strict=False):
+            self._take(sequence, columns)
 
     def _take(self, sequence: Sequence, columns: TokenColumns) -> None:
         """Hand a row's tokens over in parts that fit a message."""

@@ -19,7 +19,8 @@ class Job(ABC):
     submitted_at: float = 0.0
     started_at: float = 0.0
     is_cancelled: bool = False  # written by the loop, read by the engine's thread
-    is_closed: bool = False  # written and read by the engine's thread
+    is_closed: bool = False  # written and read by the engine's thread, as what follows
+    is_answered: bool = False  # something was put out for it
 
     @property
     def ends_at(self) -> float:
@@ -54,6 +55,7 @@ class Event:
     part: Part | None = None
     closes: bool = False
     error: Exception | None = None
+    is_first: bool = False  # nothing else is on its way to this call
 
     def deliver(self) -> None:
         """Runs on the loop."""
@@ -65,14 +67,15 @@ class Event:
 
 @dataclass(slots=True)
 class Outbox:
-    """The events of one tick, handed to the loop all at once."""
+    """The events of one tick."""
 
     events: list[Event] = field(default_factory=list)
 
     def put(self, job: Job, part: Part, *, closes: bool = False) -> None:
         job.output.count(part)
         job.is_closed = closes
-        self.events.append(Event(job.output, part, closes))
+        self.events.append(Event(job.output, part, closes, is_first=not job.is_answered))
+        job.is_answered = True
 
     def close(self, job: Job, error: Exception | None = None) -> None:
         job.is_closed = True

@@ -1,7 +1,7 @@
 """Decides who is admitted and when, and owns the thread on which the engine runs.
 
-The loop and the thread meet in two places: a queue going in, under one lock, and a single
-`call_soon_threadsafe` a tick coming out, with everything that happened to all calls.
+The loop and the thread meet in two places: a queue going in, under one lock, and what happened to
+all calls in a tick coming out.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from charlm_server.callers import TURNS_OF
+from charlm_server.delivery import Delivery
 from charlm_server.engine import Engine
 from charlm_server.errors import Draining, EngineDied, EngineFailed
 from charlm_server.fair_queue import FairQueue, Waiting
@@ -67,9 +68,8 @@ class Scheduler:
         self._is_closing = False
         self._is_draining = False  # of the loop alone, as what follows
         self._open: set[Job] = set()
-        self._num_delivered = 0
-        self._num_handed_over = 0  # of the thread alone, as what follows
-        self._num_ticks, self._ticks_s = 0, 0.0
+        self._delivery = Delivery()
+        self._num_ticks, self._ticks_s = 0, 0.0  # of the thread alone
         self._nothing_open = asyncio.Event()
         self._nothing_open.set()
 
@@ -77,6 +77,7 @@ class Scheduler:
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._delivery.start()
         self._thread = threading.Thread(target=self._run, name="charlm-engine", daemon=True)
         self._thread.start()
 
@@ -216,11 +217,6 @@ class Scheduler:
             self._room.admit(waiting, queue, work_s=work_s)
             self._changed.notify()
 
-    def _deliver(self, events: list[Event]) -> None:
-        self._num_delivered += 1
-        for event in events:
-            event.deliver()
-
     def _give_up(self) -> None:
         """The thread has died: nobody else would tell those inside."""
         for job in self._open:
@@ -237,8 +233,7 @@ class Scheduler:
                 self._num_ticks += 1
                 self._ticks_s += self._engine.clock() - began_at
                 if events:
-                    self._num_handed_over += 1
-                    self._loop.call_soon_threadsafe(self._deliver, events)
+                    self._delivery.hand_over(events)
         except BaseException:
             logger.critical("the engine's thread has died", exc_info=True)
             with contextlib.suppress(RuntimeError):  # the loop may be closed
@@ -266,8 +261,7 @@ class Scheduler:
             if must_stop:
                 events += self._engine.stop_all()
             else:
-                is_behind = self._num_handed_over > self._num_delivered
-                events += self._engine.tick(loop_is_behind=is_behind)
+                events += self._engine.tick(kept_s=self._delivery.kept_s)
         except Exception:
             logger.exception("the engine failed; all of its calls are told so")
             return events + self._engine.fail_all(EngineFailed())

@@ -5,13 +5,19 @@ from collections.abc import Callable
 import pytest
 
 from charlm_server.columns import Returns
-from charlm_server.engine import MAX_WAITING_BURST
 from charlm_server.errors import DeadlineTooShort
 from charlm_server.scoring import NextJob
 from charlm_server.sequence import Delta, FinishReason, GenerationJob
 from tests.server.conftest import Bench, deltas_of, ids_of, periodic, text_of
 
 MakeBench = Callable[..., Bench]
+STEP_S = 2**-10
+
+
+@pytest.fixture
+def paced(make_bench: MakeBench) -> Bench:
+    """Where steps take time: a tick's target is that of 40, and so a burst has 16."""
+    return make_bench(seconds_per_token=STEP_S, tick_target_s=40 * STEP_S)
 
 
 def finish_of(deltas: list[Delta]) -> FinishReason:
@@ -65,30 +71,45 @@ async def test_the_first_token_leaves_in_the_tick_that_reads_the_prompt(bench: B
     assert text_of(first)[:1] == "b"
 
 
-async def test_bursts_double_while_nobody_waits_and_are_short_while_someone_does(
-    bench: Bench,
+async def test_first_tokens_are_told_at_once_and_the_others_when_a_while_is_over(
+    paced: Bench,
 ) -> None:
-    long, late = bench.job(max_new_tokens=1000), bench.job("abc")
-    bench.begin(long)
-    bench.run_until(lambda: bench.engine.num_running == 1)
-    lengths = [bench.tick_lengths() for _ in range(6)]
-    bench.begin(late)
+    first, late = paced.job(max_new_tokens=1000), paced.job("abc", max_new_tokens=1000)
+    paced.begin(first)
+    paced.run_until(lambda: paced.engine.num_running == 1)
+    paced.run_until(lambda: paced.tick_lengths() == 16)  # it was measured what steps take
+    paced.run_until(lambda: bool(paced.engine.tick()))
+    assert [len(paced.engine.tick()) for _ in range(3)] == [0, 0, 1]
+    paced.begin(late)
 
-    assert lengths == [2, 4, 8, 16, 32, 64]
-    assert bench.tick_lengths() == 4 + MAX_WAITING_BURST  # the prompt with its start, and steps
+    [event] = paced.engine.tick()
+
+    assert event.output is late.output
+    assert event.is_first
+    assert [len(paced.engine.tick()) for _ in range(2)] == [0, 2]
 
 
-async def test_bursts_are_longer_while_the_loop_is_behind(make_bench: MakeBench) -> None:
-    bench = make_bench(seconds_per_token=2**-10, tick_target_s=5.5 * 2**-10)
-    bench.begin(bench.job(max_new_tokens=1000))
+async def test_tokens_are_kept_for_longer_where_that_is_asked(paced: Bench) -> None:
+    paced.begin(paced.job(max_new_tokens=1000))
     for _ in range(20):
-        bench.tick()
+        paced.tick()
+    paced.run_until(lambda: bool(paced.engine.tick()))
 
-    assert bench.tick_lengths() == 5
-    before = bench.model.num_steps
-    for _ in range(3):
-        bench.engine.tick(loop_is_behind=True)
-    assert bench.model.num_steps - before == 10 + 20 + 22
+    assert [len(paced.engine.tick(kept_s=90 * STEP_S)) for _ in range(6)] == [0, 0, 0, 0, 0, 1]
+
+
+async def test_what_was_kept_is_told_before_time_runs_out(paced: Bench) -> None:
+    job = paced.job(max_new_tokens=10**6, time_limit=200.0)
+    paced.begin(job)
+    paced.run_until(lambda: paced.engine.num_sampled_tokens > 100)
+    paced.run_until(lambda: not paced.engine.tick())
+    num_sampled = paced.engine.num_sampled_tokens
+
+    paced.clock.now = 200.0
+    events = paced.engine.tick()
+
+    assert events[-1].closes
+    assert job.sequences[0].num_sampled == num_sampled
 
 
 async def test_tokens_past_the_end_are_discarded(make_bench: MakeBench) -> None:
@@ -190,50 +211,50 @@ async def test_time_running_out_returns_what_there_is(bench: Bench) -> None:
     assert not bench.engine.has_work
 
 
-async def test_a_slow_reader_is_parked_and_the_others_run_on(bench: Bench) -> None:
-    slow = bench.job("a", max_new_tokens=300, max_waiting_bytes=600)
-    quick = bench.job("b", max_new_tokens=300)
-    bench.begin(slow, quick)
+async def test_a_slow_reader_is_parked_and_the_others_run_on(paced: Bench) -> None:
+    slow = paced.job("a", max_new_tokens=300, max_waiting_bytes=600)
+    quick = paced.job("b", max_new_tokens=300)
+    paced.begin(slow, quick)
 
-    bench.run()
+    paced.run()
 
     assert text_of(await deltas_of(quick)) == periodic("b", 300)
-    assert bench.engine.num_parked == 1
+    assert paced.engine.num_parked == 1
 
 
-async def test_a_parked_row_goes_on_where_it_stopped(bench: Bench) -> None:
-    job = bench.job("a", max_new_tokens=300, max_waiting_bytes=600)
-    bench.begin(job)
+async def test_a_parked_row_goes_on_where_it_stopped(paced: Bench) -> None:
+    job = paced.job("a", max_new_tokens=300, max_waiting_bytes=600)
+    paced.begin(job)
 
     deltas: list[Delta] = []
     while not deltas or deltas[-1].finish is None:
-        bench.run()
+        paced.run()
         deltas += await job.output.take(1 << 20)
 
     assert text_of(deltas) == periodic("a", 300)
-    assert bench.rooms_made
+    assert paced.rooms_made
 
 
-async def test_a_cancelled_parked_row_is_forgotten(bench: Bench) -> None:
-    job = bench.job(max_new_tokens=300, max_waiting_bytes=200)
-    bench.begin(job)
-    bench.run()
+async def test_a_cancelled_parked_row_is_forgotten(paced: Bench) -> None:
+    job = paced.job(max_new_tokens=300, max_waiting_bytes=200)
+    paced.begin(job)
+    paced.run()
 
     job.is_cancelled = True
 
-    assert bench.engine.has_work
-    bench.run()
-    assert bench.engine.num_parked == 0
+    assert paced.engine.has_work
+    paced.run()
+    assert paced.engine.num_parked == 0
 
 
-async def test_a_parked_row_makes_room_and_still_has_its_deadline(bench: Bench) -> None:
-    jobs = [bench.job(max_new_tokens=300, max_waiting_bytes=200, deadline=200.0) for _ in range(4)]
-    bench.begin(*jobs)
-    bench.run()
+async def test_a_parked_row_makes_room_and_still_has_its_deadline(paced: Bench) -> None:
+    jobs = [paced.job(max_new_tokens=300, max_waiting_bytes=200, deadline=200.0) for _ in range(4)]
+    paced.begin(*jobs)
+    paced.run()
 
-    assert bench.engine.num_parked == 4
-    assert bench.engine.has_room
-    assert bench.engine.next_deadline == 200.0
+    assert paced.engine.num_parked == 4
+    assert paced.engine.has_room
+    assert paced.engine.next_deadline == 200.0
 
 
 async def test_scores_are_the_log_probs_of_the_text(bench: Bench) -> None:
