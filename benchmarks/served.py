@@ -15,6 +15,7 @@ from charlm_model.families import build
 from charlm_model.vocabulary import CharVocabulary
 from charlm_server.app import App
 from charlm_server.config import ServeConfig
+from charlm_server.heap import spare_collector
 from charlm_server.loaded import Models, serve_checkpoint
 from charlm_server.observing.log_format import JsonFormat
 
@@ -59,6 +60,7 @@ def _serve(
 async def _serve_until_closed(
     config: ModelConfig, characters: str, serving: ServeConfig, parent: Connection
 ) -> None:
+    spare_collector()
     checkpoint = Checkpoint(
         model=build(config).eval(),
         vocabulary=CharVocabulary(characters),

@@ -37,6 +37,7 @@ from charlm_server.exchange import Exchange
 from charlm_server.generation_service import GenerationService
 from charlm_server.guard import Guard
 from charlm_server.health import Health
+from charlm_server.heap import spare_collector
 from charlm_server.inference_service import InferenceService
 from charlm_server.interceptors import ReportingInterceptor
 from charlm_server.loaded import Models, load_models
@@ -171,6 +172,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
+    spare_collector()
     models = await asyncio.to_thread(load_models, config)
     app = App(config, models)
     if config.model_root is not None:

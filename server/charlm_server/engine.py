@@ -35,8 +35,11 @@ from charlm_server.sequence import (
 )
 from charlm_server.whole import draw_outputs
 
-# Of the target time: a burst, after which the engine looks who came; and short prompts.
-BURST_SHARE, SHORT_PROMPT_SHARE = 0.4, 0.5
+# Of the target time: a burst, after which the engine looks who came, and one while prompts are
+# read; and what short prompts may take.
+BURST_SHARE, WAITING_SHARE, SHORT_PROMPT_SHARE = 0.4, 0.2, 0.5
+# Steps that a chunk of a long prompt may delay the others: with what chunks vary, less than two.
+READING_STEPS = 1.25
 SHORT_PROMPT = 64  # tokens
 MAX_PART_BYTES = 1 << 18  # of one hand-over; a message joins parts up to its own bound
 
@@ -273,15 +276,15 @@ class Engine:
             pace.record(num_steps, self._work_clock() - started)
 
     def _reading_target_s(self, is_short: bool = False) -> float:
-        """While others decode, a chunk may delay them by no more than about two steps.
+        """While others decode, a chunk may delay them by no more than two steps.
 
         Short prompts are read in one go: in pieces they would keep bursts short for longer.
         """
         if not self._batch.sequences:
             return self._config.tick_target_s
         least_s = SHORT_PROMPT_SHARE * self._config.tick_target_s if is_short else 0.0
-        two_steps_s = 2 * self._decode_pace.seconds_per_step
-        return min(self._config.tick_target_s, max(two_steps_s, least_s))
+        steps_s = READING_STEPS * self._decode_pace.seconds_per_step
+        return min(self._config.tick_target_s, max(steps_s, least_s))
 
     def _place(self, job: GenerationJob, state: State, logits_1V: Tensor) -> None:
         """A prompt is read: fork what was read into the job's outputs."""
@@ -323,7 +326,8 @@ class Engine:
 
     def _decode(self) -> None:
         if self._batch.sequences:
-            pace = self._decode_pace.num_steps(BURST_SHARE * self._config.tick_target_s)
+            share = WAITING_SHARE if self._prefill.num_readers else BURST_SHARE
+            pace = self._decode_pace.num_steps(share * self._config.tick_target_s)
             self._burst(min(pace, self._batch.num_missing))
 
     def _burst(self, num_steps: int) -> None:

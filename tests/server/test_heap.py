@@ -1,0 +1,40 @@
+"""The collector is spared what lives on, and frees what is made later, circles included."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from charlm_server.heap import spare_collector
+
+
+class Circle:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture(autouse=True)
+def thawed() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+def test_what_lives_is_not_walked_over_again() -> None:
+    kept = Circle()
+
+    spare_collector()
+
+    assert gc.get_freeze_count() > 1000
+    assert not any(each is kept for each in gc.get_objects())
+
+
+def test_what_is_made_later_is_freed() -> None:
+    spare_collector()
+    circle = Circle()
+    seen = weakref.ref(circle)
+
+    del circle
+    gc.collect()
+
+    assert seen() is None
