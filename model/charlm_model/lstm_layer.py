@@ -12,6 +12,7 @@ from torch import Tensor
 from charlm_model.compiled import lstm_training as kernel
 from charlm_model.compiled.halves import PANEL_WIDTH
 from charlm_model.compiled.rows import share_rows
+from charlm_model.compiled.team import in_team
 from charlm_model.compiled.vectors import LANES
 from charlm_model.packing import flat, panels_back
 
@@ -63,7 +64,8 @@ class _Layer(torch.autograd.Function):
             kernel.forward(sizes, x, flat(panels), flat(bias), *others)
 
         by_row[:2] = [each.detach().contiguous() for each in by_row[:2]]
-        share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * weight_GK.numel(), _ROWS_TOGETHER)
+        operations = _OPERATIONS_PER_WEIGHT * T * weight_GK.numel()
+        share_rows(work, B, operations, _ROWS_TOGETHER, in_team)
         ctx.save_for_backward(
             x_BTE, *by_row[:2], from_input_GE, from_hidden_GH, gates_BTG, cells_BTH, y_BTH
         )
@@ -85,7 +87,8 @@ class _Layer(torch.autograd.Function):
             sizes = (rows.stop - rows.start, T, E, H)
             kernel.backward(sizes, panels, *(flat(each[rows]) for each in by_row))
 
-        share_rows(work, B, _OPERATIONS_PER_WEIGHT * T * from_hidden_GH.numel(), _ROWS_TOGETHER)
+        operations = _OPERATIONS_PER_WEIGHT * T * from_hidden_GH.numel()
+        share_rows(work, B, operations, _ROWS_TOGETHER, in_team)
         before_BTH = torch.cat([hidden_BH[:, None].bfloat16(), y_BTH[:, :-1]], 1)
         d_gates_NG = d_gates_BTG.flatten(0, 1)
         both_NK = torch.cat([x_BTE, before_BTH], 2).flatten(0, 1)

@@ -16,6 +16,7 @@ from charlm_model.compiled import block_training as kernel
 from charlm_model.compiled.attention_training import padded_to_panels
 from charlm_model.compiled.halves import PANEL_WIDTH
 from charlm_model.compiled.rows import share_rows
+from charlm_model.compiled.team import in_team
 from charlm_model.compiled.vectors import LANES
 from charlm_model.packing import flat, panels, panels_back
 
@@ -89,7 +90,7 @@ class _Block(torch.autograd.Function):
                 new_keys, new_values, result,
             )  # fmt: skip
 
-        share_rows(work, B, _operations_per_row(weights, T), together=1)
+        share_rows(work, B, _operations_per_row(weights, T), together=1, call=in_team)
         ctx.around = around
         ctx.save_for_backward(x_BTE, *weights, *kept)
         ctx.mark_non_differentiable(keys, values)
@@ -115,7 +116,7 @@ class _Block(torch.autograd.Function):
                 d_out, d_x, kernel.Gradients(*(_rows(each, rows) for each in gradients)),
             )  # fmt: skip
 
-        share_rows(work, B, _operations_per_row(weights, T), together=1)
+        share_rows(work, B, _operations_per_row(weights, T), together=1, call=in_team)
         inputs = kept.normed, kept.heads, kept.middle_normed, kept.squared
         d_weights = [
             (_joined(gradient).T @ _joined(given)).float()

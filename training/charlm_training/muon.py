@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from charlm_model.compiled import halves, orthogonal
 from charlm_model.compiled.rows import share_rows
+from charlm_model.compiled.team import in_team
 from charlm_model.precision import has_fast_bfloat16
 
 MOMENTUM = 0.95
@@ -104,7 +105,8 @@ def _in_halves(blocks_GMN: Tensor) -> Tensor:
         blocks = flat_GX[rows].reshape(-1).numpy()
         orthogonal.orthogonalize(sizes, blocks, quintics, np.float32(SAFETY), np.float32(TINY))
 
-    share_rows(work, num, PRODUCTS_PER_QUINTIC * len(QUINTICS) * M * N * min(M, N), together=1)
+    operations = PRODUCTS_PER_QUINTIC * len(QUINTICS) * M * N * min(M, N)
+    share_rows(work, num, operations, together=1, call=in_team)
     return flat_GX.view(num, M, N)
 
 

@@ -1,7 +1,7 @@
 """Rows shared out among threads. A row's bits are its own, so the shares change nothing."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -11,12 +11,24 @@ import torch
 LEAST_OPERATIONS = 4_000_000
 ROWS_TOGETHER = 8  # that a kernel multiplies at once
 
+Work = Callable[[slice], None]
+
+
+def in_pool(work: Work, shares: Sequence[slice]) -> None:
+    """Call `work` with every share at the same time, the first one in this thread."""
+    others = [pool().submit(work, share) for share in shares[1:]]
+    for share in shares[:1]:
+        work(share)
+    for other in others:
+        other.result()
+
 
 def share_rows(
-    work: Callable[[slice], None],
+    work: Work,
     num_rows: int,
     operations_per_row: int,
     together: int = ROWS_TOGETHER,
+    call: Callable[[Work, Sequence[slice]], None] = in_pool,
 ) -> None:
     """Call `work` with slices that cover all rows, at the same time in as many threads as pay.
 
@@ -27,12 +39,8 @@ def share_rows(
     per_thread = -(-num_rows // num_threads)
     if per_thread > together:
         per_thread += -per_thread % together
-    shares = [slice(at, min(at + per_thread, num_rows)) for at in range(0, num_rows, per_thread)]
-    others = [pool().submit(work, share) for share in shares[1:]]
-    if shares:
-        work(shares[0])
-    for other in others:
-        other.result()
+    starts = range(0, num_rows, per_thread)
+    call(work, [slice(at, min(at + per_thread, num_rows)) for at in starts])
 
 
 @cache

@@ -1,0 +1,58 @@
+"""Shares computed by torch's own threads: each once, wherever those threads can be had or not."""
+
+import sys
+import threading
+
+import pytest
+
+from charlm_model.compiled import team
+from charlm_model.compiled.rows import share_rows
+from charlm_model.compiled.team import in_team
+
+
+@pytest.fixture(params=["torch's threads", "no such threads"], autouse=True)
+def openmp(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "no such threads":
+        monkeypatch.setattr(team, "_openmp", lambda: None)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 9, 64, 65])
+def test_every_row_is_in_one_share(num_rows: int) -> None:
+    seen: list[int] = []
+
+    def work(rows: slice) -> None:
+        seen.extend(range(num_rows)[rows])
+
+    share_rows(work, num_rows, sys.maxsize, call=in_team)
+
+    assert sorted(seen) == list(range(num_rows))
+
+
+def test_shares_are_computed_at_the_same_time() -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    in_team(lambda _rows: void(both.wait()), [slice(0, 1), slice(1, 2)])
+
+    assert not both.broken
+
+
+def test_more_shares_than_threads_are_computed_too() -> None:
+    shares = [slice(at, at + 1) for at in range(200)]
+    seen: list[int] = []
+
+    in_team(lambda rows: seen.append(rows.start), shares)
+
+    assert sorted(seen) == list(range(200))
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_goes_wrong_in_a_thread_is_told(failing: int) -> None:
+    def work(rows: slice) -> None:
+        if rows.start == failing:
+            raise IndexError(rows.start)
+
+    with pytest.raises(IndexError, match=str(failing)):
+        in_team(work, [slice(0, 1), slice(1, 2)])
+
+
+def void(_: object) -> None: ...
