@@ -10,25 +10,10 @@ import torch
 from torch import Tensor
 
 from charlm_model.compiled import lstm_training as kernel
-from charlm_model.compiled.halves import PANEL_WIDTH
-from charlm_model.compiled.rows import share_rows
-from charlm_model.compiled.team import in_team
 from charlm_model.compiled.vectors import LANES
-from charlm_model.packing import flat, panels_back
+from charlm_model.packing import flat, panels_back, share_windows
 
 GATES = kernel.GATES
-_OPERATIONS_PER_WEIGHT = 2
-_ROWS_TOGETHER = 4  # a smaller tile of the kernels; a batch of 24 is better cut evenly
-
-
-# Below it, torch's fused layer is as fast in one thread and faster in two.
-LEAST_WIDTH = 384
-
-
-def is_fitting(num_inputs: int, hidden_size: int) -> bool:
-    """Whether the kernels take these sizes and gain by them: whole panels, inputs in pairs."""
-    is_gaining = hidden_size >= LEAST_WIDTH
-    return is_gaining and hidden_size % PANEL_WIDTH == 0 and num_inputs % 2 == 0
 
 
 def lstm_layer(
@@ -64,8 +49,7 @@ class _Layer(torch.autograd.Function):
             kernel.forward(sizes, x, flat(panels), flat(bias), *others)
 
         by_row[:2] = [each.detach().contiguous() for each in by_row[:2]]
-        operations = _OPERATIONS_PER_WEIGHT * T * weight_GK.numel()
-        share_rows(work, B, operations, _ROWS_TOGETHER, in_team)
+        share_windows(work, B, T, weight_GK.numel())
         ctx.save_for_backward(
             x_BTE, *by_row[:2], from_input_GE, from_hidden_GH, gates_BTG, cells_BTH, y_BTH
         )
@@ -87,8 +71,7 @@ class _Layer(torch.autograd.Function):
             sizes = (rows.stop - rows.start, T, E, H)
             kernel.backward(sizes, panels, *(flat(each[rows]) for each in by_row))
 
-        operations = _OPERATIONS_PER_WEIGHT * T * from_hidden_GH.numel()
-        share_rows(work, B, operations, _ROWS_TOGETHER, in_team)
+        share_windows(work, B, T, from_hidden_GH.numel())
         before_BTH = torch.cat([hidden_BH[:, None].bfloat16(), y_BTH[:, :-1]], 1)
         d_gates_NG = d_gates_BTG.flatten(0, 1)
         both_NK = torch.cat([x_BTE, before_BTH], 2).flatten(0, 1)

@@ -1,8 +1,9 @@
 """Tensors as the kernels for training want them.
 
-Legend: N outputs, K inputs.
+Legend: B batch, T time, N outputs, K inputs.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.compiled import halves_layout
+from charlm_model.compiled.halves import PANEL_WIDTH
+from charlm_model.compiled.rows import share_rows
+from charlm_model.compiled.team import in_team
+
+_OPERATIONS_PER_WEIGHT = 2
+_ROWS_TOGETHER = 4  # a smaller tile of the kernels; a batch of 24 is better cut evenly
+
+
+def is_fitting(num_inputs: int, num_outputs: int) -> bool:
+    """Whether the kernels of recurrent layers take these sizes: whole panels, inputs in pairs."""
+    return num_outputs % PANEL_WIDTH == 0 and num_inputs % 2 == 0
+
+
+def share_windows(work: Callable[[slice], None], B: int, T: int, num_weights: int) -> None:
+    """Call `work` with slices of the rows of a batch, each to be multiplied T times."""
+    operations = _OPERATIONS_PER_WEIGHT * T * num_weights
+    share_rows(work, B, operations, _ROWS_TOGETHER, in_team)
 
 
 def flat(tensor: Tensor) -> NDArray[Any]:
@@ -22,9 +40,8 @@ def flat(tensor: Tensor) -> NDArray[Any]:
 def panels(weight_NK: Tensor) -> NDArray[Any]:
     """For x W^T: in each panel of outputs pair of inputs by pair of inputs."""
     N, K = weight_NK.shape
-    halves, packed = torch.empty(2, N * K, dtype=torch.bfloat16)
-    halves_layout.halves_of(flat(weight_NK), 0, K, N, K, flat(halves))
-    halves_layout.panels_of_rows(flat(halves), N, K, flat(packed))
+    packed = torch.empty(N * K, dtype=torch.bfloat16)
+    halves_layout.panels_of_rows(flat(weight_NK.bfloat16()), N, K, flat(packed))
     return flat(packed)
 
 

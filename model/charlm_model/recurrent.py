@@ -1,20 +1,27 @@
-"""RNN, GRU and LSTM: torch's fused kernels train them, our own compiled ones serve them.
+"""RNN, GRU and LSTM: kernels of our own train the latter two where they can, and serve all.
 
 Legend: B batch, T time, V vocabulary, E embedding, H hidden, L layers.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from charlm_model import lstm_layer
 from charlm_model.cells import CELLS
 from charlm_model.compiled import recurrent as kernel
 from charlm_model.compiled_model import CompiledModel
 from charlm_model.config import ModelConfig
 from charlm_model.dropout import dropout
 from charlm_model.embedding import TokenEmbedding
+from charlm_model.gru_layer import gru_layer
+from charlm_model.lstm_layer import lstm_layer
+from charlm_model.packing import is_fitting
 from charlm_model.precision import half_products, has_fast_bfloat16
 from charlm_model.state import State
+
+# Layers in training by kernels of our own.
+_LAYERS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"gru": gru_layer, "lstm": lstm_layer}
 
 
 class RecurrentModel(CompiledModel):
@@ -87,17 +94,16 @@ class RecurrentModel(CompiledModel):
         config = self.config
         return (
             self.training
-            and config.family == "lstm"
+            and config.family in _LAYERS
             and has_fast_bfloat16()
-            and lstm_layer.is_fitting(config.embedding_size, config.hidden_size)
+            and is_fitting(config.embedding_size, config.hidden_size)
         )
 
     def _run_own(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        layers_after = []
+        layers_after, run_layer = [], _LAYERS[self.config.family]
         for layer, weights in enumerate(self.recurrent.all_weights):
             x_BTE = self._drop(x_BTE) if layer else x_BTE
-            hidden_BH, cell_BH = (each[layer] for each in before)
-            x_BTE, *after = lstm_layer.lstm_layer(x_BTE, hidden_BH, cell_BH, weights)
+            x_BTE, *after = run_layer(x_BTE, *(each[layer] for each in before), weights)
             layers_after.append(after)
         return x_BTE, tuple(map(torch.stack, zip(*layers_after, strict=True)))
 

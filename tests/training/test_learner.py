@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from charlm_model import lstm_layer
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_training.data import Data
@@ -55,10 +54,9 @@ def test_lines_are_learned_with_their_ends(read: Read) -> None:
 @pytest.mark.parametrize("hidden_size", [16, 64])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_restored_learner_continues_bit_for_bit(
-    read: Read, family: str, hidden_size: int, monkeypatch: pytest.MonkeyPatch
+    read: Read, family: str, hidden_size: int
 ) -> None:
     """Dropout, carried state, optimizer and data position all come back, in any kernels."""
-    monkeypatch.setattr(lstm_layer, "LEAST_WIDTH", 64)
     data = read("the cat sat on the mat. " * 30)
     learner = learner_of(family, data, dropout=0.3, hidden_size=hidden_size)
     for _ in range(7):

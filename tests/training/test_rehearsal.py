@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from charlm_model import lstm_layer, transformer_block
+from charlm_model import packing, transformer_block
 from charlm_training.fitting import FITTERS
 from charlm_training.rehearsal import config_of, rehearse
 
@@ -29,7 +29,7 @@ def test_its_sizes_are_those_of_the_kernels_for_training() -> None:
     """Or they would be compiled when the clock runs."""
     lstm, transformer = config_of("lstm"), config_of("transformer")
 
-    assert lstm_layer.is_fitting(lstm.embedding_size, lstm.hidden_size)
+    assert packing.is_fitting(lstm.embedding_size, lstm.hidden_size)
     assert transformer_block.is_fitting(transformer.hidden_size, transformer.num_heads)
 
 

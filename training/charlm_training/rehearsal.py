@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from charlm_model import checkpoint, kneser_ney, lstm_layer
+from charlm_model import checkpoint, kneser_ney
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_model.language_model import LanguageModel
@@ -27,9 +27,7 @@ from charlm_training.temperatures import samples_by_temperature
 from charlm_training.windows import Shape, StreamWindows
 
 VOCABULARY = CharVocabulary("\nab")
-# The least that the kernels for training take, of an LSTM and of the others.
-WIDTHS = {"lstm": lstm_layer.LEAST_WIDTH}
-LEAST_WIDTH = 32
+LEAST_WIDTH = 32  # that the kernels for training take
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY.size, "embedding_size": 32, "num_heads": 1, "context_length": 2,
     "kernel_size": 2, "pair_rows": 4,
@@ -55,7 +53,7 @@ def rehearse(family: str, folder: Path, clock: Clock) -> float:
 
 def config_of(family: str) -> ModelConfig:
     """As small as can be, and large enough for every kernel that a run may use."""
-    return ModelConfig(family=family, hidden_size=WIDTHS.get(family, LEAST_WIDTH), **SIZES)
+    return ModelConfig(family=family, hidden_size=LEAST_WIDTH, **SIZES)
 
 
 def _fresh(family: str) -> LanguageModel:

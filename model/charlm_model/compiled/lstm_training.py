@@ -10,6 +10,7 @@ import numpy as np
 
 from charlm_model.compiled.build import compiled
 from charlm_model.compiled.functions import sigmoid, tanh
+from charlm_model.compiled.gates import go_back, keep
 from charlm_model.compiled.halves import PANEL_WIDTH, add_panel, store_halves
 from charlm_model.compiled.vectors import (
     LANES,
@@ -114,28 +115,9 @@ def backward(sizes, weights, cell_BH, gates, cells, dy, d_hidden_BH, d_cell_BH, 
                 d_g = multiply(multiply(d_cell, i), subtract(one, multiply(g, g)))
                 d_o = multiply(multiply(d_hidden, shown), multiply(o, subtract(one, o)))
                 store(d_cell_BH, at, multiply(d_cell, f))
-                _keep(d_i, step, row, unit, width, stride, d_gates, scratch, d_bias)
-                _keep(d_f, step, row, H + unit, width, stride, d_gates, scratch, d_bias)
-                _keep(d_g, step, row, 2 * H + unit, width, stride, d_gates, scratch, d_bias)
-                _keep(d_o, step, row, 3 * H + unit, width, stride, d_gates, scratch, d_bias)
-        _go_back(num_rows, H, weights, scratch, stride, d_hidden_BH)
-
-
-@compiled
-def _keep(value, step, row, at, width, stride, d_gates, scratch, d_bias):
-    store_halves(d_gates, step * width + at, value)
-    store_halves(scratch, row * stride + at, value)
-    store(d_bias, row * width + at, add(load(d_bias, row * width + at), value))
-
-
-@compiled
-def _go_back(num_rows, H, weights, scratch, stride, d_hidden_BH):
-    """From the gates of a step to the hidden state before it."""
-    d_hidden_BH[:] = _ZERO
-    for column in range(0, H, PANEL_WIDTH):
-        for gate in range(GATES):  # a panel's part of one gate stays in the closest cache
-            add_panel(
-                scratch, gate * H, stride, num_rows, H,
-                weights, (column * GATES + gate * PANEL_WIDTH) * H,
-                d_hidden_BH, column, H,
-            )  # fmt: skip
+                keep(d_i, row, step, unit, width, stride, d_gates, scratch, d_bias)
+                keep(d_f, row, step, H + unit, width, stride, d_gates, scratch, d_bias)
+                keep(d_g, row, step, 2 * H + unit, width, stride, d_gates, scratch, d_bias)
+                keep(d_o, row, step, 3 * H + unit, width, stride, d_gates, scratch, d_bias)
+        d_hidden_BH[:] = _ZERO
+        go_back(num_rows, GATES, H, weights, scratch, 0, stride, d_hidden_BH)
