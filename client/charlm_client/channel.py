@@ -34,7 +34,8 @@ _RETRY = {
     "initialBackoff": "0.1s",
     "maxBackoff": "2s",
     "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    # A server that stops cancels calls that it has not begun (grpc 41785).
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
 }
 _SERVICE_CONFIG = {
     "methodConfig": [{"name": IDEMPOTENT, "retryPolicy": _RETRY}],

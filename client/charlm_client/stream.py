@@ -14,6 +14,7 @@ from charlm_client.translation import translated
 from charlm_client.types import Chunk, StreamHeader
 
 STATUS_DETAILS = "grpc-status-details-bin"  # where every gRPC library looks for them
+_GONE = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED
 Call = grpc.aio.UnaryStreamCall[
     generation_pb2.StreamGenerateRequest, generation_pb2.StreamGenerateResponse
 ]
@@ -108,11 +109,13 @@ class GenerationStream:
 
 
 def _is_gone(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the server died. Proxies call that INTERNAL; of a fault of its own a server gives
-    details."""
+    """Whether the server died or stopped before it began the call (CANCELLED, grpc 41785).
+
+    Proxies call that INTERNAL; of a fault of its own a server gives details.
+    """
     has_details = any(key == STATUS_DETAILS for key, _ in error.trailing_metadata() or ())
     is_proxys_word = error.code() is grpc.StatusCode.INTERNAL and not has_details
-    return error.code() is grpc.StatusCode.UNAVAILABLE or is_proxys_word
+    return error.code() in _GONE or is_proxys_word
 
 
 def _is_left_behind(chunk: Chunk) -> bool:

@@ -39,6 +39,7 @@ ERROR_OF_STATUS: dict[grpc.StatusCode, type[CharlmError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: QueueFull,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.CANCELLED: Unavailable,  # by the server, which stops (grpc 41785)
     grpc.StatusCode.UNIMPLEMENTED: NotOffered,
     grpc.StatusCode.DATA_LOSS: DataLoss,
 }

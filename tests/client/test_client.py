@@ -197,8 +197,12 @@ async def test_every_call_has_a_deadline(client: Client, script: Script) -> None
 
 
 @pytest.mark.slow
-async def test_what_changes_nothing_is_tried_again(client: Client, script: Script) -> None:
-    script.failures.extend([Failure(UNAVAILABLE), Failure(UNAVAILABLE)])
+@pytest.mark.parametrize("code", [UNAVAILABLE, grpc.StatusCode.CANCELLED])
+async def test_what_changes_nothing_is_tried_again(
+    client: Client, script: Script, code: grpc.StatusCode
+) -> None:
+    """CANCELLED is what calls get that a stopping server had not begun."""
+    script.failures.extend([Failure(code), Failure(code)])
 
     assert await client.score(["a"], model="a")
     assert len(script.requests) == 3

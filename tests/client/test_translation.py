@@ -42,6 +42,7 @@ CODES = grpc.StatusCode
         (Failure(CODES.DEADLINE_EXCEEDED, reason="DEADLINE_TOO_SHORT"), DeadlineExceeded),
         (Failure(CODES.UNAVAILABLE, reason="DRAINING"), Draining),
         (Failure(CODES.UNAVAILABLE), Unavailable),
+        (Failure(CODES.CANCELLED), Unavailable),
         (Failure(CODES.UNIMPLEMENTED), NotOffered),
         (Failure(CODES.DATA_LOSS), DataLoss),
         (Failure(CODES.INTERNAL, reason="ENGINE_FAILED"), ServerFault),
