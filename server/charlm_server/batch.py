@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.counter import Counters, Words
@@ -44,8 +43,8 @@ class RowBatch:
         self.sequences: list[Sequence] = []
         self.backlog = Backlog()
         self.is_plain = True  # all rows want tokens of the model's own distribution alone
-        self._counters = _counters_of([])
-        self._ends_B = _ends_of([])
+        self.counters = _counters_of([])  # of the next token of each live row
+        self.num_missing = 0  # tokens that the row furthest from its end may still take
         self._state = model.initial_state(self._sizes[0])
         self._logits_BV = torch.zeros(self._sizes[0], model.config.vocab_size)
 
@@ -62,23 +61,12 @@ class RowBatch:
         """The pending logits of the live rows; overwritten by the next step."""
         return self._logits_BV[: len(self.sequences)]
 
-    @property
-    def counters(self) -> Counters:
-        """Of the next token of each live row."""
-        return self._counters
-
-    @property
-    def num_missing(self) -> int:
-        """Tokens that the row furthest from its end may still take, the backlog counted in."""
-        positions_B = self._counters.positions_B.astype(np.int64)
-        return int((self._ends_B - positions_B).max(initial=0))
-
     def join(self, newcomers: list[PlacedSequence]) -> None:
         first = len(self.sequences)
         joining = [newcomer.sequence for newcomer in newcomers]
         self.sequences += joining
-        self._counters = Counters(*map(np.append, self._counters, _counters_of(joining)))
-        self._ends_B = np.append(self._ends_B, _ends_of(joining))
+        self.counters = Counters(*map(np.append, self.counters, _counters_of(joining)))
+        self.num_missing = max(self.num_missing, _most_missing(joining))
         self.is_plain = self.is_plain and all(sequence.is_plain for sequence in joining)
         self._grow(len(self.sequences))
         rows = list(range(first, len(self.sequences)))
@@ -108,14 +96,15 @@ class RowBatch:
         for hole, mover in zip(holes, movers, strict=True):
             self.sequences[hole] = self.sequences[mover]
         del self.sequences[len(kept) :]
-        self._counters, self._ends_B = _counters_of(self.sequences), _ends_of(self.sequences)
+        self.counters = _counters_of(self.sequences)
+        self.num_missing = _most_missing(self.sequences)
         self.is_plain = all(sequence.is_plain for sequence in self.sequences)
         self._shrink(len(kept))
 
     def sample(self, num_steps: int) -> None:
         """Tokens of each live row from the model's own distribution, all steps in one call."""
         rows = len(self.sequences)
-        padded = Counters(*(_padded(column_B, self._size) for column_B in self._counters))
+        padded = Counters(*(_padded(column_B, self._size) for column_B in self.counters))
         burst, self._logits_BV, self._state = self._model.sample(
             self._logits_BV, self._state, padded, num_steps
         )
@@ -131,8 +120,9 @@ class RowBatch:
         self._count(1)
 
     def _count(self, num_steps: int) -> None:
-        positions_B = self._counters.positions_B + np.uint64(num_steps)
-        self._counters = self._counters._replace(positions_B=positions_B)
+        positions_B = self.counters.positions_B + np.uint64(num_steps)
+        self.counters = self.counters._replace(positions_B=positions_B)
+        self.num_missing -= num_steps
 
     @property
     def _size(self) -> int:
@@ -164,8 +154,8 @@ def _counters_of(sequences: list[Sequence]) -> Counters:
     )
 
 
-def _ends_of(sequences: list[Sequence]) -> NDArray[np.int64]:
-    return np.array([each.job.stopping.max_new_tokens for each in sequences], np.int64)
+def _most_missing(sequences: list[Sequence]) -> int:
+    return max((sequence.num_missing for sequence in sequences), default=0)
 
 
 def _padded(column_B: Words, size: int) -> Words:

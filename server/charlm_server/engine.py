@@ -35,8 +35,8 @@ from charlm_server.sequence import (
 )
 from charlm_server.whole import draw_outputs
 
-# Of the target time: a burst, after which the engine looks who came, and one while prompts are
-# read; and what short prompts may take.
+# Of the target time: a burst, after which the engine looks who came (nobody can where all rows are
+# taken), and one while prompts are read; and what short prompts may take.
 BURST_SHARE, WAITING_SHARE, SHORT_PROMPT_SHARE = 0.4, 0.2, 0.5
 # Steps that a chunk of a long prompt may delay the others: with what chunks vary, less than two.
 READING_STEPS = 1.25
@@ -326,9 +326,14 @@ class Engine:
 
     def _decode(self) -> None:
         if self._batch.sequences:
-            share = WAITING_SHARE if self._prefill.num_readers else BURST_SHARE
-            pace = self._decode_pace.num_steps(share * self._config.tick_target_s)
+            pace = self._decode_pace.num_steps(self._burst_share * self._config.tick_target_s)
             self._burst(min(pace, self._batch.num_missing))
+
+    @property
+    def _burst_share(self) -> float:
+        if self._prefill.num_readers:
+            return WAITING_SHARE
+        return BURST_SHARE if self._batch.num_free else 1.0
 
     def _burst(self, num_steps: int) -> None:
         started = self._work_clock()

@@ -37,7 +37,9 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         self._compiler = Compiler()
 
     def _model(self, request: pb.GenerateRequest) -> LoadedModel:
-        return model_asked(self._models, self._states, request.model, [request.context])
+        model = model_asked(self._models, self._states, request.model, [request.context])
+        model.scheduler.refuse_if_full()
+        return model
 
     async def Generate(
         self,

@@ -108,6 +108,14 @@ class Scheduler:
 
     # --- calls, on the loop ---
 
+    def refuse_if_full(self) -> None:
+        """Raise QueueFull if a call would be refused anyway, before anything is done for it.
+
+        In an overload there are many of them, and what they take the others lack.
+        """
+        with self._changed:
+            self._room.refuse_if_full(self._engine.clock())
+
     def generate(self, job: GenerationJob) -> AbstractAsyncContextManager[None]:
         """Admit the job or raise; leaving the block, by any road, frees its rows."""
         begin, engine = self._engine.begin_generation, self._engine

@@ -36,6 +36,11 @@ class WaitingRoom:
         """Of work that those who wait bring, at most."""
         return sum(each.job.num_tokens for each in (*self.generations, *self.scorings))
 
+    def refuse_if_full(self, now: float) -> None:
+        """Raises QueueFull if no call may wait, whatever it asks for."""
+        if len(self) >= self._limits.max_requests:
+            raise QueueFull("requests", self._limits.max_requests, self._retry_after_s(now))
+
     def admit(self, waiting: Waiting, queue: FairQueue, *, work_s: float) -> None:
         """Let a job wait that needs so many seconds of work before its first answer.
 
@@ -74,10 +79,12 @@ class WaitingRoom:
         refusal: type[QueueFull],
     ) -> None:
         """Raise the refusal if the newcomer is one too many beside these, or brings too much."""
-        retry_after_s = self._wait.seconds_for(0, newcomer.job.submitted_at)
-        retry_after_s = min(max(retry_after_s, MIN_RETRY_S), MAX_RETRY_S)
+        retry_after_s = self._retry_after_s(newcomer.job.submitted_at)
         if len(waiting) >= limits.max_requests:
             raise refusal("requests", limits.max_requests, retry_after_s)
         num_tokens = sum(each.job.num_tokens for each in waiting) + newcomer.job.num_tokens
         if waiting and num_tokens > limits.max_tokens:
             raise refusal("tokens", limits.max_tokens, retry_after_s)
+
+    def _retry_after_s(self, now: float) -> float:
+        return min(max(self._wait.seconds_for(0, now), MIN_RETRY_S), MAX_RETRY_S)

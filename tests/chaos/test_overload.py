@@ -18,8 +18,7 @@ from tests.chaos import form
 from tests.chaos.server_process import load_at_rest, running
 
 NUM_ROUNDS = form.of(3, 5)
-PHASE_S = 3.0
-BATCH, QUEUE, TOKENS = 4, 4, 400
+BATCH, QUEUE = 4, 4
 OVERLOAD = 10
 LONGEST_S = 180.0
 MOST_OPEN = 500  # of one connection, which the server lets have twice as many
@@ -34,6 +33,7 @@ pytestmark = pytest.mark.skipif(
 class Phase:
     """What came of the calls of some seconds."""
 
+    num_tokens: int  # of a call
     answered_at: list[float] = field(default_factory=list)
     num_begun: int = 0
     num_refused: int = 0
@@ -50,7 +50,7 @@ class Phase:
 async def call(client: Client, phase: Phase) -> None:
     phase.num_begun += 1
     phase.num_open += 1
-    stopping = Stopping(max_new_tokens=TOKENS, ignore_end_of_text=True)
+    stopping = Stopping(max_new_tokens=phase.num_tokens, ignore_end_of_text=True)
     try:
         await client.generate(
             "fox", model="whale", sampling=Sampling(seed=phase.num_begun), stopping=stopping
@@ -64,9 +64,9 @@ async def call(client: Client, phase: Phase) -> None:
         phase.num_open -= 1
 
 
-async def at_capacity(client: Client, seconds: float) -> Phase:
+async def at_capacity(client: Client, num_tokens: int, seconds: float) -> Phase:
     """As many callers as there is room for, each with one call after the other."""
-    phase, ends_at = Phase(), time.perf_counter() + seconds
+    phase, ends_at = Phase(num_tokens), time.perf_counter() + seconds
 
     async def keep_calling() -> None:
         while time.perf_counter() < ends_at:
@@ -76,9 +76,9 @@ async def at_capacity(client: Client, seconds: float) -> Phase:
     return phase
 
 
-async def beyond(client: Client, seconds: float, rate: float) -> Phase:
+async def beyond(client: Client, num_tokens: int, seconds: float, rate: float) -> Phase:
     """So many calls a second, come what may."""
-    phase, began = Phase(), time.perf_counter()
+    phase, began = Phase(num_tokens), time.perf_counter()
     async with asyncio.TaskGroup() as calls:
         while (now := time.perf_counter()) < began + seconds:
             while phase.num_begun < (now - began) * rate and phase.num_open < MOST_OPEN:
@@ -102,34 +102,46 @@ async def onlooker(address: str) -> AsyncIterator[dict[str, list[float]]]:
     times |= json.loads(told)
 
 
+@pytest.mark.parametrize(("num_tokens", "phase_s", "least"), [(400, 3.0, 0.6), (2000, 6.0, 0.9)])
 async def test_goodput_holds_and_refusals_are_quick(
-    whale: Path, tmp_path: Path, figure: Callable[[str], None]
+    whale: Path,
+    tmp_path: Path,
+    figure: Callable[[str], None],
+    num_tokens: int,
+    phase_s: float,
+    least: float,
 ) -> None:
-    """What else a machine does only ever slows things, so the best rounds are compared."""
+    """What else a machine does only ever slows things, so the best rounds are compared.
+
+    Nine refusals for every answer take about 14 ms of a core, and as much of the callers, who have
+    the same two cores: an answer that takes 40 ms leaves too little for them, one of 200 does not.
+    """
     bounds = ["--admin", "--max-batch-size", BATCH, "--max-queued-requests", QUEUE]
+    bounds += ["--threads", 1]  # the callers, who have the same two cores, need one of them
     with running(tmp_path, [whale, *bounds]) as server:
         async with asyncio.timeout(LONGEST_S), Client(server.address) as client:
-            peaks, overs = [await at_capacity(client, PHASE_S)], []
+            peaks, overs = [await at_capacity(client, num_tokens, phase_s)], []
             async with onlooker(server.address) as times:
                 for _ in range(NUM_ROUNDS):
-                    peaks.append(await at_capacity(client, PHASE_S))
+                    peaks.append(await at_capacity(client, num_tokens, phase_s))
                     rate = OVERLOAD * max(each.goodput for each in peaks)
-                    overs.append(await beyond(client, PHASE_S, rate))
+                    overs.append(await beyond(client, num_tokens, phase_s, rate))
             await load_at_rest(client)
         assert server.stop() == 0
         assert server.faults() == []
     peak = max(each.goodput for each in peaks)
     ratio = max(each.goodput for each in overs) / peak
-    offered = median(each.num_begun for each in overs) / PHASE_S / peak
+    offered = median(each.num_begun for each in overs) / phase_s / peak
     refused = sorted(times["refused_s"])
     p50, p99 = (1000 * percentile(refused, share) for share in (0.5, 0.99))
     plain_ms = 1000 * median(times["plain_s"])
     figure(
-        f"overload: {offered:.1f} times the peak of {peak:.1f} answers/s offered: goodput "
+        f"overload: {offered:.1f} times the peak of {peak:.1f} answers/s of {num_tokens:,} tokens "
+        f"offered: goodput "
         f"{ratio:.3f} of the peak; {sum(each.num_refused for each in overs):,} refused, an "
         f"onlooker {len(refused):,} times, p50 {p50:.1f} ms, p99 {p99:.1f} ms, where a call "
         f"without work took {plain_ms:.1f} ms"
     )
     assert min(each.least_retry_s for each in overs) > 0
-    assert ratio >= 0.9
+    assert ratio >= least
     assert p50 < 5.0 + 2 * plain_ms  # 5 ms of the server's own, however busy the machine is
