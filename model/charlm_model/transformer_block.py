@@ -80,15 +80,11 @@ class _Block(torch.autograd.Function):
             squared=like(B, T, F, dtype=half),
         )
         keys, values, out = like(B, N, T, E // N), like(B, N, T, E // N), like(B, T, E)
+        given = packed, flat(x_BTE), _random(around), _past(around)
+        written = kernel.Kept(*map(flat, kept)), flat(keys), flat(values), flat(out)
 
         def work(rows: slice) -> None:
-            given = [_rows(each, rows) for each in (x_BTE, keys, values, out)]
-            x, new_keys, new_values, result = given
-            kernel.forward(
-                _sizes(around, rows, T, E, P), packed, x, _random(around, rows),
-                _past(around, rows), kernel.Kept(*(_rows(each, rows) for each in kept)),
-                new_keys, new_values, result,
-            )  # fmt: skip
+            kernel.forward(_sizes(around, rows, T, E, P), *given, *written)
 
         share_rows(work, B, _operations_per_row(weights, T), together=1, call=in_team)
         ctx.around = around
@@ -106,15 +102,11 @@ class _Block(torch.autograd.Function):
         widths = [weight.shape[0] for weight in weights]
         gradients = [x_BTE.new_empty(B, T, width, dtype=torch.bfloat16) for width in widths]
         d_x_BTE = torch.empty_like(x_BTE)
+        given = packed, flat(x_BTE), _random(around), _past(around), kernel.Kept(*map(flat, kept))
+        written = flat(d_x_BTE), kernel.Gradients(*map(flat, gradients))
 
         def work(rows: slice) -> None:
-            given = [_rows(each, rows) for each in (x_BTE, d_out_BTE, d_x_BTE)]
-            x, d_out, d_x = given
-            kernel.backward(
-                _sizes(around, rows, T, E, P), packed, x, _random(around, rows),
-                _past(around, rows), kernel.Kept(*(_rows(each, rows) for each in kept)),
-                d_out, d_x, kernel.Gradients(*(_rows(each, rows) for each in gradients)),
-            )  # fmt: skip
+            kernel.backward(_sizes(around, rows, T, E, P), *given, flat(d_out_BTE), *written)
 
         share_rows(work, B, _operations_per_row(weights, T), together=1, call=in_team)
         inputs = kept.normed, kept.heads, kept.middle_normed, kept.squared
@@ -134,13 +126,10 @@ def _joined(tensor: Any) -> Tensor:
     return joined
 
 
-def _rows(tensor: Any, rows: slice) -> Any:
-    return flat(tensor[rows])
-
-
 def _sizes(around: Surroundings, rows: slice, T: int, E: int, P: int) -> kernel.Sizes:
     return kernel.Sizes(
-        num_rows=rows.stop - rows.start,
+        first_row=rows.start,
+        end_row=rows.stop,
         length=T,
         width=E,
         num_heads=around.num_heads,
@@ -151,10 +140,10 @@ def _sizes(around: Surroundings, rows: slice, T: int, E: int, P: int) -> kernel.
     )
 
 
-def _random(around: Surroundings, rows: slice) -> Any:
-    return tuple(_rows(each, rows) for each in around.random_bytes_2BTE)
+def _random(around: Surroundings) -> Any:
+    return tuple(map(flat, around.random_bytes_2BTE))
 
 
-def _past(around: Surroundings, rows: slice) -> kernel.Past:
+def _past(around: Surroundings) -> kernel.Past:
     given = around.past_keys_BNPD, around.past_values_BNPD, around.position_B, *around.rotation
-    return kernel.Past(*(_rows(each, rows) for each in given))
+    return kernel.Past(*map(flat, given))

@@ -33,9 +33,10 @@ _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 
 
 class Sizes(NamedTuple):
-    """Of a share of the rows, and what the window shows."""
+    """Of all rows, which of them to compute, and what the window shows."""
 
-    num_rows: int
+    first_row: int
+    end_row: int
     length: int
     width: int
     num_heads: int
@@ -89,7 +90,7 @@ def forward(sizes, weights, x, bytes_2BTE, past, kept, keys, values, out):
     F = HIDDEN_FACTOR * E
     room = room_to_attend(sizes)
     added, hidden = np.empty(T * E, np.float32), np.empty(T * F, np.float32)
-    for row in range(sizes.num_rows):
+    for row in range(sizes.first_row, sizes.end_row):
         at, hidden_at = row * T * E, row * T * F
         _normalize(x, at, T, E, sizes.epsilon, kept.normed)
         multiply_rows(kept.normed, at, E, T, E, qkv, 3 * E, kept.qkv, 3 * at, 3 * E)
@@ -118,7 +119,7 @@ def backward(sizes, weights, x, bytes_2BTE, past, kept, d_out, d_x, gradients):
     room = room_to_attend(sizes)
     wide, narrow = np.empty(T * F, np.float32), np.empty(T * E, np.float32)
     d_middle = np.empty(T * E, np.float32)
-    for row in range(sizes.num_rows):
+    for row in range(sizes.first_row, sizes.end_row):
         at, hidden_at = row * T * E, row * T * F
         _drop_back(sizes.dropped, d_out, at, bytes_2BTE[1], at, T * E, gradients.down)
         multiply_rows(gradients.down, at, E, T, E, down, F, wide, 0, F)
