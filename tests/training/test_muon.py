@@ -10,8 +10,19 @@ from charlm_model.families import build
 from charlm_model.language_model import LanguageModel
 from charlm_model.precision import has_fast_bfloat16
 from charlm_training import muon
-from charlm_training.muon import Muon, orthogonalized
+from charlm_training.muon import Muon
 from charlm_training.optimizer import Optimizer
+
+
+def direction(gradient_GMN: torch.Tensor) -> torch.Tensor:
+    """Where a first step goes, in units of its rate."""
+    _, M, N = gradient_GMN.shape
+    parameter = torch.nn.Parameter(torch.zeros_like(gradient_GMN).flatten(0, 1))
+    parameter.grad = gradient_GMN.flatten(0, 1).clone()
+    optimizer = Muon([parameter], block_rows=M, weight_decay=0.0)
+    optimizer.param_groups[0]["lr"] = 1.0
+    optimizer.step()
+    return -parameter.detach().view(gradient_GMN.shape) / max(1.0, M / N) ** 0.5
 
 
 @pytest.mark.parametrize(
@@ -24,7 +35,7 @@ def test_singular_values_come_close_to_one(shape: tuple[int, ...]) -> None:
     u_GMK, values_GK, v_GKN = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     spread_K = torch.logspace(0.0, -2.3, values_GK.shape[1])
 
-    found_GK = torch.linalg.svdvals(orthogonalized(7 * u_GMK * spread_K @ v_GKN))
+    found_GK = torch.linalg.svdvals(direction(7 * u_GMK * spread_K @ v_GKN))
 
     assert found_GK.min() > 0.17
     assert found_GK.max() < 1.9
@@ -35,7 +46,7 @@ def test_the_directions_are_those_of_the_decomposition() -> None:
     block_MN = torch.randn(6, 10)
     u, _, vh = torch.linalg.svd(block_MN, full_matrices=False)
 
-    found_MN = orthogonalized(block_MN[None])[0]
+    found_MN = direction(block_MN[None])[0]
 
     # Every direction keeps its axes; its length is only about 1.
     along = u.T @ found_MN @ vh.T
@@ -43,18 +54,32 @@ def test_the_directions_are_those_of_the_decomposition() -> None:
 
 
 @pytest.mark.skipif(not has_fast_bfloat16(), reason="this processor has no products of bfloat16")
-@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 96, 32), (5, 32, 128)])
-def test_kernels_and_plain_products_agree(shape: tuple[int, ...]) -> None:
-    """Up to the rounding of either."""
+@pytest.mark.parametrize("shape", [(192, 64), (192, 32), (64, 256), (32, 96)])
+def test_kernels_and_plain_products_agree(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over steps with momentum, of several blocks and of one, up to the rounding of either."""
     torch.manual_seed(0)
-    blocks_GMN = torch.randn(shape)
-    before_GMN = blocks_GMN.clone()
+    start_MN, gradients = torch.randn(shape), torch.randn(3, *shape)
 
-    ours, theirs = muon._in_halves(blocks_GMN), muon._plainly(blocks_GMN)
+    def after_steps() -> torch.Tensor:
+        parameter = torch.nn.Parameter(start_MN.clone())
+        optimizer = Muon([parameter], block_rows=64, weight_decay=0.5)
+        optimizer.param_groups[0]["lr"] = 0.1
+        for gradient_MN in gradients:
+            parameter.grad = gradient_MN.clone()
+            optimizer.step()
+            assert torch.equal(parameter.grad, gradient_MN)
+        momentum: torch.Tensor = optimizer.state[parameter]["momentum"]
+        return torch.stack([parameter.detach(), momentum])
 
-    assert torch.equal(blocks_GMN, before_GMN)
-    for mine_MN, other_MN in zip(ours, theirs, strict=True):
-        assert (mine_MN - other_MN).norm() < 0.03 * other_MN.norm()
+    ours = after_steps()
+    monkeypatch.setattr(muon, "has_fast_bfloat16", lambda: False)
+    theirs = after_steps()
+
+    torch.testing.assert_close(ours[1], theirs[1])
+    moved = theirs[0] - start_MN
+    assert (ours[0] - theirs[0]).norm() < 0.02 * moved.norm()
 
 
 def test_stacked_blocks_do_not_see_each_other() -> None:

@@ -6,14 +6,18 @@ Legend: G blocks of a stacked matrix (gates of a cell; q, k and v), M rows, N co
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from charlm_model.compiled import halves, orthogonal
-from charlm_model.compiled.rows import share_rows
+from charlm_model.compiled import orthogonal
+from charlm_model.compiled.halves import PANEL_WIDTH
+from charlm_model.compiled.rows import LEAST_OPERATIONS
 from charlm_model.compiled.team import in_team
 from charlm_model.precision import has_fast_bfloat16
 
@@ -29,6 +33,7 @@ QUINTICS = (
 SAFETY = 1.01
 TINY = 1e-7
 PRODUCTS_PER_QUINTIC = 3
+Array = NDArray[np.float32]
 
 
 class Muon(torch.optim.Optimizer):
@@ -51,25 +56,89 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             parameters = [each for each in group["params"] if each.grad is not None]
-            directions = orthogonalized_all([self._ahead(each) for each in parameters])
-            for parameter, blocks_GMN in zip(parameters, directions, strict=True):
-                scale = max(1.0, blocks_GMN.shape[1] / blocks_GMN.shape[2]) ** 0.5
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(blocks_GMN.reshape(parameter.shape), alpha=-group["lr"] * scale)
+            self._step_in_halves(group, [each for each in parameters if self._is_whole(each)])
+            self._step_plainly(group, [each for each in parameters if not self._is_whole(each)])
+
+    def _is_whole(self, parameter: Tensor) -> bool:
+        """Whether our kernels take its blocks."""
+        is_in_panels = all(size % PANEL_WIDTH == 0 for size in self._block_shape(parameter))
+        return has_fast_bfloat16() and is_in_panels
+
+    def _step_in_halves(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """All blocks of all matrices, the most expensive first, dealt out to the threads."""
+        blocks = [block for each in parameters for block in self._blocks(group, each)]
+        blocks.sort(key=lambda block: block.num_operations, reverse=True)
+        worth = sum(block.num_operations for block in blocks) // LEAST_OPERATIONS
+        num_threads = max(1, min(torch.get_num_threads(), worth, len(blocks)))
+
+        def work(share: slice) -> None:
+            for block in blocks[share]:
+                block.step()
+
+        in_team(work, [slice(first, None, num_threads) for first in range(num_threads)])
+
+    def _blocks(self, group: dict[str, Any], parameter: Tensor) -> list[Block]:
+        assert parameter.grad is not None
+        M, N = shape = self._block_shape(parameter)
+        tensors = parameter, parameter.grad.contiguous(), self._momentum(parameter)
+        weights, gradient, momentum = (each.view(-1).numpy() for each in tensors)
+        numbers = MOMENTUM, SAFETY, TINY, *_shrink_and_rate(group, shape)
+        factors = orthogonal.Factors(*map(np.float32, numbers))
+        starts = range(0, parameter.numel(), M * N)
+        return [Block(shape, start, (weights, gradient, momentum), factors) for start in starts]
+
+    def _step_plainly(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        directions = orthogonalized_all([self._ahead(each) for each in parameters])
+        for parameter, blocks_GMN in zip(parameters, directions, strict=True):
+            shrink, rate = _shrink_and_rate(group, self._block_shape(parameter))
+            parameter.mul_(shrink).add_(blocks_GMN.reshape(parameter.shape), alpha=-rate)
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum"]
+        return momentum
 
     def _ahead(self, parameter: Tensor) -> Tensor:
         """Where the momentum is going (Nesterov), block by block (G, M, N)."""
         assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
+        momentum = self._momentum(parameter).lerp_(parameter.grad, 1 - MOMENTUM)
         ahead = parameter.grad.lerp(momentum, MOMENTUM)
-        return ahead.view(self._num_blocks(parameter), -1, parameter.shape[1])
+        return ahead.view(-1, *self._block_shape(parameter))
 
-    def _num_blocks(self, parameter: Tensor) -> int:
-        whole, rest = divmod(parameter.shape[0], self._block_rows)
-        return 1 if rest else whole
+    def _block_shape(self, parameter: Tensor) -> tuple[int, int]:
+        num_rows, num_columns = parameter.shape
+        return num_rows if num_rows % self._block_rows else self._block_rows, num_columns
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block's step in our kernels: of its matrix, the matrix's gradient and momentum, flat."""
+
+    shape: tuple[int, int]
+    start: int
+    arrays: tuple[Array, Array, Array]
+    factors: orthogonal.Factors
+
+    @property
+    def num_operations(self) -> int:
+        M, N = self.shape
+        return PRODUCTS_PER_QUINTIC * len(QUINTICS) * M * N * min(M, N)
+
+    def step(self) -> None:
+        orthogonal.step(self.shape, self.start, *self.arrays, _quintics(), self.factors)
+
+
+def _shrink_and_rate(group: dict[str, Any], shape: tuple[int, int]) -> tuple[float, float]:
+    """What is left of a weight, and how far a step goes: the same in matrices of all shapes."""
+    M, N = shape
+    return 1 - group["lr"] * group["weight_decay"], group["lr"] * max(1.0, M / N) ** 0.5
+
+
+@cache
+def _quintics() -> Array:
+    return np.array(_safe_quintics(), np.float32)
 
 
 def orthogonalized_all(matrices: list[Tensor]) -> list[Tensor]:
@@ -89,28 +158,6 @@ def orthogonalized(blocks_GMN: Tensor) -> Tensor:
 
     The iteration corrects itself, so half precision is enough where the machine has it.
     """
-    _, M, N = blocks_GMN.shape
-    is_whole = M % halves.PANEL_WIDTH == N % halves.PANEL_WIDTH == 0
-    return _in_halves(blocks_GMN) if has_fast_bfloat16() and is_whole else _plainly(blocks_GMN)
-
-
-def _in_halves(blocks_GMN: Tensor) -> Tensor:
-    num, M, N = blocks_GMN.shape
-    # A copy, and never a view of the momentum: the kernel works in place.
-    flat_GX = blocks_GMN.clone(memory_format=torch.contiguous_format).view(num, M * N)
-    quintics = np.array(_safe_quintics(), np.float32)
-
-    def work(rows: slice) -> None:
-        sizes = (rows.stop - rows.start, M, N)
-        blocks = flat_GX[rows].reshape(-1).numpy()
-        orthogonal.orthogonalize(sizes, blocks, quintics, np.float32(SAFETY), np.float32(TINY))
-
-    operations = PRODUCTS_PER_QUINTIC * len(QUINTICS) * M * N * min(M, N)
-    share_rows(work, num, operations, together=1, call=in_team)
-    return flat_GX.view(num, M, N)
-
-
-def _plainly(blocks_GMN: Tensor) -> Tensor:
     is_tall = blocks_GMN.shape[1] > blocks_GMN.shape[2]
     dtype = torch.bfloat16 if has_fast_bfloat16() else torch.float32
     x = blocks_GMN.mT if is_tall else blocks_GMN
