@@ -28,7 +28,7 @@ _ROPE_BASE = 10_000.0
 _NORM_EPSILON = 1e-6
 _HIDDEN_FACTOR = 4
 Rotation = tuple[Tensor, Tensor]
-Stream = tuple[Tensor, list[Tensor], list[Tensor]]
+Stream = tuple[Tensor, dict[str, Tensor]]
 
 
 class Block(nn.Module):
@@ -111,9 +111,8 @@ class Transformer(CompiledModel):
         recent_BK = state.tensors.get("recent")
         x_BTE = self._drop(_norm(self.embedding(ids_BT, recent_BK)))
         run = self._run_own if self._has_own_kernels() else self._run_plain
-        x_BTE, new_keys, new_values = run(x_BTE, state, rotation)
-        ring = self._remember(state, torch.stack(new_keys, 1), torch.stack(new_values, 1))
-        after = State({**ring, **self.embedding.remember(ids_BT, recent_BK)})
+        x_BTE, carried = run(x_BTE, state, rotation)
+        after = State({**carried, **self.embedding.remember(ids_BT, recent_BK)})
         with half_products(self.training):
             logits_BTV = self.head(_norm(x_BTE))
         return logits_BTV.float(), after
@@ -137,7 +136,8 @@ class Transformer(CompiledModel):
                 x_BTE = x_BTE + self._drop(block.think(x_BTE))
             new_keys.append(k)
             new_values.append(v)
-        return x_BTE, new_keys, new_values
+        carried = self._remember(state, torch.stack(new_keys, 1), torch.stack(new_values, 1))
+        return x_BTE, carried
 
     def _has_own_kernels(self) -> bool:
         """Those for training, which need a processor that multiplies bfloat16."""
@@ -145,9 +145,9 @@ class Transformer(CompiledModel):
         return self.training and has_fast_bfloat16() and transformer_block.is_fitting(width, heads)
 
     def _run_own(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
-        past_slots_BS = self._past(state["position"]) % self._num_slots
+        rings, num_past = (state["keys"], state["values"]), self._num_past(state["position"])
+        keys, values = (ring.clone(memory_format=torch.contiguous_format) for ring in rings)
         cosine, sine = (each.flatten(1) for each in rotation)
-        new_keys, new_values = [], []
         for layer, block in enumerate(self._layers):
             around = transformer_block.Surroundings(
                 num_heads=self.config.num_heads,
@@ -155,15 +155,16 @@ class Transformer(CompiledModel):
                 epsilon=_NORM_EPSILON,
                 dropped=dropped_levels(self.config.dropout),
                 random_bytes_2BTE=(self._bytes_for(x_BTE), self._bytes_for(x_BTE)),
-                past_keys_BNPD=_slots(state["keys"][:, layer], past_slots_BS),
-                past_values_BNPD=_slots(state["values"][:, layer], past_slots_BS),
+                layer=layer,
+                num_past=num_past,
+                rings=rings,
+                rings_after=(keys, values),
                 position_B=state["position"],
                 rotation=(cosine, sine),
             )
-            x_BTE, k, v = transformer_block.block(x_BTE, block.weights, around)
-            new_keys.append(k)
-            new_values.append(v)
-        return x_BTE, new_keys, new_values
+            x_BTE = transformer_block.block(x_BTE, block.weights, around)
+        position_B = state["position"] + x_BTE.shape[1]
+        return x_BTE, {"keys": keys, "values": values, "position": position_B}
 
     def _bytes_for(self, x_BTE: Tensor) -> Tensor:
         if dropped_levels(self.config.dropout):
@@ -224,8 +225,11 @@ class Transformer(CompiledModel):
 
     def _past(self, position_B: Tensor) -> Tensor:
         """Positions that a row may still look back to, some of them before its start (B, S)."""
-        num_past = min(int(position_B.max()), self.config.context_length - 1)
+        num_past = self._num_past(position_B)
         return position_B[:, None] - num_past + torch.arange(num_past)
+
+    def _num_past(self, position_B: Tensor) -> int:
+        return min(int(position_B.max()), self.config.context_length - 1)
 
     def _remember(self, state: State, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
         """The ring with the last of the new keys and values (B, L, N, T, D) written into it."""

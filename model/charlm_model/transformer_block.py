@@ -1,7 +1,7 @@
 """A Transformer's block in training: our kernels' forward and backward as one step of autograd.
 
-Legend: B batch, T time, E width, F hidden width of the MLP, N heads, D head width, P remembered
-positions, S = P + T padded.
+Legend: B batch, L layers, T time, E width, F hidden width of the MLP, N heads, D head width, C ring
+slots, P remembered positions, S = P + T padded.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,12 @@ class Surroundings:
     dropped: int
     """Of 256 numbers that leave attention or MLP, about so many are zeroed."""
     random_bytes_2BTE: tuple[Tensor, Tensor]
-    past_keys_BNPD: Tensor
-    past_values_BNPD: Tensor
+    layer: int
+    num_past: int
+    rings: tuple[Tensor, Tensor]
+    """Keys and values of all layers (B, L, N, C / lanes, D, lanes), up to the window."""
+    rings_after: tuple[Tensor, Tensor]
+    """Copies of them, into which those of the window are written."""
     position_B: Tensor
     rotation: tuple[Tensor, Tensor]
 
@@ -45,17 +49,14 @@ def is_fitting(width: int, num_heads: int) -> bool:
     return width % PANEL_WIDTH == 0 and head_width % LANES == 0 and head_width >= 2 * LANES
 
 
-def block(
-    x_BTE: Tensor, weights: tuple[Tensor, ...], around: Surroundings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The stream after the block, and the keys and values of its positions (B, N, T, D).
+def block(x_BTE: Tensor, weights: tuple[Tensor, ...], around: Surroundings) -> Tensor:
+    """The stream after the block.
 
     `weights` are qkv, attention_out, up and down. No gradient flows through keys and values into
     later windows.
     """
-    after = _Block.apply(x_BTE, around, *weights)  # type: ignore[no-untyped-call]
-    x_BTE, keys, values = after
-    return x_BTE, keys, values
+    after_BTE: Tensor = _Block.apply(x_BTE, around, *weights)  # type: ignore[no-untyped-call]
+    return after_BTE
 
 
 class _Block(torch.autograd.Function):
@@ -64,7 +65,7 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BTE: Tensor, around: Surroundings, *weights: Tensor) -> Any:
         B, T, E = x_BTE.shape
-        N, P = around.num_heads, around.past_keys_BNPD.shape[2]
+        N, P = around.num_heads, around.num_past
         x_BTE = x_BTE.contiguous()
         packed = tuple(map(panels, weights))
         F, S = weights[2].shape[0], padded_to_panels(P + T)
@@ -79,25 +80,24 @@ class _Block(torch.autograd.Function):
             lit=like(B, T, F, dtype=half),
             squared=like(B, T, F, dtype=half),
         )
-        keys, values, out = like(B, N, T, E // N), like(B, N, T, E // N), like(B, T, E)
+        out = like(B, T, E)
         given = packed, flat(x_BTE), _random(around), _past(around)
-        written = kernel.Kept(*map(flat, kept)), flat(keys), flat(values), flat(out)
+        written = kernel.Kept(*map(flat, kept)), *map(flat, around.rings_after), flat(out)
 
         def work(rows: slice) -> None:
-            kernel.forward(_sizes(around, rows, T, E, P), *given, *written)
+            kernel.forward(_sizes(around, rows, T, E), *given, *written)
 
         share_rows(work, B, _operations_per_row(weights, T), together=1, call=in_team)
         ctx.around = around
         ctx.save_for_backward(x_BTE, *weights, *kept)
-        ctx.mark_non_differentiable(keys, values)
-        return out, keys, values
+        return out
 
     @staticmethod
-    def backward(ctx: Any, d_out_BTE: Tensor, *_: Tensor) -> Any:
+    def backward(ctx: Any, d_out_BTE: Tensor) -> Any:
         x_BTE, *weights = ctx.saved_tensors[:5]
         around, kept = ctx.around, kernel.Kept(*ctx.saved_tensors[5:])
         B, T, E = x_BTE.shape
-        P, d_out_BTE = around.past_keys_BNPD.shape[2], d_out_BTE.contiguous()
+        d_out_BTE = d_out_BTE.contiguous()
         packed = tuple(map(panels_back, weights))
         widths = [weight.shape[0] for weight in weights]
         gradients = [x_BTE.new_empty(B, T, width, dtype=torch.bfloat16) for width in widths]
@@ -106,7 +106,7 @@ class _Block(torch.autograd.Function):
         written = flat(d_x_BTE), kernel.Gradients(*map(flat, gradients))
 
         def work(rows: slice) -> None:
-            kernel.backward(_sizes(around, rows, T, E, P), *given, flat(d_out_BTE), *written)
+            kernel.backward(_sizes(around, rows, T, E), *given, flat(d_out_BTE), *written)
 
         share_rows(work, B, _operations_per_row(weights, T), together=1, call=in_team)
         inputs = kept.normed, kept.heads, kept.middle_normed, kept.squared
@@ -126,14 +126,17 @@ def _joined(tensor: Any) -> Tensor:
     return joined
 
 
-def _sizes(around: Surroundings, rows: slice, T: int, E: int, P: int) -> kernel.Sizes:
+def _sizes(around: Surroundings, rows: slice, T: int, E: int) -> kernel.Sizes:
     return kernel.Sizes(
         first_row=rows.start,
         end_row=rows.stop,
         length=T,
         width=E,
         num_heads=around.num_heads,
-        num_past=P,
+        layer=around.layer,
+        num_layers=around.rings[0].shape[1],
+        num_slots=around.rings[0].shape[3] * LANES,
+        num_past=around.num_past,
         context_length=around.context_length,
         dropped=around.dropped,
         epsilon=np.float32(around.epsilon),
@@ -145,5 +148,4 @@ def _random(around: Surroundings) -> Any:
 
 
 def _past(around: Surroundings) -> kernel.Past:
-    given = around.past_keys_BNPD, around.past_values_BNPD, around.position_B, *around.rotation
-    return kernel.Past(*map(flat, given))
+    return kernel.Past(*map(flat, (*around.rings, around.position_B, *around.rotation)))

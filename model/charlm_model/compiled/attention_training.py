@@ -1,6 +1,7 @@
 """Attention of one row in training: keys and values of the past and of the row itself.
 
-Legend: T time, E width, N heads, D head width, P remembered positions, S = P + T padded.
+Legend: B batch, L layers, T time, E width, N heads, D head width, C ring slots, P remembered
+positions, S = P + T padded.
 """
 
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from charlm_model.compiled.vectors import (
     LANES,
     add,
     fma,
+    from_half,
     larger,
     load,
     load_halves,
@@ -28,6 +30,7 @@ from charlm_model.compiled.vectors import (
     splat,
     store,
     subtract,
+    upper_half,
 )
 from charlm_model.compiled.weights import Floats
 
@@ -84,15 +87,18 @@ def room_to_attend(sizes):
 
 @compiled
 def attend(sizes, row, past, qkv, shares, keys, values, heads, room):
-    """What the heads answer (T, E), the shares of attention, and the row's keys and values."""
+    """What the heads answer (T, E) and the shares of attention; writes into rings after the window.
+
+    Those rings, `keys` and `values`, are not the ones of the past, which `attend_back` reads again.
+    """
     T, E, D = sizes.length, sizes.width, sizes.width // sizes.num_heads
     P, S, wide_D = sizes.num_past, padded_to_panels(sizes.num_past + T), padded_to_panels(D)
     for head in range(sizes.num_heads):
         number = row * sizes.num_heads + head
         _bring_queries_and_keys(sizes, row, head, past, qkv, room)
         _bring_values(sizes, row, head, past, qkv, room)
-        _copy(room.keys, P * D, T * D, keys, number * T * D)
-        _copy(room.values, P * D, T * D, values, number * T * D)
+        _remember(sizes, row, head, past, room.keys, keys)
+        _remember(sizes, row, head, past, room.values, values)
         halves_of(room.keys, 0, D, P + T, D, room.halves)
         panels_of_rows(room.halves, P + T, D, room.panels)
         for first in range(0, T, TOGETHER):
@@ -184,7 +190,7 @@ def _bring_queries_and_keys(sizes, row, head, past, qkv, room):
     """Those of a head, normalized and rotated; remembered keys before the new ones."""
     T, E, D = sizes.length, sizes.width, sizes.width // sizes.num_heads
     P, scale = sizes.num_past, _ONE / np.sqrt(np.float32(D))
-    _copy(past.keys, (row * sizes.num_heads + head) * P * D, P * D, room.keys, 0)
+    _recall(sizes, row, head, past, past.keys, room.keys)
     for position in range(T):
         at, angle = (row * T + position) * 3 * E + head * D, (row * T + position) * (D // 2)
         of_query = scale_of(qkv, at, D, sizes.epsilon) * scale
@@ -198,10 +204,38 @@ def _bring_queries_and_keys(sizes, row, head, past, qkv, room):
 def _bring_values(sizes, row, head, past, qkv, room):
     T, E, D = sizes.length, sizes.width, sizes.width // sizes.num_heads
     P = sizes.num_past
-    _copy(past.values, (row * sizes.num_heads + head) * P * D, P * D, room.values, 0)
+    _recall(sizes, row, head, past, past.values, room.values)
     for position in range(T):
         at = (row * T + position) * 3 * E + 2 * E + head * D
         _copy(qkv, at, D, room.values, (P + position) * D)
+
+
+@compiled
+def _place(sizes, row, head, position):
+    """Where a head's numbers of a position lie in a ring (B, L, N, C / lanes, D, lanes)."""
+    D, slot = sizes.width // sizes.num_heads, position % sizes.num_slots
+    ring = (row * sizes.num_layers + sizes.layer) * sizes.num_heads + head
+    return ring * sizes.num_slots * D + (slot - slot % LANES) * D + slot % LANES
+
+
+@compiled
+def _recall(sizes, row, head, past, ring, out):
+    """(P, D) of the last positions before the window; whatever, where there was none."""
+    D = sizes.width // sizes.num_heads
+    for position in range(sizes.num_past):
+        place = _place(sizes, row, head, past.position[row] - sizes.num_past + position)
+        for d in range(D):
+            out[position * D + d] = from_half(ring[place + d * LANES])
+
+
+@compiled
+def _remember(sizes, row, head, past, numbers, ring):
+    """The window's (T, D), which lie after those of the past: as many as there are slots."""
+    D, T = sizes.width // sizes.num_heads, sizes.length
+    for position in range(max(0, T - sizes.num_slots), T):
+        place = _place(sizes, row, head, past.position[row] + position)
+        for d in range(D):
+            ring[place + d * LANES] = upper_half(numbers[(sizes.num_past + position) * D + d])
 
 
 @compiled

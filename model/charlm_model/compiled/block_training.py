@@ -3,8 +3,8 @@
 A row's activations stay in the caches from the first product to the last, and threads share rows
 without waiting for each other. Arrays are flat, row after row; bfloat16 numbers are kept as int16.
 
-Legend: B rows, T time, E width, F hidden width of the MLP, N heads, D head width, P remembered
-positions, S = P + T padded to whole panels.
+Legend: B rows, L layers, T time, E width, F hidden width of the MLP, N heads, D head width, C ring
+slots, P remembered positions, S = P + T padded to whole panels.
 """
 
 from typing import Any, NamedTuple
@@ -40,6 +40,9 @@ class Sizes(NamedTuple):
     length: int
     width: int
     num_heads: int
+    layer: int
+    num_layers: int
+    num_slots: int
     num_past: int
     context_length: int
     dropped: int  # of 256
@@ -62,8 +65,8 @@ class Kept(NamedTuple):
 class Past(NamedTuple):
     """What a row remembers, and where it is in its text."""
 
-    keys: Array  # (B, N, P, D)
-    values: Array  # (B, N, P, D)
+    keys: Array  # (B, L, N, C / lanes, D, lanes), rings in bfloat16
+    values: Array  # (B, L, N, C / lanes, D, lanes)
     position: Array  # (B,)
     cosine: Array  # (B, T, D / 2)
     sine: Array  # (B, T, D / 2)
@@ -80,7 +83,7 @@ class Gradients(NamedTuple):
 
 @compiled
 def forward(sizes, weights, x, bytes_2BTE, past, kept, keys, values, out):
-    """Reads x (B, T, E); writes `out` (B, T, E), new keys and values (B, N, T, D) and `kept`.
+    """Reads x (B, T, E); writes `out` (B, T, E), into rings of keys and values, and `kept`.
 
     `weights` are panels of qkv, attention_out, up and down. A position's number survives if its
     byte is not below `dropped`.

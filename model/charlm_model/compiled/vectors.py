@@ -134,6 +134,17 @@ def upper_half(_context: Any, scalar: Any) -> Any:
 
 
 @intrinsic
+def from_half(_context: Any, half: Any) -> Any:
+    """The float32 of a bfloat16 number, kept as int16."""
+
+    def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        bits = builder.shl(builder.zext(args[0], _INT32), ir.Constant(_INT32, 16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(half), code
+
+
+@intrinsic
 def store(_context: Any, array: Any, at: Any, vector: Any) -> Any:
     """Write the numbers over those from an index on."""
 
