@@ -40,7 +40,7 @@ from charlm_server.engine import Engine, EngineConfig
 Results = dict[str, Any]
 NUM_OTHERS = 63
 LENGTHS = {"long": "2000-6000", "short": "128-384"}  # of their outputs
-WARM_UP_S, MOST_S = 2.0, 60.0
+WARM_UP_S, MOST_S = 2.0, 120.0
 PAUSE_S = 0.02  # between probes
 PROBE_LENGTH = 8  # characters of a probe's stream
 LONG_PROMPT = 10_000
@@ -54,7 +54,8 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     path = RESULTS / "latency.json"
-    results: Results = {"machine": machine(threads), "cases": {}}
+    results: Results = json.loads(path.read_text()) if path.exists() else {"cases": {}}
+    results["machine"] = machine(threads)
     for name in case or CASES:
         print(f"=== {name}", flush=True)
         config = config_of(*CASES[name])

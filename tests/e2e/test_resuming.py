@@ -99,7 +99,7 @@ async def streams_of(client: Client) -> dict[str, GenerationStream]:
         "mixed": ("once", Sampling(seed=5, min_p=0.001), 1),
     }
     stopping = Stopping(
-        max_new_tokens=NUM_TOKENS, ignore_end_of_text=True, stop_sequences=("never",)
+        max_new_tokens=NUM_TOKENS // 2, ignore_end_of_text=True, stop_sequences=("never",)
     )
     return {
         model: client.stream_generate(

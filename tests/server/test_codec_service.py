@@ -129,7 +129,7 @@ async def test_small_inputs_cost_little_more_than_their_bits(wire: Wire) -> None
 
 @pytest.mark.slow
 async def test_a_flipped_bit_costs_one_frame_and_is_told(wire: Wire) -> None:
-    model, text = "models/ngram-byte", text_of_frames(3)
+    model, text = "models/gru-byte", text_of_frames(3)
     data, _ = await compressed(wire, model, [text])
     second = data.index((1).to_bytes(4, "little"), HEADER_BYTES + 1000) - 1
     broken = flipped(data, second + 1000)
