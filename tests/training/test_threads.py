@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from charlm_training.threads import RETRIAL_INTERVAL_S, ThreadGovernor
+from charlm_training.threads import COLD_STEPS, RETRIAL_INTERVAL_S, ThreadGovernor
 
 
 class Machine:
@@ -39,6 +39,19 @@ def test_one_thread_is_used_where_others_wait(clock: Any) -> None:
     machine.run(5)
 
     assert machine.threads == 1
+
+
+def test_the_first_steps_of_a_process_decide_nothing(clock: Any) -> None:
+    machine = Machine(clock)
+    machine.step_s = {1: 0.1, 2: 0.8}
+    for _ in range(COLD_STEPS):
+        clock.now += machine.step_s[machine.threads]
+        machine.governor.count(100)
+    machine.step_s = {1: 0.1, 2: 0.05}
+
+    machine.run(3)
+
+    assert machine.threads == 2
 
 
 def test_it_notices_when_the_neighbors_leave(clock: Any) -> None:

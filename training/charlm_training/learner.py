@@ -15,6 +15,7 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
 from charlm_training.budget import Spent
 from charlm_training.distributed import ALONE, Crew
+from charlm_training.memory import keep_memory
 from charlm_training.optimizer import Optimizer
 from charlm_training.record import Record
 from charlm_training.windows import NO_TARGET, Position, Window, Windows
@@ -76,6 +77,7 @@ class Learner:
         muon_rate: float = 0.0,
         crew: Crew = ALONE,
     ) -> None:
+        keep_memory()
         self.model, self._crew = model, crew
         self._own_rows, self._batch_size = windows.shape.own_rows(), windows.shape.batch_size
         self._windows, self._clip_norm = windows, clip_norm

@@ -19,6 +19,7 @@ from charlm_training.learner import StepResult
 
 TRIAL_S, TRIAL_STEPS = 0.15, 3
 RETRIAL_INTERVAL_S = 10.0
+COLD_STEPS = 3  # the first of a process are slow in any number of threads, and say nothing
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class ThreadGovernor:
     _on_trial: list[int] = field(init=False, default_factory=list)
     _speeds: dict[int, float] = field(init=False, default_factory=dict)
     _is_settled: bool = field(init=False, default=False)
+    _cold_steps_left: int = field(init=False, default=COLD_STEPS)
     _since: float = field(init=False)
     _steps: int = field(init=False, default=0)
     _tokens: int = field(init=False, default=0)
@@ -45,6 +47,10 @@ class ThreadGovernor:
 
     def count(self, num_tokens: int) -> None:
         """A step was made. May change the number of threads of the next one."""
+        if self._cold_steps_left:
+            self._cold_steps_left -= 1
+            self._use(self._current)
+            return
         self._steps += 1
         self._tokens += num_tokens
         elapsed_s = self.clock() - self._since
