@@ -27,7 +27,7 @@ class Rung:
 class Recipe:
     """What works for a family over its whole ladder of sizes, smallest first.
 
-    Rates were found at sizes of 96 to 256 over 300 to 1,300 steps (docs/LOG.md); `muon_rate` is
+    Rates were found at sizes of 96 to 384 over 300 to 1,500 steps (docs/LOG.md); `muon_rate` is
     relative to the learning rate, which is AdamW's.
     """
 
@@ -35,7 +35,7 @@ class Recipe:
     learning_rate: float
     batch_size: int = 32
     window_length: int = 64
-    muon_rate: float = 5.0
+    muon_rate: float = 2.0
     fresh_share: float = 0.05
     clip_norm: float = 1.0
     weight_decay: float = 0.01
@@ -52,15 +52,18 @@ RECIPES: dict[str, Recipe] = {
     "rnn": Recipe(
         ladder=RECURRENT_LADDER, learning_rate=8e-3, muon_rate=2.5, most_pair_rows=PAIR_ROWS
     ),
-    "gru": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3, most_pair_rows=PAIR_ROWS),
-    "lstm": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3, most_pair_rows=PAIR_ROWS),
+    "gru": Recipe(
+        ladder=RECURRENT_LADDER, learning_rate=8e-3, most_pair_rows=PAIR_ROWS
+    ),
+    "lstm": Recipe(
+        ladder=RECURRENT_LADDER, learning_rate=8e-3, muon_rate=3.0, most_pair_rows=PAIR_ROWS
+    ),
     "transformer": Recipe(
         ladder=(
             Rung(32, 2, 1), Rung(64, 3, 2), Rung(96, 4, 2), Rung(128, 4, 2),
             Rung(192, 5, 3), Rung(256, 6, 4), Rung(384, 6, 6),
         ),
         learning_rate=8e-3,
-        muon_rate=2.0,
         batch_size=16,
         weight_decay=0.1,
         context_length=48,
