@@ -24,7 +24,7 @@ from charlm_training.workspace import Workspace
 
 LIVES = Path(__file__).parent / "lives.py"
 # CHARLM_KILLS=25 pytest tests/training/test_resume.py is the full trial.
-KILLS = int(os.environ.get("CHARLM_KILLS", "5"))
+KILLS = int(os.environ.get("CHARLM_KILLS", "3"))
 
 
 def ignore(event: Event) -> None:

@@ -52,9 +52,7 @@ RECIPES: dict[str, Recipe] = {
     "rnn": Recipe(
         ladder=RECURRENT_LADDER, learning_rate=8e-3, muon_rate=2.5, most_pair_rows=PAIR_ROWS
     ),
-    "gru": Recipe(
-        ladder=RECURRENT_LADDER, learning_rate=8e-3, most_pair_rows=PAIR_ROWS
-    ),
+    "gru": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3, most_pair_rows=PAIR_ROWS),
     "lstm": Recipe(
         ladder=RECURRENT_LADDER, learning_rate=8e-3, muon_rate=3.0, most_pair_rows=PAIR_ROWS
     ),
