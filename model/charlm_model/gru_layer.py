@@ -50,10 +50,8 @@ class _Layer(torch.autograd.Function):
         (B, T, E), H = x_BTE.shape, hidden_BH.shape[1]
         dy_BTH, packed = dy_BTH.bfloat16().contiguous(), panels_back(from_hidden)
         d_hidden_BH = d_last_BH.clone(memory_format=torch.contiguous_format)
-        d_sums_BTS, d_bias_BS = (
-            y_BTH.new_empty(B, T, kernel.SUMS * H),
-            torch.zeros(B, kernel.SUMS * H),
-        )
+        S = kernel.SUMS * H
+        d_sums_BTS, d_bias_BS = y_BTH.new_empty(B, T, S), torch.zeros(B, S)
         first_BH = hidden_BH.contiguous()
         by_row = [first_BH, sums_BTS, y_BTH, dy_BTH, d_hidden_BH, d_sums_BTS, d_bias_BS]
 

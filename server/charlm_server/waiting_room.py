@@ -38,8 +38,7 @@ class WaitingRoom:
 
     def refuse_if_full(self, now: float) -> None:
         """Raises QueueFull if no call may wait, whatever it asks for."""
-        if len(self) >= self._limits.max_requests:
-            raise QueueFull("requests", self._limits.max_requests, self._retry_after_s(now))
+        self._refuse_one_more(len(self), self._limits, QueueFull, now)
 
     def admit(self, waiting: Waiting, queue: FairQueue, *, work_s: float) -> None:
         """Let a job wait that needs so many seconds of work before its first answer.
@@ -47,7 +46,7 @@ class WaitingRoom:
         Raises QueueFull, or DeadlineTooShort if its turn would come too late.
         """
         job = waiting.job
-        self._refuse_if_full(waiting)
+        self._refuse_excess(waiting)
         wait_s = self._wait.seconds_for(queue.num_ahead(waiting.caller), job.submitted_at)
         needed_s = work_s + (wait_s if len(queue) else 0.0)
         if job.submitted_at + needed_s >= job.deadline:
@@ -64,7 +63,7 @@ class WaitingRoom:
         """What to tell a job whose turn did not come in time."""
         return DeadlineTooShort(job.deadline - now, self._wait.seconds_for(len(queue), now))
 
-    def _refuse_if_full(self, newcomer: Waiting) -> None:
+    def _refuse_excess(self, newcomer: Waiting) -> None:
         waiting = [*self.generations, *self.scorings]
         self._refuse(newcomer, waiting, self._limits, QueueFull)
         if newcomer.caller and self._limits.per_caller is not None:
@@ -79,12 +78,17 @@ class WaitingRoom:
         refusal: type[QueueFull],
     ) -> None:
         """Raise the refusal if the newcomer is one too many beside these, or brings too much."""
-        retry_after_s = self._retry_after_s(newcomer.job.submitted_at)
-        if len(waiting) >= limits.max_requests:
-            raise refusal("requests", limits.max_requests, retry_after_s)
+        now = newcomer.job.submitted_at
+        self._refuse_one_more(len(waiting), limits, refusal, now)
         num_tokens = sum(each.job.num_tokens for each in waiting) + newcomer.job.num_tokens
         if waiting and num_tokens > limits.max_tokens:
-            raise refusal("tokens", limits.max_tokens, retry_after_s)
+            raise refusal("tokens", limits.max_tokens, self._retry_after_s(now))
+
+    def _refuse_one_more(
+        self, num_waiting: int, limits: QueueLimits, refusal: type[QueueFull], now: float
+    ) -> None:
+        if num_waiting >= limits.max_requests:
+            raise refusal("requests", limits.max_requests, self._retry_after_s(now))
 
     def _retry_after_s(self, now: float) -> float:
         return min(max(self._wait.seconds_for(0, now), MIN_RETRY_S), MAX_RETRY_S)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from charlm_model.compiled import orthogonal
 from charlm_model.compiled.halves import PANEL_WIDTH
-from charlm_model.compiled.rows import LEAST_OPERATIONS
+from charlm_model.compiled.rows import threads_worth
 from charlm_model.compiled.team import in_team
 from charlm_model.precision import has_fast_bfloat16
 
@@ -68,8 +68,8 @@ class Muon(torch.optim.Optimizer):
         """All blocks of all matrices, the most expensive first, dealt out to the threads."""
         blocks = [block for each in parameters for block in self._blocks(group, each)]
         blocks.sort(key=lambda block: block.num_operations, reverse=True)
-        worth = sum(block.num_operations for block in blocks) // LEAST_OPERATIONS
-        num_threads = max(1, min(torch.get_num_threads(), worth, len(blocks)))
+        num_operations = sum(block.num_operations for block in blocks)
+        num_threads = threads_worth(num_operations, len(blocks))
 
         def work(share: slice) -> None:
             for block in blocks[share]:

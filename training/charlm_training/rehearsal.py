@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from charlm_model import checkpoint, kneser_ney
+from charlm_model.compiled.halves import PANEL_WIDTH
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_model.language_model import LanguageModel
@@ -27,10 +28,10 @@ from charlm_training.temperatures import samples_by_temperature
 from charlm_training.windows import Shape, StreamWindows
 
 VOCABULARY = CharVocabulary("\nab")
-LEAST_WIDTH = 32  # that the kernels for training take
+# Widths are the least that the kernels for training take.
 SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY.size, "embedding_size": 32, "num_heads": 1, "context_length": 2,
-    "kernel_size": 2, "pair_rows": 4,
+    "vocab_size": VOCABULARY.size, "embedding_size": PANEL_WIDTH, "hidden_size": PANEL_WIDTH,
+    "num_heads": 1, "context_length": 2, "kernel_size": 2, "pair_rows": 4,
 }  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def rehearse(family: str, folder: Path, clock: Clock) -> float:
 
 def config_of(family: str) -> ModelConfig:
     """As small as can be, and large enough for every kernel that a run may use."""
-    return ModelConfig(family=family, hidden_size=LEAST_WIDTH, **SIZES)
+    return ModelConfig(family=family, **SIZES)
 
 
 def _fresh(family: str) -> LanguageModel:

@@ -23,6 +23,11 @@ def in_pool(work: Work, shares: Sequence[slice]) -> None:
         other.result()
 
 
+def threads_worth(num_operations: int, num_shares: int) -> int:
+    """How many threads pay for so many operations, which so many at most can share; at least 1."""
+    return max(1, min(torch.get_num_threads(), num_operations // LEAST_OPERATIONS, num_shares))
+
+
 def share_rows(
     work: Work,
     num_rows: int,
@@ -34,8 +39,7 @@ def share_rows(
 
     Slices of more than `together` rows are of multiples of so many.
     """
-    worth = num_rows * operations_per_row // LEAST_OPERATIONS
-    num_threads = max(1, min(torch.get_num_threads(), worth, num_rows))
+    num_threads = threads_worth(num_rows * operations_per_row, num_rows)
     per_thread = -(-num_rows // num_threads)
     if per_thread > together:
         per_thread += -per_thread % together

@@ -8,10 +8,8 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import torch
-
 from charlm_model.compiled.crew import Crew, crew_of
-from charlm_model.compiled.rows import LEAST_OPERATIONS, ROWS_TOGETHER, pool, share_rows
+from charlm_model.compiled.rows import ROWS_TOGETHER, pool, share_rows, threads_worth
 
 _FIRST_INTERVAL, _LAST_INTERVAL = 8, 1024  # calls until the other way is tried
 _SLOW = 2  # times as slow as lately: the other way is tried at once
@@ -47,7 +45,7 @@ class Sharing:
         Calls of one `kind` are alike but for the number of their operations.
         """
         num_operations = num_rows * operations_per_row
-        is_worth_two = num_operations >= 2 * LEAST_OPERATIONS and torch.get_num_threads() > 1
+        is_worth_two = threads_worth(num_operations, 2) > 1
         if num_rows >= ROWS_TOGETHER or not is_worth_two:
             by_rows(work, make_room, num_rows, operations_per_row)
             return
