@@ -145,7 +145,8 @@ class Transformer(CompiledModel):
         return self.training and has_fast_bfloat16() and transformer_block.is_fitting(width, heads)
 
     def _run_own(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
-        rings, num_past = (state["keys"], state["values"]), self._num_past(state["position"])
+        rings = state["keys"], state["values"]
+        num_past = lanes_of(self._num_past(state["position"]))  # whole blocks of slots
         keys, values = (ring.clone(memory_format=torch.contiguous_format) for ring in rings)
         cosine, sine = (each.flatten(1) for each in rotation)
         for layer, block in enumerate(self._layers):

@@ -9,45 +9,39 @@ from typing import NamedTuple
 import numpy as np
 
 from charlm_model.compiled.build import compiled
-from charlm_model.compiled.functions import exp, lane_max, lane_sum
+from charlm_model.compiled.functions import exp, lane_sum
 from charlm_model.compiled.halves import PANEL_WIDTH, Halves, put_panel, store_halves
 from charlm_model.compiled.halves_layout import (
-    halves_of,
     multiply_rows,
-    panels_of_columns,
+    panels_of_half_columns,
     panels_of_rows,
     turn,
 )
 from charlm_model.compiled.vectors import (
     LANES,
     add,
+    between,
     fma,
-    from_half,
-    larger,
     load,
     load_halves,
     multiply,
     splat,
     store,
     subtract,
-    upper_half,
 )
 from charlm_model.compiled.weights import Floats
 
 TOGETHER = 8  # queries that share the part of the keys which they may see
-_HIDDEN = np.float32(-1e30)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 class Room(NamedTuple):
-    """Reused from head to head."""
+    """Reused from head to head; what is padded stays zero."""
 
-    queries: Floats  # (T padded, D), normalized, rotated and scaled
-    keys: Floats  # (S, D), normalized and rotated
-    values: Floats  # (S, D)
-    answers: Floats  # (T padded, D): gradients of what a head answers
-    query_halves: Halves  # (T, D)
-    halves: Halves  # (S, D)
+    queries: Halves  # (T padded, D), normalized, rotated and scaled
+    keys: Halves  # (S, D), normalized and rotated
+    values: Halves  # (S, D)
+    answers: Halves  # (T padded, D): gradients of what a head answers
     panels: Halves  # of S by D, either way
     scores: Floats  # (TOGETHER, S)
     slopes: Halves  # (T, S)
@@ -70,12 +64,10 @@ def room_to_attend(sizes):
         padded_to_panels(D),
     )
     return Room(
-        np.zeros(wide_T * D, np.float32),
-        np.zeros(S * D, np.float32),
-        np.zeros(S * D, np.float32),
-        np.zeros(wide_T * D, np.float32),
-        np.zeros(T * D, np.int16),
+        np.zeros(wide_T * D, np.int16),
         np.zeros(S * D, np.int16),
+        np.zeros(S * D, np.int16),
+        np.zeros(wide_T * D, np.int16),
         np.zeros(S * wide_D, np.int16),
         np.zeros(TOGETHER * S, np.float32),
         np.zeros(T * S, np.int16),
@@ -92,67 +84,54 @@ def attend(sizes, row, past, qkv, shares, keys, values, heads, room):
     Those rings, `keys` and `values`, are not the ones of the past, which `attend_back` reads again.
     """
     T, E, D = sizes.length, sizes.width, sizes.width // sizes.num_heads
-    P, S, wide_D = sizes.num_past, padded_to_panels(sizes.num_past + T), padded_to_panels(D)
+    P, S = sizes.num_past, padded_to_panels(sizes.num_past + T)
     for head in range(sizes.num_heads):
-        number = row * sizes.num_heads + head
+        at = (row * sizes.num_heads + head) * T * S
         _bring_queries_and_keys(sizes, row, head, past, qkv, room)
         _bring_values(sizes, row, head, past, qkv, room)
         _remember(sizes, row, head, past, room.keys, keys)
         _remember(sizes, row, head, past, room.values, values)
-        halves_of(room.keys, 0, D, P + T, D, room.halves)
-        panels_of_rows(room.halves, P + T, D, room.panels)
+        panels_of_rows(room.keys, P + T, D, room.panels)
         for first in range(0, T, TOGETHER):
-            _score(sizes, first, room.query_halves, room)
+            _score(sizes, first, room.queries, room)
             low, high = _seen(sizes, first)
             for query in range(first, min(first + TOGETHER, T)):
-                at = (number * T + query) * S
-                _soften(sizes, query, past.position[row], low, high, room.scores, shares, at)
-        panels_of_columns(room.values, 0, D, S, D, S, room.panels)
-        for first in range(0, T, TOGETHER):
-            low, high = _seen(sizes, first)
-            for column in range(0, wide_D, PANEL_WIDTH):
-                put_panel(
-                    shares, (number * T + first) * S + low, S, min(TOGETHER, T - first),
-                    high - low, room.panels, column * S + low * PANEL_WIDTH,
-                    room.mixed, first * wide_D + column, wide_D,
-                )  # fmt: skip
-        _answer(room.mixed, wide_D, T, D, heads, row * T * E + head * D, E)
+                to = at + query * S
+                _soften(sizes, query, past.position[row], low, high, room.scores, shares, to)
+        panels_of_half_columns(room.values, 0, D, S, D, S, room.panels)
+        _mix(sizes, shares, at, room)
+        _answer(room.mixed, T, D, heads, row * T * E + head * D, E)
 
 
 @compiled
 def attend_back(sizes, row, past, qkv, shares, d_heads, d_qkv, room):
     """From the gradient of the heads' answers (T, E) to that of queries, keys and values."""
     T, E, D = sizes.length, sizes.width, sizes.width // sizes.num_heads
-    P, S = sizes.num_past, padded_to_panels(sizes.num_past + T)
-    wide_T, wide_D = padded_to_panels(T), padded_to_panels(D)
+    P, S, wide_T = sizes.num_past, padded_to_panels(sizes.num_past + T), padded_to_panels(T)
     for head in range(sizes.num_heads):
         at = (row * sizes.num_heads + head) * T * S
         to = row * T * 3 * E + head * D
         for position in range(T):
-            _copy(d_heads, position * E + head * D, D, room.answers, position * D)
+            _round(d_heads, position * E + head * D, D, room.answers, position * D)
         # Values: shares^T times the gradient of the answers.
-        turn(shares, at + P, S, T, wide_T, room.turned)
-        panels_of_columns(room.answers, 0, D, wide_T, D, wide_T, room.panels)
-        multiply_rows(room.turned, 0, wide_T, T, wide_T, room.panels, wide_D, room.mixed, 0, wide_D)
-        _answer(room.mixed, wide_D, T, D, d_qkv, to + 2 * E, 3 * E)
+        turn(shares, at + P, S, T, T, room.turned, 0, wide_T)
+        _mix_turned(sizes, room.answers, room)
+        _answer(room.mixed, T, D, d_qkv, to + 2 * E, 3 * E)
         # Shares: the gradient of the answers times values^T, then back through the softmax.
         _bring_values(sizes, row, head, past, qkv, room)
-        halves_of(room.values, 0, D, P + T, D, room.halves)
-        panels_of_rows(room.halves, P + T, D, room.panels)
-        halves_of(room.answers, 0, D, T, D, room.query_halves)
+        panels_of_rows(room.values, P + T, D, room.panels)
         for first in range(0, T, TOGETHER):
-            _score(sizes, first, room.query_halves, room)
+            _score(sizes, first, room.answers, room)
             low, high = _seen(sizes, first)
             for query in range(first, min(first + TOGETHER, T)):
                 _soften_back(query, S, low, high, room.scores, shares, at + query * S, room.slopes)
         # Queries and keys: slopes times keys, slopes^T times queries.
         _bring_queries_and_keys(sizes, row, head, past, qkv, room)
-        panels_of_columns(room.keys, 0, D, S, D, S, room.panels)
-        multiply_rows(room.slopes, 0, S, T, S, room.panels, wide_D, room.mixed, 0, wide_D)
+        panels_of_half_columns(room.keys, 0, D, S, D, S, room.panels)
+        _mix(sizes, room.slopes, 0, room)
         _rotate_back(sizes, row, head, 0, past, qkv, room, d_qkv)
-        turn(room.slopes, P, S, T, wide_T, room.turned)
-        panels_of_columns(room.queries, 0, D, wide_T, D, wide_T, room.panels)
-        multiply_rows(room.turned, 0, wide_T, T, wide_T, room.panels, wide_D, room.mixed, 0, wide_D)
+        turn(room.slopes, P, S, T, T, room.turned, 0, wide_T)
+        _mix_turned(sizes, room.queries, room)
         _rotate_back(sizes, row, head, 1, past, qkv, room, d_qkv)
 
 
@@ -186,6 +165,30 @@ def _score(sizes, first, halves, room):
 
 
 @compiled
+def _mix(sizes, weights, at, room):
+    """Queries' weights (T, S) times the panels, as far as each may see."""
+    T, D = sizes.length, sizes.width // sizes.num_heads
+    S, wide_D = padded_to_panels(sizes.num_past + T), padded_to_panels(D)
+    for first in range(0, T, TOGETHER):
+        low, high = _seen(sizes, first)
+        for column in range(0, wide_D, PANEL_WIDTH):
+            put_panel(
+                weights, at + first * S + low, S, min(TOGETHER, T - first), high - low,
+                room.panels, column * S + low * PANEL_WIDTH,
+                room.mixed, first * wide_D + column, wide_D,
+            )  # fmt: skip
+
+
+@compiled
+def _mix_turned(sizes, halves, room):
+    """`turned` times positions' numbers (T padded, D)."""
+    T, D = sizes.length, sizes.width // sizes.num_heads
+    wide_T, wide_D = padded_to_panels(T), padded_to_panels(D)
+    panels_of_half_columns(halves, 0, D, wide_T, D, wide_T, room.panels)
+    multiply_rows(room.turned, 0, wide_T, T, wide_T, room.panels, wide_D, room.mixed, 0, wide_D)
+
+
+@compiled
 def _bring_queries_and_keys(sizes, row, head, past, qkv, room):
     """Those of a head, normalized and rotated; remembered keys before the new ones."""
     T, E, D = sizes.length, sizes.width, sizes.width // sizes.num_heads
@@ -197,7 +200,6 @@ def _bring_queries_and_keys(sizes, row, head, past, qkv, room):
         _rotate(qkv, at, D, of_query, past, angle, room.queries, position * D)
         of_key = scale_of(qkv, at + E, D, sizes.epsilon)
         _rotate(qkv, at + E, D, of_key, past, angle, room.keys, (P + position) * D)
-    halves_of(room.queries, 0, D, T, D, room.query_halves)
 
 
 @compiled
@@ -207,7 +209,7 @@ def _bring_values(sizes, row, head, past, qkv, room):
     _recall(sizes, row, head, past, past.values, room.values)
     for position in range(T):
         at = (row * T + position) * 3 * E + 2 * E + head * D
-        _copy(qkv, at, D, room.values, (P + position) * D)
+        _round(qkv, at, D, room.values, (P + position) * D)
 
 
 @compiled
@@ -221,34 +223,39 @@ def _place(sizes, row, head, position):
 @compiled
 def _recall(sizes, row, head, past, ring, out):
     """(P, D) of the last positions before the window; whatever, where there was none."""
-    D = sizes.width // sizes.num_heads
-    for position in range(sizes.num_past):
-        place = _place(sizes, row, head, past.position[row] - sizes.num_past + position)
-        for d in range(D):
-            out[position * D + d] = from_half(ring[place + d * LANES])
+    D, P = sizes.width // sizes.num_heads, sizes.num_past
+    done = 0
+    while done < P:
+        position = past.position[row] - P + done
+        num = min(LANES - position % LANES, P - done)
+        place = _place(sizes, row, head, position)
+        turn(ring, place, LANES, D, num, out, done * D, D)
+        done += num
 
 
 @compiled
-def _remember(sizes, row, head, past, numbers, ring):
+def _remember(sizes, row, head, past, halves, ring):
     """The window's (T, D), which lie after those of the past: as many as there are slots."""
     D, T = sizes.width // sizes.num_heads, sizes.length
-    for position in range(max(0, T - sizes.num_slots), T):
-        place = _place(sizes, row, head, past.position[row] + position)
-        for d in range(D):
-            ring[place + d * LANES] = upper_half(numbers[(sizes.num_past + position) * D + d])
+    done = max(0, T - sizes.num_slots)
+    while done < T:
+        position = past.position[row] + done
+        num = min(LANES - position % LANES, T - done)
+        place = _place(sizes, row, head, position)
+        turn(halves, (sizes.num_past + done) * D, D, num, D, ring, place, LANES)
+        done += num
 
 
 @compiled
-def _copy(source, source_at, num, target, target_at):
+def _round(source, source_at, num, target, target_at):
     for n in range(0, num, LANES):
-        store(target, target_at + n, load(source, source_at + n))
+        store_halves(target, target_at + n, load(source, source_at + n))
 
 
 @compiled
-def _answer(mixed, wide_D, T, D, out, at, stride):
+def _answer(mixed, T, D, out, at, stride):
     for position in range(T):
-        for d in range(0, D, LANES):
-            store_halves(out, at + position * stride + d, load(mixed, position * wide_D + d))
+        _round(mixed, position * padded_to_panels(D), D, out, at + position * stride)
 
 
 @compiled
@@ -260,8 +267,8 @@ def _rotate(x, at, D, scale, past, angle, out, out_at):
         a = multiply(load(x, at + n), splat(scale))
         b = multiply(load(x, at + half + n), splat(scale))
         cosine, sine = load(past.cosine, angle + n), load(past.sine, angle + n)
-        store(out, out_at + n, subtract(multiply(a, cosine), multiply(b, sine)))
-        store(out, out_at + half + n, fma(a, sine, multiply(b, cosine)))
+        store_halves(out, out_at + n, subtract(multiply(a, cosine), multiply(b, sine)))
+        store_halves(out, out_at + half + n, fma(a, sine, multiply(b, cosine)))
 
 
 @compiled
@@ -292,23 +299,16 @@ def _rotate_back(sizes, row, head, part, past, qkv, room, d_qkv):
 
 @compiled
 def _soften(sizes, query, position, low, high, scores, shares, to):
-    """Softmax over the visible keys of a query; nothing for all others."""
-    now, at = (
-        sizes.num_past + query,
-        query % TOGETHER * padded_to_panels(sizes.num_past + sizes.length),
-    )
+    """Softmax over the visible keys of a query; nothing for all others.
+
+    Queries and keys are normalized, so no score is beyond the root of D: e^score overflows nothing.
+    """
+    now = sizes.num_past + query
+    at = query % TOGETHER * padded_to_panels(sizes.num_past + sizes.length)
     first = max(now - sizes.context_length + 1, sizes.num_past - position, 0)
-    for key in range(low, first):
-        scores[at + key] = _HIDDEN
-    for key in range(now + 1, high):
-        scores[at + key] = _HIDDEN
-    largest = splat(_HIDDEN)
-    for key in range(low, high, LANES):
-        largest = larger(load(scores, at + key), largest)
-    best = splat(lane_max(largest))
     total = splat(_ZERO)
     for key in range(low, high, LANES):
-        share = exp(subtract(load(scores, at + key), best))
+        share = between(exp(load(scores, at + key)), key, first, now)
         store(scores, at + key, share)
         total = add(total, share)
     scale = splat(_ONE / lane_sum(total))

@@ -21,6 +21,7 @@ from charlm_model.compiled.vectors import (
     address,
     load_at,
     machine_type,
+    splat_index,
     splat_of,
     store_at,
 )
@@ -86,6 +87,30 @@ def store_pairs(_context: Any, array: Any, at: Any, first: Any, second: Any) -> 
     return types.void(array, types.int64, first, second), code
 
 
+@intrinsic
+def alternate(_context: Any, source: Any, first: Any, second: Any, target: Any, at: Any) -> Any:
+    """The same of bfloat16 numbers, from two places in `source` on."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values, *starts, out, index = args
+        narrow = ir.VectorType(ir.IntType(16), LANES)
+        both = []
+        for start in starts:
+            pointer = address(context, builder, signature.args[0], values, start)
+            both.append(builder.load(builder.bitcast(pointer, narrow.as_pointer())))
+            both[-1].align = 2
+        places = [place for lane in range(LANES) for place in (lane, lane + LANES)]
+        in_turns = ir.Constant(ir.VectorType(_INT32, 2 * LANES), places)
+        pointer = address(context, builder, signature.args[3], out, index)
+        wide = ir.VectorType(ir.IntType(16), 2 * LANES).as_pointer()
+        alternating = builder.shuffle_vector(*both, in_turns)
+        stored = builder.store(alternating, builder.bitcast(pointer, wide))
+        stored.align = 2
+        return context.get_dummy_value()
+
+    return types.void(source, types.int64, types.int64, target, types.int64), code
+
+
 def _mover(bits: int) -> Any:
     """Copies so many bits from one array of int16 to another."""
 
@@ -120,9 +145,7 @@ def load_kept(_context: Any, array: Any, at: Any, dropped: Any, scale: Any) -> A
         pointer = address(context, builder, signature.args[0], values, index)
         drawn = builder.load(builder.bitcast(pointer, narrow.as_pointer()))
         drawn.align = 1
-        first = ir.Constant(wide, ir.Undefined)
-        first = builder.insert_element(first, builder.trunc(limit, _INT32), ir.Constant(_INT32, 0))
-        limits = builder.shuffle_vector(first, first, ir.Constant(wide, [0] * LANES))
+        limits = splat_index(builder, limit)
         is_kept = builder.icmp_signed(">=", builder.zext(drawn, wide), limits)
         nothing = ir.Constant(machine_type(Floats), [0.0] * LANES)
         return builder.select(is_kept, splat_of(builder, Floats, factor), nothing)

@@ -8,22 +8,35 @@ Legend: R rows, C columns of the matrix.
 from charlm_model.compiled.build import compiled
 from charlm_model.compiled.halves import (
     PANEL_WIDTH,
+    alternate,
     move_half,
     move_pair,
     put_panel,
     store_halves,
     store_pairs,
 )
+from charlm_model.compiled.turning import HALVES_TURNED, PAIRS_TURNED, turn_halves, turn_pairs
 from charlm_model.compiled.vectors import LANES, load
 
 
 @compiled
 def panels_of_rows(halves, num_rows, num_columns, panels):
     """For x M^T, of a bfloat16 matrix: outputs are rows; pairs are neighboring columns."""
-    for row in range(num_rows):
-        to = row // PANEL_WIDTH * num_columns * PANEL_WIDTH + row % PANEL_WIDTH * 2
-        for column in range(0, num_columns, 2):
-            move_pair(halves, row * num_columns + column, panels, to + column * PANEL_WIDTH)
+    for top in range(0, num_rows, PAIRS_TURNED):
+        to = top // PANEL_WIDTH * num_columns * PANEL_WIDTH + top % PANEL_WIDTH * 2
+        bottom = min(top + PAIRS_TURNED, num_rows)
+        for left in range(0, num_columns, 2 * PAIRS_TURNED):
+            right = min(left + 2 * PAIRS_TURNED, num_columns)
+            start, at = top * num_columns + left, to + left * PANEL_WIDTH
+            if bottom - top == PAIRS_TURNED and right - left == 2 * PAIRS_TURNED:
+                turn_pairs(halves, start, num_columns, panels, at, 2 * PANEL_WIDTH)
+                continue
+            for row in range(bottom - top):
+                for column in range(0, right - left, 2):
+                    move_pair(
+                        halves, start + row * num_columns + column,
+                        panels, at + column * PANEL_WIDTH + 2 * row,
+                    )  # fmt: skip
 
 
 @compiled
@@ -39,6 +52,16 @@ def panels_of_columns(matrix, at, stride, num_rows, num_columns, depth, panels):
 
 
 @compiled
+def panels_of_half_columns(halves, at, stride, num_rows, num_columns, depth, panels):
+    """The same of a bfloat16 matrix."""
+    for column in range(0, num_columns, LANES):
+        to = column // PANEL_WIDTH * depth * PANEL_WIDTH + column % PANEL_WIDTH * 2
+        for row in range(0, num_rows, 2):
+            start = at + row * stride + column
+            alternate(halves, start, start + stride, panels, to + row * PANEL_WIDTH)
+
+
+@compiled
 def halves_of(matrix, at, stride, num_rows, num_columns, halves):
     """Rows, rounded, without what lies between them."""
     for row in range(num_rows):
@@ -49,11 +72,19 @@ def halves_of(matrix, at, stride, num_rows, num_columns, halves):
 
 
 @compiled
-def turn(halves, at, stride, num, width, out):
-    """The transpose of the first `num` rows and columns, in rows of `width`."""
-    for row in range(num):
-        for column in range(num):
-            move_half(halves, at + row * stride + column, out, column * width + row)
+def turn(halves, at, stride, num_rows, num_columns, out, to, width):
+    """The transpose, in rows of `width`."""
+    for top in range(0, num_rows, HALVES_TURNED):
+        bottom = min(top + HALVES_TURNED, num_rows)
+        for left in range(0, num_columns, HALVES_TURNED):
+            right = min(left + HALVES_TURNED, num_columns)
+            if bottom - top == right - left == HALVES_TURNED:
+                block = at + top * stride + left
+                turn_halves(halves, block, stride, out, to + left * width + top, width)
+                continue
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    move_half(halves, at + row * stride + column, out, to + column * width + row)
 
 
 @compiled

@@ -17,6 +17,7 @@ from charlm_model.compiled.halves_layout import (
     multiply_rows,
     panels_of_columns,
     panels_of_rows,
+    turn,
 )
 from charlm_model.compiled.vectors import (
     LANES,
@@ -136,9 +137,8 @@ def _round_lower(product, R, of_gram, of_product, gram, out):
             if of_gram != _ZERO:
                 value = fma(splat(of_gram), load_halves(gram, row * R + column), value)
             store_halves(out, row * R + column, value)
-    # Block by block, or every number would be written into another line of the cache.
     for top in range(0, R, PANEL_WIDTH):
-        for left in range(0, top + 1, PANEL_WIDTH):
-            for row in range(top, top + PANEL_WIDTH):
-                for column in range(left, min(left + PANEL_WIDTH, row)):
-                    move_half(out, row * R + column, out, column * R + row)
+        turn(out, top * R, R, PANEL_WIDTH, top, out, top, R)
+        for row in range(top, top + PANEL_WIDTH):
+            for column in range(top, row):
+                move_half(out, row * R + column, out, column * R + row)

@@ -77,6 +77,14 @@ def splat_of(builder: Any, vector: Vector, scalar: Any) -> Any:
     return builder.shuffle_vector(first, nothing, lanes)
 
 
+def splat_index(builder: Any, index: Any) -> Any:
+    """The index, as int32, in every lane of `Floats`."""
+    wide = ir.VectorType(_INT32, LANES)
+    nothing, zeros = ir.Constant(wide, ir.Undefined), ir.Constant(wide, [0] * LANES)
+    first = builder.insert_element(nothing, builder.trunc(index, _INT32), ir.Constant(_INT32, 0))
+    return builder.shuffle_vector(first, nothing, zeros)
+
+
 @intrinsic
 def load(_context: Any, array: Any, at: Any) -> Any:
     """The numbers from an index on of a contiguous array of one dimension."""
@@ -102,6 +110,23 @@ def load_halves(_context: Any, array: Any, at: Any) -> Any:
         return builder.bitcast(upper, machine_type(Floats))
 
     return Floats(array, types.int64), code
+
+
+@intrinsic
+def between(_context: Any, vector: Any, at: Any, first: Any, last: Any) -> Any:
+    """Lanes number `first` to `last`, where the first lane is number `at`; zero in all others."""
+
+    def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        value, start, *bounds = args
+        lowest, highest = (splat_index(builder, builder.sub(bound, start)) for bound in bounds)
+        lanes = ir.Constant(ir.VectorType(_INT32, LANES), list(range(LANES)))
+        is_inside = builder.and_(
+            builder.icmp_signed(">=", lanes, lowest), builder.icmp_signed("<=", lanes, highest)
+        )
+        nothing = ir.Constant(machine_type(Floats), [0.0] * LANES)
+        return builder.select(is_inside, value, nothing)
+
+    return Floats(vector, types.int64, types.int64, types.int64), code
 
 
 @intrinsic
@@ -131,17 +156,6 @@ def upper_half(_context: Any, scalar: Any) -> Any:
         return builder.trunc(builder.lshr(rounded, ir.Constant(_INT32, 16)), ir.IntType(16))
 
     return types.int16(types.float32), code
-
-
-@intrinsic
-def from_half(_context: Any, half: Any) -> Any:
-    """The float32 of a bfloat16 number, kept as int16."""
-
-    def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        bits = builder.shl(builder.zext(args[0], _INT32), ir.Constant(_INT32, 16))
-        return builder.bitcast(bits, ir.FloatType())
-
-    return types.float32(half), code
 
 
 @intrinsic
