@@ -21,6 +21,7 @@ USER = "10001:10001"
 MAX_SERVER_BYTES, MAX_CLIENT_BYTES = 1_750_000_000, 400_000_000
 NUM_TOKENS = int(os.environ.get("CHARLM_VERIFY_TOKENS", "200000"))  # seconds of streaming
 STOP_TIMEOUT_S = 40
+KILLED = 137  # the exit code of what had to be killed
 MODELS = Path(os.environ.get("CHARLM_MODELS", ROOT / "models"))
 
 
@@ -98,6 +99,7 @@ def probe() -> None:
     said = client("charlm", "generate", "The ", "--max-tokens", "50")
     check(len(said) > 10, "the client container generates")
     survive(server)
+    stop_early(server)
 
 
 def down() -> None:
@@ -122,14 +124,13 @@ def examine_rights(server: str) -> None:
     def inside(*command: str) -> str:
         return run("docker", "exec", server, *command)
 
-    status = dict(
-        line.split(":\t", 1)
-        for line in inside("cat", "/proc/1/status").splitlines()
-        if ":\t" in line
-    )
-    check(status["Uid"].split()[0] == USER.split(":")[0], "the server's process is not root")
-    check(int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0, "it has no capability")
-    check(status["NoNewPrivs"].strip() == "1", "and can get none")
+    lines = inside("sh", "-c", "cat /proc/[0-9]*/status").splitlines()
+    told: dict[str, set[str]] = {}
+    for name, _, values in (line.partition(":") for line in lines):
+        told.setdefault(name, set()).update(values.split())
+    check(told["Uid"] == {USER.split(":")[0]}, "no process in the server's container is root")
+    check(told["CapEff"] | told["CapBnd"] == {"0" * 16}, "none has a capability")
+    check(told["NoNewPrivs"] == {"1"}, "and none can get one")
     for place in ("/opt/charlm/probe", "/models/probe"):
         written = succeeds("docker", "exec", server, "touch", place)
         check(not written, f"it cannot write {place}")
@@ -158,6 +159,14 @@ def survive(server: str) -> None:
     check(
         finish(stream)["digest"] == undisturbed["digest"], "and its stream went on to the same text"
     )
+
+
+def stop_early(server: str) -> None:
+    """Ask a server to stop that has only begun to start."""
+    for command in (["stop"], ["start"], ["stop", "-t", str(STOP_TIMEOUT_S)]):
+        run("docker", *command, server)
+    (about,) = json.loads(run("docker", "inspect", server))
+    check(about["State"]["ExitCode"] != KILLED, "a server that is starting stops when it is asked")
 
 
 def start_stream() -> "subprocess.Popen[str]":
