@@ -32,6 +32,7 @@ from charlm_client.sync import SyncClient, SyncCodecStream, SyncGenerationStream
 from charlm_client.types import (
     After,
     Chunk,
+    Details,
     Encoding,
     EvaluationResult,
     FinishReason,
@@ -61,6 +62,7 @@ __all__ = [
     "Continuation",
     "DataLoss",
     "DeadlineExceeded",
+    "Details",
     "Draining",
     "Encoding",
     "EvaluationResult",

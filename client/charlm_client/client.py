@@ -45,6 +45,7 @@ from charlm_client.stream import GenerationStream
 from charlm_client.translation import translated
 from charlm_client.types import (
     After,
+    Details,
     Encoding,
     Generation,
     Model,
@@ -175,12 +176,12 @@ class Client:
         model: str,
         context: str | After = "",
         end_of_text: bool = False,
-        details: bool = False,
+        details: bool | Details = False,
         replace_unknown: bool = False,
     ) -> list[Score]:
         """Score each text after the context, and that it ends there if that is asked.
 
-        `details` adds ranks and entropies.
+        `details` adds ranks and entropies; as `Details`, also what else was probable.
         """
         request = score_message(
             texts,
@@ -191,7 +192,11 @@ class Client:
             replace_unknown=replace_unknown,
         )
         call = self._stubs.scoring.Score(request, timeout=self._timeout_s)
-        return [score_from(score) for score in (await self._answer(call)).scores]
+        response = await self._answer(call)
+        vocabulary: tuple[bytes, ...] = ()
+        if request.returns.top_k:
+            vocabulary = await self._vocabulary(model, response.model_digest)
+        return [score_from(score, vocabulary) for score in response.scores]
 
     def stream_score(
         self,

@@ -3,6 +3,7 @@
 import struct
 
 from charlm.v1 import (
+    distribution_pb2,
     generation_pb2,
     models_pb2,
     scoring_pb2,
@@ -93,7 +94,8 @@ def _finish_reason_from(value: int) -> FinishReason:
     return FinishReason(_short(name, "FINISH_REASON_"))
 
 
-def score_from(message: scoring_pb2.Score) -> Score:
+def score_from(message: scoring_pb2.Score, vocabulary: tuple[bytes, ...] = ()) -> Score:
+    """The vocabulary is needed where the most probable tokens were asked for."""
     tokens = message.tokens
     return Score(
         total_logprob=message.total_logprob,
@@ -108,26 +110,39 @@ def score_from(message: scoring_pb2.Score) -> Score:
         logprobs=tuple(tokens.logprobs),
         ranks=tuple(tokens.ranks),
         entropies=tuple(tokens.entropies),
+        top=_top_from(tokens.top_tokens, vocabulary),
+        distributions=_rows_from(tokens.distributions),
     )
 
 
 def distribution_from(
     message: scoring_pb2.GetNextDistributionResponse, vocabulary: tuple[bytes, ...]
 ) -> NextDistribution:
-    top = message.top_tokens
-    return NextDistribution(
-        logprobs=struct.unpack(f"<{len(vocabulary)}f", message.distribution.data),
-        top=tuple(
-            TopToken(
-                token_id=token_id,
-                data=vocabulary[token_id],
-                text=vocabulary[token_id].decode(errors="replace"),
-                logprob=logprob,
-            )
-            for token_id, logprob in zip(top.token_ids, top.logprobs, strict=True)
-        ),
-        entropy=message.entropy,
-    )
+    (logprobs,) = _rows_from(message.distribution)
+    top = _top_from(message.top_tokens, vocabulary)
+    return NextDistribution(logprobs=logprobs, top=top[0] if top else (), entropy=message.entropy)
+
+
+def _rows_from(message: distribution_pb2.Distributions) -> tuple[tuple[float, ...], ...]:
+    if not message.num_positions:
+        return ()
+    return tuple(struct.iter_unpack(f"<{message.vocab_size}f", message.data))
+
+
+def _top_from(
+    message: distribution_pb2.TopTokens, vocabulary: tuple[bytes, ...]
+) -> tuple[tuple[TopToken, ...], ...]:
+    """By position, then from the most probable token on."""
+    tokens = [
+        TopToken(
+            token_id=token_id,
+            data=vocabulary[token_id],
+            text=vocabulary[token_id].decode(errors="replace"),
+            logprob=logprob,
+        )
+        for token_id, logprob in zip(message.token_ids, message.logprobs, strict=True)
+    ]
+    return tuple(tuple(tokens[at : at + message.k]) for at in range(0, len(tokens), message.k or 1))
 
 
 def model_from(message: models_pb2.Model) -> Model:

@@ -13,7 +13,7 @@ from charlm.v1 import (
 )
 from charlm_client.constraint import Constraint
 from charlm_client.errors import InvalidRequest, UnknownCharacter
-from charlm_client.types import After, Sampling, Stopping
+from charlm_client.types import After, Details, Sampling, Stopping
 
 _UINT32, _UINT64 = f"in [0, {2**32 - 1}]", f"in [0, {2**64 - 1}]"
 
@@ -51,7 +51,7 @@ def score_message(
     model: str,
     context: str | After,
     end_of_text: bool,
-    details: bool,
+    details: bool | Details,
     replace_unknown: bool,
 ) -> scoring_pb2.ScoreRequest:
     return scoring_pb2.ScoreRequest(
@@ -64,9 +64,23 @@ def score_message(
             )
             for index, text in enumerate(texts)
         ],
-        returns=distribution_pb2.ReturnOptions(logprobs=True, ranks=details, entropies=details),
+        returns=_returns_message(details),
         unknown_characters=policy(replace_unknown),
     )
+
+
+def _returns_message(details: bool | Details) -> distribution_pb2.ReturnOptions:
+    if not details:
+        return distribution_pb2.ReturnOptions(logprobs=True)
+    more = details if isinstance(details, Details) else Details()
+    with named("top_k", more.top_k, _UINT32):
+        return distribution_pb2.ReturnOptions(
+            logprobs=True,
+            ranks=True,
+            entropies=True,
+            top_k=more.top_k,
+            distributions=more.distributions,
+        )
 
 
 def next_message(

@@ -21,6 +21,7 @@ from charlm_client.sync_states import SyncStates
 from charlm_client.types import (
     After,
     Chunk,
+    Details,
     Encoding,
     Generation,
     Model,
@@ -121,7 +122,7 @@ class SyncClient:
         model: str,
         context: str | After = "",
         end_of_text: bool = False,
-        details: bool = False,
+        details: bool | Details = False,
         replace_unknown: bool = False,
     ) -> list[Score]:
         """See Client.score."""

@@ -128,6 +128,28 @@ class Generation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Details:
+    """What a score tells of each place beside log-probs, ranks and entropies."""
+
+    top_k: int = 0
+    """So many of the most probable tokens, whichever came."""
+    distributions: bool = False
+    """The log-probs of all tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopToken:
+    """One candidate for the next token. The end of text has no bytes."""
+
+    token_id: int
+    data: bytes
+    """Its exact bytes, which may be a part of a character."""
+    text: str
+    """The bytes as text; U+FFFD stands for what is no whole character."""
+    logprob: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
     """How probable one text is; per-token tuples have an entry for each token."""
 
@@ -143,18 +165,10 @@ class Score:
     logprobs: tuple[float, ...]
     ranks: tuple[int, ...]
     entropies: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TopToken:
-    """One candidate for the next token. The end of text has no bytes."""
-
-    token_id: int
-    data: bytes
-    """Its exact bytes, which may be a part of a character."""
-    text: str
-    """The bytes as text; U+FFFD stands for what is no whole character."""
-    logprob: float
+    top: tuple[tuple[TopToken, ...], ...]
+    """The most probable tokens at each place, whichever came."""
+    distributions: tuple[tuple[float, ...], ...]
+    """All log-probs at each place, by token id."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

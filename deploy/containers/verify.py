@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 STREAMING = Path(__file__).with_name("streaming.py")
@@ -178,11 +179,11 @@ def start_stream() -> "subprocess.Popen[str]":
     return stream
 
 
-def finish(stream: "subprocess.Popen[str]") -> dict[str, object]:
+def finish(stream: "subprocess.Popen[str]") -> dict[str, Any]:
     told, _ = stream.communicate()
     if stream.returncode:
         raise Failed(f"the streaming client ended with {stream.returncode}: {told}")
-    answer: dict[str, object] = json.loads(told)
+    answer: dict[str, Any] = json.loads(told)
     return answer
 
 

@@ -10,6 +10,7 @@ import charlm_client
 from charlm_client import (
     Client,
     DeadlineExceeded,
+    Details,
     FinishReason,
     InvalidRequest,
     ModelNotFound,
@@ -143,6 +144,19 @@ async def test_score(client: Client) -> None:
     assert second.num_tokens == 3
     assert second.ranks == (1, 1, 1)
     assert second.logprobs == pytest.approx((LOGPROB,) * 3)
+
+
+async def test_a_score_tells_what_else_was_probable_at_each_place(client: Client) -> None:
+    (score,) = await client.score(
+        ["ab"], model="alphabet", details=Details(top_k=3, distributions=True)
+    )
+    (plain,) = await client.score(["ab"], model="alphabet")
+
+    assert [[token.text for token in each] for each in score.top] == [["", "a", "b"]] * 2
+    assert [len(row) for row in score.distributions] == [len(VOCABULARY)] * 2
+    assert (plain.top, plain.distributions) == ((), ())
+    with pytest.raises(InvalidRequest, match="top_k"):
+        await client.score(["ab"], model="alphabet", details=Details(top_k=-1))
 
 
 async def test_next_distribution_knows_the_tokens_texts(client: Client, script: Script) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from charlm_client import After, Client, Gap, StateMismatch, StateNotFound, SyncClient
-from charlm_client.types import Sampling, Stopping
+from charlm_client.types import Details, Sampling, Stopping
 from tests.e2e.conftest import CHARLM
 from tests.e2e.test_resuming import serving
 
@@ -18,6 +18,22 @@ MODEL = "fox"
 def charlm(address: str, *words: str) -> subprocess.CompletedProcess[str]:
     command = [*CHARLM, "state", *words, "--server", address]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+async def test_each_place_of_a_score_has_the_distribution_after_what_is_before(
+    server_address: str,
+) -> None:
+    async with Client(server_address) as client:
+        (score,) = await client.score(
+            ["fox"], model=MODEL, context="The ", details=Details(top_k=4, distributions=True)
+        )
+        whole = [
+            await client.next_distribution(before, model=MODEL, top_k=4)
+            for before in ("The ", "The f", "The fo")
+        ]
+
+    assert score.top == tuple(each.top for each in whole)
+    assert score.distributions == tuple(each.logprobs for each in whole)
 
 
 async def test_what_follows_a_state_is_what_follows_its_text(server_address: str) -> None:

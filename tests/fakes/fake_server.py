@@ -23,6 +23,7 @@ from grpc_status import rpc_status
 
 from charlm.v1 import (
     codec_pb2_grpc,
+    distribution_pb2,
     generation_pb2,
     generation_pb2_grpc,
     inference_pb2_grpc,
@@ -187,7 +188,13 @@ class FakeScoring(scoring_pb2_grpc.ScoringServiceServicer):
 
     async def Score(self, request: Any, context: Any) -> scoring_pb2.ScoreResponse:
         await self.script.see(request, context)
-        return scoring_pb2.ScoreResponse(scores=[self._score(item.text) for item in request.items])
+        scores = [self._score(item.text) for item in request.items]
+        for score in scores:
+            if request.returns.top_k:
+                score.tokens.top_tokens.CopyFrom(_top(score.num_tokens, request.returns.top_k))
+            if request.returns.distributions:
+                score.tokens.distributions.CopyFrom(_uniform(score.num_tokens))
+        return scoring_pb2.ScoreResponse(scores=scores, model_digest="d1")
 
     async def StreamScore(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         """Every byte is a token; each piece is answered at once."""
@@ -238,12 +245,26 @@ class FakeScoring(scoring_pb2_grpc.ScoringServiceServicer):
 
     async def GetNextDistribution(self, request: Any, context: Any) -> Any:
         await self.script.see(request, context)
-        size = len(VOCABULARY)
-        response = scoring_pb2.GetNextDistributionResponse(entropy=1.0, model_digest="d1")
-        response.distribution.data = struct.pack(f"<{size}f", *([-math.log(size)] * size))
-        response.top_tokens.token_ids.extend(range(request.top_k))
-        response.top_tokens.logprobs.extend([LOGPROB] * request.top_k)
-        return response
+        return scoring_pb2.GetNextDistributionResponse(
+            entropy=1.0,
+            model_digest="d1",
+            distribution=_uniform(1),
+            top_tokens=_top(1, request.top_k),
+        )
+
+
+def _uniform(num_positions: int) -> distribution_pb2.Distributions:
+    size = len(VOCABULARY)
+    row = struct.pack(f"<{size}f", *([-math.log(size)] * size))
+    return distribution_pb2.Distributions(
+        data=row * num_positions, num_positions=num_positions, vocab_size=size
+    )
+
+
+def _top(num_positions: int, k: int) -> distribution_pb2.TopTokens:
+    return distribution_pb2.TopTokens(
+        k=k, token_ids=[*range(k)] * num_positions, logprobs=[LOGPROB] * k * num_positions
+    )
 
 
 class FakeTokenizer(tokenizer_pb2_grpc.TokenizerServiceServicer):
