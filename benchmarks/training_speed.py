@@ -164,7 +164,9 @@ def run() -> list[dict[str, object]]:
         recurrent_case("gru", 256, 32),
         recurrent_case("gru", 384, 32),
         transformer_case(96, 4, 2, 16),
+        transformer_case(96, 4, 2, 32),
         transformer_case(128, 4, 4, 12),
+        transformer_case(128, 4, 4, 32),
     ]
 
 

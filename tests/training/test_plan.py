@@ -50,8 +50,15 @@ def test_more_steps_get_a_larger_model(read: Read, clock: Any) -> None:
 
 
 def test_more_epochs_of_more_parameters_get_more_dropout() -> None:
-    assert [dropout_for(epochs, 1.0) for epochs in (0.5, 2, 3, 6, 100)] == [0, 0.08, 0.16, 0.4, 0.4]
-    assert dropout_for(6, 0.01) == 0
+    def dropout(family: str, epochs: float, parameters_per_token: float) -> float:
+        recipe = RECIPES[family]
+        return dropout_for(recipe, epochs=epochs, parameters_per_token=parameters_per_token)
+
+    assert [dropout("lstm", epochs, 1.0) for epochs in (0.5, 2, 3, 6, 100)] == [
+        0, 0.08, 0.16, 0.4, 0.4,
+    ]  # fmt: skip
+    assert dropout("lstm", 6, 0.01) == 0
+    assert 0 < dropout("transformer", 6, 1.0) < dropout("lstm", 6, 1.0)
 
 
 def test_what_a_person_sets_is_taken(read: Read, clock: Any) -> None:

@@ -127,8 +127,9 @@ class Planner:
         if self.options.dropout is None:
             train_tokens = len(self.data.train.ids_N)
             dropout = dropout_for(
-                self._affordable_tokens(rung, shape) / train_tokens,
-                self._num_parameters(rung) / train_tokens,
+                self._recipe(),
+                epochs=self._affordable_tokens(rung, shape) / train_tokens,
+                parameters_per_token=self._num_parameters(rung) / train_tokens,
             )
             plan = replace(plan, config=replace(plan.config, dropout=dropout))
         return replace(plan, notices=notices)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 # How often a parameter should see a token. Measured on 1 MB of plays with LSTMs of 128 to 512
 # and budgets of 10 to 180 seconds: fewer underfits the time, more underuses the model.
 TOKENS_PER_PARAMETER = 4.0
-# Best found for LSTMs of 256 to 512 over 2 to 7 epochs of 1 MB (docs/LOG.md).
-DROPOUT_PER_TEMPTATION, MOST_DROPOUT = 0.08, 0.4
+MOST_DROPOUT = 0.4
 # A text of N tokens feeds no more than this many parameters per token before it is memorized.
 PARAMETERS_PER_TRAIN_TOKEN = 3.0
 
@@ -28,7 +27,8 @@ class Recipe:
     """What works for a family over its whole ladder of sizes, smallest first.
 
     Rates were found at sizes of 96 to 384 over 300 to 1,500 steps (docs/LOG.md); `muon_rate` is
-    relative to the learning rate, which is AdamW's.
+    relative to the learning rate, which is AdamW's. Dropout was found for LSTMs of 256 to 512 over
+    2 to 7 epochs of 1 MB; a Transformer drops numbers in every layer and bears far less.
     """
 
     ladder: tuple[Rung, ...]
@@ -37,6 +37,7 @@ class Recipe:
     window_length: int = 64
     muon_rate: float = 2.0
     fresh_share: float = 0.05
+    dropout_per_temptation: float = 0.08
     clip_norm: float = 1.0
     weight_decay: float = 0.01
     embedding_size: int = 64
@@ -61,19 +62,19 @@ RECIPES: dict[str, Recipe] = {
             Rung(32, 2, 1), Rung(64, 3, 2), Rung(96, 4, 2), Rung(128, 4, 2),
             Rung(192, 5, 3), Rung(256, 6, 4), Rung(384, 6, 6),
         ),
-        learning_rate=8e-3,
-        batch_size=16,
+        learning_rate=12e-3,
         weight_decay=0.1,
+        dropout_per_temptation=0.005,
         context_length=48,
         kernel_size=4,
     ),
 }  # fmt: skip
 
 
-def dropout_for(epochs: float, parameters_per_token: float) -> float:
+def dropout_for(recipe: Recipe, *, epochs: float, parameters_per_token: float) -> float:
     """Noise against learning by heart, as much as repetition and size tempt to it."""
     temptation = max(epochs - 1, 0) * parameters_per_token
-    return min(round(DROPOUT_PER_TEMPTATION * temptation, 2), MOST_DROPOUT)
+    return min(round(recipe.dropout_per_temptation * temptation, 2), MOST_DROPOUT)
 
 
 def choose_rung(
