@@ -38,11 +38,14 @@ def figures(results: Results) -> list[str]:
     lines += [row(family, runs) for family, runs in results.get("minutes", {}).items()]
     if "mixture" in results:
         lines.append(row("lstm mixed with an n-gram", results["mixture"]))
-    if "long" in results:
-        lines.append(row("lstm, ten minutes", results["long"]))
+    lines += [row(name, runs) for name, runs in long_runs(results).items()]
     if "pair" in results:
         lines.append(row("two lstms mixed, ten minutes in all", results["pair"]))
     return [*lines, "", "![nats against seconds](training.svg)", ""]
+
+
+def long_runs(results: Results) -> dict[str, list[Results]]:
+    return {f"{family}, ten minutes": runs for family, runs in results.get("long", {}).items()}
 
 
 def row(name: str, runs: list[Results]) -> str:
@@ -81,7 +84,7 @@ def speed(results: Results) -> list[str]:
 
 def write_plot(results: Results, path: Path) -> None:
     """Nats on the first part of the validation text against seconds, for every run."""
-    named = {**results.get("minutes", {}), "lstm, ten minutes": results.get("long", [])}
+    named = {**results.get("minutes", {}), **long_runs(results)}
     curves = [
         Curve(name=name, x=[at for at, _ in run["curve"]], y=[nats for _, nats in run["curve"]])
         for name, runs in named.items()

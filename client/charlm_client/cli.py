@@ -21,6 +21,7 @@ from charlm_client.asking import SECURITY, ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.endings import EXIT_ERROR, ended_in_a_sentence
 from charlm_client.file_score import FileQuestion, is_short, score_file
+from charlm_client.line_score import LinesQuestion, score_lines
 from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S
 from charlm_client.options import (
     SERVER_DEFAULT,
@@ -225,6 +226,9 @@ def score(
     file: Annotated[
         Path | None, typer.Option(help="Score this file instead, of any size; - is stdin.")
     ] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Every line of the file is a text of its own.")
+    ] = False,
     total: Annotated[bool, typer.Option("--total", help="Print the total only.")] = False,
     model: Model = "",
     context: Annotated[str, typer.Option(help="What comes before the text.")] = "",
@@ -238,8 +242,22 @@ def score(
 
     [dim]charlm score "To be or not to bee"
     charlm score --file draft.txt > surprisals.tsv
-    charlm score --file large.txt --total[/dim]
+    charlm score --file large.txt --total
+    charlm score --file names.txt --lines[/dim]
     """
+    if lines:
+        if file is None:
+            raise typer.BadParameter("--lines needs --file FILE: a file, or - for stdin.")
+        of_lines = LinesQuestion(
+            path=file,
+            model=model,
+            context=context,
+            replace_unknown=replace_unknown,
+            total_only=total,
+            as_json=as_json,
+        )
+        ask(server, timeout, lambda client: score_lines(client, of_lines), may_repeat=False)
+        return
     shown = console(color)
     is_for_eyes = shown.is_terminal and not total and not as_json
     if file and not (is_for_eyes and is_short(file)):

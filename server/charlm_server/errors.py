@@ -327,8 +327,8 @@ class NotOffered(CharlmError):
 
     reason = "NOT_OFFERED"
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} is not offered by this version of the server.")
+    def __init__(self, what: str, remedy: str = "Another version may.") -> None:
+        super().__init__(f"{what} is not offered by this server. {remedy}")
 
 
 class EngineFailed(CharlmError):

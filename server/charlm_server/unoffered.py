@@ -1,4 +1,4 @@
-"""Services of the contract that this server does not do: they say so in a sentence."""
+"""Services of the contract that a server was not started with: they say so in a sentence."""
 
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, NoReturn
@@ -9,6 +9,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from charlm.v1 import admin_pb2
 from charlm_server.errors import NotOffered
 
+REMEDY = "Start it with --admin, or with --tokens of which one has the role admin."
 UNOFFERED: list[ServiceDescriptor] = [
     file.DESCRIPTOR.services_by_name[name] for file, name in ((admin_pb2, "AdminService"),)
 ]
@@ -29,10 +30,10 @@ def _refusing(method: MethodDescriptor) -> Any:
     name = f"{method.containing_service.name}.{method.name}"
 
     async def refuse(_request: Any, _context: Any) -> NoReturn:
-        raise NotOffered(name)
+        raise NotOffered(name, REMEDY)
 
     async def refuse_stream(_request: Any, _context: Any) -> AsyncIterator[bytes]:
-        raise NotOffered(name)
+        raise NotOffered(name, REMEDY)
         yield b""  # makes this a stream, as the contract says
 
     kinds = {

@@ -80,6 +80,28 @@ def test_the_command_asks_a_real_server(server_address: str) -> None:
     assert "Traceback" not in unknown.stderr + refused.stderr
 
 
+def test_lines_are_scored_each_by_itself(server_address: str, tmp_path: Path) -> None:
+    file = tmp_path / "names.txt"
+    file.write_text("fox\n\nthe dog\nfox\n")
+    asking = ("--lines", "--server", server_address, "--model", "fox")
+
+    rows = charlm("score", "--file", file, *asking)
+    objects = charlm("score", "--file", file, "--json", *asking)
+    alone = json.loads(charlm("score", "fox", "--json", *asking[1:]).stdout)
+    without = charlm("score", "fox", *asking)
+
+    _, first, second, third = (line.split("\t") for line in rows.stdout.splitlines())
+    assert first == third
+    assert (first[0], second[0]) == ("fox", "the dog")
+    assert float(first[1]) == pytest.approx(alone["total_logprob"], abs=1e-6)
+    assert "3 lines of 13 characters" in rows.stderr
+    assert [json.loads(line)["text"] for line in objects.stdout.splitlines()] == [
+        "fox", "the dog", "fox",
+    ]  # fmt: skip
+    assert without.returncode == 2
+    assert "--file" in without.stderr
+
+
 def test_a_server_that_cannot_start_says_why(checkpoints: Path, tmp_path: Path) -> None:
     empty, damaged, newer = tmp_path / "empty", tmp_path / "damaged", tmp_path / "newer"
     empty.mkdir()

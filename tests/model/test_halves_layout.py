@@ -1,0 +1,60 @@
+"""Matrices of bfloat16 numbers, turned and brought into panels; numpy's moves are the oracle."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charlm_model.compiled.halves import PANEL_WIDTH
+from charlm_model.compiled.halves_layout import panels_of_half_columns, panels_of_rows, turn
+from charlm_model.compiled.vectors import LANES
+
+sizes = st.integers(1, 70)
+
+
+def matrix(num_rows: int, num_columns: int) -> np.ndarray:
+    return np.arange(1, num_rows * num_columns + 1, dtype=np.int16).reshape(num_rows, num_columns)
+
+
+@settings(deadline=None)  # the first example compiles
+@given(num_rows=sizes, num_columns=sizes, margin=st.integers(0, 3))
+def test_a_turned_matrix_is_the_transpose(num_rows: int, num_columns: int, margin: int) -> None:
+    around = matrix(num_rows, num_columns + margin)
+    out = np.zeros((num_columns, num_rows + margin), np.int16)
+
+    turn(
+        around.ravel(), margin, num_columns + margin, num_rows, num_columns,
+        out.reshape(-1), 0, num_rows + margin,
+    )  # fmt: skip
+
+    assert (out[:, :num_rows] == around[:, margin:].T).all()
+    assert not out[:, num_rows:].any()
+
+
+@settings(deadline=None)
+@given(num_rows=sizes, num_pairs=sizes)
+def test_panels_of_rows_hold_pairs_of_columns(num_rows: int, num_pairs: int) -> None:
+    halves = matrix(num_rows, 2 * num_pairs)
+    num_panels = -(-num_rows // PANEL_WIDTH)
+    panels = np.zeros(num_panels * num_pairs * PANEL_WIDTH * 2, np.int16)
+
+    panels_of_rows(halves.ravel(), num_rows, 2 * num_pairs, panels)
+
+    by_pair = panels.reshape(num_panels, num_pairs, PANEL_WIDTH, 2)
+    rows = by_pair.transpose(0, 2, 1, 3).reshape(-1, 2 * num_pairs)
+    assert (rows[:num_rows] == halves).all()
+    assert not rows[num_rows:].any()
+
+
+@settings(deadline=None)
+@given(num_pairs=sizes, num_vectors=st.integers(1, 5))
+def test_panels_of_columns_hold_pairs_of_rows(num_pairs: int, num_vectors: int) -> None:
+    width = num_vectors * LANES
+    halves = matrix(2 * num_pairs, width)
+    num_panels = -(-width // PANEL_WIDTH)
+    panels = np.zeros(num_panels * num_pairs * PANEL_WIDTH * 2, np.int16)
+
+    panels_of_half_columns(halves.ravel(), 0, width, 2 * num_pairs, width, 2 * num_pairs, panels)
+
+    by_pair = panels.reshape(num_panels, num_pairs, PANEL_WIDTH, 2)
+    columns = by_pair.transpose(0, 2, 1, 3).reshape(-1, 2 * num_pairs)
+    assert (columns[:width] == halves.T).all()
