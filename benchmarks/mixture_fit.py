@@ -22,7 +22,7 @@ from charlm_training.token_file import Ids
 ORDERS = (5, 6, 7)
 WEIGHTS = np.arange(0.5, 0.96, 0.01)
 LANES, WARMUP = 24, 256
-RESERVED_S = 5.0
+RESERVED_S = 9.0
 """What counting, fitting and the last evaluation may take of a budget."""
 
 

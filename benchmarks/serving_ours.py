@@ -20,8 +20,8 @@ from charlm_server.sequence import Stopping as JobStopping
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
-def engine_rate(model: LanguageModel, num_streams: int) -> float:
-    """Tokens a second, sampled, with their log-probs, in process."""
+def engine_rate(model: LanguageModel, num_streams: int, kept_s: float = 0.0) -> float:
+    """Tokens a second, sampled, with their log-probs, in process; kept for so long at least."""
     chance = random.Random(0)
     sizes = tuple(size for size in SIZES if size <= max(64, num_streams))
     engine = Engine(model, [b"x"] * model.config.vocab_size, EngineConfig(batch_sizes=sizes))
@@ -30,7 +30,7 @@ def engine_rate(model: LanguageModel, num_streams: int) -> float:
         engine.begin_generation(generation_job(chance, model.config.vocab_size))
     num_tokens = 0
     while engine.has_work:
-        for event in engine.tick():
+        for event in engine.tick(kept_s=kept_s):
             num_tokens += len(event.part.columns) if event.part is not None else 0
     assert num_tokens == num_streams * OUTPUT_LENGTH
     return num_tokens / (time.perf_counter() - started)
