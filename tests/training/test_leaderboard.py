@@ -9,12 +9,14 @@ import pytest
 
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
+from charlm_training.budget import TimeBudget
 from charlm_training.data import DataOptions
 from charlm_training.errors import InvalidOption
 from charlm_training.leaderboard.compare import Comparison, ContestOptions, compare
 from charlm_training.leaderboard.match import Arena, flops_per_token, width_for
 from charlm_training.leaderboard.output import curves, save
 from charlm_training.leaderboard.standing import Standing, verdict
+from charlm_training.plan import Planner
 
 TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\n" * 60
 
@@ -85,6 +87,24 @@ def test_equal_parameters_are_equal_within_a_twentieth(read: Any, clock: Any) ->
         for entry in entries
     ]
     assert max(counts) < 1.05 * min(counts)
+
+
+@pytest.mark.slow
+def test_equal_parameters_are_those_of_layers_not_of_tables(read: Any, clock: Any) -> None:
+    """A table of pairs of tokens would leave a recurrent layer a width of one."""
+    clock.tick_s = 0.01
+    arena = Arena(data=read(TEXT * 20), seconds=30.0, clock=clock)
+
+    entries = arena.entries(["transformer", "rnn", "gru", "lstm"], "parameters")
+
+    assert {entry.size.kernel_size for entry in entries} == {1}
+    counts = []
+    for entry in entries:
+        planner = Planner(entry.family, arena.data, TimeBudget(30.0, clock), entry.size, clock)
+        config = planner.plan(seed=0).config
+        assert config.pair_rows == 0
+        counts.append(build(config).num_parameters)
+    assert max(counts) < 1.2 * min(counts)
 
 
 @pytest.mark.slow

@@ -59,18 +59,23 @@ class Arena:
         ]
 
     def _by_parameters(self, families: list[str]) -> list[Entry]:
-        """As many parameters as the smallest of the family's own choices for these seconds."""
+        """As many parameters as the smallest of the families' own choices for these seconds.
+
+        Nobody looks up pairs or earlier tokens: a table of pairs alone would outweigh the layers.
+        """
         if not families:
             return []
-        wanted = min(build(self._plan(family).config).num_parameters for family in families)
+        options = replace(shape_options(), kernel_size=1)
+        configs = {family: self._plan(family, options).config for family in families}
+        wanted = min(build(config).num_parameters for config in configs.values())
         return [
-            Entry(family=family, size=self._sized(family, wanted), seconds=self.seconds)
-            for family in families
+            Entry(family=family, size=sized(options, config, wanted), seconds=self.seconds)
+            for family, config in configs.items()
         ]
 
     def _by_flops(self, families: list[str]) -> list[Entry]:
         """As much arithmetic as the family that does least of it in these seconds."""
-        plans = {family: self._plan(family) for family in families}
+        plans = {family: self._plan(family, shape_options()) for family in families}
         costs = {family: flops_per_token(build(plan.config)) for family, plan in plans.items()}
         most = min((self._tokens(plans[each]) * costs[each] for each in families), default=0.0)
         return [
@@ -82,24 +87,22 @@ class Arena:
             for family in families
         ]
 
-    def _plan(self, family: str) -> Plan:
+    def _plan(self, family: str, options: SizeOptions) -> Plan:
         budget = TimeBudget(self.seconds, self.clock)
-        return Planner(family, self.data, budget, shape_options(), self.clock).plan(seed=0)
+        return Planner(family, self.data, budget, options, self.clock).plan(seed=0)
 
     def _tokens(self, plan: Plan) -> float:
         return tokens_per_s(plan.learner(self.data), self.clock) * self.seconds
 
-    def _sized(self, family: str, num_parameters: int) -> SizeOptions:
-        config = self._plan(family).config
-        width = width_for(config, num_parameters)
-        if family != "transformer":
-            return replace(shape_options(), hidden_size=width)
-        return replace(
-            shape_options(),
-            hidden_size=width,
-            num_layers=TRANSFORMER_LAYERS,
-            num_heads=TRANSFORMER_HEADS,
-        )
+
+def sized(options: SizeOptions, config: ModelConfig, num_parameters: int) -> SizeOptions:
+    """The options with the width that comes nearest to so many parameters."""
+    width = width_for(config, num_parameters)
+    if config.family != "transformer":
+        return replace(options, hidden_size=width)
+    return replace(
+        options, hidden_size=width, num_layers=TRANSFORMER_LAYERS, num_heads=TRANSFORMER_HEADS
+    )
 
 
 def shape_options() -> SizeOptions:
