@@ -2,10 +2,11 @@
 
 import asyncio
 import codecs
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -34,6 +35,7 @@ def ask(
     """
 
     async def asking() -> Result:
+        hear_signals()
         give_up_at = time.monotonic() + timeout
         async with Client(server, timeout_s=timeout, security=SECURITY.get()) as client:
             while True:
@@ -46,6 +48,17 @@ def ask(
                     await asyncio.sleep(full.retry_after_s)
 
     return asyncio.run(asking())
+
+
+def hear_signals() -> None:
+    """Let every signal wake the running loop, if it is that of the main thread.
+
+    `asyncio.run` is told of Ctrl-C when the loop goes on, and one that is just falling asleep would
+    sleep through it. A handler for any signal at all makes all of them wake the loop.
+    """
+    # Windows, where they do so anyway; another thread, which hears of none.
+    with suppress(AttributeError, NotImplementedError, RuntimeError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, lambda: None)
 
 
 def read(text: str) -> str:

@@ -1,6 +1,7 @@
 """A command asks a busy server again when the server said, and not for longer than it may."""
 
 import asyncio
+import signal
 
 import grpc
 import pytest
@@ -38,3 +39,13 @@ async def test_what_would_take_too_long_or_cannot_be_repeated_is_told(
         await asyncio.to_thread(ask, address, 30.0, models, may_repeat=may_repeat)
 
     assert len(script.requests) == 1
+
+
+def test_a_loop_that_falls_asleep_hears_of_ctrl_c() -> None:
+    async def wakeup_file(_client: Client) -> int:
+        file = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(file)
+        return file
+
+    assert ask("127.0.0.1:1", 5.0, wakeup_file) != -1
+    assert signal.set_wakeup_fd(-1) == -1
