@@ -147,6 +147,10 @@ async def test_a_value_that_no_message_holds_is_named(
     assert not any(isinstance(sent, StreamGenerateRequest) for sent in script.requests)
 
 
+@pytest.mark.skipif(
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
+    reason="Ctrl-C is ignored here, as by all that a shell starts in the background",
+)
 async def test_an_interrupted_generation_leaves_with_130(charlm: Run, script: Script) -> None:
     script.hangs = True
 

@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+import numba
 import pytest
 from numba.core.caching import FunctionCache
 
@@ -123,7 +124,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["save_overload", "load_overload"])
 def test_a_kernel_works_where_its_code_cannot_be_kept_or_read(
-    method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -132,6 +133,7 @@ def test_a_kernel_works_where_its_code_cannot_be_kept_or_read(
         return x + x
 
     monkeypatch.setattr(FunctionCache, method, refuse)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))  # nothing of earlier runs
 
     assert compiled(double)(21) == 42
     assert "compiled code cannot be" in caplog.text
