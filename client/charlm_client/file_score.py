@@ -14,7 +14,7 @@ from charlm_client.client import Client
 from charlm_client.commands import chosen_model, print_json
 from charlm_client.file_progress import progress_of_files, size_of
 from charlm_client.long_text import ScoredTokens
-from charlm_client.rendering import ROW_HEADING, token_row, totals
+from charlm_client.rendering import ROW_HEADING, figures, token_row, totals
 from charlm_client.types import Score
 
 MAX_SHOWN_BYTES = 1 << 16  # of a file that is shown in colors
@@ -66,7 +66,7 @@ async def score_file(client: Client, question: FileQuestion) -> None:
 
 def _print_total(total: Score, question: FileQuestion, about: dict[str, str]) -> None:
     if question.as_json:
-        print_json({name: each for name, each in asdict(total).items() if each != ()} | about)
+        print_json(figures(total) | about)
     else:
         # Beside rows, which a program reads, the sentence is for whoever watches.
         print(totals(total), file=sys.stdout if question.total_only else sys.stderr)

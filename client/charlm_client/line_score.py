@@ -1,13 +1,13 @@
 """What `charlm score --lines` does: every line of a file is a text of its own."""
 
-import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from charlm_client.asking import read, read_file
 from charlm_client.client import Client
 from charlm_client.commands import chosen_model, print_json
+from charlm_client.rendering import NATS_PER_BIT, figures
 from charlm_client.types import Score
 
 LINES_TOGETHER = 256  # in one call
@@ -54,8 +54,7 @@ async def score_lines(client: Client, question: LinesQuestion) -> None:
 
 def _print_line(line: str, score: Score, question: LinesQuestion) -> None:
     if question.as_json:
-        figures = {name: each for name, each in asdict(score).items() if each != ()}
-        print_json({"text": line} | figures)
+        print_json({"text": line} | figures(score))
     elif not question.total_only:
         print(f"{line}\t{score.total_logprob:.6f}\t{score.bits_per_character:.4f}")
 
@@ -63,7 +62,7 @@ def _print_line(line: str, score: Score, question: LinesQuestion) -> None:
 def _print_total(scores: list[Score], question: LinesQuestion) -> None:
     nats = -sum(score.total_logprob for score in scores)
     num_characters = sum(score.num_characters for score in scores)
-    bits = nats / math.log(2) / max(num_characters, 1)
+    bits = nats / NATS_PER_BIT / max(num_characters, 1)
     print(
         f"{nats:.3f} nats over {len(scores)} lines of {num_characters} characters: "
         f"{bits:.4f} bits per character",

@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -96,6 +98,11 @@ def token_row(offset: int, text: str, logprob: float, rank: int) -> str:
     """One token for a program to read."""
     surprisal = -logprob / NATS_PER_BIT
     return f"{offset}\t{json.dumps(text)}\t{logprob:.6f}\t{surprisal:.4f}\t{rank}"
+
+
+def figures(score: Score) -> dict[str, Any]:
+    """What was asked for, for a program to read."""
+    return {name: each for name, each in asdict(score).items() if each != ()}
 
 
 def totals(score: Score) -> str:

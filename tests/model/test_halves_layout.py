@@ -5,14 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm_model.compiled.halves import PANEL_WIDTH
-from charlm_model.compiled.halves_layout import panels_of_half_columns, panels_of_rows, turn
+from charlm_model.compiled.halves_layout import panels_of_columns, panels_of_rows, turn
 from charlm_model.compiled.vectors import LANES
 
+ONE = np.int16(0x3F80)
 sizes = st.integers(1, 70)
 
 
 def matrix(num_rows: int, num_columns: int) -> np.ndarray:
     return np.arange(1, num_rows * num_columns + 1, dtype=np.int16).reshape(num_rows, num_columns)
+
+
+def values_of(halves: np.ndarray) -> np.ndarray:
+    """The same numbers in float32; they are the upper halves of its bits."""
+    return (halves.astype(np.int32) << 16).view(np.float32)
 
 
 @settings(deadline=None)  # the first example compiles
@@ -46,14 +52,17 @@ def test_panels_of_rows_hold_pairs_of_columns(num_rows: int, num_pairs: int) -> 
 
 
 @settings(deadline=None)
-@given(num_pairs=sizes, num_vectors=st.integers(1, 5))
-def test_panels_of_columns_hold_pairs_of_rows(num_pairs: int, num_vectors: int) -> None:
+@given(num_pairs=sizes, num_vectors=st.integers(1, 5), is_rounded=st.booleans())
+def test_panels_of_columns_hold_pairs_of_rows(
+    num_pairs: int, num_vectors: int, is_rounded: bool
+) -> None:
     width = num_vectors * LANES
-    halves = matrix(2 * num_pairs, width)
+    halves = matrix(2 * num_pairs, width) + ONE  # normal numbers: rounding takes lesser for zero
+    given = values_of(halves) if is_rounded else halves
     num_panels = -(-width // PANEL_WIDTH)
     panels = np.zeros(num_panels * num_pairs * PANEL_WIDTH * 2, np.int16)
 
-    panels_of_half_columns(halves.ravel(), 0, width, 2 * num_pairs, width, 2 * num_pairs, panels)
+    panels_of_columns(given.ravel(), 0, width, 2 * num_pairs, width, 2 * num_pairs, panels)
 
     by_pair = panels.reshape(num_panels, num_pairs, PANEL_WIDTH, 2)
     columns = by_pair.transpose(0, 2, 1, 3).reshape(-1, 2 * num_pairs)

@@ -13,7 +13,7 @@ from charlm_model.compiled.functions import exp, lane_sum
 from charlm_model.compiled.halves import PANEL_WIDTH, Halves, put_panel, store_halves
 from charlm_model.compiled.halves_layout import (
     multiply_rows,
-    panels_of_half_columns,
+    panels_of_columns,
     panels_of_rows,
     turn,
 )
@@ -98,7 +98,7 @@ def attend(sizes, row, past, qkv, shares, keys, values, heads, room):
             for query in range(first, min(first + TOGETHER, T)):
                 to = at + query * S
                 _soften(sizes, query, past.position[row], low, high, room.scores, shares, to)
-        panels_of_half_columns(room.values, 0, D, S, D, S, room.panels)
+        panels_of_columns(room.values, 0, D, S, D, S, room.panels)
         _mix(sizes, shares, at, room)
         _answer(room.mixed, T, D, heads, row * T * E + head * D, E)
 
@@ -127,7 +127,7 @@ def attend_back(sizes, row, past, qkv, shares, d_heads, d_qkv, room):
                 _soften_back(query, S, low, high, room.scores, shares, at + query * S, room.slopes)
         # Queries and keys: slopes times keys, slopes^T times queries.
         _bring_queries_and_keys(sizes, row, head, past, qkv, room)
-        panels_of_half_columns(room.keys, 0, D, S, D, S, room.panels)
+        panels_of_columns(room.keys, 0, D, S, D, S, room.panels)
         _mix(sizes, room.slopes, 0, room)
         _rotate_back(sizes, row, head, 0, past, qkv, room, d_qkv)
         turn(room.slopes, P, S, T, T, room.turned, 0, wide_T)
@@ -184,7 +184,7 @@ def _mix_turned(sizes, halves, room):
     """`turned` times positions' numbers (T padded, D)."""
     T, D = sizes.length, sizes.width // sizes.num_heads
     wide_T, wide_D = padded_to_panels(T), padded_to_panels(D)
-    panels_of_half_columns(halves, 0, D, wide_T, D, wide_T, room.panels)
+    panels_of_columns(halves, 0, D, wide_T, D, wide_T, room.panels)
     multiply_rows(room.turned, 0, wide_T, T, wide_T, room.panels, wide_D, room.mixed, 0, wide_D)
 
 

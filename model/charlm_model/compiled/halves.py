@@ -68,43 +68,30 @@ def store_halves(_context: Any, array: Any, at: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def store_pairs(_context: Any, array: Any, at: Any, first: Any, second: Any) -> Any:
-    """Write bfloat16 numbers of two vectors in turns: first, second, first, second."""
+def store_pairs(_context: Any, source: Any, first: Any, second: Any, target: Any, at: Any) -> Any:
+    """Write numbers from two places on in turns (first, second, first, second), in bfloat16.
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        values, index, *pair = args
-        wide, narrow = ir.VectorType(_INT32, LANES), ir.VectorType(ir.IntType(16), LANES)
-        low, high = (
-            builder.zext(builder.bitcast(builder.fptrunc(each, _HALVES), narrow), wide)
-            for each in pair
-        )
-        both = builder.or_(low, builder.shl(high, ir.Constant(wide, [16] * LANES)))
-        pointer = address(context, builder, signature.args[0], values, index)
-        stored = builder.store(both, builder.bitcast(pointer, wide.as_pointer()))
-        stored.align = 2
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, first, second), code
-
-
-@intrinsic
-def alternate(_context: Any, source: Any, first: Any, second: Any, target: Any, at: Any) -> Any:
-    """The same of bfloat16 numbers, from two places in `source` on."""
+    Those of float32 are rounded; those of bfloat16 are copied.
+    """
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values, *starts, out, index = args
         narrow = ir.VectorType(ir.IntType(16), LANES)
-        both = []
-        for start in starts:
+
+        def halves_from(start: Any) -> Any:
             pointer = address(context, builder, signature.args[0], values, start)
-            both.append(builder.load(builder.bitcast(pointer, narrow.as_pointer())))
-            both[-1].align = 2
+            if source.dtype == types.float32:
+                rounded = builder.fptrunc(load_at(builder, Floats, pointer), _HALVES)
+                return builder.bitcast(rounded, narrow)
+            halves = builder.load(builder.bitcast(pointer, narrow.as_pointer()))
+            halves.align = 2
+            return halves
+
         places = [place for lane in range(LANES) for place in (lane, lane + LANES)]
         in_turns = ir.Constant(ir.VectorType(_INT32, 2 * LANES), places)
+        pairs = builder.shuffle_vector(*map(halves_from, starts), in_turns)
         pointer = address(context, builder, signature.args[3], out, index)
-        wide = ir.VectorType(ir.IntType(16), 2 * LANES).as_pointer()
-        alternating = builder.shuffle_vector(*both, in_turns)
-        stored = builder.store(alternating, builder.bitcast(pointer, wide))
+        stored = builder.store(pairs, builder.bitcast(pointer, pairs.type.as_pointer()))
         stored.align = 2
         return context.get_dummy_value()
 

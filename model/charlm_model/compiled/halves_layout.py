@@ -8,7 +8,6 @@ Legend: R rows, C columns of the matrix.
 from charlm_model.compiled.build import compiled
 from charlm_model.compiled.halves import (
     PANEL_WIDTH,
-    alternate,
     move_half,
     move_pair,
     put_panel,
@@ -41,24 +40,15 @@ def panels_of_rows(halves, num_rows, num_columns, panels):
 
 @compiled
 def panels_of_columns(matrix, at, stride, num_rows, num_columns, depth, panels):
-    """For x M: outputs are columns; pairs are neighboring rows, of an even number of them."""
+    """For x M, of float32 or bfloat16: outputs are columns; pairs are neighboring rows.
+
+    The number of rows is even.
+    """
     for column in range(0, num_columns, LANES):
         to = column // PANEL_WIDTH * depth * PANEL_WIDTH + column % PANEL_WIDTH * 2
         for row in range(0, num_rows, 2):
             start = at + row * stride + column
-            store_pairs(
-                panels, to + row * PANEL_WIDTH, load(matrix, start), load(matrix, start + stride)
-            )
-
-
-@compiled
-def panels_of_half_columns(halves, at, stride, num_rows, num_columns, depth, panels):
-    """The same of a bfloat16 matrix."""
-    for column in range(0, num_columns, LANES):
-        to = column // PANEL_WIDTH * depth * PANEL_WIDTH + column % PANEL_WIDTH * 2
-        for row in range(0, num_rows, 2):
-            start = at + row * stride + column
-            alternate(halves, start, start + stride, panels, to + row * PANEL_WIDTH)
+            store_pairs(matrix, start, start + stride, panels, to + row * PANEL_WIDTH)
 
 
 @compiled
