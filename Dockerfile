@@ -1,6 +1,8 @@
 # One file, two images: `server` (with torch) and `client` (without). To build on the very same base
 # again, pin it: --build-arg PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:...
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+# The first process of a container: it passes signals on from its first moment, as Python cannot.
+ARG INIT=dumb-init==1.2.5.post1
 
 FROM ${PYTHON_IMAGE} AS sources
 WORKDIR /src
@@ -12,13 +14,15 @@ COPY server/charlm_server server/charlm_server
 COPY training/charlm_training training/charlm_training
 
 FROM sources AS server-build
+ARG INIT
 RUN python3 -m venv /opt/charlm \
-    && /opt/charlm/bin/pip install --no-cache-dir --disable-pip-version-check ".[server,training]" \
+    && /opt/charlm/bin/pip install --no-cache-dir --disable-pip-version-check ".[server,training]" "$INIT" \
     && CHARLM_KERNELS_DIR=/opt/charlm/kernels /opt/charlm/bin/python -m charlm_model.compiled
 
 FROM sources AS client-build
+ARG INIT
 RUN python3 -m venv /opt/charlm \
-    && /opt/charlm/bin/pip install --no-cache-dir --disable-pip-version-check .
+    && /opt/charlm/bin/pip install --no-cache-dir --disable-pip-version-check . "$INIT"
 
 FROM ${PYTHON_IMAGE} AS runtime
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin charlm
@@ -26,7 +30,7 @@ ENV PATH=/opt/charlm/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
-ENTRYPOINT ["charlm"]
+ENTRYPOINT ["dumb-init", "charlm"]
 
 FROM runtime AS client
 COPY --from=client-build /opt/charlm /opt/charlm

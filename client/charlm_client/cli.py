@@ -19,7 +19,7 @@ from charlm_client import (
 )
 from charlm_client.asking import SECURITY, ask, read, read_file
 from charlm_client.constraint import Constraint, ConstraintMode
-from charlm_client.endings import EXIT_ERROR, ended_in_a_sentence, heed_sigterm
+from charlm_client.endings import EXIT_ERROR, ended_in_a_sentence
 from charlm_client.file_score import FileQuestion, is_short, score_file
 from charlm_client.line_score import LinesQuestion, score_lines
 from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S
@@ -360,10 +360,8 @@ plugins.list_in(app)
 def main() -> None:
     """The console script.
 
-    Exit codes: 0 done, 1 an error, 2 wrong usage, 3 restored in part, 130 interrupted, 143
-    terminated.
+    Exit codes: 0 done, 1 an error, 2 wrong usage, 3 restored in part, 130 interrupted.
     """
-    heed_sigterm()
     with ended_in_a_sentence():
         name = sys.argv[1] if len(sys.argv) > 1 else ""
         if name in plugins.PLUGINS:

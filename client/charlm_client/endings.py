@@ -1,7 +1,6 @@
 """How a command ends: in a sentence instead of a traceback, and with a status."""
 
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +9,7 @@ from typing import NoReturn
 from charlm_client.errors import CharlmError
 
 EXIT_ERROR = 1
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
-
-
-def heed_sigterm() -> None:
-    """As the first process of a container, end when asked: the system spares one that says nothing.
-
-    A server has a handler of its own once it is loaded.
-    """
-    if os.getpid() == 1:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
+EXIT_INTERRUPTED = 130
 
 
 @contextmanager

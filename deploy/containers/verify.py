@@ -22,6 +22,7 @@ USER = "10001:10001"
 MAX_SERVER_BYTES, MAX_CLIENT_BYTES = 1_750_000_000, 400_000_000
 NUM_TOKENS = int(os.environ.get("CHARLM_VERIFY_TOKENS", "200000"))  # seconds of streaming
 STOP_TIMEOUT_S = 40
+KILLED = 137  # the exit code of what had to be killed
 MODELS = Path(os.environ.get("CHARLM_MODELS", ROOT / "models"))
 
 
@@ -99,6 +100,7 @@ def probe() -> None:
     said = client("charlm", "generate", "The ", "--max-tokens", "50")
     check(len(said) > 10, "the client container generates")
     survive(server)
+    stop_early(server)
 
 
 def down() -> None:
@@ -158,6 +160,14 @@ def survive(server: str) -> None:
     check(
         finish(stream)["digest"] == undisturbed["digest"], "and its stream went on to the same text"
     )
+
+
+def stop_early(server: str) -> None:
+    """Ask a server to stop that has only begun to start."""
+    for command in (["stop"], ["start"], ["stop", "-t", str(STOP_TIMEOUT_S)]):
+        run("docker", *command, server)
+    (about,) = json.loads(run("docker", "inspect", server))
+    check(about["State"]["ExitCode"] != KILLED, "a server that is starting stops when it is asked")
 
 
 def start_stream() -> "subprocess.Popen[str]":

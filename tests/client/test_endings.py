@@ -2,13 +2,12 @@
 
 import errno
 import os
-import signal
 from pathlib import Path
 
 import pytest
 
 from charlm_client import endings
-from charlm_client.endings import ended_in_a_sentence, heed_sigterm
+from charlm_client.endings import ended_in_a_sentence
 from charlm_client.errors import QueueFull
 
 
@@ -58,20 +57,3 @@ def test_a_status_passes() -> None:
         raise SystemExit(3)
 
     assert end.value.code == 3
-
-
-@pytest.mark.parametrize("process", [1, 2])
-def test_the_first_process_of_a_container_ends_when_asked(
-    process: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(endings.os, "getpid", lambda: process)
-    try:
-        heed_sigterm()
-        if process == 1:
-            with pytest.raises(SystemExit, match="143"):
-                signal.raise_signal(signal.SIGTERM)
-        else:
-            assert signal.getsignal(signal.SIGTERM) is before
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -80,6 +80,13 @@ def test_an_image_runs_as_nobody_special(stage: str) -> None:
     assert users == ["10001:10001"]
 
 
+@pytest.mark.parametrize("stage", ["server", "client"])
+def test_an_image_begins_with_an_init(stage: str) -> None:
+    """The first process of a container ignores SIGTERM until it has a handler."""
+    assert 'ENTRYPOINT ["dumb-init", "charlm"]' in stages()[stage]
+    assert '"$INIT"' in stages()[f"{stage}-build"]
+
+
 def test_the_server_is_healthy_when_its_health_service_says_so() -> None:
     (check,) = re.findall(r"(?ms)^HEALTHCHECK .*?CMD (\[.*?\])", stages()["server"])
 
@@ -87,7 +94,7 @@ def test_the_server_is_healthy_when_its_health_service_says_so() -> None:
 
 
 def test_the_client_image_installs_no_extra() -> None:
-    assert re.search(r"pip install [^\n]*\s\.$", stages()["client-build"], re.MULTILINE)
+    assert re.search(r'pip install [^\n]*\s\. "\$INIT"$', stages()["client-build"], re.MULTILINE)
     assert "[server" not in stages()["client"]
 
 
