@@ -5,6 +5,7 @@
 A server with 8 rows; the busy caller has 100 calls of 256 characters open all the time, the other
 asks for 32 characters, again and again. With a token of its own it takes turns; with the busy
 caller's token it is the same caller, and its calls stand in one line: first come, first served.
+At last the busy caller holds all rows with calls that do not end before the other's have.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 
@@ -27,7 +30,7 @@ from charlm_model.families import build
 from charlm_model.vocabulary import CharVocabulary
 
 NUM_BUSY, NUM_ASKED = 100, 20
-ROWS = 8
+ROWS, ENDLESS = 8, 400_000  # characters: half a minute
 BUSY, OTHER = "busy", "other"
 SERVE = [sys.executable, "-m", "charlm_server", "--port", "0", "--max-batch-size", str(ROWS)]
 
@@ -60,22 +63,34 @@ async def seconds(channel: grpc.aio.Channel, token: str, length: int) -> float:
     return time.monotonic() - started
 
 
-async def keep_busy(channel: grpc.aio.Channel) -> None:
+async def keep_busy(channel: grpc.aio.Channel, length: int) -> None:
     while True:
-        await seconds(channel, BUSY, 256)
+        await seconds(channel, BUSY, length)
+
+
+@asynccontextmanager
+async def busy_caller(channel: grpc.aio.Channel, num: int, length: int) -> AsyncIterator[None]:
+    """So many calls of the busy caller are open all the time."""
+    busy = [asyncio.create_task(keep_busy(channel, length)) for _ in range(num)]
+    await seconds(channel, OTHER, 1)  # those before it were begun
+    try:
+        yield
+    finally:
+        for task in busy:
+            task.cancel()
+        await asyncio.gather(*busy, return_exceptions=True)
 
 
 async def measure(address: str) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
         alone = [await seconds(channel, OTHER, 32) for _ in range(NUM_ASKED)]
-        busy = [asyncio.create_task(keep_busy(channel)) for _ in range(NUM_BUSY)]
-        await seconds(channel, BUSY, 1)  # the line is full by now
-        in_turns = [await seconds(channel, OTHER, 32) for _ in range(NUM_ASKED)]
-        in_line = [await seconds(channel, BUSY, 32) for _ in range(NUM_ASKED // 4)]
-        for task in busy:
-            task.cancel()
-        await asyncio.gather(*busy, return_exceptions=True)
-    for name, waits in (("alone", alone), ("in turns", in_turns), ("in one line", in_line)):
+        async with busy_caller(channel, NUM_BUSY, 256):
+            in_turns = [await seconds(channel, OTHER, 32) for _ in range(NUM_ASKED)]
+            in_line = [await seconds(channel, BUSY, 32) for _ in range(NUM_ASKED // 4)]
+        async with busy_caller(channel, ROWS, ENDLESS):
+            held = [await seconds(channel, OTHER, 32) for _ in range(NUM_ASKED)]
+    cases = {"alone": alone, "in turns": in_turns, "in one line": in_line, "all rows held": held}
+    for name, waits in cases.items():
         ratio = median(waits) / median(alone)
         print(f"{name}: median {1000 * median(waits):.0f} ms, {ratio:.1f} times as long as alone")
 

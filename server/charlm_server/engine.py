@@ -5,7 +5,7 @@ It belongs to one thread and never waits: not for a reader, a write, or the even
 
 import math
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,7 +24,9 @@ from charlm_server.job import Event, Job, Outbox
 from charlm_server.pace import Pace
 from charlm_server.reading import ReadingLane
 from charlm_server.reading_pace import ReadingPace
+from charlm_server.row_shares import RowShares
 from charlm_server.scoring import ItemReader, NextJob, NextReader, ScoringJob
+from charlm_server.seating import Seating
 from charlm_server.sequence import (
     Delta,
     FinishReason,
@@ -97,8 +99,7 @@ class Engine:
         self._scoring = ReadingLane(
             self._model, config.sizes_up_to(config.max_scoring_rows), keeps_state=False
         )
-        self._ready: deque[PlacedSequence] = deque()
-        self._parked: list[PlacedSequence] = []
+        self._seating = Seating(self._batch)
         self._generations: list[GenerationJob] = []
         self._scorings: list[Job] = []  # and all else that takes no row of the batch
         self._inquiries = Inquiries(self._outbox)
@@ -146,18 +147,21 @@ class Engine:
 
     @property
     def num_parked(self) -> int:
-        return len(self._parked)
+        return len(self._seating.parked)
 
     @property
     def capacity(self) -> int:
         return self._batch.capacity
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more job may begin: a row is free that nobody is on the way to."""
-        live = [job for job in self._generations if job.num_rows and not job.is_over]
-        taken = sum(job.num_open_outputs for job in live)
-        return taken - len(self._parked) < self.capacity
+    def row_shares(self) -> RowShares:
+        """Whose the rows are, and whose they will be when all who were begun are ready."""
+        wanted: Counter[str] = Counter()
+        for job in self._generations:
+            if job.num_rows and not job.is_over:
+                wanted[job.caller] += job.num_open_outputs
+        wanted.subtract(parked.sequence.job.caller for parked in self._seating.parked)
+        return RowShares(self._seating.seated, wanted, self.capacity)
 
     @property
     def has_scoring_room(self) -> bool:
@@ -179,18 +183,19 @@ class Engine:
         """Whether a tick would do something now."""
         return bool(
             self._batch.sequences
-            or self._ready
+            or self._seating.can_go_on
             or self._prefill.num_readers
             or self._scoring.num_readers
             or self._inquiries.num
             or any(job.is_over for job in [*self._generations, *self._scorings])
-            or any(parked.sequence.job.output.has_room for parked in self._parked)
         )
 
     @property
     def next_deadline(self) -> float:
         """When a tick is due even if there is no work, for the parked ones' sake."""
-        return min((parked.sequence.job.ends_at for parked in self._parked), default=float("inf"))
+        return min(
+            (parked.sequence.job.ends_at for parked in self._seating.parked), default=float("inf")
+        )
 
     # --- one tick ---
 
@@ -202,7 +207,7 @@ class Engine:
         over takes longer than making them: for `kept_s` where that is longer than a tick's target.
         """
         self._drop_over(self.clock())
-        self._unpark()
+        self._seating.unpark()
         self._decode()
         self._read_prompts()
         self._fill_rows()
@@ -244,20 +249,12 @@ class Engine:
                 self._outbox.close(scoring, DeadlinePassed(now - scoring.submitted_at))
         self._generations = [job for job in self._generations if not job.is_over]
         self._scorings = [job for job in self._scorings if not job.is_over]
-        self._batch.remove({live for live in self._batch.sequences if live.is_over})
-        self._parked = [parked for parked in self._parked if not parked.sequence.is_over]
+        self._seating.drop_over()
 
     def _end(self, job: GenerationJob, reason: FinishReason) -> None:
         for sequence in job.sequences:
             if not sequence.is_over:
                 self._put(sequence, sequence.end(reason, self.clock()))
-
-    def _unpark(self) -> None:
-        waiting = self._parked
-        self._parked = [parked for parked in waiting if not parked.sequence.job.output.has_room]
-        self._ready.extendleft(
-            parked for parked in reversed(waiting) if parked.sequence.job.output.has_room
-        )
 
     def _read_prompts(self) -> None:
         if self._prefill.num_readers:
@@ -294,12 +291,12 @@ class Engine:
             self._inquiries.add(job, draw_outputs(job, start, self._take))
             return
         fresh = [sequence for sequence in job.sequences if not sequence.must_read_received]
-        self._ready.extend(PlacedSequence(each, state, logits_1V) for each in fresh)
+        self._seating.ready += [PlacedSequence(each, state, logits_1V) for each in fresh]
 
     def _place_again(self, sequence: Sequence, state: State, logits_1V: Tensor) -> None:
         """What was received is read: go on after it."""
         sequence.job.prefilled_at = self.clock()
-        self._ready.append(PlacedSequence(sequence, state, logits_1V))
+        self._seating.ready.append(PlacedSequence(sequence, state, logits_1V))
 
     def _inquire(self, job: InquiryJob, state: State, logits_1V: Tensor) -> None:
         self._inquiries.ask(job, Start(self._stepper, state, logits_1V))
@@ -312,17 +309,13 @@ class Engine:
         self.num_pieces += 1
 
     def _fill_rows(self) -> None:
-        """Give free rows to who is ready, and their first tokens to who waits for them."""
-        newcomers: list[PlacedSequence] = []
-        while self._ready and len(newcomers) < self._batch.num_free:
-            placed = self._ready.popleft()
-            if not placed.sequence.is_over:
-                newcomers.append(placed)
-        if newcomers:
-            first_row = len(self._batch.sequences)
-            self._batch.join(newcomers)
+        """Give rows to who is ready, and their first tokens to who waits for them."""
+        if self._seating.must_lend():
+            self._hand_over()
+        num_newcomers = self._seating.seat()
+        if num_newcomers:
             self._burst(1)
-            self._tell(first_row)
+            self._tell(len(self._batch.sequences) - num_newcomers)
 
     def _decode(self) -> None:
         if self._batch.sequences:
@@ -355,7 +348,7 @@ class Engine:
         self._tell(0)
         self._handed_over_at = self._work_clock()
         self._batch.remove({live for live in self._batch.sequences if live.is_over})
-        self._park_slow()
+        self._seating.park_slow()
 
     def _tell(self, first_row: int) -> None:
         """What the rows from that one on sampled."""
@@ -376,9 +369,3 @@ class Engine:
         for delta in deltas:
             if delta.finish is not None or delta.data or len(delta.columns):
                 self._outbox.put(sequence.job, delta, closes=delta.is_last)
-
-    def _park_slow(self) -> None:
-        """Rows whose reader is too far behind leave the batch; their state waits with them."""
-        slow = [live for live in self._batch.sequences if live.job.output.is_full]
-        self._parked += [self._batch.take_out(sequence) for sequence in slow]
-        self._batch.remove(set(slow))

@@ -20,8 +20,11 @@ class Waiting:
 
     job: Job
     begin: Callable[[], None]  # on the engine's thread
-    caller: str = ""  # whose turn it takes
     num_charged: int = 0  # tokens on the caller's account
+
+    @property
+    def caller(self) -> str:
+        return self.job.caller
 
 
 class FairQueue:
@@ -53,9 +56,14 @@ class FairQueue:
         self._queues[caller].append(waiting)
         self._num += 1
 
-    def pop(self) -> Waiting:
-        """Whoever is next. There is someone."""
-        caller = min(self._queues, key=self._accounts.__getitem__)
+    @property
+    def callers(self) -> list[str]:
+        """Those who wait, whose turn it is first."""
+        return sorted(self._queues, key=self._accounts.__getitem__)
+
+    def pop(self, caller: str | None = None) -> Waiting:
+        """Whoever is next, or is next of that caller. There is someone."""
+        caller = self.callers[0] if caller is None else caller
         waiting = self._queues[caller].popleft()
         self._num -= 1
         self._level = self._accounts[caller]

@@ -14,6 +14,7 @@ class Job(ABC):
     """One admitted request. Times are on the engine's clock, in seconds."""
 
     output: Accumulator[Any]
+    caller: str = ""  # whose turn it takes, and whose rows
     deadline: float = FOREVER  # past it the caller hears nothing, so it must end before
     time_limit: float = FOREVER  # asked for: what there is by then is the answer
     submitted_at: float = 0.0

@@ -191,7 +191,8 @@ class Scheduler:
     async def _running(
         self, job: Job, begin: Callable[[], None], queue: FairQueue, *, work_s: float = 0.0
     ) -> AsyncIterator[None]:
-        waiting = Waiting(job, begin, TURNS_OF.get())
+        job.caller = TURNS_OF.get()
+        waiting = Waiting(job, begin)
         call = PRESENT.get()  # the task that ends an abandoned call has another context
         self._admit(waiting, queue, work_s)
         self._open.add(job)
@@ -285,11 +286,18 @@ class Scheduler:
             events += self._turn_away(queue)
             for waiting in queue.take(self._has_ended):
                 waiting.begin()
-        while generations and engine.has_room:
-            self._room.begin_next(generations, engine.clock())
+        while (caller := self._next_with_room(generations)) is not None:
+            self._room.begin_next(generations, engine.clock(), caller)
         while scorings and engine.has_scoring_room:
             self._room.begin_next(scorings, engine.clock())
         return events
+
+    def _next_with_room(self, queue: FairQueue) -> str | None:
+        """The caller whose turn it is among those for whom there is a row, if any."""
+        if not queue:
+            return None
+        shares = self._engine.row_shares
+        return next(filter(shares.has_room_for, queue.callers), None)
 
     def _has_ended(self, job: Job) -> bool:
         """Whether its own time limit has passed: the engine answers it at once, without a place."""

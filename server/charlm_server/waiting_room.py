@@ -53,9 +53,9 @@ class WaitingRoom:
             raise DeadlineTooShort(job.deadline - job.submitted_at, needed_s)
         queue.add(waiting)
 
-    def begin_next(self, queue: FairQueue, now: float) -> None:
-        """Begin whose turn it is."""
-        queue.pop().begin()
+    def begin_next(self, queue: FairQueue, now: float, caller: str | None = None) -> None:
+        """Begin whose turn it is, or that caller's next."""
+        queue.pop(caller).begin()
         if queue:
             self._wait.record(now)
 

@@ -182,7 +182,7 @@ async def test_a_cancelled_row_is_free_within_one_tick(bench: Bench) -> None:
     bench.tick()
 
     assert bench.engine.num_running == 2
-    assert bench.engine.has_room
+    assert bench.engine.row_shares.has_room_for("")
 
 
 async def test_a_prompt_cancelled_while_it_is_read_is_dropped(bench: Bench) -> None:
@@ -253,7 +253,7 @@ async def test_a_parked_row_makes_room_and_still_has_its_deadline(paced: Bench) 
     paced.run()
 
     assert paced.engine.num_parked == 4
-    assert paced.engine.has_room
+    assert paced.engine.row_shares.has_room_for("")
     assert paced.engine.next_deadline == 200.0
 
 

@@ -50,7 +50,7 @@ class Line:
     begun: list[str] = field(default_factory=list)
 
     def add(self, caller: str, size: int = 1, *, used: int | None = None) -> Waiting:
-        waiting = Waiting(SizedJob(size=size, used=used), lambda: None, caller)
+        waiting = Waiting(SizedJob(size=size, used=used, caller=caller), lambda: None)
         self.queue.add(waiting)
         return waiting
 
@@ -139,7 +139,7 @@ def test_while_two_wait_their_shares_differ_by_one_job_each(sizes: list[list[int
     queue = FairQueue()
     for caller, jobs in enumerate(sizes):
         for size in jobs:
-            queue.add(Waiting(SizedJob(size=size), lambda: None, str(caller)))
+            queue.add(Waiting(SizedJob(size=size, caller=str(caller)), lambda: None))
 
     served = [0] * len(sizes)
     left = [len(jobs) for jobs in sizes]
