@@ -1,6 +1,8 @@
 # One door for people and for CI. `make help` lists the targets.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests of different files run beside each other; most of them wait, or use one core.
+TEST_PROCESSES ?= 2
 INSTALLED := .venv/.installed
 WITH_EXTRAS := $(addprefix .venv/.with-,harness ray hf deploy)
 
@@ -43,7 +45,7 @@ check: $(INSTALLED) ## format, lint, types, import contracts, wire contract, gen
 	@touch $@
 
 unit: $(INSTALLED) $(WITH_EXTRAS) ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 chaos: $(INSTALLED) ## faults and overload: kills, full disks, storms (CHARLM_CHAOS=long: all there is)
 	$(BIN)/python -m pytest tests/chaos
