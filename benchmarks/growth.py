@@ -116,7 +116,8 @@ def streams() -> Results:
         torch.manual_seed(0)
         model = build(config_of(*CASES[name])).eval()
         found[name] = [
-            [num, max(engine_rate(model, num, MOST_KEPT_S) for _ in range(2))] for num in SIZES
+            [num, max(engine_rate(model, num, kept_s=MOST_KEPT_S) for _ in range(2))]
+            for num in SIZES
         ]
         print(name, found[name], flush=True)
     return found

@@ -4,7 +4,8 @@
     python benchmarks/serving.py --case "lstm 2x256" --rounds 3
 
 Random weights, 65 characters, float32, a prompt of 20 characters and 256 sampled ones per stream
-with their log-probs; client and server share the processor. All ways take turns in every round; a
+with their log-probs; of recurrent models 1,000 as well, which a busy server's engine hands over
+less often. Client and server share the processor. All ways take turns in every round; a
 ratio is of one round, its median, least and most are of all rounds. The roofline is the time of a
 step's products at the rate of the largest product that torch does here.
 """
@@ -30,6 +31,7 @@ from serving_peers import PROMPT_LENGTH, peers_of
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_model.language_model import LanguageModel
+from charlm_server.delivery import MOST_KEPT_S
 
 RESULTS = Path(__file__).parent / "results"
 CHARACTERS = string.ascii_letters + string.digits + " .\n"
@@ -43,6 +45,15 @@ CASES = {
 }
 CONTEXT_LENGTH = 288  # holds the prompt and the output
 STREAMS = (64, 1)
+LONG_OUTPUT = 1000
+LONG_ENGINE, LONG_GRPC = (f"{way}, {LONG_OUTPUT:,}" for way in ("engine", "gRPC"))
+OURS = ("step", "engine", "gRPC", LONG_ENGINE, LONG_GRPC)
+OF_OURS = (
+    ("engine", "step"),
+    ("gRPC", "engine"),
+    (LONG_ENGINE, "roofline"),
+    (LONG_GRPC, LONG_ENGINE),
+)
 REST_S = 0.5
 Results = dict[str, Any]
 
@@ -106,6 +117,13 @@ def measured(
             "gRPC": lambda num: asyncio.run(served_rate(address, NAME, prompt, num)),
             **peers,
         }
+        if config.family != "transformer":
+            ways[LONG_ENGINE] = lambda num: engine_rate(
+                model, num, LONG_OUTPUT, kept_s=MOST_KEPT_S if num > 1 else 0.0
+            )
+            ways[LONG_GRPC] = lambda num: asyncio.run(
+                served_rate(address, NAME, prompt, num, LONG_OUTPUT)
+            )
         for way in ways.values():
             way(1)
         return {str(num): compared(ways, num, rounds) for num in STREAMS}
@@ -115,12 +133,12 @@ def compared(ways: dict[str, Callable[[int], float]], num: int, rounds: int) -> 
     """Tokens a second of every way, and their ratios to each peer and to each other."""
     rates = [{name: after_a_rest(way, num) for name, way in ways.items()} for _ in range(rounds)]
     found = {name: median(each[name] for each in rates) for name in ways}
-    ours = ("step", "engine", "gRPC")
+    peers = [name for name in ways if name not in OURS]
+    pairs = [(mine, peer) for mine in OURS[:3] for peer in peers]
+    pairs += [(mine, other) for mine, other in OF_OURS if mine in ways]
     ratios = {
         f"{mine} / {other}": spread([each[mine] / each[other] for each in rates])
-        for mine in ours
-        for other in ways
-        if other not in ours or (mine, other) in (("gRPC", "engine"), ("engine", "step"))
+        for mine, other in pairs
     }
     for name, rate in found.items():
         print(f"{num:3d} {name:22} {rate:12,.0f}", flush=True)

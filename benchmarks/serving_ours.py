@@ -20,19 +20,26 @@ from charlm_server.sequence import Stopping as JobStopping
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
-def engine_rate(model: LanguageModel, num_streams: int, kept_s: float = 0.0) -> float:
+def engine_rate(
+    model: LanguageModel,
+    num_streams: int,
+    output_length: int = OUTPUT_LENGTH,
+    *,
+    kept_s: float = 0.0,
+) -> float:
     """Tokens a second, sampled, with their log-probs, in process; kept for so long at least."""
     chance = random.Random(0)
     sizes = tuple(size for size in SIZES if size <= max(64, num_streams))
     engine = Engine(model, [b"x"] * model.config.vocab_size, EngineConfig(batch_sizes=sizes))
     started = time.perf_counter()
     for _ in range(num_streams):
-        engine.begin_generation(generation_job(chance, model.config.vocab_size))
+        job = generation_job(chance, model.config.vocab_size, output_length=output_length)
+        engine.begin_generation(job)
     num_tokens = 0
     while engine.has_work:
         for event in engine.tick(kept_s=kept_s):
             num_tokens += len(event.part.columns) if event.part is not None else 0
-    assert num_tokens == num_streams * OUTPUT_LENGTH
+    assert num_tokens == num_streams * output_length
     return num_tokens / (time.perf_counter() - started)
 
 
@@ -67,12 +74,14 @@ def step_rate(model: LanguageModel, num_rows: int, num_steps: int = 64) -> float
     return num_rows * num_steps / (time.perf_counter() - started)
 
 
-async def served_rate(address: str, model: str, prompt: str, num_streams: int) -> float:
+async def served_rate(
+    address: str, model: str, prompt: str, num_streams: int, output_length: int = OUTPUT_LENGTH
+) -> float:
     """Tokens a second as they arrive, from the first call to the end of the last."""
     async with Client(address, timeout_s=600) as client:
 
         async def read(seed: int) -> int:
-            stopping = Stopping(max_new_tokens=OUTPUT_LENGTH, ignore_end_of_text=True)
+            stopping = Stopping(max_new_tokens=output_length, ignore_end_of_text=True)
             async with client.stream_generate(
                 prompt, model=model, sampling=Sampling(seed=seed), stopping=stopping
             ) as stream:
@@ -81,5 +90,5 @@ async def served_rate(address: str, model: str, prompt: str, num_streams: int) -
         await read(0)  # the connection stands
         started = time.perf_counter()
         numbers = await asyncio.gather(*(read(seed) for seed in range(num_streams)))
-        assert sum(numbers) == num_streams * OUTPUT_LENGTH
+        assert sum(numbers) == num_streams * output_length
         return sum(numbers) / (time.perf_counter() - started)
