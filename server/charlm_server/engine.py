@@ -24,7 +24,6 @@ from charlm_server.job import Event, Job, Outbox
 from charlm_server.pace import Pace
 from charlm_server.reading import ReadingLane
 from charlm_server.reading_pace import ReadingPace
-from charlm_server.row_shares import RowShares
 from charlm_server.scoring import ItemReader, NextJob, NextReader, ScoringJob
 from charlm_server.seating import Seating
 from charlm_server.sequence import (
@@ -35,6 +34,7 @@ from charlm_server.sequence import (
     ReceivedReader,
     Sequence,
 )
+from charlm_server.shares import Shares
 from charlm_server.whole import draw_outputs
 
 # Of the target time: a burst, after which the engine looks who came (nobody can where all rows are
@@ -118,25 +118,26 @@ class Engine:
         self._generations.append(job)
         again = [each for each in job.sequences if each.must_read_received]
         if len(again) < job.num_open_outputs:
-            self._prefill.add(PromptReader(job, self._place))
+            self._prefill.add(PromptReader(job, self._place), job.caller)
         for sequence in again:
-            self._prefill.add(ReceivedReader(sequence, self._take, self._place_again))
+            reader = ReceivedReader(sequence, self._take, self._place_again)
+            self._prefill.add(reader, job.caller)
 
     def begin_scoring(self, job: ScoringJob) -> None:
         job.started_at = self.clock()
         self._scorings.append(job)
         for index in range(len(job.items)):
-            self._scoring.add(ItemReader(job, index, self._outbox))
+            self._scoring.add(ItemReader(job, index, self._outbox), job.caller)
 
     def begin_next(self, job: NextJob) -> None:
         job.started_at = self.clock()
         self._scorings.append(job)
-        self._scoring.add(NextReader(job, self._outbox))
+        self._scoring.add(NextReader(job, self._outbox), job.caller)
 
     def begin_inquiry(self, job: InquiryJob) -> None:
         job.started_at = self.clock()
         self._scorings.append(job)
-        self._prefill.add(ContextReader(job, self._inquire))
+        self._prefill.add(ContextReader(job, self._inquire), job.caller)
 
     # --- what it is doing ---
 
@@ -154,19 +155,21 @@ class Engine:
         return self._batch.capacity
 
     @property
-    def row_shares(self) -> RowShares:
-        """Whose the rows are, and whose they will be when all who were begun are ready."""
+    def row_shares(self) -> Shares:
+        """Whose the rows will be when all who were begun are ready."""
         wanted: Counter[str] = Counter()
         for job in self._generations:
             if job.num_rows and not job.is_over:
                 wanted[job.caller] += job.num_open_outputs
         wanted.subtract(parked.sequence.job.caller for parked in self._seating.parked)
-        return RowShares(self._seating.seated, wanted, self.capacity)
+        return Shares(wanted, self.capacity)
 
     @property
-    def has_scoring_room(self) -> bool:
-        num_searches = sum(not job.num_rows for job in self._generations)
-        return len(self._scorings) + num_searches < self._config.max_scoring_rows
+    def scoring_shares(self) -> Shares:
+        """Whose jobs are those that take no row of the batch."""
+        searches = [job for job in self._generations if not job.num_rows]
+        jobs = Counter(job.caller for job in [*self._scorings, *searches])
+        return Shares(jobs, self._config.max_scoring_rows)
 
     @property
     def seconds_per_prompt_token(self) -> float:

@@ -3,8 +3,9 @@
 Legend: B rows, T tokens, V vocabulary.
 """
 
-from collections import deque
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from charlm_model.language_model import LanguageModel
 from charlm_model.snapshot import Snapshot
 from charlm_model.state import State, concat_rows
+from charlm_server.shares import deal
 
 MAX_LOGITS = 1 << 21  # of one chunk, over rows, tokens and vocabulary: 16 MB in float64
 
@@ -45,8 +47,26 @@ class Reader(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class Place:
+    """A reader, how far it came, and, while it has no row, the state there."""
+
+    reader: Reader
+    caller: str
+    num_read: int = 0
+    state: State | None = None
+
+    @property
+    def num_left(self) -> int:
+        return len(self.reader.ids) - self.num_read
+
+    @property
+    def is_reading(self) -> bool:
+        return not self.reader.is_over and self.num_left > 0
+
+
 class ReadingLane:
-    """Reads many texts together, a bounded chunk at a time.
+    """Reads many texts together, a bounded chunk at a time; callers share the rows.
 
     With `keeps_state` a chunk ends where the shortest text does, so that its state is exact there;
     without, shorter rows run on over padding and only their results are cut.
@@ -56,77 +76,84 @@ class ReadingLane:
         self._model = model
         self._sizes = sorted(sizes)
         self._keeps_state = keeps_state
-        self._waiting: deque[Reader] = deque()
-        self._readers: list[Reader] = []
-        self._num_read: list[int] = []
+        self._waiting: list[Place] = []
+        self._rows: list[Place] = []
         self._state = model.initial_state(self._sizes[0])
 
     @property
     def num_readers(self) -> int:
         """Those with something left to read, and those that wait for a row."""
-        reading = (self._is_reading(row, reader) for row, reader in enumerate(self._readers))
-        return sum(reading) + len(self._waiting)
+        return sum(place.is_reading for place in self._rows) + len(self._waiting)
 
     @property
     def longest_left(self) -> int:
         """Most tokens that a reader has before it, of those in rows and of those that wait."""
-        reading = zip(self._readers, self._num_read, strict=True)
-        left = [len(reader.ids) - num_read for reader, num_read in reading]
-        return max([*left, *(len(reader.ids) for reader in self._waiting)], default=0)
+        return max((place.num_left for place in [*self._rows, *self._waiting]), default=0)
 
-    def add(self, reader: Reader) -> None:
-        self._waiting.append(reader)
+    def add(self, reader: Reader, caller: str) -> None:
+        self._waiting.append(Place(reader, caller))
 
     def read_chunk(self, max_steps: int) -> int:
         """Read on by one chunk; returns how many tokens of each row were read."""
         self._regroup()
-        if not self._readers:
+        if not self._rows:
             return 0
         num_steps = self._chunk_length(max_steps)
         ids_BT = torch.tensor(self._padded_ids(num_steps), dtype=torch.int64)
         logits_BTV, self._state = self._model.advance(ids_BT, self._state)
-        for row, reader in enumerate(self._readers):
-            self._advance_reader(row, reader, logits_BTV[row])
+        for row, place in enumerate(self._rows):
+            self._advance(row, place, logits_BTV[row])
         return num_steps
 
     def _regroup(self) -> None:
         """Drop who has read all or is gone, let others in; fresh rows start from the beginning."""
-        kept = [row for row, reader in enumerate(self._readers) if self._is_reading(row, reader)]
-        newcomers = self._newcomers(self._sizes[-1] - len(kept))
-        if len(kept) == len(self._readers) and not newcomers:
+        kept = [row for row, place in enumerate(self._rows) if place.is_reading]
+        newcomers = self._exchange(kept)
+        if len(kept) == len(self._rows) and not newcomers:
             return
-        self._readers = [self._readers[row] for row in kept] + newcomers
-        self._num_read = [self._num_read[row] for row in kept] + [0] * len(newcomers)
-        size = next(size for size in self._sizes if size >= len(self._readers))
+        self._rows = [self._rows[row] for row in kept] + newcomers
+        size = next(size for size in self._sizes if size >= len(self._rows))
         fresh = self._fresh(size - len(kept), newcomers) if size > len(kept) else None
         old = self._state.select_rows(kept) if kept else None
         states = [state for state in (old, fresh) if state is not None]
         self._state = states[0] if len(states) == 1 else concat_rows(states)
 
-    def _fresh(self, num_rows: int, newcomers: list[Reader]) -> State:
+    def _exchange(self, kept: list[int]) -> list[Place]:
+        """Who gets a row now; rows that are lent leave `kept`, and their places wait."""
+        self._waiting = [place for place in self._waiting if not place.reader.is_over]
+        seated = Counter(self._rows[row].caller for row in kept)
+        callers = [place.caller for place in self._waiting]
+        dealt = deal(seated, callers, self._sizes[-1] - len(kept))
+        newcomers = [self._waiting[position] for position in dealt.newcomers]
+        left = sorted(set(range(len(callers))) - set(dealt.newcomers))
+        self._waiting = [self._waiting[position] for position in left]
+        for row in self._lent(kept, dealt.lent):
+            self._rows[row].state = self._state.select_rows([row])
+            self._waiting.append(self._rows[row])
+            kept.remove(row)
+        return [place for place in newcomers if self._begin(place)]
+
+    def _lent(self, kept: list[int], lent: Counter[str]) -> list[int]:
+        """Of each caller so many rows, those with most to read."""
+        rows = sorted(kept, key=lambda row: -self._rows[row].num_left)
+        own = ([row for row in rows if self._rows[row].caller == caller] for caller in lent)
+        return [row for each, num in zip(own, lent.values(), strict=True) for row in each[:num]]
+
+    def _fresh(self, num_rows: int, newcomers: list[Place]) -> State:
         """Rows for newcomers, and after them for nobody."""
         fresh = self._model.initial_state(num_rows)
-        for row, reader in enumerate(newcomers):
-            if reader.snapshot is not None:
-                fresh.put_rows([row], reader.snapshot.state)
+        for row, place in enumerate(newcomers):
+            if place.state is not None:
+                fresh.put_rows([row], place.state)
+                place.state = None
         return fresh
 
-    def _is_reading(self, row: int, reader: Reader) -> bool:
-        return not reader.is_over and self._num_read[row] < len(reader.ids)
-
-    def _newcomers(self, num_free: int) -> list[Reader]:
-        newcomers: list[Reader] = []
-        while self._waiting and len(newcomers) < num_free:
-            reader = self._waiting.popleft()
-            if not reader.is_over and self._begin(reader):
-                newcomers.append(reader)
-        return newcomers
-
-    def _begin(self, reader: Reader) -> bool:
-        """Hand it what its snapshot expects next; whether there is anything left to read."""
-        snapshot = reader.snapshot
-        if snapshot is None:
+    def _begin(self, place: Place) -> bool:
+        """Hand a snapshot's reader what is expected next; whether there is anything to read."""
+        reader, snapshot = place.reader, place.reader.snapshot
+        if snapshot is None or place.num_read:
             return True
+        place.state = snapshot.state
         reader.accept(snapshot.pending_logits_1V, -1)
         if not reader.ids:
             state = snapshot.state.clone() if self._keeps_state else None
@@ -134,27 +161,22 @@ class ReadingLane:
         return bool(reader.ids)
 
     def _chunk_length(self, max_steps: int) -> int:
-        remaining = [
-            len(reader.ids) - num_read
-            for reader, num_read in zip(self._readers, self._num_read, strict=True)
-        ]
-        wanted = min(remaining) if self._keeps_state else max(remaining)
+        left = [place.num_left for place in self._rows]
+        wanted = min(left) if self._keeps_state else max(left)
         bound = MAX_LOGITS // (self._state.batch_size * self._model.config.vocab_size)
         return max(1, min(wanted, max_steps, bound))
 
     def _padded_ids(self, num_steps: int) -> list[list[int]]:
-        rows = [
-            list(reader.ids[num_read : num_read + num_steps])
-            for reader, num_read in zip(self._readers, self._num_read, strict=True)
-        ]
+        starts = ((place.reader.ids, place.num_read) for place in self._rows)
+        rows = [list(ids[num_read : num_read + num_steps]) for ids, num_read in starts]
         rows += [[]] * (self._state.batch_size - len(rows))
         return [row + [0] * (num_steps - len(row)) for row in rows]
 
-    def _advance_reader(self, row: int, reader: Reader, logits_TV: Tensor) -> None:
-        start = self._num_read[row]
-        num_new = min(len(logits_TV), len(reader.ids) - start)
-        self._num_read[row] += num_new
+    def _advance(self, row: int, place: Place, logits_TV: Tensor) -> None:
+        reader, start = place.reader, place.num_read
+        num_new = min(len(logits_TV), place.num_left)
+        place.num_read += num_new
         reader.accept(logits_TV[:num_new], start)
-        if self._num_read[row] == len(reader.ids):
+        if not place.num_left:
             state = self._state.select_rows([row]) if self._keeps_state else None
             reader.done(state, logits_TV[num_new - 1 : num_new].clone())

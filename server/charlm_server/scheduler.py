@@ -24,6 +24,7 @@ from charlm_server.observing.histogram import Histogram
 from charlm_server.pulse import Pulse
 from charlm_server.scoring import NextJob, ScoringJob
 from charlm_server.sequence import GenerationJob
+from charlm_server.shares import Shares
 from charlm_server.waiting_room import QueueLimits, WaitingRoom
 
 logger = logging.getLogger(__name__)
@@ -286,18 +287,17 @@ class Scheduler:
             events += self._turn_away(queue)
             for waiting in queue.take(self._has_ended):
                 waiting.begin()
-        while (caller := self._next_with_room(generations)) is not None:
-            self._room.begin_next(generations, engine.clock(), caller)
-        while scorings and engine.has_scoring_room:
-            self._room.begin_next(scorings, engine.clock())
+        self._begin(generations, lambda: engine.row_shares)
+        self._begin(scorings, lambda: engine.scoring_shares)
         return events
 
-    def _next_with_room(self, queue: FairQueue) -> str | None:
-        """The caller whose turn it is among those for whom there is a row, if any."""
-        if not queue:
-            return None
-        shares = self._engine.row_shares
-        return next(filter(shares.has_room_for, queue.callers), None)
+    def _begin(self, queue: FairQueue, shares: Callable[[], Shares]) -> None:
+        """By turns, all for whom there is room."""
+        while queue:
+            caller = next(filter(shares().has_room_for, queue.callers), None)
+            if caller is None:
+                return
+            self._room.begin_next(queue, self._engine.clock(), caller)
 
     def _has_ended(self, job: Job) -> bool:
         """Whether its own time limit has passed: the engine answers it at once, without a place."""

@@ -3,8 +3,8 @@
 from collections import Counter
 
 from charlm_server.batch import PlacedSequence, RowBatch
-from charlm_server.row_shares import Deal, deal
 from charlm_server.sequence import Sequence
+from charlm_server.shares import Deal, deal
 
 
 class Seating:

@@ -80,6 +80,7 @@ class Bench:
         stopping = Stopping(
             max_new_tokens=options.pop("max_new_tokens", 5),
             stops=StopAutomaton(stops) if stops else None,
+            ignore_end_of_text=options.pop("ignore_end_of_text", False),
         )
         return GenerationJob(
             prompt_ids=[0, *ids_of(prompt)],
