@@ -293,13 +293,14 @@ class Engine:
             start = Start(self._stepper, state, logits_1V)
             self._inquiries.add(job, draw_outputs(job, start, self._take))
             return
-        fresh = [sequence for sequence in job.sequences if not sequence.must_read_received]
-        self._seating.ready += [PlacedSequence(each, state, logits_1V) for each in fresh]
+        for sequence in job.sequences:
+            if not sequence.must_read_received:
+                self._seating.add(PlacedSequence(sequence, state, logits_1V))
 
     def _place_again(self, sequence: Sequence, state: State, logits_1V: Tensor) -> None:
         """What was received is read: go on after it."""
         sequence.job.prefilled_at = self.clock()
-        self._seating.ready.append(PlacedSequence(sequence, state, logits_1V))
+        self._seating.add(PlacedSequence(sequence, state, logits_1V))
 
     def _inquire(self, job: InquiryJob, state: State, logits_1V: Tensor) -> None:
         self._inquiries.ask(job, Start(self._stepper, state, logits_1V))

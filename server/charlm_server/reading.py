@@ -14,6 +14,7 @@ from torch import Tensor
 from charlm_model.language_model import LanguageModel
 from charlm_model.snapshot import Snapshot
 from charlm_model.state import State, concat_rows
+from charlm_server.lines import Lines
 from charlm_server.shares import deal
 
 MAX_LOGITS = 1 << 21  # of one chunk, over rows, tokens and vocabulary: 16 MB in float64
@@ -76,7 +77,7 @@ class ReadingLane:
         self._model = model
         self._sizes = sorted(sizes)
         self._keeps_state = keeps_state
-        self._waiting: list[Place] = []
+        self._waiting: Lines[Place] = Lines()
         self._rows: list[Place] = []
         self._state = model.initial_state(self._sizes[0])
 
@@ -91,7 +92,7 @@ class ReadingLane:
         return max((place.num_left for place in [*self._rows, *self._waiting]), default=0)
 
     def add(self, reader: Reader, caller: str) -> None:
-        self._waiting.append(Place(reader, caller))
+        self._waiting.add(caller, Place(reader, caller))
 
     def read_chunk(self, max_steps: int) -> int:
         """Read on by one chunk; returns how many tokens of each row were read."""
@@ -120,16 +121,13 @@ class ReadingLane:
 
     def _exchange(self, kept: list[int]) -> list[Place]:
         """Who gets a row now; rows that are lent leave `kept`, and their places wait."""
-        self._waiting = [place for place in self._waiting if not place.reader.is_over]
-        seated = Counter(self._rows[row].caller for row in kept)
-        callers = [place.caller for place in self._waiting]
-        dealt = deal(seated, callers, self._sizes[-1] - len(kept))
-        newcomers = [self._waiting[position] for position in dealt.newcomers]
-        left = sorted(set(range(len(callers))) - set(dealt.newcomers))
-        self._waiting = [self._waiting[position] for position in left]
+        held = Counter(self._rows[row].caller for row in kept)
+        dealt = deal(held, self._waiting.lengths, self._sizes[-1] - len(kept))
+        newcomers = self._waiting.take(dealt.seated)
         for row in self._lent(kept, dealt.lent):
-            self._rows[row].state = self._state.select_rows([row])
-            self._waiting.append(self._rows[row])
+            place = self._rows[row]
+            place.state = self._state.select_rows([row])
+            self._waiting.add_first(place.caller, place)
             kept.remove(row)
         return [place for place in newcomers if self._begin(place)]
 
@@ -151,8 +149,8 @@ class ReadingLane:
     def _begin(self, place: Place) -> bool:
         """Hand a snapshot's reader what is expected next; whether there is anything to read."""
         reader, snapshot = place.reader, place.reader.snapshot
-        if snapshot is None or place.num_read:
-            return True
+        if reader.is_over or snapshot is None or place.num_read:
+            return not reader.is_over
         place.state = snapshot.state
         reader.accept(snapshot.pending_logits_1V, -1)
         if not reader.ids:

@@ -4,8 +4,8 @@ A caller gives only to one that has fewer even afterwards, so places do not go t
 callers that want more than there is end up with numbers of places that differ by one at most.
 """
 
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -43,29 +43,28 @@ def fair_share(others: Iterable[int], capacity: int) -> int:
 
 @dataclass(slots=True)
 class Deal:
-    """Who of those that are ready gets a place, by position, and how many a caller gives up."""
+    """How many of a caller's that wait get a place, and how many places a caller gives up."""
 
-    newcomers: list[int] = field(default_factory=list)
+    seated: Counter[str] = field(default_factory=Counter)
     lent: Counter[str] = field(default_factory=Counter)
 
 
-def deal(seated: Counter[str], ready: Sequence[str], num_free: int) -> Deal:
-    """Places for the callers in `ready`, in their order where they have equally many."""
-    dealt, held = Deal(), seated.copy()
-    waiting: dict[str, deque[int]] = {}
-    for position, caller in enumerate(ready):
-        waiting.setdefault(caller, deque()).append(position)
-    while waiting:
-        caller = min(waiting, key=lambda name: (held[name], waiting[name][0]))
-        if len(dealt.newcomers) >= num_free:
-            lenders = [name for name in seated if seated[name] > dealt.lent[name]]
-            richest = max(lenders, key=held.__getitem__, default=caller)
-            if held[richest] - held[caller] < 2:
+def deal(held: Counter[str], waiting: Counter[str], num_free: int) -> Deal:
+    """Places for those who wait, one after the other to whoever has fewest."""
+    dealt = Deal()
+    has, left = held.copy(), {caller: num for caller, num in waiting.items() if num}
+    while left:
+        caller = min(left, key=has.__getitem__)
+        if dealt.seated.total() >= num_free:
+            lenders = [name for name in held if held[name] > dealt.lent[name]]
+            richest = max(lenders, key=has.__getitem__, default=caller)
+            if has[richest] - has[caller] < 2:
                 break
-            held[richest] -= 1
+            has[richest] -= 1
             dealt.lent[richest] += 1
-        held[caller] += 1
-        dealt.newcomers.append(waiting[caller].popleft())
-        if not waiting[caller]:
-            del waiting[caller]
+        has[caller] += 1
+        dealt.seated[caller] += 1
+        left[caller] -= 1
+        if not left[caller]:
+            del left[caller]
     return dealt

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from charlm_server.callers import TURNS_OF
 from charlm_server.engine import Engine, EngineConfig
+from charlm_server.lines import Lines
 from charlm_server.scheduler import Scheduler
 from charlm_server.sequence import GenerationJob
 from charlm_server.shares import Shares, deal, fair_share
@@ -25,30 +26,34 @@ PACED: dict[str, Any] = {
     "tick_target_s": 2**-7,
 }  # so that work is handed over
 
-callers = st.sampled_from("abcd")
+counts = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 6)).map(Counter)
 
 
-@given(st.lists(callers, max_size=12), st.lists(callers, max_size=12), st.integers(0, 12))
+@given(counts, counts, st.integers(0, 12))
 def test_a_deal_leaves_no_one_with_much_less(
-    seated: list[str], ready: list[str], num_free: int
+    held: Counter[str], waiting: Counter[str], num_free: int
 ) -> None:
-    before = Counter(seated)
+    dealt = deal(held, waiting, num_free)
 
-    dealt = deal(before, ready, num_free)
-
-    joined = Counter(ready[place] for place in dealt.newcomers)
-    after = before + joined
+    after, left = held + dealt.seated, waiting - dealt.seated
     after.subtract(dealt.lent)
-    left = Counter(ready) - joined
-    assert all(dealt.lent[caller] <= before[caller] for caller in dealt.lent)
-    assert len(dealt.newcomers) - dealt.lent.total() == min(num_free, len(ready))
+    assert dealt.lent <= held
+    assert dealt.seated <= waiting
+    assert dealt.seated.total() - dealt.lent.total() == min(num_free, waiting.total())
     assert all(max(after.values(), default=0) - after[caller] < 2 for caller in left)
-    assert not deal(after, [*left.elements(), *dealt.lent.elements()], 0).lent
+    assert not deal(after, left + dealt.lent, 0).lent  # and nothing goes back
 
 
-def test_those_of_one_caller_keep_their_order() -> None:
-    assert deal(Counter(), "aaaa", 3).newcomers == [0, 1, 2]
-    assert deal(Counter("a"), "aab", 2).newcomers == [2, 0]
+def test_a_caller_keeps_its_order_and_leaves_no_empty_line() -> None:
+    lines: Lines[int] = Lines()
+    for number, caller in enumerate("aabab"):
+        lines.add(caller, number)
+    lines.add_first("b", 9)
+
+    assert lines.take(Counter(a=2, b=1)) == [0, 1, 9]
+    assert (list(lines), len(lines), lines.lengths) == ([3, 2, 4], 3, Counter(a=1, b=2))
+    assert lines.take(Counter(a=1)) == [3]
+    assert lines.lengths == Counter(b=2)
 
 
 def test_there_is_room_for_who_has_fewer_until_both_have_half() -> None:
