@@ -37,8 +37,8 @@ from charlm_server.sequence import (
 from charlm_server.shares import Shares
 from charlm_server.whole import draw_outputs
 
-# Of the target time: a burst, after which the engine looks who came (nobody can where all rows are
-# taken), and one while prompts are read; and what short prompts may take.
+# Of the target time: a burst, after which the engine looks who came (where all rows are taken, only
+# who borrows one can), and one while prompts are read; and what short prompts may take.
 BURST_SHARE, WAITING_SHARE, SHORT_PROMPT_SHARE = 0.4, 0.2, 0.5
 # Steps that a chunk of a long prompt may delay the others: with what chunks vary, less than two.
 READING_STEPS = 1.25
@@ -161,7 +161,8 @@ class Engine:
         for job in self._generations:
             if job.num_rows and not job.is_over:
                 wanted[job.caller] += job.num_open_outputs
-        wanted.subtract(parked.sequence.job.caller for parked in self._seating.parked)
+        parked = (each.sequence for each in self._seating.parked)
+        wanted.subtract(sequence.job.caller for sequence in parked if not sequence.is_over)
         return Shares(wanted, self.capacity)
 
     @property

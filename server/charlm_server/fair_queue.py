@@ -1,17 +1,19 @@
 """Who waits, and who is next: callers take turns, weighed by the tokens that they were given.
 
-The caller with the least on its account is next, and what was begun goes on its account. Whoever
-comes back begins where the others are, so that nobody saves turns up.
+The caller with the least on its account is next, of those for whom there is a place; what was
+begun goes on its account. Whoever comes back begins where the others are, so that nobody saves
+turns up.
 Source: start-time fair queueing, Goyal, Vin & Cheng (1996); tokens as its measure, Sheng et al.
 (2024), "Fairness in Serving Large Language Models".
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
 from charlm_server.job import Job
+from charlm_server.shares import Shares
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +36,7 @@ class FairQueue:
         self._queues: dict[str, deque[Waiting]] = {}  # by caller; none is empty
         self._num = 0
         self._accounts: dict[str, float] = {}  # tokens, by caller
+        self.shares = Shares(Counter(), 0)  # of the places, as last seen
         self._level = 0.0  # the account of whoever was begun last, before that was added
 
     def __len__(self) -> int:
@@ -48,6 +51,10 @@ class FairQueue:
         others = (len(queue) for name, queue in self._queues.items() if name != caller)
         return num_own + sum(min(num, num_own + 1) for num in others)
 
+    def is_next(self, caller: str) -> bool:
+        """Whether a job of it would begin at once, as far as is known: there is a place for it."""
+        return caller not in self._queues and self.shares.has_room_for(caller)
+
     def add(self, waiting: Waiting) -> None:
         caller = waiting.caller
         if caller not in self._queues:
@@ -61,9 +68,8 @@ class FairQueue:
         """Those who wait, whose turn it is first."""
         return sorted(self._queues, key=self._accounts.__getitem__)
 
-    def pop(self, caller: str | None = None) -> Waiting:
-        """Whoever is next, or is next of that caller. There is someone."""
-        caller = self.callers[0] if caller is None else caller
+    def pop(self, caller: str) -> Waiting:
+        """Whoever is next of that caller. There is someone."""
         waiting = self._queues[caller].popleft()
         self._num -= 1
         self._level = self._accounts[caller]

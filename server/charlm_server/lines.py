@@ -1,7 +1,7 @@
 """Those who wait for places, each caller's in a line of its own."""
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -9,20 +9,20 @@ T = TypeVar("T")
 
 
 class Lines(Generic[T]):
-    """Lines by caller, in the order in which they were begun; none is empty."""
+    """Lines by caller, none of them empty; a caller that was served goes behind the others.
 
-    def __init__(self) -> None:
+    Whoever gave up waiting is passed over, at the latest when its turn comes.
+    """
+
+    def __init__(self, has_given_up: Callable[[T], bool]) -> None:
         self._lines: dict[str, deque[T]] = {}
+        self._has_given_up = has_given_up
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
     def __iter__(self) -> Iterator[T]:
         return chain.from_iterable(self._lines.values())
-
-    @property
-    def lengths(self) -> Counter[str]:
-        return Counter({caller: len(line) for caller, line in self._lines.items()})
 
     def add(self, caller: str, waiting: T) -> None:
         self._lines.setdefault(caller, deque()).append(waiting)
@@ -31,8 +31,25 @@ class Lines(Generic[T]):
         """Before all others of that caller."""
         self._lines.setdefault(caller, deque()).appendleft(waiting)
 
+    def lengths(self) -> Counter[str]:
+        """By caller; each line begins with someone who still waits."""
+        for caller, line in list(self._lines.items()):
+            while line and self._has_given_up(line[0]):
+                line.popleft()
+            if not line:
+                del self._lines[caller]
+        return Counter({caller: len(line) for caller, line in self._lines.items()})
+
     def take(self, numbers: Counter[str]) -> list[T]:
         """So many of each caller, from the front of its line; caller by caller."""
-        taken = [self._lines[caller].popleft() for caller in numbers.elements()]
-        self._lines = {caller: line for caller, line in self._lines.items() if line}
-        return taken
+        return [each for caller, num in numbers.items() for each in self._take(caller, num)]
+
+    def _take(self, caller: str, num: int) -> Iterator[T]:
+        line = self._lines.pop(caller)
+        while line and num:
+            waiting = line.popleft()
+            if not self._has_given_up(waiting):
+                num -= 1
+                yield waiting
+        if line:
+            self._lines[caller] = line

@@ -77,7 +77,7 @@ class ReadingLane:
         self._model = model
         self._sizes = sorted(sizes)
         self._keeps_state = keeps_state
-        self._waiting: Lines[Place] = Lines()
+        self._waiting: Lines[Place] = Lines(lambda place: place.reader.is_over)
         self._rows: list[Place] = []
         self._state = model.initial_state(self._sizes[0])
 
@@ -122,7 +122,7 @@ class ReadingLane:
     def _exchange(self, kept: list[int]) -> list[Place]:
         """Who gets a row now; rows that are lent leave `kept`, and their places wait."""
         held = Counter(self._rows[row].caller for row in kept)
-        dealt = deal(held, self._waiting.lengths, self._sizes[-1] - len(kept))
+        dealt = deal(held, self._waiting.lengths(), self._sizes[-1] - len(kept))
         newcomers = self._waiting.take(dealt.seated)
         for row in self._lent(kept, dealt.lent):
             place = self._rows[row]

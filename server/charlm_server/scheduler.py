@@ -294,10 +294,11 @@ class Scheduler:
     def _begin(self, queue: FairQueue, shares: Callable[[], Shares]) -> None:
         """By turns, all for whom there is room."""
         while queue:
-            caller = next(filter(shares().has_room_for, queue.callers), None)
+            queue.shares = shares()
+            caller = next(filter(queue.shares.has_room_for, queue.callers), None)
             if caller is None:
                 return
-            self._room.begin_next(queue, self._engine.clock(), caller)
+            self._room.begin_next(queue, caller, self._engine.clock())
 
     def _has_ended(self, job: Job) -> bool:
         """Whether its own time limit has passed: the engine answers it at once, without a place."""

@@ -13,7 +13,7 @@ class Seating:
 
     def __init__(self, batch: RowBatch) -> None:
         self._batch = batch
-        self._ready: Lines[PlacedSequence] = Lines()
+        self._ready: Lines[PlacedSequence] = Lines(lambda placed: placed.sequence.is_over)
         self.parked: list[PlacedSequence] = []  # until their readers catch up
 
     @property
@@ -22,8 +22,9 @@ class Seating:
         return bool(self._ready) or any(_has_room(parked) for parked in self.parked)
 
     def drop_over(self) -> None:
-        """Forget whoever ended or is listened to no more."""
-        self._batch.remove({live for live in self._batch.sequences if live.is_over})
+        """Forget whoever ended or is listened to no more; rows when all they sampled is told."""
+        if not self._batch.backlog:
+            self._batch.remove({live for live in self._batch.sequences if live.is_over})
         self.parked = [placed for placed in self.parked if not placed.sequence.is_over]
 
     def add(self, placed: PlacedSequence) -> None:
@@ -42,7 +43,7 @@ class Seating:
         if not self._ready:
             return 0
         dealt = self._deal()
-        newcomers = [each for each in self._ready.take(dealt.seated) if not each.sequence.is_over]
+        newcomers = self._ready.take(dealt.seated)
         for placed in self._take_out(self._lent(dealt)):
             self._ready.add_first(placed.sequence.job.caller, placed)
         if newcomers:
@@ -64,7 +65,7 @@ class Seating:
 
     def _deal(self) -> Deal:
         held = Counter(live.job.caller for live in self._batch.sequences)
-        return deal(held, self._ready.lengths, self._batch.num_free)
+        return deal(held, self._ready.lengths(), self._batch.num_free)
 
     def _lent(self, dealt: Deal) -> list[Sequence]:
         """Of each caller so many rows as it lends, those furthest from their ends."""

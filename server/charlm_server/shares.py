@@ -1,6 +1,6 @@
 """Whose the places are: where none is free, who holds most gives one to who has fewer.
 
-A caller gives only to one that has fewer even afterwards, so places do not go to and fro, and
+A caller gives only to one with at least two fewer, so places do not go to and fro, and
 callers that want more than there is end up with numbers of places that differ by one at most.
 """
 
@@ -9,22 +9,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True)
 class Shares:
     """Places that callers hold or are on the way to, of so many that there are."""
 
-    wanted: Counter[str]
-    capacity: int
+    def __init__(self, wanted: Counter[str], capacity: int) -> None:
+        self._wanted, self._capacity = wanted, capacity
+        self._is_free = wanted.total() < capacity
+        self._by_own: dict[int, bool] = {}  # callers with equally many have the same others
 
     def has_room_for(self, caller: str) -> bool:
-        """Whether one more job of it may begin: a place is free, or others have more than it."""
-        if self.wanted.total() < self.capacity:
-            return True
-        own, most = self.wanted[caller], max(self.wanted.values(), default=0)
-        if most - own < 2:
-            return False
-        others = (num for name, num in self.wanted.items() if name != caller)
-        return own < fair_share(others, self.capacity)
+        """Whether one more job of it may begin: a place is free, or it has less than its share."""
+        own = self._wanted[caller]
+        if own not in self._by_own:
+            others = (num for name, num in self._wanted.items() if name != caller)
+            is_below = own < fair_share(others, self._capacity)
+            self._by_own[own] = self._is_free or is_below
+        return self._by_own[own]
 
 
 def fair_share(others: Iterable[int], capacity: int) -> int:

@@ -48,13 +48,14 @@ class WaitingRoom:
         job = waiting.job
         self._refuse_excess(waiting)
         wait_s = self._wait.seconds_for(queue.num_ahead(waiting.caller), job.submitted_at)
-        needed_s = work_s + (wait_s if len(queue) else 0.0)
+        is_waiting = len(queue) and not queue.is_next(waiting.caller)
+        needed_s = work_s + (wait_s if is_waiting else 0.0)
         if job.submitted_at + needed_s >= job.deadline:
             raise DeadlineTooShort(job.deadline - job.submitted_at, needed_s)
         queue.add(waiting)
 
-    def begin_next(self, queue: FairQueue, now: float, caller: str | None = None) -> None:
-        """Begin whose turn it is, or that caller's next."""
+    def begin_next(self, queue: FairQueue, caller: str, now: float) -> None:
+        """Begin that caller's next job."""
         queue.pop(caller).begin()
         if queue:
             self._wait.record(now)

@@ -56,7 +56,7 @@ class Line:
 
     def begin(self, num: int = 1) -> str:
         """The callers of the next ones."""
-        self.begun += [self.queue.pop().caller for _ in range(num)]
+        self.begun += [self.queue.pop(self.queue.callers[0]).caller for _ in range(num)]
         return "".join(self.begun[-num:])
 
 
@@ -82,11 +82,11 @@ def test_one_with_a_hundred_waiting_delays_another_by_one() -> None:
 
 def test_jobs_of_one_caller_keep_their_order() -> None:
     queue = Line().queue
-    jobs = [Waiting(SizedJob(size=size), lambda: None, "a") for size in (5, 1, 3)]
+    jobs = [Waiting(SizedJob(size=size), lambda: None) for size in (5, 1, 3)]
     for waiting in jobs:
         queue.add(waiting)
 
-    assert [queue.pop() for _ in jobs] == jobs
+    assert [queue.pop("") for _ in jobs] == jobs
 
 
 def test_who_asks_for_less_comes_more_often() -> None:
@@ -144,7 +144,7 @@ def test_while_two_wait_their_shares_differ_by_one_job_each(sizes: list[list[int
     served = [0] * len(sizes)
     left = [len(jobs) for jobs in sizes]
     while queue:
-        waiting = queue.pop()
+        waiting = queue.pop(queue.callers[0])
         caller = int(waiting.caller)
         served[caller] += waiting.job.num_tokens
         left[caller] -= 1

@@ -3,22 +3,29 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import accumulate, count
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charlm_model.language_model import LanguageModel
+from charlm_model.snapshot import Snapshot
 from charlm_server.callers import TURNS_OF
 from charlm_server.engine import Engine, EngineConfig
+from charlm_server.errors import DeadlineTooShort
+from charlm_server.fair_queue import Waiting
 from charlm_server.lines import Lines
 from charlm_server.scheduler import Scheduler
 from charlm_server.sequence import GenerationJob
 from charlm_server.shares import Shares, deal, fair_share
-from charlm_server.waiting_room import QueueLimits
+from charlm_server.waiting_room import QueueLimits, WaitingRoom
 from tests.server.conftest import Bench, deltas_of, periodic, text_of
+from tests.server.test_fair_queue import SizedJob
 from tests.server.wire import checkpoint_of, vocabulary_of
 
 PACED: dict[str, Any] = {
@@ -44,16 +51,30 @@ def test_a_deal_leaves_no_one_with_much_less(
     assert not deal(after, left + dealt.lent, 0).lent  # and nothing goes back
 
 
-def test_a_caller_keeps_its_order_and_leaves_no_empty_line() -> None:
-    lines: Lines[int] = Lines()
+def test_a_caller_keeps_its_order_and_goes_behind_when_it_was_served() -> None:
+    lines: Lines[int] = Lines(lambda number: False)
     for number, caller in enumerate("aabab"):
         lines.add(caller, number)
     lines.add_first("b", 9)
 
     assert lines.take(Counter(a=2, b=1)) == [0, 1, 9]
-    assert (list(lines), len(lines), lines.lengths) == ([3, 2, 4], 3, Counter(a=1, b=2))
+    assert (list(lines), len(lines), lines.lengths()) == ([3, 2, 4], 3, Counter(a=1, b=2))
     assert lines.take(Counter(a=1)) == [3]
-    assert lines.lengths == Counter(b=2)
+    lines.add("a", 5)
+    assert list(lines.lengths()) == ["b", "a"]
+
+
+def test_who_gave_up_is_passed_over() -> None:
+    gone = {0, 3}
+    lines: Lines[int] = Lines(gone.__contains__)
+    for number, caller in enumerate("aababa"):
+        lines.add(caller, number)
+
+    assert lines.lengths() == Counter(a=3, b=2)  # 3 stands in the midst
+    assert lines.take(Counter(a=2)) == [1, 5]
+    gone.update([2, 4])
+    assert not lines.lengths()
+    assert len(lines) == 0
 
 
 def test_there_is_room_for_who_has_fewer_until_both_have_half() -> None:
@@ -195,38 +216,179 @@ async def test_a_long_text_lends_its_place_and_all_scores_are_whole(
         assert all((np.abs(part.columns.logprobs_T) < 1e-6).all() for part in own)
 
 
-@pytest.mark.parametrize("family", ["gru", "lstm", "transformer"])
-async def test_who_lends_a_row_goes_on_with_the_same_bits(
-    family: str, make_bench: Callable[..., Bench]
-) -> None:
-    """On the kernels: texts and their log-probs are those of an engine that has one alone."""
-    model = checkpoint_of(family, vocabulary_of("char")).model
-    bench = make_bench()  # for its jobs
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A generation job, described so that it can be asked again."""
 
-    def engine() -> Engine:
+    caller: str
+    prompt: str
+    seed: int
+    length: int
+    has_snapshot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Engines over a real model, with few rows, on a clock that moves by itself."""
+
+    model: LanguageModel
+    bench: Bench  # for its jobs
+
+    def engine(self) -> Engine:
         ticking = count(0.0, 0.002).__next__
-        config = EngineConfig(batch_sizes=(1, 2, 4), max_burst=4)
-        token_bytes = [b"x"] * model.config.vocab_size
-        return Engine(model, token_bytes, config, clock=ticking, work_clock=ticking)
+        config = EngineConfig(batch_sizes=(1, 2, 4), max_burst=4, max_prefill_rows=2, max_chunk=4)
+        token_bytes = [b"x"] * self.model.config.vocab_size
+        return Engine(self.model, token_bytes, config, clock=ticking, work_clock=ticking)
 
-    def job(seed: int, caller: str, length: int) -> GenerationJob:
-        return bench.job(
-            "abcd"[:seed], seed=seed, caller=caller, max_new_tokens=length, ignore_end_of_text=True
+    def job(self, ask: Ask) -> GenerationJob:
+        return self.bench.job(
+            ask.prompt,
+            seed=ask.seed,
+            caller=ask.caller,
+            max_new_tokens=ask.length,
+            ignore_end_of_text=True,
+            snapshot=self.snapshot if ask.has_snapshot else None,
         )
 
-    async def alone(*asked: Any) -> list[tuple[int, float]]:
-        alone = engine()
-        alone.begin_generation(it := job(*asked))
-        run_until(alone, lambda: it.is_closed)
-        return await tokens_of(it)
+    @property
+    def snapshot(self) -> Snapshot:
+        logits_BTV, state = self.model.advance(
+            torch.tensor([[0, 3, 1]]), self.model.initial_state(1)
+        )
+        return Snapshot(state, logits_BTV[:, -1].clone(), 2)
 
-    asked = [*((seed, "a", 90) for seed in range(4)), *((seed, "b", 9) for seed in range(2))]
-    jobs, together = [job(*each) for each in asked], engine()
-    for each in jobs:
-        together.begin_generation(each)
-        run_until(together, lambda: each.prefilled_at > 0)  # noqa: B023
-    run_until(together, lambda: jobs[4].is_closed and jobs[5].is_closed)
-    assert not any(each.is_closed for each in jobs[:4])
-    run_until(together, lambda: not together.has_work)
+    async def alone(self, ask: Ask) -> list[tuple[int, float]]:
+        engine = self.engine()
+        engine.begin_generation(job := self.job(ask))
+        run_until(engine, lambda: job.is_closed)
+        return await tokens_of(job)
 
-    assert [await tokens_of(each) for each in jobs] == [await alone(*each) for each in asked]
+
+@pytest.fixture(params=["gru", "lstm", "transformer"])
+def kernels(request: pytest.FixtureRequest, make_bench: Callable[..., Bench]) -> Kernels:
+    return Kernels(checkpoint_of(request.param, vocabulary_of("char")).model, make_bench())
+
+
+async def test_who_lends_a_row_goes_on_with_the_same_bits(kernels: Kernels) -> None:
+    asked = [*(Ask("a", "abcd"[:n], n, 90) for n in range(4)), Ask("b", "b", 5, 9)]
+    jobs, engine = [kernels.job(ask) for ask in asked], kernels.engine()
+
+    for job in jobs:
+        engine.begin_generation(job)
+        run_until(engine, lambda: job.prefilled_at > 0)  # noqa: B023
+    run_until(engine, lambda: jobs[-1].is_closed)
+    assert not any(job.is_closed for job in jobs[:-1])
+    run_until(engine, lambda: not engine.has_work)
+
+    assert [await tokens_of(job) for job in jobs] == [await kernels.alone(ask) for ask in asked]
+
+
+async def test_whose_prompt_lends_its_place_goes_on_with_the_same_bits(kernels: Kernels) -> None:
+    """Of those that are lent, some began with a snapshot."""
+    long = [Ask("a", "abcd" * 30, n, 20, has_snapshot=n % 2 > 0) for n in range(4)]
+    asked = [*long, Ask("b", "dcba", 5, 9, has_snapshot=True)]
+    jobs, engine = [kernels.job(ask) for ask in asked], kernels.engine()
+
+    for job in jobs[:-1]:
+        engine.begin_generation(job)
+    num_ticks = count()
+    run_until(engine, lambda: next(num_ticks) == 3)
+    engine.begin_generation(jobs[-1])
+    run_until(engine, lambda: jobs[-1].prefilled_at > 0)
+    assert not any(job.prefilled_at for job in jobs[:-1])
+    run_until(engine, lambda: not engine.has_work)
+
+    assert [await tokens_of(job) for job in jobs] == [await kernels.alone(ask) for ask in asked]
+
+
+async def test_a_single_text_waits_for_one_turn_of_each_caller(
+    make_bench: Callable[..., Bench],
+) -> None:
+    """Whoever is served goes behind the others, also where all have equally many places."""
+    bench = make_bench(**PACED, max_scoring_rows=2)
+    for caller in "ab":
+        bench.engine.begin_scoring(bench.scoring_job(*["abcd"] * 100, caller=caller))
+    bench.tick()
+    bench.engine.begin_scoring(single := bench.scoring_job("abcd", caller="c"))
+
+    num_ticks = 0
+    while not single.is_closed:
+        bench.tick()
+        num_ticks += 1
+
+    assert num_ticks < 10
+
+
+async def test_cancelled_texts_take_no_places(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(**PACED)
+    bench.engine.begin_scoring(many := bench.scoring_job(*["abcd"] * 4000))
+    bench.tick()
+    bench.engine.begin_scoring(single := bench.scoring_job("abcd"))
+
+    many.is_cancelled = True
+    bench.tick()
+    bench.tick()
+
+    assert single.is_closed
+
+
+def test_a_deadline_is_not_too_short_where_a_row_will_be_lent() -> None:
+    """All rows are one caller's, more of its jobs wait, and each waited for a minute lately."""
+    room = WaitingRoom(QueueLimits())
+    queue = room.generations
+    for _ in range(4):
+        room.admit(Waiting(SizedJob(caller="a"), lambda: None), queue, work_s=0.0)
+    for now in (60.0, 120.0):
+        room.begin_next(queue, "a", now)
+
+    def hurried(caller: str) -> Waiting:
+        job = SizedJob(caller=caller, submitted_at=130.0, deadline=150.0)
+        return Waiting(job, lambda: None)
+
+    queue.shares = Shares(Counter(a=4), 4)
+    with pytest.raises(DeadlineTooShort):
+        room.admit(hurried("a"), queue, work_s=0.0)
+    room.admit(hurried("b"), queue, work_s=0.0)
+    with pytest.raises(DeadlineTooShort):  # its second has to wait
+        room.admit(hurried("b"), queue, work_s=0.0)
+
+
+def test_a_row_that_is_cancelled_while_its_tokens_are_kept_waits_for_them(
+    make_bench: Callable[..., Bench],
+) -> None:
+    """The loop cancels at any moment, and rows may not move before their tokens are told."""
+    bench = make_bench(**PACED)
+    jobs = [bench.job(max_new_tokens=10**6) for _ in range(2)]
+    bench.begin(*jobs)
+    bench.run_until(lambda: bench.engine.num_running == 2)
+    batch = bench.engine._batch
+    bench.run_until(lambda: bool(batch.backlog))
+
+    jobs[0].is_cancelled = True
+    bench.engine._seating.drop_over()
+    assert bench.engine.num_running == 2
+    bench.tick()
+
+    assert bench.engine.num_running == 1
+
+
+@pytest.mark.parametrize("ends", ["stop_all", "fail_all", "time_limit"])
+async def test_a_lent_row_hears_of_the_end(ends: str, make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(**PACED, batch_sizes=(1, 2))
+    long = [bench.job(max_new_tokens=10**6, caller="a", time_limit=150.0) for _ in range(2)]
+    bench.begin(*long)
+    bench.run_until(lambda: bench.engine.num_running == 2)
+    bench.begin(other := bench.job(max_new_tokens=10**6, caller="b"))
+    bench.run_until(lambda: other.is_answered)
+
+    if ends == "time_limit":
+        bench.clock.now = 150.0
+        events = bench.engine.tick()
+    elif ends == "stop_all":
+        events = bench.engine.stop_all()
+    else:
+        events = bench.engine.fail_all(RuntimeError("broken"))
+
+    closed = {event.output for event in events if event.closes}
+    assert closed >= {job.output for job in long}
+    assert bench.engine.num_running <= 1
