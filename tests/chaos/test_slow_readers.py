@@ -18,6 +18,8 @@ from tests.chaos import form
 from tests.chaos.server_process import load_when, running
 
 NUM_ROUNDS = form.of(5, 15)
+# Who waits for a slow reader has nothing at all; 5 % can be told only where nothing else runs.
+ENOUGH = form.of(0.7, 0.95)
 PHASE_S = 1.0
 NUM_FAST, NUM_SLOW, TOKENS = 8, 8, 2_000
 ENDLESS = Stopping(max_new_tokens=1_000_000, ignore_end_of_text=True)
@@ -107,4 +109,4 @@ async def test_slow_readers_cost_the_others_nothing(
         f"slow ones {ratio:.3f} of that (medians of {NUM_ROUNDS} rounds: "
         f"{median(beside) / median(without):.3f})"
     )
-    assert ratio >= 0.95
+    assert ratio >= ENOUGH
