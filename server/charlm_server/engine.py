@@ -315,9 +315,7 @@ class Engine:
 
     def _fill_rows(self) -> None:
         """Give rows to who is ready, and their first tokens to who waits for them."""
-        if self._seating.must_lend():
-            self._hand_over()
-        num_newcomers = self._seating.seat()
+        num_newcomers = self._seating.seat(tell_all=self._hand_over)
         if num_newcomers:
             self._burst(1)
             self._tell(len(self._batch.sequences) - num_newcomers)
@@ -352,7 +350,7 @@ class Engine:
         """All that rows sampled; who has ended leaves, and who reads too slowly."""
         self._tell(0)
         self._handed_over_at = self._work_clock()
-        self._batch.remove({live for live in self._batch.sequences if live.is_over})
+        self._seating.drop_over()
         self._seating.park_slow()
 
     def _tell(self, first_row: int) -> None:

@@ -15,7 +15,7 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.snapshot import Snapshot
 from charlm_model.state import State, concat_rows
 from charlm_server.lines import Lines
-from charlm_server.shares import deal
+from charlm_server.shares import deal, lenders
 
 MAX_LOGITS = 1 << 21  # of one chunk, over rows, tokens and vocabulary: 16 MB in float64
 
@@ -124,18 +124,18 @@ class ReadingLane:
         held = Counter(self._rows[row].caller for row in kept)
         dealt = deal(held, self._waiting.lengths(), self._sizes[-1] - len(kept))
         newcomers = self._waiting.take(dealt.seated)
-        for row in self._lent(kept, dealt.lent):
+        lent = lenders(
+            dealt.lent,
+            kept,
+            caller_of=lambda row: self._rows[row].caller,
+            num_left=lambda row: self._rows[row].num_left,
+        )
+        for row in lent:
             place = self._rows[row]
             place.state = self._state.select_rows([row])
             self._waiting.add_first(place.caller, place)
             kept.remove(row)
         return [place for place in newcomers if self._begin(place)]
-
-    def _lent(self, kept: list[int], lent: Counter[str]) -> list[int]:
-        """Of each caller so many rows, those with most to read."""
-        rows = sorted(kept, key=lambda row: -self._rows[row].num_left)
-        own = ([row for row in rows if self._rows[row].caller == caller] for caller in lent)
-        return [row for each, num in zip(own, lent.values(), strict=True) for row in each[:num]]
 
     def _fresh(self, num_rows: int, newcomers: list[Place]) -> State:
         """Rows for newcomers, and after them for nobody."""

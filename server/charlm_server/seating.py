@@ -1,11 +1,12 @@
 """Who has a row and who waits beside the batch with its state: ready <-> batch <-> parked."""
 
 from collections import Counter
+from collections.abc import Callable
 
 from charlm_server.batch import PlacedSequence, RowBatch
 from charlm_server.lines import Lines
 from charlm_server.sequence import Sequence
-from charlm_server.shares import Deal, deal
+from charlm_server.shares import Deal, deal, lenders
 
 
 class Seating:
@@ -31,20 +32,26 @@ class Seating:
         """One more that is ready."""
         self._ready.add(placed.sequence.job.caller, placed)
 
-    def must_lend(self) -> bool:
-        """Whether a row is to leave for one that is ready; its tokens must be told before."""
-        return bool(self._ready and self._deal().lent)
-
-    def seat(self) -> int:
+    def seat(self, tell_all: Callable[[], None]) -> int:
         """Give rows to who is ready, those that are lent among them; returns to how many.
 
-        They are the last rows of the batch.
+        They are the last rows of the batch. `tell_all` hands over what all rows sampled: it is
+        called before one leaves, and whoever ended or reads too slowly leaves with it.
         """
         if not self._ready:
             return 0
         dealt = self._deal()
+        if dealt.lent:
+            tell_all()
+            dealt = self._deal()
         newcomers = self._ready.take(dealt.seated)
-        for placed in self._take_out(self._lent(dealt)):
+        lent = lenders(
+            dealt.lent,
+            self._batch.sequences,
+            caller_of=lambda live: live.job.caller,
+            num_left=lambda live: live.num_missing,
+        )
+        for placed in self._take_out(lent):
             self._ready.add_first(placed.sequence.job.caller, placed)
         if newcomers:
             self._batch.join(newcomers)
@@ -66,14 +73,6 @@ class Seating:
     def _deal(self) -> Deal:
         held = Counter(live.job.caller for live in self._batch.sequences)
         return deal(held, self._ready.lengths(), self._batch.num_free)
-
-    def _lent(self, dealt: Deal) -> list[Sequence]:
-        """Of each caller so many rows as it lends, those furthest from their ends."""
-        leaving: list[Sequence] = []
-        for caller, num in dealt.lent.items():
-            own = [live for live in self._batch.sequences if live.job.caller == caller]
-            leaving += sorted(own, key=lambda live: -live.num_missing)[:num]
-        return leaving
 
     def _take_out(self, leaving: list[Sequence]) -> list[PlacedSequence]:
         placed = [self._batch.take_out(sequence) for sequence in leaving]

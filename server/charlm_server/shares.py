@@ -5,8 +5,11 @@ callers that want more than there is end up with numbers of places that differ b
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Shares:
@@ -22,8 +25,7 @@ class Shares:
         own = self._wanted[caller]
         if own not in self._by_own:
             others = (num for name, num in self._wanted.items() if name != caller)
-            is_below = own < fair_share(others, self._capacity)
-            self._by_own[own] = self._is_free or is_below
+            self._by_own[own] = self._is_free or own < fair_share(others, self._capacity)
         return self._by_own[own]
 
 
@@ -68,3 +70,18 @@ def deal(held: Counter[str], waiting: Counter[str], num_free: int) -> Deal:
         if not left[caller]:
             del left[caller]
     return dealt
+
+
+def lenders(
+    lent: Counter[str],
+    holders: Sequence[T],
+    *,
+    caller_of: Callable[[T], str],
+    num_left: Callable[[T], int],
+) -> list[T]:
+    """Of each caller's so many as it lends, those furthest from their ends."""
+    leaving: list[T] = []
+    for caller, num in lent.items():
+        own = [holder for holder in holders if caller_of(holder) == caller]
+        leaving += sorted(own, key=num_left, reverse=True)[:num]
+    return leaving
