@@ -47,5 +47,6 @@ def random_bytes(x: Tensor) -> Tensor:
     own, batch_size = _rows.get() or (slice(None), len(x))
     num_bytes = batch_size * x[0].numel()
     # From the lowest integer to no upper end: all 64 bits of each are random.
-    words = torch.empty(-(-num_bytes // 8), dtype=torch.int64).random_(-(2**63), None)
+    words = torch.empty(-(-num_bytes // 8), dtype=torch.int64, device=x.device)
+    words.random_(-(2**63), None)
     return words.view(torch.uint8)[:num_bytes].view(batch_size, *x.shape[1:])[own]

@@ -52,7 +52,8 @@ class TokenEmbedding(nn.Module):
         """What a state holds at the start of a text."""
         if not self.num_recent:
             return {}
-        return {"recent": torch.full((batch_size, self.num_recent), NO_TOKEN)}
+        shape = batch_size, self.num_recent
+        return {"recent": torch.full(shape, NO_TOKEN, device=self.weight.device)}
 
     def forward(self, ids_BT: Tensor, recent_BK: Tensor | None = None) -> Tensor:
         """Sums in a fixed order, so that a token's bits do not depend on its batch."""

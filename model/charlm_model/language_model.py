@@ -72,6 +72,18 @@ class LanguageModel(nn.Module, ABC):
         model.load_state_dict(dict(tensors), strict=True)
         return model
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie, and with them the state that `forward` takes."""
+        return next((each.device for each in self.parameters()), torch.device("cpu"))
+
+    def on_cpu(self) -> Self:
+        """This model, or its like where the exact path and files want it."""
+        if self.device.type == "cpu":
+            return self
+        weights = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
+        return type(self).from_tensors(self.config, weights)
+
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
         """The state before the first token of a text."""

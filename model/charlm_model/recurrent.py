@@ -67,7 +67,8 @@ class RecurrentModel(CompiledModel):
 
     def initial_state(self, batch_size: int) -> State:
         shape = batch_size, self.config.num_layers, self.config.hidden_size
-        carried = {name: torch.zeros(shape) for name in self._cell.state_names}
+        names = self._cell.state_names
+        carried = {name: torch.zeros(shape, device=self.device) for name in names}
         return State({**carried, **self.embedding.no_recent(batch_size)})
 
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
@@ -79,13 +80,15 @@ class RecurrentModel(CompiledModel):
         carried = {
             name: tensor.float().transpose(0, 1) for name, tensor in zip(names, after, strict=True)
         }
-        with half_products(self.training):
+        with half_products(self.training, self.device):
             logits_BTV = self.head(self._drop(y_BTH))
         return logits_BTV.float(), State({**carried, **self.embedding.remember(ids_BT, recent_BK)})
 
     def _run(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         if self._has_own_kernels():
             return self._run_own(x_BTE, before)
+        if self.training and self.device.type == "cuda":
+            return self._run_layers(x_BTE.bfloat16(), [each.bfloat16() for each in before])
         with half_products(self.training):
             return self._run_fused(x_BTE, before)
 
@@ -94,6 +97,7 @@ class RecurrentModel(CompiledModel):
         config = self.config
         return (
             self.training
+            and self.device.type == "cpu"
             and config.family in _LAYERS
             and has_fast_bfloat16()
             and is_fitting(config.embedding_size, config.hidden_size)
@@ -112,10 +116,15 @@ class RecurrentModel(CompiledModel):
         if not (self.training and self.config.dropout and self.config.num_layers > 1):
             y_BTH, after = self.recurrent(x_BTE, _as_given(before))
             return y_BTH, after if len(before) > 1 else (after,)
+        return self._run_layers(x_BTE, before)
+
+    def _run_layers(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One by one, in the precision of the input."""
         layers_after = []
-        for layer, weights in enumerate(self.recurrent.all_weights):
+        for layer, layer_weights in enumerate(self.recurrent.all_weights):
             x_BTE = self._drop(x_BTE) if layer else x_BTE
             state = _as_given([tensor[layer : layer + 1] for tensor in before])
+            weights = [each.to(x_BTE.dtype) for each in layer_weights]
             x_BTE, *layer_after = self._cell.fused_layer(
                 x_BTE, state, weights, True, 1, 0.0, True, False, True
             )

@@ -98,9 +98,9 @@ class Transformer(CompiledModel):
         ring = batch_size, config.num_layers, config.num_heads, *blocks
         return State(
             {
-                "keys": torch.zeros(ring, dtype=torch.bfloat16),
-                "values": torch.zeros(ring, dtype=torch.bfloat16),
-                "position": torch.zeros(batch_size, dtype=torch.long),
+                "keys": torch.zeros(ring, dtype=torch.bfloat16, device=self.device),
+                "values": torch.zeros(ring, dtype=torch.bfloat16, device=self.device),
+                "position": torch.zeros(batch_size, dtype=torch.long, device=self.device),
                 **self.embedding.no_recent(batch_size),
             }
         )
@@ -113,7 +113,7 @@ class Transformer(CompiledModel):
         run = self._run_own if self._has_own_kernels() else self._run_plain
         x_BTE, carried = run(x_BTE, state, rotation)
         after = State({**carried, **self.embedding.remember(ids_BT, recent_BK)})
-        with half_products(self.training):
+        with half_products(self.training, self.device):
             logits_BTV = self.head(_norm(x_BTE))
         return logits_BTV.float(), after
 
@@ -121,17 +121,19 @@ class Transformer(CompiledModel):
         past_slots_BS, visible_BTS = self._window(state["position"], x_BTE.shape[1])
         new_keys, new_values = [], []
         for layer, block in enumerate(self._layers):
-            with half_products(self.training):
+            with half_products(self.training, self.device):
                 qkv_BTE = F.linear(_norm(x_BTE), block.qkv.weight)
             q, k, v = self._heads(qkv_BTE.float(), rotation)
             if not self.training:
                 k, v = _as_remembered(k), _as_remembered(v)
             keys_BNSD = torch.cat([_slots(state["keys"][:, layer], past_slots_BS), k], 2)
             values_BNSD = torch.cat([_slots(state["values"][:, layer], past_slots_BS), v], 2)
+            if self.device.type == "cuda" and self.training:  # where half precision is quicker
+                q, keys_BNSD, values_BNSD = (x.bfloat16() for x in (q, keys_BNSD, values_BNSD))
             mixed_BNTD = F.scaled_dot_product_attention(
                 q, keys_BNSD, values_BNSD, attn_mask=visible_BTS[:, None]
             )
-            with half_products(self.training):
+            with half_products(self.training, self.device):
                 x_BTE = x_BTE + self._drop(block.mix(_join(mixed_BNTD)))
                 x_BTE = x_BTE + self._drop(block.think(x_BTE))
             new_keys.append(k)
@@ -142,7 +144,8 @@ class Transformer(CompiledModel):
     def _has_own_kernels(self) -> bool:
         """Those for training, which need a processor that multiplies bfloat16."""
         width, heads = self.config.hidden_size, self.config.num_heads
-        return self.training and has_fast_bfloat16() and transformer_block.is_fitting(width, heads)
+        is_at_hand = self.device.type == "cpu" and has_fast_bfloat16()
+        return self.training and is_at_hand and transformer_block.is_fitting(width, heads)
 
     def _run_own(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
         rings = state["keys"], state["values"]
@@ -207,18 +210,18 @@ class Transformer(CompiledModel):
     def _frequencies(self) -> Tensor:
         """Radians per token, for every pair of a head's numbers."""
         half = self.config.hidden_size // self.config.num_heads // 2
-        return _ROPE_BASE ** -(torch.arange(half, dtype=torch.float64) / half)
+        return _ROPE_BASE ** -(torch.arange(half, dtype=torch.float64, device=self.device) / half)
 
     def _rotation(self, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines (B, 1, T, D/2); angles in float64, exact for any length of text."""
-        positions_BT = position_B[:, None] + torch.arange(length)
+        positions_BT = position_B[:, None] + torch.arange(length, device=position_B.device)
         angles = positions_BT[:, None, :, None] * self._frequencies
         return angles.cos().float(), angles.sin().float()
 
     def _window(self, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Slots of the cached keys by position (B, S), and who sees whom (B, T, S + T)."""
         past_BS = self._past(position_B)
-        now_BT = position_B[:, None] + torch.arange(length)
+        now_BT = position_B[:, None] + torch.arange(length, device=position_B.device)
         keys_BS = torch.cat([past_BS, now_BT], 1)[:, None]
         age_BTS = now_BT[:, :, None] - keys_BS
         visible_BTS = (age_BTS >= 0) & (age_BTS < self.config.context_length) & (keys_BS >= 0)
@@ -227,16 +230,19 @@ class Transformer(CompiledModel):
     def _past(self, position_B: Tensor) -> Tensor:
         """Positions that a row may still look back to, some of them before its start (B, S)."""
         num_past = self._num_past(position_B)
-        return position_B[:, None] - num_past + torch.arange(num_past)
+        return position_B[:, None] - num_past + torch.arange(num_past, device=position_B.device)
 
     def _num_past(self, position_B: Tensor) -> int:
-        return min(int(position_B.max()), self.config.context_length - 1)
+        most = self.config.context_length - 1
+        # To ask another device for a number would make it wait.
+        return min(int(position_B.max()), most) if position_B.device.type == "cpu" else most
 
     def _remember(self, state: State, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
         """The ring with the last of the new keys and values (B, L, N, T, D) written into it."""
         position_B, length = state["position"], keys.shape[3]
         kept = min(length, self._num_slots)
-        slots_BT = (position_B[:, None] + torch.arange(length - kept, length)) % self._num_slots
+        offsets_T = torch.arange(length - kept, length, device=position_B.device)
+        slots_BT = (position_B[:, None] + offsets_T) % self._num_slots
         return {
             "keys": _with_slots(state["keys"], slots_BT, keys[:, :, :, -kept:]),
             "values": _with_slots(state["values"], slots_BT, values[:, :, :, -kept:]),
@@ -284,7 +290,7 @@ def _places(slots_BS: Tensor, width: int) -> Tensor:
     """Where each number of a slot lies in its head's ring (B, S, D)."""
     in_block_BS = slots_BS % LANES
     first_BS = (slots_BS - in_block_BS) * width + in_block_BS
-    return first_BS[:, :, None] + torch.arange(width) * LANES
+    return first_BS[:, :, None] + torch.arange(width, device=slots_BS.device) * LANES
 
 
 def _join(heads_BNTD: Tensor) -> Tensor:
