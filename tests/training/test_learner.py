@@ -8,8 +8,9 @@ import torch
 from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_training.data import Data
-from charlm_training.learner import Learner, token_loss
+from charlm_training.learner import Learner
 from charlm_training.plan import windows_of
+from charlm_training.update import token_loss
 from charlm_training.windows import NO_TARGET, Shape
 
 Read = Callable[..., Data]

@@ -129,7 +129,8 @@ def test_a_restored_optimizer_makes_the_same_steps(muon_rate: float) -> None:
     model = tiny_lstm()
     optimizer = Optimizer(model, muon_rate=muon_rate, weight_decay=0.1)
     with_gradients(model, 1)
-    optimizer.step(0.01, clip_norm=1.0)
+    optimizer.set_rate(0.01)
+    optimizer.step(1.0)
     twin = tiny_lstm()
     twin.load_state_dict(model.state_dict())
     restored = Optimizer(twin, muon_rate=muon_rate, weight_decay=0.1)
@@ -137,7 +138,8 @@ def test_a_restored_optimizer_makes_the_same_steps(muon_rate: float) -> None:
 
     for either, part in ((model, optimizer), (twin, restored)):
         with_gradients(either, 2)
-        part.step(0.02, clip_norm=1.0)
+        part.set_rate(0.02)
+        part.step(1.0)
 
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, dict(twin.named_parameters())[name])
@@ -148,6 +150,6 @@ def test_the_norm_before_clipping_is_returned() -> None:
     with_gradients(model, 1)
     norm = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm()
 
-    found = Optimizer(model, muon_rate=5.0, weight_decay=0.0).step(0.01, clip_norm=1.0)
+    found = Optimizer(model, muon_rate=5.0, weight_decay=0.0).step(1.0)
 
     assert found == pytest.approx(float(norm), rel=1e-5)

@@ -40,6 +40,9 @@ def train(
         str | None,
         typer.Option(help="Wall clock for everything after the corpus is read: 90s, 3m, 1h30m."),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto: a GPU where there is one; cpu, cuda or cuda:N.")
+    ] = "auto",
     steps: Annotated[int | None, typer.Option(help="Number of optimizer steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training text.")] = None,
     unit: Annotated[
@@ -111,6 +114,7 @@ def train(
             corpus=corpus,
             out=out,
             family=family,
+            device=device,
             budget=budget,
             steps=steps,
             epochs=epochs,

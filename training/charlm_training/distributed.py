@@ -35,6 +35,7 @@ class Crew:
 
     rank: int = 0
     size: int = 1
+    number_on_host: int = 0
 
     @property
     def is_first(self) -> bool:
@@ -89,21 +90,22 @@ class Crew:
             dist.all_reduce(highest, op=dist.ReduceOp.MAX)
         return bool(highest)
 
-    def add_up(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> float:
+    def add_up(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
         """Put the sum of all processes' gradients in place; returns the sum of their losses.
 
         One message holds everything, so that the network is waited for once.
         """
         if self.is_alone:
-            return loss.item()
+            return loss
         gradients = [each.grad for each in parameters if each.grad is not None]
-        bucket_N = torch.cat([*(each.flatten() for each in gradients), loss.detach().view(1)])
+        bucket_N = torch.cat([*(each.flatten() for each in gradients), loss.view(1)])
         with _peers():
             dist.all_reduce(bucket_N)
         parts = bucket_N.split([*(each.numel() for each in gradients), 1])
         for gradient, part in zip(gradients, parts[:-1], strict=True):
             gradient.copy_(part.view_as(gradient))
-        return float(parts[-1])
+        total: Tensor = parts[-1][0]
+        return total
 
     def share_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Those of the first process, in place: no two processors need draw the same numbers."""
@@ -134,7 +136,8 @@ def crew_of(environment: Mapping[str, str]) -> Iterator[Crew]:
     with _peers():
         dist.init_process_group(timeout=MOST_PATIENCE)
     try:
-        yield Crew(dist.get_rank(), dist.get_world_size())
+        number_on_host = int(environment.get("LOCAL_RANK", "0"))
+        yield Crew(dist.get_rank(), dist.get_world_size(), number_on_host)
     finally:
         dist.destroy_process_group()
 

@@ -120,7 +120,7 @@ def _lanes_window(
     target_BT = np.where(is_own_BT, tokens_BT[:, 1:], NO_TARGET)
     # Before the first lane there is no text: it waits at the start, in a fresh state.
     if offsets_T[0] <= 0:
-        fresh = torch.from_numpy(at_BT[:, 0] <= 0)
+        fresh = torch.from_numpy(at_BT[:, 0] <= 0).to(model.device)
         state = model.reset_rows(state, fresh)
     return _nats(model, torch.from_numpy(tokens_BT[:, :-1]), torch.from_numpy(target_BT), state)
 
@@ -137,8 +137,8 @@ def _cold_nats(model: LanguageModel, tokens_BT: Tensor) -> float:
 def _nats(
     model: LanguageModel, inputs_BT: Tensor, targets_BT: Tensor, state: State
 ) -> tuple[float, State]:
-    logits_BTV, state = model(inputs_BT, state)
-    logits_MV, targets_M = logits_BTV.flatten(0, 1), targets_BT.flatten()
+    logits_BTV, state = model(inputs_BT.to(model.device), state)
+    logits_MV, targets_M = logits_BTV.flatten(0, 1), targets_BT.flatten().to(model.device)
     nats_M = cross_entropy(logits_MV, targets_M, ignore_index=NO_TARGET, reduction="none")
     return float(nats_M.double().sum()), state
 

@@ -98,7 +98,9 @@ class SliceExaminer:
 
     def sample(self) -> str:
         return self.crew.from_first(
-            lambda: sample_text(self.model, self.data.vocabulary, self.data.unit, self.seed)
+            lambda: sample_text(
+                self.model.on_cpu(), self.data.vocabulary, self.data.unit, self.seed
+            )
         )
 
     def keep(self) -> None:

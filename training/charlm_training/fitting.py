@@ -11,6 +11,7 @@ from charlm_model.language_model import LanguageModel
 from charlm_training.baseline import DEFAULT_ORDER, fit_ngram
 from charlm_training.budget import Budget, Clock
 from charlm_training.data import Data, Part
+from charlm_training.device import CPU
 from charlm_training.distributed import ALONE, Crew
 from charlm_training.errors import InvalidOption
 from charlm_training.events import Listener, Noticed, Planned, Resumed
@@ -39,6 +40,7 @@ class Task:
     save_s: float = 0.0
     """What saving a small model took."""
     crew: Crew = ALONE
+    device: torch.device = CPU
     keep: Callable[[Callable[[], Record], bool], None] = lambda make_record, at_once: None
     resumed: Record | None = None
     """What `keep` saved in an earlier process."""
@@ -76,7 +78,7 @@ def fit_by_gradients(task: Task) -> Fitted:
     plan = _plan(task)
     for notice in plan.notices:
         task.listener(Noticed(text=notice))
-    learner = plan.learner(task.data, task.crew)
+    learner = plan.learner(task.data, task.crew, task.device)
     task.listener(_planned(task, learner.model, plan.settings()))
     examiner = _examiner(task, learner.model)
     task.budget.begin_training()
@@ -110,7 +112,9 @@ def _plan(task: Task) -> Plan:
     """The plan of the earlier process, because probing this one would choose another."""
     if task.resumed is not None:
         return Plan.from_record(task.resumed["plan"])
-    planner = Planner(task.family, task.data, task.budget, task.size, task.clock, task.crew)
+    planner = Planner(
+        task.family, task.data, task.budget, task.size, task.clock, task.crew, task.device
+    )
     return planner.plan(task.seed)
 
 

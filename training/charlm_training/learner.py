@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from charlm_model.dropout import rows_of_batch
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
 from charlm_training.budget import Spent
@@ -18,7 +16,9 @@ from charlm_training.distributed import ALONE, Crew
 from charlm_training.memory import keep_memory
 from charlm_training.optimizer import Optimizer
 from charlm_training.record import Record
-from charlm_training.windows import NO_TARGET, Position, Window, Windows
+from charlm_training.recorded import GraphRecorder, RecordedUpdate
+from charlm_training.update import Update
+from charlm_training.windows import Position, Window, Windows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,9 +80,13 @@ class Learner:
         keep_memory()
         self.model, self._crew = model, crew
         self._own_rows, self._batch_size = windows.shape.own_rows(), windows.shape.batch_size
-        self._windows, self._clip_norm = windows, clip_norm
+        self._windows = windows
         self._optimizer = Optimizer(model, muon_rate=muon_rate, weight_decay=weight_decay)
+        self._update = update_of(
+            Update(model, self._optimizer, clip_norm, self._own_rows, self._batch_size, crew)
+        )
         self._state: State | None = None
+        self._next: Window
         self._steps = self._tokens = 0
         crew.share_weights(model.state_dict())
         self._seek(Position())
@@ -97,23 +101,11 @@ class Learner:
 
     def step(self, rate: float) -> StepResult:
         """One window forward, one update."""
-        self.model.train()
-        window = next(self._upcoming)
-        with rows_of_batch(self._own_rows, self._batch_size):
-            logits_BTV, state = self.model(window.input_BT, self._state_before(window))
-        loss = token_loss(logits_BTV, window.target_BT, window.num_targets)
-        loss.backward()
-        loss_nats = self._crew.add_up(self.model.parameters(), loss)
-        gradient_norm = self._optimizer.step(rate, clip_norm=self._clip_norm)
-        self._state = state.detach()  # the truncation: no gradient crosses a window
+        window = self._next
+        told_2, self._state = self._update(window, self._state, rate)
+        self._next = next(self._upcoming)  # while a GPU is still at work
+        loss_nats, gradient_norm = told_2.tolist()
         return self._count(window, loss_nats, gradient_norm)
-
-    def _state_before(self, window: Window) -> State:
-        if self._state is None or bool(window.is_fresh_B.all()):
-            return self.model.initial_state(len(window.is_fresh_B))
-        if not bool(window.is_fresh_B.any()):
-            return self._state
-        return self.model.reset_rows(self._state, window.is_fresh_B)
 
     def snapshot(self) -> Snapshot:
         return Snapshot(
@@ -123,7 +115,7 @@ class Learner:
             position=self._position,
             steps=self._steps,
             tokens=self._tokens,
-            random=torch.get_rng_state(),
+            random=_random_state(self.model.device),
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -131,20 +123,22 @@ class Learner:
         self._optimizer.load_state_dict(copy.deepcopy(snapshot.optimizer))
         self._state = None if snapshot.state is None else self._own(snapshot.state)
         self._steps, self._tokens = snapshot.steps, snapshot.tokens
-        torch.set_rng_state(snapshot.random)
+        _set_random_state(self.model.device, snapshot.random)
+        if isinstance(self._update, RecordedUpdate):
+            self._update.forget()
         self._seek(snapshot.position)
 
     def _whole(self, state: State) -> State:
         return self._crew.gather_rows(state, self._own_rows, self._batch_size)
 
     def _own(self, state: State) -> State:
-        return State(
-            {name: tensor[self._own_rows].clone() for name, tensor in state.tensors.items()}
-        )
+        own = State({name: tensor[self._own_rows] for name, tensor in state.tensors.items()})
+        return own.clone().to(self.model.device)
 
     def _seek(self, position: Position) -> None:
         self._position = position
         self._upcoming: Iterator[Window] = self._windows.starting_at(position)
+        self._next = next(self._upcoming)
 
     def _count(self, window: Window, loss_nats: float, gradient_norm: float) -> StepResult:
         self._position = window.after
@@ -155,11 +149,21 @@ class Learner:
         )
 
 
-def token_loss(logits_BTV: Tensor, target_BT: Tensor, num_targets: int | None = None) -> Tensor:
-    """Cross-entropy in nats over the tokens that have a target: its mean.
+def update_of(update: Update) -> Update | RecordedUpdate:
+    """Recorded where that pays. Processes that share a batch meet in the middle of a step."""
+    device = update.model.device
+    if device.type == "cuda" and update.crew.is_alone:
+        return RecordedUpdate(update, GraphRecorder(device))
+    return update
 
-    Of a part of a batch, the part's share of the mean over all `num_targets` of the batch.
-    """
-    logits_NV, target_N = logits_BTV.flatten(0, 1), target_BT.flatten()
-    nats = cross_entropy(logits_NV, target_N, ignore_index=NO_TARGET, reduction="sum")
-    return nats / (int((target_BT != NO_TARGET).sum()) if num_targets is None else num_targets)
+
+def _random_state(device: torch.device) -> Tensor:
+    """Of the generator that draws what is dropped."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

@@ -47,7 +47,9 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, params: Iterable[nn.Parameter], *, block_rows: int, weight_decay: float
     ) -> None:
-        super().__init__(params, {"lr": 0.0, "weight_decay": weight_decay})
+        parameters = list(params)
+        rate = rate_on(parameters[0].device)
+        super().__init__(parameters, {"lr": rate, "weight_decay": weight_decay})
         self._block_rows = block_rows
 
     @torch.no_grad()
@@ -62,7 +64,7 @@ class Muon(torch.optim.Optimizer):
     def _is_whole(self, parameter: Tensor) -> bool:
         """Whether our kernels take its blocks."""
         is_in_panels = all(size % PANEL_WIDTH == 0 for size in self._block_shape(parameter))
-        return has_fast_bfloat16() and is_in_panels
+        return parameter.device.type == "cpu" and has_fast_bfloat16() and is_in_panels
 
     def _step_in_halves(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         """All blocks of all matrices, the most expensive first, dealt out to the threads."""
@@ -91,7 +93,7 @@ class Muon(torch.optim.Optimizer):
         directions = orthogonalized_all([self._ahead(each) for each in parameters])
         for parameter, blocks_GMN in zip(parameters, directions, strict=True):
             shrink, rate = _shrink_and_rate(group, self._block_shape(parameter))
-            parameter.mul_(shrink).add_(blocks_GMN.reshape(parameter.shape), alpha=-rate)
+            parameter.mul_(shrink).sub_(blocks_GMN.reshape(parameter.shape) * rate)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -130,7 +132,12 @@ class Block:
         orthogonal.step(self.shape, self.start, *self.arrays, _quintics(), self.factors)
 
 
-def _shrink_and_rate(group: dict[str, Any], shape: tuple[int, int]) -> tuple[float, float]:
+def rate_on(device: torch.device) -> float | Tensor:
+    """A rate to be set later; on a GPU a number in its memory, that recorded steps look up."""
+    return 0.0 if device.type == "cpu" else torch.zeros((), device=device)
+
+
+def _shrink_and_rate(group: dict[str, Any], shape: tuple[int, int]) -> tuple[Any, Any]:
     """What is left of a weight, and how far a step goes: the same in matrices of all shapes."""
     M, N = shape
     return 1 - group["lr"] * group["weight_decay"], group["lr"] * max(1.0, M / N) ** 0.5
@@ -159,7 +166,7 @@ def orthogonalized(blocks_GMN: Tensor) -> Tensor:
     The iteration corrects itself, so half precision is enough where the machine has it.
     """
     is_tall = blocks_GMN.shape[1] > blocks_GMN.shape[2]
-    dtype = torch.bfloat16 if has_fast_bfloat16() else torch.float32
+    dtype = torch.bfloat16 if has_fast_bfloat16(blocks_GMN.device) else torch.float32
     x = blocks_GMN.mT if is_tall else blocks_GMN
     x = (x / (x.norm(dim=(1, 2), keepdim=True) * SAFETY + TINY)).to(dtype)
     for a, b, c in _safe_quintics():

@@ -109,10 +109,12 @@ def train_on_ray(options: TrainOptions, where: RayOptions, *, tensorboard: bool)
 
 
 def everywhere(options: TrainOptions) -> TrainOptions:
-    """Workers do not start where the command was given."""
+    """Workers do not start where the command was given, and ask Ray for processors alone."""
+    if options.device not in ("auto", "cpu"):
+        raise InvalidOption(f"--device is {options.device}, but --ray trains on processors.")
     is_builtin = options.corpus.startswith(BUILTIN_PREFIX)
     corpus = options.corpus if is_builtin else os.path.abspath(options.corpus)
-    return replace(options, corpus=corpus, out=options.out.absolute())
+    return replace(options, corpus=corpus, out=options.out.absolute(), device="cpu")
 
 
 def cpus_of_worker(nodes: list[float], num_workers: int) -> int:

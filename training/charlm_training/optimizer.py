@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from charlm_model.language_model import LanguageModel
-from charlm_training.muon import Muon
+from charlm_training.muon import Muon, rate_on
 
 BETAS = (0.9, 0.99)  # a longer second moment is noisy over the few thousand steps of a short run
 # Rows of these belong to single tokens: no matrix in the sense of Muon.
@@ -28,12 +28,20 @@ class Optimizer:
             rows = model.config.hidden_size
             self._parts["muon"] = Muon(matrices, block_rows=rows, weight_decay=weight_decay)
 
-    def step(self, rate: float, *, clip_norm: float) -> float:
-        """Clip, update, forget the gradients; returns the gradients' norm before clipping."""
-        norm = float(nn.utils.clip_grad_norm_(self._model.parameters(), clip_norm))
+    def set_rate(self, rate: float) -> None:
+        """For the steps to come. Where they are recorded, the number must stay in its place."""
         for name, part in self._parts.items():
+            part_rate = rate * self._muon_rate if name == "muon" else rate
             for group in part.param_groups:
-                group["lr"] = rate * self._muon_rate if name == "muon" else rate
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(part_rate)
+                else:
+                    group["lr"] = part_rate
+
+    def step(self, clip_norm: float) -> Tensor:
+        """Clip, update, forget the gradients; returns the gradients' norm before clipping."""
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), clip_norm)
+        for part in self._parts.values():
             part.step()
             part.zero_grad()
         return norm
@@ -42,8 +50,10 @@ class Optimizer:
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Settings stay as they are, and where they are said: on another device they differ."""
         for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+            groups = part.state_dict()["param_groups"]
+            part.load_state_dict({**state[name], "param_groups": groups})
 
 
 def _divided(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -62,4 +72,7 @@ def _adamw(parameters: Iterable[nn.Parameter], weight_decay: float) -> torch.opt
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
+    is_on_gpu = parameters[0].is_cuda
+    return torch.optim.AdamW(
+        groups, lr=rate_on(parameters[0].device), betas=BETAS, fused=True, capturable=is_on_gpu
+    )

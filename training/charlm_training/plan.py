@@ -12,6 +12,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_training.budget import Budget, Clock, Pace
 from charlm_training.data import Data
+from charlm_training.device import CPU
 from charlm_training.distributed import ALONE, Crew
 from charlm_training.errors import InvalidOption
 from charlm_training.learner import Learner
@@ -70,11 +71,11 @@ class Plan:
     muon_rate: float
     notices: tuple[str, ...] = ()
 
-    def learner(self, data: Data, crew: Crew = ALONE) -> Learner:
+    def learner(self, data: Data, crew: Crew = ALONE, device: torch.device = CPU) -> Learner:
         # Probing drew random numbers too; the run itself must not depend on that.
         torch.manual_seed(self.shape.seed)
         return Learner(
-            build(self.config),
+            build(self.config).to(device),  # drawn by the processor: the same weights anywhere
             windows_of(data, crew.share_of(self.shape)),
             clip_norm=self.clip_norm,
             weight_decay=self.weight_decay,
@@ -118,6 +119,7 @@ class Planner:
     options: SizeOptions
     clock: Clock
     crew: Crew = ALONE
+    device: torch.device = CPU
     _speeds: dict[Rung, float] = field(default_factory=dict)
 
     def plan(self, seed: int) -> Plan:
@@ -179,7 +181,7 @@ class Planner:
 
     def _speed(self, rung: Rung, shape: Shape) -> float:
         if rung not in self._speeds:
-            learner = self._plan_for(rung, shape).learner(self.data, self.crew)
+            learner = self._plan_for(rung, shape).learner(self.data, self.crew, self.device)
             most_s = PROBE_SHARE * (self.budget.seconds() or math.inf)
             self._speeds[rung] = tokens_per_s(learner, self.clock, self.crew, most_s)
         return self._speeds[rung]

@@ -23,6 +23,7 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.ngram import NGram
 from charlm_model.vocabulary import CharVocabulary
 from charlm_training.budget import Clock
+from charlm_training.device import CPU
 from charlm_training.learner import Learner
 from charlm_training.temperatures import samples_by_temperature
 from charlm_training.windows import Shape, StreamWindows
@@ -35,14 +36,14 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def rehearse(family: str, folder: Path, clock: Clock) -> float:
+def rehearse(family: str, folder: Path, clock: Clock, device: torch.device = CPU) -> float:
     """Seconds that saving a small model in the folder takes.
 
     Raises OSError when the disk would not take it.
     """
     models = [_ngram()] if family == "ngram" else [_ngram(), _fresh(family)]
     if family != "ngram":
-        _step(family)
+        _steps(family, device)
     for model in models:
         samples_by_temperature(model, VOCABULARY, seed=0, num_tokens=1)
     with TemporaryDirectory(dir=folder, prefix=".rehearsal-") as scratch:
@@ -62,11 +63,15 @@ def _fresh(family: str) -> LanguageModel:
         return build(config_of(family))
 
 
-def _step(family: str) -> None:
+def _steps(family: str, device: torch.device) -> None:
+    """Two, because a GPU records the second."""
     ids_N = np.ones(8, dtype=np.uint16)
     windows = StreamWindows(ids_N, Shape(batch_size=1, length=2))
     with torch.random.fork_rng():
-        Learner(_fresh(family), windows, clip_norm=1.0, weight_decay=0.0, muon_rate=1.0).step(1e-3)
+        model = _fresh(family).to(device)
+        learner = Learner(model, windows, clip_norm=1.0, weight_decay=0.0, muon_rate=1.0)
+        learner.step(1e-3)
+        learner.step(1e-3)
 
 
 def _ngram() -> NGram:

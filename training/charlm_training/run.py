@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import torch
 
 from charlm_model import checkpoint
 from charlm_model.language_model import LanguageModel
@@ -15,6 +17,7 @@ from charlm_training.baseline import baseline_section
 from charlm_training.budget import Budget, Clock
 from charlm_training.corpus import open_corpus
 from charlm_training.data import Data, read_data
+from charlm_training.device import CPU, described, device_named
 from charlm_training.distributed import ALONE, Crew
 from charlm_training.errors import InvalidOption, OutputFailed
 from charlm_training.evaluation import evaluate
@@ -56,12 +59,14 @@ class Run:
     is_interrupted: Callable[[], bool]
     clock: Clock = time.monotonic
     crew: Crew = ALONE
+    _device: torch.device = field(init=False, default=CPU)
     _began: float = field(init=False, default=0.0)
 
     def train(self) -> Outcome:
         """Read, fit, evaluate and save, in a workspace that is prepared."""
         options, fitter = self.options, fitter_for(self.options.family)
         workspace = Workspace(options.out)
+        self._device = self._choose_device()
         save_s = self._rehearse(workspace)
         corpus = open_corpus(options.corpus)
         findings = corpus.scan()
@@ -77,7 +82,7 @@ class Run:
             for notice in data.notices():
                 self.listener(Noticed(text=notice))
             baseline = self.crew.from_first(lambda: baseline_section(data, budget, options.seed))
-            with governed_threads(budget, self.clock, self.crew) as after_step:
+            with self._governed_threads(budget) as after_step:
                 task = self._task(data, budget, after_step, save_s)
                 fitted = fitter(
                     replace(task, keep=self._kept_by(keeper), resumed=saved and saved["fit"])
@@ -92,9 +97,22 @@ class Run:
         if not self.crew.is_first or not self.options.is_timed:
             return 0.0
         try:
-            return rehearse(self.options.family, workspace.run, self.clock)
+            return rehearse(self.options.family, workspace.run, self.clock, self._device)
         except OSError as error:
             raise OutputFailed(f"Cannot write in {workspace.run}: {error.strerror}.") from error
+
+    def _choose_device(self) -> torch.device:
+        """Counting has no use for a GPU."""
+        if self.options.family == "ngram":
+            return CPU
+        return device_named(self.options.device, number_on_host=self.crew.number_on_host)
+
+    def _governed_threads(
+        self, budget: Budget
+    ) -> AbstractContextManager[Callable[[StepResult], None]]:
+        if self._device != CPU:
+            return nullcontext(lambda result: None)
+        return governed_threads(budget, self.clock, self.crew)
 
     def _require_same(self, sha256: str) -> None:
         """A run is of one text, however many hosts have a copy of it."""
@@ -158,18 +176,20 @@ class Run:
             after_step=after_step,
             save_s=save_s,
             crew=self.crew,
+            device=self._device,
             save_early=lambda model: self._save_early(model, data),
         )
 
     def _final_report(self, data: Data, fitted: Fitted, baseline: Report) -> Report:
         evaluations = evaluate(fitted.model, fitted.evaluated)
+        model = fitted.model.on_cpu()
         return {
-            **self._report(data, fitted.model),
+            **self._report(data, model),
             "validation": evaluations_section(evaluations),
             "evaluated_tokens": len(fitted.evaluated.ids_N) - 1,
             "evaluated_characters": fitted.evaluated.num_characters,
             "ngram": baseline,
-            "samples": samples_by_temperature(fitted.model, data.vocabulary, self.options.seed),
+            "samples": samples_by_temperature(model, data.vocabulary, self.options.seed),
             "training": {
                 **self._training_section(),
                 **fitted.settings,
@@ -195,6 +215,7 @@ class Run:
             "command": self.options.command,
             "seed": self.options.seed,
             "processes": self.crew.size,
+            "device": described(self._device),
             "is_finished": False,
             "elapsed_s": round(self.clock() - self._began, 3),
         }
@@ -208,7 +229,7 @@ class Run:
 
     def _save(self, model: LanguageModel, data: Data, report: Report) -> None:
         try:
-            checkpoint.save(self.options.out, model, data.vocabulary, report)
+            checkpoint.save(self.options.out, model.on_cpu(), data.vocabulary, report)
         except OSError as error:
             raise OutputFailed(
                 f"Cannot save the checkpoint in {self.options.out}: {error.strerror}. What was "

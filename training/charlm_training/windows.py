@@ -49,6 +49,15 @@ class Window:
     num_targets: int
     after: Position
 
+    def to(self, device: torch.device) -> Window:
+        """The same window where that device has it."""
+        return replace(
+            self,
+            input_BT=self.input_BT.to(device),
+            target_BT=self.target_BT.to(device),
+            is_fresh_B=self.is_fresh_B.to(device),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:

@@ -20,10 +20,10 @@ from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.diagnose.windows import spread_windows
 from charlm_training.errors import CorpusTooSmall
 from charlm_training.evaluation import streamed
-from charlm_training.learner import token_loss
 from charlm_training.plan import Plan, Planner, SizeOptions, tokens_per_s
 from charlm_training.plot import Curve, Plot
 from charlm_training.schedule import Schedule
+from charlm_training.update import token_loss
 
 LENGTHS = (4, 16, 64, 256)
 USUAL = 64

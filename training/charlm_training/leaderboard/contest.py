@@ -68,6 +68,7 @@ class Contest:
             corpus=self.corpus,
             out=out,
             family=entry.family,
+            device="cpu",  # where its sizes were probed
             budget=None if entry.seconds is None else f"{entry.seconds:.3f}s",
             steps=entry.steps,
             seed=seed,

@@ -1,0 +1,66 @@
+"""Which device is taken, and what is said where it is not there."""
+
+import pytest
+import torch
+
+from charlm_training.device import CPU, described, device_named
+from charlm_training.errors import InvalidOption
+from charlm_training.options import TrainOptions
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """A host with two GPUs; collects which one is made torch's own."""
+    devices: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    return devices
+
+
+def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_the_processor_trains_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_gpus(monkeypatch)
+
+    assert device_named("auto") == CPU
+    assert described(CPU) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "number_on_host", "index"), [("auto", 0, 0), ("cuda", 1, 1), ("cuda:1", 0, 1)]
+)
+def test_a_gpu_is_taken_by_its_number(
+    name: str, number_on_host: int, index: int, taken: list[torch.device]
+) -> None:
+    device = device_named(name, number_on_host=number_on_host)
+
+    assert device == torch.device("cuda", index)
+    assert taken == [device]
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_the_processor_may_be_asked_for_beside_a_gpu(taken: list[torch.device]) -> None:
+    assert device_named("cpu") == CPU
+    assert not taken
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_gpus(monkeypatch)
+
+    with pytest.raises(InvalidOption, match="finds no GPU here; train with --device cpu"):
+        device_named("cuda")
+
+
+def test_more_processes_than_gpus_are_refused(taken: list[torch.device]) -> None:
+    with pytest.raises(InvalidOption, match="GPU 2 is wanted, but this host has 2"):
+        device_named("auto", number_on_host=2)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", ""])
+def test_a_misspelled_device_is_refused(name: str) -> None:
+    with pytest.raises(InvalidOption, match="--device is"):
+        TrainOptions(corpus="text", out=None, device=name)  # type: ignore[arg-type]  # unused

@@ -1,0 +1,138 @@
+"""Recorded steps are the steps themselves; a fake recorder repeats the work where no GPU does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from charlm_model.config import ModelConfig
+from charlm_model.families import build
+from charlm_model.state import State
+from charlm_training.data import Data
+from charlm_training.distributed import ALONE
+from charlm_training.learner import Learner
+from charlm_training.optimizer import Optimizer
+from charlm_training.plan import windows_of
+from charlm_training.recorded import LENGTH_STEP, Desk, RecordedUpdate, Work
+from charlm_training.update import Update
+from charlm_training.windows import NO_TARGET, Position, Shape, Window
+
+Read = Callable[..., Data]
+FAMILIES = ["rnn", "gru", "lstm", "transformer"]
+BATCH_SIZE = 4
+
+
+@dataclass
+class Repeating:
+    """A recorder for processors: what it recorded, it does again."""
+
+    num_run: int = 0
+    num_recorded: int = 0
+
+    def run(self, work: Work) -> None:
+        self.num_run += 1
+        work()
+
+    def record(self, work: Work) -> Work:
+        self.num_recorded += 1
+        return work
+
+
+def update_of(family: str, data: Data, dropout: float = 0.0) -> Update:
+    torch.manual_seed(0)
+    model = build(
+        ModelConfig(
+            family=family, vocab_size=data.vocabulary.size, unit=data.unit, hidden_size=16,
+            embedding_size=8, num_heads=2, context_length=16, dropout=dropout, kernel_size=2,
+        )
+    )  # fmt: skip
+    optimizer = Optimizer(model, muon_rate=2.0, weight_decay=0.01)
+    return Update(model, optimizer, 1.0, slice(0, BATCH_SIZE), BATCH_SIZE, ALONE)
+
+
+def losses_of(update: Update | RecordedUpdate, data: Data, num_steps: int) -> list[list[float]]:
+    shape = Shape(batch_size=BATCH_SIZE, length=16, seed=1, fresh_share=0.2)
+    upcoming = windows_of(data, shape).starting_at(Position())
+    torch.manual_seed(1)
+    told, state = [], None
+    for step in range(num_steps):
+        told_2, state = update(next(upcoming), state, 0.01 / (step + 1))
+        told.append(told_2.tolist())
+    return told
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recorded_steps_learn_the_same(read: Read, family: str) -> None:
+    data, recorder = read("the cat sat on the mat. " * 30), Repeating()
+
+    recorded = losses_of(RecordedUpdate(update_of(family, data), recorder), data, 6)
+
+    # Where a state is fresh and where not is not asked: all rows are computed the same way.
+    assert recorded == [
+        pytest.approx(each, rel=2e-3) for each in losses_of(update_of(family, data), data, 6)
+    ]
+    assert (recorder.num_run, recorder.num_recorded) == (1, 1)
+
+
+def test_each_length_of_documents_is_recorded_once(read: Read) -> None:
+    text = "".join(f"{'ab' * (number % 23 + 1)}\n" for number in range(150))
+    data, recorder = read(text, unit="line"), Repeating()
+
+    recorded = losses_of(RecordedUpdate(update_of("lstm", data), recorder), data, 40)
+
+    plain = losses_of(update_of("lstm", data), data, 40)
+    assert recorder.num_recorded <= recorder.num_run <= 64 // LENGTH_STEP
+    assert recorded == [pytest.approx(each, rel=1e-2) for each in plain]
+
+
+def test_a_shorter_window_is_filled_up_with_nothing_to_learn() -> None:
+    desk = Desk.of(2, 16, torch.device("cpu"))
+    desk.put(window_of(16))
+    desk.put(window_of(5))
+
+    assert (desk.target_BT != NO_TARGET).sum() == 2 * 5
+    assert desk.num_targets == 10
+
+
+def test_a_state_from_elsewhere_is_taken_over(read: Read) -> None:
+    """As after a rollback: what is carried on is what was given."""
+    data = read("the cat sat on the mat. " * 30)
+    plain, recorded = (update_of("lstm", data) for _ in range(2))
+    update = RecordedUpdate(recorded, Repeating())
+    state = plain.model.initial_state(2)
+    given = State({name: torch.ones_like(each) for name, each in state.tensors.items()})
+    update(window_of(16), state, 0.0)
+
+    told_2, kept = update(window_of(16), given, 0.0)
+
+    expected_2, after = plain(window_of(16), given, 0.0)
+    torch.testing.assert_close(told_2, expected_2, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(kept["hidden"], after["hidden"], atol=1e-3, rtol=1e-3)
+
+
+def test_after_an_exchange_of_tensors_all_is_recorded_anew(read: Read) -> None:
+    recorder = Repeating()
+    update = RecordedUpdate(update_of("gru", read("the cat sat. " * 30)), recorder)
+    state = None
+    for step in range(6):
+        if step == 3:
+            update.forget()
+        _, state = update(window_of(16), state, 0.01)
+
+    assert (recorder.num_run, recorder.num_recorded) == (2, 2)
+
+
+def test_on_a_processor_nothing_is_recorded(read: Read) -> None:
+    data = read("the cat sat on the mat. " * 30)
+    windows = windows_of(data, Shape(batch_size=4, length=16))
+    model = update_of("rnn", data).model
+
+    learner = Learner(model, windows, clip_norm=1.0, weight_decay=0.0)
+
+    assert learner.step(0.01).num_targets == 4 * 16
+
+
+def window_of(length: int) -> Window:
+    ids_BT = torch.ones(2, length, dtype=torch.long)
+    return Window(ids_BT, ids_BT, torch.zeros(2, dtype=torch.bool), 2 * length, Position(0, 1))
