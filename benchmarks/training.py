@@ -7,7 +7,9 @@ The first 90 % of the text train, the last 10 % are measured, all of it. Parts: 
 for a processor, whose seconds become the budget), `minutes` (every family in those seconds),
 `mixture` (an LSTM mixed with an n-gram, weight and order fitted on a slice of the training text),
 `long` (an LSTM and a Transformer in ten minutes), `pair` (two LSTMs in ten minutes, mixed),
-`speed` (a step beside plain PyTorch's). Results of parts that ran earlier are kept.
+`speed` (a step beside plain PyTorch's), `gpu` (where there is one: how good an LSTM and a
+Transformer get in budgets from seconds to three minutes). Results of parts that ran earlier are
+kept.
 """
 
 import json
@@ -16,6 +18,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,10 +31,11 @@ from training_page import write_page, write_plot
 
 RESULTS = Path(__file__).parent / "results"
 FAMILIES = ("lstm", "gru", "rnn", "transformer", "ngram")
-PARTS = ("recipe", "minutes", "mixture", "long", "pair", "speed")
+PARTS = ("recipe", "minutes", "mixture", "long", "pair", "speed", "gpu")
 DEFAULT_SECONDS = 96.0
 LONG_SECONDS = 600.0
 LONG_FAMILIES = ("lstm", "transformer")
+GPU_SECONDS = (5.0, 10.0, 20.0, 30.0, 180.0)
 # Of the training text, kept back to fit how much the n-gram counts.
 SLICE_SHARE = 0.03
 Results = dict[str, Any]
@@ -51,24 +55,12 @@ def main(
     for part in only.split(","):
         print(f"=== {part}", flush=True)
         seconds = results.get("recipe", {}).get("seconds", DEFAULT_SECONDS)
-        if part == "recipe":
-            results["recipe"] = recipe(text)
-        elif part == "minutes":
-            rows = results.setdefault("minutes", {})
-            for family in families.split(","):
-                rows[family] = runs(corpus, family, seconds, seeds if family != "ngram" else 1)
-        elif part == "mixture":
-            results["mixture"] = [mixed(text, seconds, seed) for seed in range(seeds)]
-        elif part == "long":
-            rows = results.setdefault("long", {})
-            for family in sorted(set(LONG_FAMILIES) & set(families.split(","))):
-                rows[family] = runs(corpus, family, LONG_SECONDS, seeds)
-        elif part == "pair":
-            results["pair"] = [pair(corpus, text, seed) for seed in range(seeds)]
-        elif part == "speed":
-            results["speed"] = training_speed.run()
-        else:
+        measure = Measure(corpus, text, seconds, seeds, families.split(","))
+        if part not in PARTS:
             raise typer.BadParameter(f"{part} is no part; parts are {', '.join(PARTS)}.")
+        found = getattr(measure, part)()
+        is_by_row = isinstance(found, dict)
+        results[part] = {**results.get(part, {}), **found} if is_by_row else found
         path.write_text(json.dumps(results, indent=1) + "\n")
     write_page(results, RESULTS / "training.md")
     write_plot(results, RESULTS / "training.svg")
@@ -83,24 +75,67 @@ def machine() -> Results:
     }
 
 
-def recipe(text: str) -> Results:
-    """The comparison, on the same machine in the same hour."""
-    cut = int(len(text) * 0.9)
-    ids = {character: number for number, character in enumerate(sorted(set(text)))}
-    text_N = torch.tensor([ids[character] for character in text])
-    found = plain_gpt.run_recipe(text_N[:cut], text_N[cut:], len(ids), seed=0)
-    return {"seconds": found.seconds, "cold_blocks_of_64": found.nats_in_blocks}
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A method a part."""
+
+    corpus: Path
+    text: str
+    seconds: float
+    seeds: int
+    families: list[str]
+
+    def recipe(self) -> Results:
+        """The comparison, on the same machine in the same hour."""
+        cut = int(len(self.text) * 0.9)
+        ids = {character: number for number, character in enumerate(sorted(set(self.text)))}
+        text_N = torch.tensor([ids[character] for character in self.text])
+        found = plain_gpt.run_recipe(text_N[:cut], text_N[cut:], len(ids), seed=0)
+        return {"seconds": found.seconds, "cold_blocks_of_64": found.nats_in_blocks}
+
+    def minutes(self) -> Results:
+        """Counting draws nothing by chance."""
+        return {
+            family: runs(self.corpus, family, self.seconds, self.seeds if family != "ngram" else 1)
+            for family in self.families
+        }
+
+    def mixture(self) -> list[Results]:
+        return [mixed(self.text, self.seconds, seed) for seed in range(self.seeds)]
+
+    def long(self) -> Results:
+        families = sorted(set(LONG_FAMILIES) & set(self.families))
+        return {family: runs(self.corpus, family, LONG_SECONDS, self.seeds) for family in families}
+
+    def pair(self) -> list[Results]:
+        return [pair(self.corpus, self.text, seed) for seed in range(self.seeds)]
+
+    def speed(self) -> list[Results]:
+        return training_speed.run()
+
+    def gpu(self) -> Results:
+        """By family and budget; nothing where there is no GPU."""
+        if not torch.cuda.is_available():
+            print("There is no GPU here.")
+            return {}
+        return {
+            f"{family}, {seconds:g} s on a {torch.cuda.get_device_name()}": runs(
+                self.corpus, family, seconds, self.seeds, "--device", "cuda"
+            )
+            for family in LONG_FAMILIES
+            for seconds in GPU_SECONDS
+        }
 
 
-def runs(corpus: Path, family: str, seconds: float, seeds: int) -> list[Results]:
-    return [run(corpus, family, seconds, seed) for seed in range(seeds)]
+def runs(corpus: Path, family: str, seconds: float, seeds: int, *flags: str) -> list[Results]:
+    return [run(corpus, family, seconds, seed, *flags) for seed in range(seeds)]
 
 
-def run(corpus: Path, family: str, seconds: float, seed: int) -> Results:
+def run(corpus: Path, family: str, seconds: float, seed: int, *flags: str) -> Results:
     """One `charlm train`: its figures, its seconds and its curve."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "model"
-        train(corpus, out, family, seconds, seed)
+        train(corpus, out, family, seconds, seed, *flags)
         report = json.loads((out / "report.json").read_text())
         found = {
             "seed": seed,

@@ -41,6 +41,7 @@ def figures(results: Results) -> list[str]:
     lines += [row(name, runs) for name, runs in long_runs(results).items()]
     if "pair" in results:
         lines.append(row("two lstms mixed, ten minutes in all", results["pair"]))
+    lines += [row(name, runs) for name, runs in results.get("gpu", {}).items()]
     return [*lines, "", "![nats against seconds](training.svg)", ""]
 
 

@@ -41,8 +41,8 @@ def train(
         typer.Option(help="Wall clock for everything after the corpus is read: 90s, 3m, 1h30m."),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto: a GPU where there is one; cpu, cuda or cuda:N.")
-    ] = "auto",
+        str, typer.Option(help="cpu, cuda, cuda:N, or auto: a GPU where there is one.")
+    ] = "cpu",
     steps: Annotated[int | None, typer.Option(help="Number of optimizer steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the training text.")] = None,
     unit: Annotated[

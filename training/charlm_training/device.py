@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import torch
 
@@ -42,6 +43,8 @@ def device_named(name: str, *, number_on_host: int = 0) -> torch.device:
 def ready(device: torch.device) -> torch.device:
     """The GPU, made the one that torch takes, with products in float32 as exact as float32 is."""
     torch.cuda.set_device(device)
+    # In training they are cast for every step, and so laid out anew in any case.
+    warnings.filterwarnings("ignore", message="RNN module weights are not part of single")
     torch.backends.cudnn.allow_tf32 = False  # evaluation would lose the third decimal
     return device
 

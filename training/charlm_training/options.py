@@ -28,7 +28,7 @@ class TrainOptions:
     corpus: str
     out: Path
     family: str = "lstm"
-    device: str = "auto"
+    device: str = "cpu"
     budget: str | None = None
     steps: int | None = None
     epochs: float | None = None
