@@ -10,6 +10,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_model.state import State
 from charlm_training.data import Data
+from charlm_training.device import CPU
 from charlm_training.distributed import ALONE
 from charlm_training.learner import Learner
 from charlm_training.optimizer import Optimizer
@@ -21,6 +22,7 @@ from charlm_training.windows import NO_TARGET, Position, Shape, Window
 Read = Callable[..., Data]
 FAMILIES = ["rnn", "gru", "lstm", "transformer"]
 BATCH_SIZE = 4
+META = torch.device("meta")
 
 
 @dataclass
@@ -39,14 +41,14 @@ class Repeating:
         return work
 
 
-def update_of(family: str, data: Data, dropout: float = 0.0) -> Update:
+def update_of(family: str, data: Data, dropout: float = 0.0, device: torch.device = CPU) -> Update:
     torch.manual_seed(0)
     model = build(
         ModelConfig(
             family=family, vocab_size=data.vocabulary.size, unit=data.unit, hidden_size=16,
             embedding_size=8, num_heads=2, context_length=16, dropout=dropout, kernel_size=2,
         )
-    )  # fmt: skip
+    ).to(device)  # fmt: skip
     optimizer = Optimizer(model, muon_rate=2.0, weight_decay=0.01)
     return Update(model, optimizer, 1.0, slice(0, BATCH_SIZE), BATCH_SIZE, ALONE)
 
@@ -123,6 +125,29 @@ def test_after_an_exchange_of_tensors_all_is_recorded_anew(read: Read) -> None:
     assert (recorder.num_run, recorder.num_recorded) == (2, 2)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_recorded_asks_for_no_number(
+    read: Read, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that records has nothing to answer with, and neither have tensors on the meta device.
+
+    Muon, clipping and all of the model are the real ones; of AdamW torch has no kernel there.
+    """
+    monkeypatch.setattr(
+        "charlm_training.optimizer._adamw",
+        lambda parameters, weight_decay: torch.optim.SGD(parameters, lr=0.1),
+    )
+    update = update_of(family, read("the cat sat on the mat. " * 30), dropout=0.3, device=META)
+    recorder, state = Repeating(), None
+    recorded = RecordedUpdate(update, recorder)
+
+    for _ in range(3):
+        told_2, state = recorded(window_of(16, BATCH_SIZE).to(META), state, 0.01)
+
+    assert told_2.is_meta
+    assert recorder.num_recorded == 1
+
+
 def test_on_a_processor_nothing_is_recorded(read: Read) -> None:
     data = read("the cat sat on the mat. " * 30)
     windows = windows_of(data, Shape(batch_size=4, length=16))
@@ -133,6 +158,7 @@ def test_on_a_processor_nothing_is_recorded(read: Read) -> None:
     assert learner.step(0.01).num_targets == 4 * 16
 
 
-def window_of(length: int) -> Window:
-    ids_BT = torch.ones(2, length, dtype=torch.long)
-    return Window(ids_BT, ids_BT, torch.zeros(2, dtype=torch.bool), 2 * length, Position(0, 1))
+def window_of(length: int, num_rows: int = 2) -> Window:
+    ids_BT = torch.ones(num_rows, length, dtype=torch.long)
+    is_fresh_B = torch.zeros(num_rows, dtype=torch.bool)
+    return Window(ids_BT, ids_BT, is_fresh_B, num_rows * length, Position(0, 1))
