@@ -2,6 +2,7 @@
 
 ModelError
   InvalidConfig         a size or name that no model can have
+  DeviceUnavailable     a device that this machine, or its torch, lacks
   InvalidText           bytes that are not UTF-8
   UnknownCharacter      a character outside the vocabulary
   InvalidSampling       a sampling parameter out of its range
@@ -24,6 +25,10 @@ class ModelError(Exception):
 
 class InvalidConfig(ModelError):
     """A size or name that no model can have."""
+
+
+class DeviceUnavailable(ModelError):
+    """A device that this machine, or its torch, lacks."""
 
 
 class InvalidText(ModelError):

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from charlm_model.devices import CPU
 from charlm_model.errors import SnapshotDamaged, SnapshotMismatch, SnapshotTooNew
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
@@ -40,6 +41,11 @@ class Snapshot:
     state: State
     pending_logits_1V: Tensor
     num_tokens: int
+
+    @classmethod
+    def of(cls, state: State, pending_logits_1V: Tensor, num_tokens: int) -> "Snapshot":
+        """A copy in the processor's memory, wherever the state is."""
+        return cls(state.clone().to(CPU), pending_logits_1V.clone(), num_tokens)
 
     @property
     def num_bytes(self) -> int:

@@ -25,7 +25,7 @@ from charlm_model.precision import half_products, has_fast_bfloat16
 from charlm_model.state import State
 
 _ROPE_BASE = 10_000.0
-_NORM_EPSILON = 1e-6
+NORM_EPSILON = 1e-6
 _HIDDEN_FACTOR = 4
 Rotation = tuple[Tensor, Tensor]
 Stream = tuple[Tensor, dict[str, Tensor]]
@@ -120,7 +120,7 @@ class Transformer(CompiledModel):
     def _run_plain(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
         past_slots_BS, visible_BTS = self._window(state["position"], x_BTE.shape[1])
         new_keys, new_values = [], []
-        for layer, block in enumerate(self._layers):
+        for layer, block in enumerate(self.layers):
             with half_products(self.training, self.device):
                 qkv_BTE = F.linear(_norm(x_BTE), block.qkv.weight)
             q, k, v = self._heads(qkv_BTE.float(), rotation)
@@ -152,11 +152,11 @@ class Transformer(CompiledModel):
         num_past = lanes_of(self._num_past(state["position"]))  # whole blocks of slots
         keys, values = (ring.clone(memory_format=torch.contiguous_format) for ring in rings)
         cosine, sine = (each.flatten(1) for each in rotation)
-        for layer, block in enumerate(self._layers):
+        for layer, block in enumerate(self.layers):
             around = transformer_block.Surroundings(
                 num_heads=self.config.num_heads,
                 context_length=self.config.context_length,
-                epsilon=_NORM_EPSILON,
+                epsilon=NORM_EPSILON,
                 dropped=dropped_levels(self.config.dropout),
                 random_bytes_2BTE=(self._bytes_for(x_BTE), self._bytes_for(x_BTE)),
                 layer=layer,
@@ -178,12 +178,12 @@ class Transformer(CompiledModel):
     def _pack(self) -> kernel.Packed:
         return kernel.pack(
             self.embedding,
-            [[each.qkv, each.attention_out, each.up, each.down] for each in self._layers],
+            [[each.qkv, each.attention_out, each.up, each.down] for each in self.layers],
             self.head,
             num_heads=self.config.num_heads,
             context_length=self.config.context_length,
-            frequencies=self._frequencies.numpy(),
-            epsilon=_NORM_EPSILON,
+            frequencies=self.frequencies.numpy(),
+            epsilon=NORM_EPSILON,
         )
 
     def _carried(self, state: State) -> list[Tensor]:
@@ -197,7 +197,7 @@ class Transformer(CompiledModel):
         }  # fmt: skip
 
     @property
-    def _layers(self) -> list[Block]:
+    def layers(self) -> list[Block]:
         return [cast(Block, block) for block in self.blocks]
 
     def _heads(self, qkv_BTE: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -207,7 +207,7 @@ class Transformer(CompiledModel):
         return _rotate(_norm(q), rotation), _rotate(_norm(k), rotation), v
 
     @property
-    def _frequencies(self) -> Tensor:
+    def frequencies(self) -> Tensor:
         """Radians per token, for every pair of a head's numbers."""
         half = self.config.hidden_size // self.config.num_heads // 2
         return _ROPE_BASE ** -(torch.arange(half, dtype=torch.float64, device=self.device) / half)
@@ -215,7 +215,7 @@ class Transformer(CompiledModel):
     def _rotation(self, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines (B, 1, T, D/2); angles in float64, exact for any length of text."""
         positions_BT = position_B[:, None] + torch.arange(length, device=position_B.device)
-        angles = positions_BT[:, None, :, None] * self._frequencies
+        angles = positions_BT[:, None, :, None] * self.frequencies
         return angles.cos().float(), angles.sin().float()
 
     def _window(self, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -255,7 +255,7 @@ class Transformer(CompiledModel):
 
 def _norm(x: Tensor) -> Tensor:
     """RMSNorm without a learned scale."""
-    scale: Tensor = (x.square().mean(-1, keepdim=True) + _NORM_EPSILON).rsqrt()
+    scale: Tensor = (x.square().mean(-1, keepdim=True) + NORM_EPSILON).rsqrt()
     return x * scale
 
 

@@ -108,3 +108,12 @@ def sample_rows(logits_R1V, draws, step, room, ids_R1, ids_RK, logprobs_RK):
         ids_R1[row, 0] = token
         ids_RK[row, step] = token
         logprobs_RK[row, step] = np.float32(logprobs[token])
+
+
+@compiled
+def logprobs_of_drawn(drawn_KR3, logprobs_RK):
+    """As `logprobs_of` ends: of a token, its logit less the largest and the sum of all powers."""
+    for step in range(len(drawn_KR3)):
+        for row in range(drawn_KR3.shape[1]):
+            logprob = drawn_KR3[step, row, 1] - math.log(drawn_KR3[step, row, 2])
+            logprobs_RK[row, step] = np.float32(logprob)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from charlm_model.checkpoint import Checkpoint
-from charlm_model.transformer import _NORM_EPSILON, _ROPE_BASE, Transformer, _norm
+from charlm_model.transformer import _ROPE_BASE, NORM_EPSILON, Transformer, _norm
 from charlm_model.vocabulary import END_OF_TEXT_ID, ByteVocabulary, CharVocabulary, Vocabulary
 from charlm_training.errors import InvalidOption
 
@@ -72,14 +72,14 @@ def _save_model(model: Transformer, folder: str) -> None:
     config = Qwen3Config(
         vocab_size=ours.vocab_size,
         hidden_size=ours.hidden_size,
-        intermediate_size=model._layers[0].up.out_features,
+        intermediate_size=model.layers[0].up.out_features,
         num_hidden_layers=ours.num_layers,
         num_attention_heads=ours.num_heads,
         num_key_value_heads=ours.num_heads,
         head_dim=ours.hidden_size // ours.num_heads,
         hidden_act="relu",
         max_position_embeddings=MOST_POSITIONS,
-        rms_norm_eps=_NORM_EPSILON,
+        rms_norm_eps=NORM_EPSILON,
         tie_word_embeddings=False,
         rope_parameters={"rope_type": "default", "rope_theta": _ROPE_BASE},
         use_sliding_window=True,
@@ -100,7 +100,7 @@ def weights_of(model: Transformer) -> dict[str, Tensor]:
         "model.embed_tokens.weight": _norm(model.embedding.weight),
         "lm_head.weight": model.head.weight,
     }
-    for layer, block in enumerate(model._layers):
+    for layer, block in enumerate(model.layers):
         name = f"model.layers.{layer}"
         projections = zip("qkv", block.qkv.weight.chunk(3), strict=True)
         weights |= {f"{name}.self_attn.{each}_proj.weight": part for each, part in projections}

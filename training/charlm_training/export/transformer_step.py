@@ -34,7 +34,7 @@ class TransformerStep(nn.Module):
         rotation = model._rotation(position_B, 1)
         x_B1E = _norm(model.embedding(ids_B[:, None], *recent))
         layers = []
-        for layer, block in enumerate(model._layers):
+        for layer, block in enumerate(model.layers):
             q, k, v = model._heads(linear(_norm(x_B1E), block.qkv.weight), rotation)
             k, v = _as_remembered(k), _as_remembered(v)
             keys_BNCD = torch.where(is_now_BC[:, None, :, None], k, keys[:, layer])

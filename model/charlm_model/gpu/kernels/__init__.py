@@ -1,0 +1,1 @@
+"""Kernels in Triton. They get their types from their first call, or run in its interpreter."""

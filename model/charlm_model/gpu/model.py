@@ -1,0 +1,107 @@
+"""A model whose exact path runs on a GPU.
+
+Legend: B rows, T tokens, V vocabulary, K steps.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charlm_model.compiled.sampling import logprobs_of_drawn
+from charlm_model.counter import Counters
+from charlm_model.gpu import recurrent, transformer
+from charlm_model.gpu.room import MAX_TOKENS, Room
+from charlm_model.gpu.tiles import TILING, Tiling
+from charlm_model.language_model import Burst, LanguageModel
+from charlm_model.recurrent import RecurrentModel
+from charlm_model.state import State
+from charlm_model.transformer import Transformer
+
+MakeRoom = Callable[[int], Room]
+
+
+class GpuModel(LanguageModel):
+    """Takes ids and returns logits on the processor; states stay on the device.
+
+    The bits of a row are the same whatever B, T, its position and its company, but other than those
+    of the processor. `forward` is the exact path too: training takes place elsewhere.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        device: torch.device,
+        tiling: Tiling = TILING,
+    ) -> None:
+        super().__init__(model.config)
+        self._like, self._device = model, device
+        self._make_room = _maker_of_rooms(model, device, tiling)
+        self._rooms: dict[int, Room] = {}
+        self._lock = threading.Lock()  # rooms are memory that calls share
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    def initial_state(self, batch_size: int) -> State:
+        return self._like.initial_state(batch_size).to(self._device)
+
+    def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.advance(ids_BT, state)
+
+    @torch.inference_mode()
+    def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
+        self._check(ids_BT)
+        B, T = ids_BT.shape
+        logits_BTV = torch.empty(B, T, self.config.vocab_size)
+        with self._lock, self._current():
+            room = self._room(B)
+            first = 0
+            while first < T:
+                length = min(room.max_tokens, 1 << ((T - first).bit_length() - 1))
+                part = slice(first, first + length)
+                logits_BTV[:, part] = room.read(ids_BT[:, part], state)
+                first += length
+        return logits_BTV, state
+
+    @torch.inference_mode()
+    def sample(
+        self, logits_BV: Tensor, state: State, counters: Counters, num_steps: int
+    ) -> tuple[Burst, Tensor, State]:
+        burst = Burst.empty(len(logits_BV), num_steps)
+        with self._lock, self._current():
+            room = self._room(len(logits_BV))
+            for first in range(0, num_steps, MAX_TOKENS):
+                length = min(MAX_TOKENS, num_steps - first)
+                moved = counters._replace(positions_B=counters.positions_B + np.uint64(first))
+                drawn_KB3, logits_BV = room.draw(logits_BV, state, moved, length)
+                part = slice(first, first + length)
+                burst.ids_BK[:, part] = drawn_KB3[:, :, 0].T
+                logprobs_of_drawn(drawn_KB3, burst.logprobs_BK[:, part])
+        return burst, logits_BV, state
+
+    def _room(self, batch_size: int) -> Room:
+        if batch_size not in self._rooms:
+            self._rooms[batch_size] = self._make_room(batch_size)
+        return self._rooms[batch_size]
+
+    def _current(self) -> AbstractContextManager[object]:
+        """Launches go to the current device."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+
+    def _check(self, ids_BT: Tensor) -> None:
+        if bool(((ids_BT < 0) | (ids_BT >= self.config.vocab_size)).any()):
+            raise IndexError("a token id is not in the vocabulary")
+
+
+def _maker_of_rooms(model: LanguageModel, device: torch.device, tiling: Tiling) -> MakeRoom:
+    if isinstance(model, RecurrentModel):
+        cells = recurrent.pack(model, device)
+        return lambda batch_size: recurrent.RecurrentRoom(cells, batch_size, tiling, device)
+    assert isinstance(model, Transformer), model.config.family
+    blocks = transformer.pack(model, device)
+    return lambda batch_size: transformer.TransformerRoom(blocks, batch_size, tiling, device)
