@@ -65,6 +65,5 @@ def _in_one_go(model: LanguageModel, ids_BT: Tensor) -> tuple[Tensor, State]:
 
 def _bits(logits_BTV: Tensor, state: State, row: int) -> bytes:
     tensors = [logits_BTV, *state.tensors.values()]
-    return b"".join(
-        tensor[row].contiguous().view(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors
-    )
+    rows = [tensor[row].cpu().contiguous().view(-1) for tensor in tensors]
+    return b"".join(values.view(torch.uint8).numpy().tobytes() for values in rows)

@@ -98,6 +98,13 @@ def serve(
         int | None,
         typer.Option(envvar="CHARLM_THREADS", min=1, help="Threads of torch; unset: its choice."),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            envvar="CHARLM_DEVICE",
+            help="Where models compute: cpu, cuda, or cuda:1. An n-gram or a mixture stays on cpu.",
+        ),
+    ] = "cpu",
     drain_grace: Annotated[
         float,
         typer.Option(
@@ -166,6 +173,7 @@ def serve(
             port=port,
             max_batch_size=max_batch_size,
             threads=threads,
+            device=device,
             drain_grace_s=drain_grace,
             stuck_after_s=stuck_after,
             reflection=reflection,

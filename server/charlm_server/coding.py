@@ -32,7 +32,7 @@ from charlm_server.errors import (
     NumericsMismatch,
 )
 from charlm_server.inquiry import Start
-from charlm_server.loaded import LoadedModel, numerics_id
+from charlm_server.loaded import LoadedModel
 from charlm_server.series import InquirySeries
 
 Pieces = AsyncIterator[bytes]
@@ -120,7 +120,7 @@ class Decompressor:
         self.totals = Totals()
         self._worker = FrameWorker(model, deadline)
         self._speller = Speller(model.vocabulary)
-        self._header = _header_of(model)
+        self._header, self._numerics = _header_of(model), model.numerics
         self._skips_damaged = skips_damaged
         self._head = bytearray()
         self._deframer = Deframer()
@@ -156,7 +156,7 @@ class Decompressor:
         if header.model != self._header.model:
             raise CodecMismatch(header.model.hex(), self._header.model.hex())
         if header.numerics != self._header.numerics:
-            raise NumericsMismatch(numerics_id())
+            raise NumericsMismatch(self._numerics)
 
     async def _take(
         self, found: Frame | Damage, waiting: list[Frame]
@@ -193,4 +193,4 @@ class Decompressor:
 
 
 def _header_of(model: LoadedModel) -> Header:
-    return Header.of(model.checkpoint.digest, numerics_id())
+    return Header.of(model.checkpoint.digest, model.numerics)

@@ -9,7 +9,7 @@ from charlm_model.vocabulary import END_OF_TEXT_ID
 from charlm_server.columns import Returns
 from charlm_server.conversion import TextReader, check_count
 from charlm_server.errors import InvalidRequest, InvalidText
-from charlm_server.loaded import LoadedModel, Models, numerics_id
+from charlm_server.loaded import LoadedModel, Models
 from charlm_server.posterior import posteriors
 from charlm_server.scoring import ScoringItem, ScoringJob
 
@@ -83,7 +83,7 @@ def compare_response_from(
         comparisons=[_comparison(scores, priors) for scores in zip(*rows, strict=True)],
         model_digests=[model.checkpoint.digest for model in models],
         numerics=distribution_pb2.Numerics(
-            id=numerics_id(),
+            id=" and ".join(sorted({model.numerics for model in models})),
             is_batch_invariant=all(model.certification.is_batch_invariant for model in models),
         ),
     )

@@ -116,6 +116,7 @@ class ServeConfig:
     port: int = 50051
     max_batch_size: int = 64
     threads: int | None = None  # of torch; None leaves its own choice
+    device: str = "cpu"  # where models compute: cpu, cuda, or cuda:1
     drain_grace_s: float = 25.0
     stuck_after_s: float = 30.0  # a step of the engine that lasts longer makes health say so
     reflection: bool = True

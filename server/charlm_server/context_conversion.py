@@ -10,7 +10,7 @@ from charlm_model.snapshot import Maker, Snapshot
 from charlm_server.callers import PRESENT
 from charlm_server.conversion import TextReader
 from charlm_server.errors import CharlmError, InvalidRequest
-from charlm_server.loaded import LoadedModel, Models, numerics_id
+from charlm_server.loaded import LoadedModel, Models
 from charlm_server.state_errors import StateDamaged, StateMismatch
 from charlm_server.states import States
 
@@ -83,7 +83,7 @@ def model_asked(
 
 def maker_of(model: LoadedModel) -> Maker:
     """Whose states are this model's."""
-    return Maker(model.checkpoint.digest, numerics_id())
+    return Maker(model.checkpoint.digest, model.numerics)
 
 
 def check_maker(maker: Maker, model: LoadedModel) -> None:

@@ -5,7 +5,7 @@ Legend: T positions, K alternatives, V vocabulary.
 
 from charlm.v1 import distribution_pb2 as pb
 from charlm_server.columns import Float64s, Returns, TokenColumns
-from charlm_server.loaded import LoadedModel, numerics_id
+from charlm_server.loaded import LoadedModel
 
 
 def top_tokens_from(columns: TokenColumns) -> pb.TopTokens | None:
@@ -38,4 +38,4 @@ def distributions_from(logprobs_TV: Float64s, *, is_float64: bool) -> pb.Distrib
 
 def numerics_from(model: LoadedModel) -> pb.Numerics:
     """Which arithmetic the model's answers come from."""
-    return pb.Numerics(id=numerics_id(), is_batch_invariant=model.certification.is_batch_invariant)
+    return pb.Numerics(id=model.numerics, is_batch_invariant=model.certification.is_batch_invariant)

@@ -11,6 +11,7 @@ import torch
 
 from charlm_model import checkpoint as checkpoints
 from charlm_model.checkpoint import Checkpoint
+from charlm_model.devices import CPU, arithmetic_of, device_named, on_device
 from charlm_model.errors import ModelError
 from charlm_model.mixture import Kind, Mixing, mix
 from charlm_model.vocabulary import Vocabulary
@@ -37,6 +38,7 @@ class LoadedModel:
     scheduler: Scheduler
     limits: Limits
     load_time_s: float  # since the epoch
+    device: torch.device = CPU  # where its engine computes
     mixture: MixtureConfig | None = None  # what it is mixed of, if it is
     pins: Pins = field(default_factory=Pins)  # the calls that looked it up
 
@@ -47,6 +49,11 @@ class LoadedModel:
     def accumulator(self) -> Accumulator[Any]:
         """For one call's answer; room in it wakes the engine."""
         return Accumulator(self.limits.max_waiting_bytes, self.scheduler.wake)
+
+    @property
+    def numerics(self) -> str:
+        """What the bits of its results depend on, beside the checkpoint."""
+        return numerics_id(self.device)
 
     @property
     def vocab_size(self) -> int:
@@ -160,8 +167,15 @@ def load_model(name: str, directory: Path, config: ServeConfig) -> LoadedModel:
 
 
 def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> LoadedModel:
-    """An engine for a checkpoint in memory."""
-    model, vocabulary, limits = checkpoint.model, checkpoint.vocabulary, config.limits
+    """An engine for a checkpoint in memory, on the device if its family can be there.
+
+    Raises ServeError where there is no such device.
+    """
+    try:
+        model = on_device(checkpoint.model, device_named(config.device))
+    except ModelError as error:
+        raise ServeError(str(error)) from error
+    vocabulary, limits = checkpoint.vocabulary, config.limits
     certification = certify(model, batch_sizes(config.max_batch_size))
     token_bytes = [vocabulary.token_bytes(token) for token in range(vocabulary.size)]
     engine = Engine(
@@ -183,6 +197,7 @@ def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> 
         scheduler=Scheduler(engine, queue),
         limits=limits,
         load_time_s=time.time(),
+        device=model.device,
     )
 
 
@@ -192,8 +207,10 @@ def batch_sizes(max_batch_size: int) -> list[int]:
     return sorted(size for size in sizes | {max_batch_size} if size <= max_batch_size)
 
 
-def numerics_id() -> str:
+def numerics_id(device: torch.device = CPU) -> str:
     """What the bits of a result depend on, beside the checkpoint."""
+    if device.type != "cpu":
+        return f"torch-{torch.__version__}/{arithmetic_of(device)}"
     return "/".join(
         [
             f"torch-{torch.__version__}",

@@ -151,10 +151,10 @@ class ReadingLane:
         reader, snapshot = place.reader, place.reader.snapshot
         if reader.is_over or snapshot is None or place.num_read:
             return not reader.is_over
-        place.state = snapshot.state
+        place.state = snapshot.state.to(self._model.device)
         reader.accept(snapshot.pending_logits_1V, -1)
         if not reader.ids:
-            state = snapshot.state.clone() if self._keeps_state else None
+            state = place.state.clone() if self._keeps_state else None
             reader.done(state, snapshot.pending_logits_1V.clone())
         return bool(reader.ids)
 

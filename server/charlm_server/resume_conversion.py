@@ -6,7 +6,7 @@ from charlm.v1 import generation_pb2 as pb
 from charlm_model.snapshot import Snapshot
 from charlm_server.conversion import check_token_ids
 from charlm_server.errors import InvalidRequest
-from charlm_server.loaded import LoadedModel, numerics_id
+from charlm_server.loaded import LoadedModel
 from charlm_server.resume import Origin, Place, Progress, Resumption
 from charlm_server.sequence import Delta, FinishReason, GenerationJob
 
@@ -62,7 +62,7 @@ def origin_of(
     asked.stopping.ClearField("max_time")
     if snapshot is not None:
         asked.context.data = snapshot.digest()
-    made_by = f"{model.checkpoint.digest} {numerics_id()}"
+    made_by = f"{model.checkpoint.digest} {model.numerics}"
     return Origin.of(made_by, asked.SerializeToString(deterministic=True), seed)
 
 

@@ -33,7 +33,7 @@ async def read(
 
     def capture(start: Start) -> Generator[None, None, Snapshot]:
         yield
-        return Snapshot(start.state.clone(), start.logits_1V.clone(), num_tokens)
+        return Snapshot.of(start.state, start.logits_1V, num_tokens)
 
     series = InquirySeries(model, deadline)
     snapshot = await series.ask(capture, num_steps=0, context_ids=ids, snapshot=before)

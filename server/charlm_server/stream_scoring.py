@@ -81,7 +81,7 @@ class StreamScorer:
 
     def snapshot(self, num_tokens: int) -> Snapshot:
         """After all that was scored, which is something; it is so many tokens of text."""
-        return Snapshot(self._state.clone(), self._pending_1V, num_tokens)
+        return Snapshot.of(self._state, self._pending_1V, num_tokens)
 
     async def score(self, ids_T: Ids) -> ScoredBlock:
         """The scores of a block that comes next."""
