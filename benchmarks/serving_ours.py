@@ -17,7 +17,7 @@ from charlm_server.engine import Engine, EngineConfig
 from charlm_server.sequence import GenerationJob
 from charlm_server.sequence import Stopping as JobStopping
 
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 def engine_rate(
