@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests of different files run beside each other; most of them wait, or use one core.
 TEST_PROCESSES ?= 2
 INSTALLED := .venv/.installed
-WITH_EXTRAS := $(addprefix .venv/.with-,harness ray hf deploy)
+WITH_EXTRAS := $(addprefix .venv/.with-,harness ray hf deploy triton)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format gen baseline unit chaos audit containers ray soak clean

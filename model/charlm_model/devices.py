@@ -1,6 +1,7 @@
-"""Where a served model computes: on the processor, or on a GPU by kernels for its family."""
+"""Where a model computes: on the processor or on a GPU; served there, by kernels for its family."""
 
 import importlib.util
+import re
 
 import torch
 
@@ -11,29 +12,44 @@ CPU = torch.device("cpu")
 _FAMILIES_ON_GPU = ("gru", "lstm", "rnn", "transformer")
 
 
-def device_named(name: str) -> torch.device:
-    """The device that is called so: cpu, cuda, or cuda:1. Raises DeviceUnavailable."""
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (":" in name and not (kind == "cuda" and index.isdecimal())):
+def is_device_name(name: str) -> bool:
+    """Whether a device may be called so, wherever it is."""
+    return re.fullmatch(r"cpu|cuda(:\d{1,3})?", name) is not None
+
+
+def device_named(name: str, *, number: int = 0) -> torch.device:
+    """The device that is called so: cpu, cuda:1, or cuda, which is the GPU of that number.
+
+    Raises DeviceUnavailable where this machine has none.
+    """
+    if not is_device_name(name):
         raise DeviceUnavailable(f"There is no device {name!r}: give cpu, cuda, or cuda:1.")
-    if kind == "cpu":
+    if name == "cpu":
         return CPU
-    num_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    number = int(index or 0)
-    if number >= num_devices:
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not num_gpus:
         raise DeviceUnavailable(
-            f"There is no device {name}: torch {torch.__version__} finds {num_devices} GPUs here."
+            f"The device is to be {name}, but torch {torch.__version__} finds no GPU here; take "
+            "cpu, or install the torch that is built for this GPU's driver."
         )
-    if importlib.util.find_spec("triton") is None:
-        raise DeviceUnavailable("Serving on a GPU needs Triton: run pip install triton.")
+    number = int(name.partition(":")[2] or number)
+    if number >= num_gpus:
+        raise DeviceUnavailable(
+            f"GPU {number} is wanted, but this host has {num_gpus}, the first of them number 0."
+        )
     return torch.device("cuda", number)
 
 
 def on_device(model: LanguageModel, device: torch.device) -> LanguageModel:
-    """The model there; families without kernels for a GPU stay on the processor."""
+    """The model there; families without kernels for a GPU stay on the processor.
+
+    Raises DeviceUnavailable without Triton.
+    """
     if device.type == "cpu" or model.config.family not in _FAMILIES_ON_GPU:
         return model
-    from charlm_model.gpu.model import GpuModel  # only where it is used: it needs Triton
+    if importlib.util.find_spec("triton") is None:
+        raise DeviceUnavailable("Serving on a GPU needs Triton: run pip install triton.")
+    from charlm_model.gpu.model import GpuModel  # only where it is used
 
     return GpuModel(model, device)
 

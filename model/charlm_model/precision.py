@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-CPU = torch.device("cpu")
+from charlm_model.devices import CPU
 
 
 def has_fast_bfloat16(device: torch.device = CPU) -> bool:

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from charlm_model.counter import Counters
-from charlm_model.gpu.model import GpuModel
-from charlm_model.gpu.tiles import Tile, Tiling
 from charlm_model.language_model import Burst, LanguageModel
 from charlm_model.state import State
+
+pytest.importorskip("triton", reason="the extra `triton` is not installed: make unit")
+
+from charlm_model.gpu.model import GpuModel
+from charlm_model.gpu.tiles import Tile, Tiling
 
 MakeModel = Callable[..., LanguageModel]
 FAMILIES = ("rnn", "gru", "lstm", "transformer")

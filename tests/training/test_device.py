@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from charlm_training.device import CPU, described, device_named
+from charlm_model.devices import CPU
+from charlm_model.errors import DeviceUnavailable
+from charlm_training.device import described, training_device
 from charlm_training.errors import InvalidOption
 from charlm_training.options import TrainOptions
 
@@ -26,7 +28,7 @@ def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_processor_trains_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     without_gpus(monkeypatch)
 
-    assert device_named("auto") == CPU
+    assert training_device("auto") == CPU
     assert described(CPU) == "cpu"
 
 
@@ -36,7 +38,7 @@ def test_the_processor_trains_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPa
 def test_a_gpu_is_taken_by_its_number(
     name: str, number_on_host: int, index: int, taken: list[torch.device]
 ) -> None:
-    device = device_named(name, number_on_host=number_on_host)
+    device = training_device(name, number_on_host=number_on_host)
 
     assert device == torch.device("cuda", index)
     assert taken == [device]
@@ -44,20 +46,20 @@ def test_a_gpu_is_taken_by_its_number(
 
 
 def test_the_processor_may_be_asked_for_beside_a_gpu(taken: list[torch.device]) -> None:
-    assert device_named("cpu") == CPU
+    assert training_device("cpu") == CPU
     assert not taken
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     without_gpus(monkeypatch)
 
-    with pytest.raises(InvalidOption, match="finds no GPU here; train with --device cpu"):
-        device_named("cuda")
+    with pytest.raises(DeviceUnavailable, match="finds no GPU here; take cpu"):
+        training_device("cuda")
 
 
 def test_more_processes_than_gpus_are_refused(taken: list[torch.device]) -> None:
-    with pytest.raises(InvalidOption, match="GPU 2 is wanted, but this host has 2"):
-        device_named("auto", number_on_host=2)
+    with pytest.raises(DeviceUnavailable, match="GPU 2 is wanted, but this host has 2"):
+        training_device("auto", number_on_host=2)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", ""])

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from charlm_model.config import ModelConfig
+from charlm_model.devices import CPU
 from charlm_model.families import build
 from charlm_model.state import State
 from charlm_training.data import Data
-from charlm_training.device import CPU
 from charlm_training.distributed import ALONE
 from charlm_training.learner import Learner
 from charlm_training.optimizer import Optimizer

@@ -1,43 +1,31 @@
-"""Which device trains: a GPU where there is one, else the processor."""
+"""Which device trains: the processor, or a GPU made ready for it."""
 
 from __future__ import annotations
 
-import re
 import warnings
 
 import torch
 
-from charlm_training.errors import InvalidOption
+from charlm_model.devices import CPU, device_named, is_device_name
 
-CPU = torch.device("cpu")
-CHOICES = "auto, cpu, cuda or cuda:N"
-
-
-def is_name(name: str) -> bool:
-    """Whether a device can be asked for by that name."""
-    return re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name) is not None
+AUTO = "auto"
+CHOICES = "cpu, cuda, cuda:N or auto"
 
 
-def device_named(name: str, *, number_on_host: int = 0) -> torch.device:
+def is_choice(name: str) -> bool:
+    """Whether `charlm train` can be asked for it."""
+    return name == AUTO or is_device_name(name)
+
+
+def training_device(name: str, *, number_on_host: int = 0) -> torch.device:
     """The device; of several processes on one host each takes the GPU of its own number.
 
-    Raises InvalidOption where there is no such device.
+    Raises DeviceUnavailable where there is no such device.
     """
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "cpu" or (name == "auto" and not num_gpus):
-        return CPU
-    if not num_gpus:
-        raise InvalidOption(
-            f"--device is {name}, but torch {torch.__version__} finds no GPU here; train with "
-            "--device cpu, or install the torch that is built for this GPU's driver."
-        )
-    number = int(name.partition(":")[2] or number_on_host)
-    if number >= num_gpus:
-        raise InvalidOption(
-            f"GPU {number} is wanted, but this host has {num_gpus}, the first of them number 0; "
-            "start one process for each, or train with --device cpu."
-        )
-    return ready(torch.device("cuda", number))
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_named(name, number=number_on_host)
+    return device if device == CPU else ready(device)
 
 
 def ready(device: torch.device) -> torch.device:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from charlm_model.devices import CPU
 from charlm_model.language_model import LanguageModel
 from charlm_training.baseline import DEFAULT_ORDER, fit_ngram
 from charlm_training.budget import Budget, Clock
 from charlm_training.data import Data, Part
-from charlm_training.device import CPU
 from charlm_training.distributed import ALONE, Crew
 from charlm_training.errors import InvalidOption
 from charlm_training.events import Listener, Noticed, Planned, Resumed

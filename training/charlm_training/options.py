@@ -14,7 +14,7 @@ from charlm_training.budget import (
     parse_duration,
 )
 from charlm_training.data import DataOptions
-from charlm_training.device import CHOICES, is_name
+from charlm_training.device import CHOICES, is_choice
 from charlm_training.errors import InvalidOption
 from charlm_training.plan import SizeOptions
 
@@ -48,7 +48,7 @@ class TrainOptions:
             raise InvalidOption(f"--steps is {self.steps}; it must be from 1 to 1000000000.")
         if self.epochs is not None and not 0 < self.epochs <= 1_000_000:
             raise InvalidOption(f"--epochs is {self.epochs}; it must be above 0, up to 1000000.")
-        if not is_name(self.device):
+        if not is_choice(self.device):
             raise InvalidOption(f"--device is {self.device!r}; it must be {CHOICES}.")
         if not 0 <= self.seed < 1 << 63:
             raise InvalidOption(f"--seed is {self.seed}; it must be from 0 to 2**63 - 1.")

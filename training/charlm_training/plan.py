@@ -9,10 +9,10 @@ from typing import TypeVar
 import torch
 
 from charlm_model.config import ModelConfig
+from charlm_model.devices import CPU
 from charlm_model.families import build
 from charlm_training.budget import Budget, Clock, Pace
 from charlm_training.data import Data
-from charlm_training.device import CPU
 from charlm_training.distributed import ALONE, Crew
 from charlm_training.errors import InvalidOption
 from charlm_training.learner import Learner

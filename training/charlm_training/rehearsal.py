@@ -18,12 +18,12 @@ import torch
 from charlm_model import checkpoint, kneser_ney
 from charlm_model.compiled.halves import PANEL_WIDTH
 from charlm_model.config import ModelConfig
+from charlm_model.devices import CPU
 from charlm_model.families import build
 from charlm_model.language_model import LanguageModel
 from charlm_model.ngram import NGram
 from charlm_model.vocabulary import CharVocabulary
 from charlm_training.budget import Clock
-from charlm_training.device import CPU
 from charlm_training.learner import Learner
 from charlm_training.temperatures import samples_by_temperature
 from charlm_training.windows import Shape, StreamWindows

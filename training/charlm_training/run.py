@@ -12,12 +12,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 from charlm_model import checkpoint
+from charlm_model.devices import CPU
 from charlm_model.language_model import LanguageModel
 from charlm_training.baseline import baseline_section
 from charlm_training.budget import Budget, Clock
 from charlm_training.corpus import open_corpus
 from charlm_training.data import Data, read_data
-from charlm_training.device import CPU, described, device_named
+from charlm_training.device import described, training_device
 from charlm_training.distributed import ALONE, Crew
 from charlm_training.errors import InvalidOption, OutputFailed
 from charlm_training.evaluation import evaluate
@@ -105,7 +106,7 @@ class Run:
         """Counting has no use for a GPU."""
         if self.options.family == "ngram":
             return CPU
-        return device_named(self.options.device, number_on_host=self.crew.number_on_host)
+        return training_device(self.options.device, number_on_host=self.crew.number_on_host)
 
     def _governed_threads(
         self, budget: Budget
