@@ -21,17 +21,21 @@ class State:
         return len(next(iter(self.tensors.values())))
 
     @property
+    def device(self) -> torch.device:
+        return next(iter(self.tensors.values())).device
+
+    @property
     def num_bytes_per_row(self) -> int:
         return sum(tensor[0].numel() * tensor.element_size() for tensor in self.tensors.values())
 
     def select_rows(self, rows: Sequence[int]) -> "State":
         """The given rows, in the given order; a row may be taken more than once."""
-        index = torch.tensor(rows, dtype=torch.long)
+        index = torch.tensor(rows, dtype=torch.long, device=self.device)
         return State({name: tensor[index] for name, tensor in self.tensors.items()})
 
     def put_rows(self, rows: Sequence[int], other: "State") -> None:
         """Write row i of `other` over row rows[i], in place."""
-        index = torch.tensor(rows, dtype=torch.long)
+        index = torch.tensor(rows, dtype=torch.long, device=self.device)
         for name, tensor in self.tensors.items():
             tensor[index] = other[name]
 
