@@ -77,6 +77,11 @@ class LanguageModel(nn.Module, ABC):
         """Where its weights lie, and with them the state that `forward` takes."""
         return next((each.device for each in self.parameters()), torch.device("cpu"))
 
+    @property
+    def num_probe_tokens(self) -> int:
+        """How many to read and draw, to have tried all that the exact path consists of."""
+        return 3
+
     def on_cpu(self) -> Self:
         """This model, or its like where the exact path and files want it."""
         if self.device.type == "cpu":

@@ -1,18 +1,19 @@
 """Which batch sizes give a row the bits it would have alone; measured when the server starts.
 
-Legend: B rows, T tokens.
+What is tried is warm afterwards: kernels are compiled, and on a GPU recorded, before a call comes.
+
+Legend: B rows, T tokens read, K tokens drawn.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from charlm_model.language_model import LanguageModel
-from charlm_model.state import State
-
-NUM_PROBE_TOKENS = 3
+from charlm_model.counter import Counters
+from charlm_model.language_model import Burst, LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,9 @@ class Certification:
 def certify(model: LanguageModel, sizes: Iterable[int]) -> Certification:
     """Keep the sizes in which a probe row has the bits it has in the largest one.
 
-    Every size is tried with the probe in several rows, read token by token and in one chunk. Where
-    not even the largest size agrees with itself, rows are computed one at a time.
+    Every size is tried with the probe in several rows: tokens are read, and then drawn, one by one
+    and in one go. Where not even the largest size agrees with itself, rows are computed one at a
+    time.
     """
     descending = sorted(set(sizes), reverse=True)
     results = {size: _results_of(model, size) for size in descending}
@@ -42,28 +44,45 @@ def certify(model: LanguageModel, sizes: Iterable[int]) -> Certification:
 def _results_of(model: LanguageModel, size: int) -> set[bytes]:
     """All the bits that the probe gets in batches of this size: one result if it passes."""
     generator = torch.Generator().manual_seed(0)
-    shape = size, NUM_PROBE_TOKENS
+    shape = size, model.num_probe_tokens
     ids_BT = torch.randint(model.config.vocab_size, shape, generator=generator)
     probe_rows = sorted({0, size // 3, size // 2, size - 1})
-    ids_BT[probe_rows] = torch.arange(NUM_PROBE_TOKENS) % model.config.vocab_size
+    ids_BT[probe_rows] = torch.arange(model.num_probe_tokens) % model.config.vocab_size
     ways = _in_steps(model, ids_BT), _in_one_go(model, ids_BT)
-    return {_bits(logits, state, row) for logits, state in ways for row in probe_rows}
+    return {_bits(tensors, row) for tensors in ways for row in probe_rows}
 
 
-def _in_steps(model: LanguageModel, ids_BT: Tensor) -> tuple[Tensor, State]:
+def _in_steps(model: LanguageModel, ids_BT: Tensor) -> list[Tensor]:
+    """All that came of each row: logits, tokens drawn with log-probs, and the state."""
     state = model.initial_state(len(ids_BT))
-    logits_T = []
+    read, bursts = [], []
     for ids_B in ids_BT.unbind(dim=1):
         logits_BV, state = model.step(ids_B, state)
-        logits_T.append(logits_BV)
-    return torch.stack(logits_T, dim=1), state
+        read.append(logits_BV)
+    for step in range(model.num_probe_tokens):
+        burst, logits_BV, state = model.sample(logits_BV, state, _counters(len(ids_BT), step), 1)
+        bursts.append(burst)
+    drawn = Burst(*(np.concatenate(columns, axis=1) for columns in zip(*bursts, strict=True)))
+    logits_BTV = torch.stack([*read, logits_BV], dim=1)
+    return [logits_BTV, *map(torch.from_numpy, drawn), *state.tensors.values()]
 
 
-def _in_one_go(model: LanguageModel, ids_BT: Tensor) -> tuple[Tensor, State]:
-    return model.advance(ids_BT, model.initial_state(len(ids_BT)))
+def _in_one_go(model: LanguageModel, ids_BT: Tensor) -> list[Tensor]:
+    """The same of two calls."""
+    num_rows, num_tokens = ids_BT.shape
+    read_BTV, state = model.advance(ids_BT, model.initial_state(num_rows))
+    drawn, logits_BV, state = model.sample(
+        read_BTV[:, -1], state, _counters(num_rows, 0), num_tokens
+    )
+    logits_BTV = torch.cat([read_BTV, logits_BV[:, None]], dim=1)
+    return [logits_BTV, *map(torch.from_numpy, drawn), *state.tensors.values()]
 
 
-def _bits(logits_BTV: Tensor, state: State, row: int) -> bytes:
-    tensors = [logits_BTV, *state.tensors.values()]
+def _counters(num_rows: int, position: int) -> Counters:
+    same_B = np.zeros(num_rows, np.uint64)
+    return Counters(same_B, same_B, same_B + np.uint64(position))
+
+
+def _bits(tensors: list[Tensor], row: int) -> bytes:
     rows = [tensor[row].cpu().contiguous().view(-1) for tensor in tensors]
     return b"".join(values.view(torch.uint8).numpy().tobytes() for values in rows)

@@ -39,6 +39,7 @@ class GpuModel(LanguageModel):
     ) -> None:
         super().__init__(model.config)
         self._like, self._device = model, device
+        self._begun = model.initial_state(1).to(device)  # copied there: states are large
         self._make_room = _maker_of_rooms(model, device, tiling)
         self._rooms: dict[int, Room] = {}
         self._lock = threading.Lock()  # rooms are memory that calls share
@@ -47,8 +48,13 @@ class GpuModel(LanguageModel):
     def device(self) -> torch.device:
         return self._device
 
+    @property
+    def num_probe_tokens(self) -> int:
+        """So many are read, and drawn, in parts of every length that has a graph."""
+        return 2 * MAX_TOKENS - 1
+
     def initial_state(self, batch_size: int) -> State:
-        return self._like.initial_state(batch_size).to(self._device)
+        return self._begun.select_rows([0] * batch_size)
 
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
         return self.advance(ids_BT, state)
