@@ -1,5 +1,6 @@
 """Where a model computes: on the processor or on a GPU; served there, by kernels for its family."""
 
+import functools
 import importlib.util
 import re
 
@@ -54,6 +55,7 @@ def on_device(model: LanguageModel, device: torch.device) -> LanguageModel:
     return GpuModel(model, device)
 
 
+@functools.cache
 def arithmetic_of(device: torch.device) -> str:
     """What the bits of a GPU's results depend on, beside the model; of any use only there."""
     from triton import __version__ as triton_version

@@ -13,6 +13,7 @@ from charlm_model import checkpoint as checkpoints
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.devices import CPU, arithmetic_of, device_named, on_device
 from charlm_model.errors import ModelError
+from charlm_model.language_model import LanguageModel
 from charlm_model.mixture import Kind, Mixing, mix
 from charlm_model.vocabulary import Vocabulary
 from charlm_server.accumulator import Accumulator
@@ -132,6 +133,7 @@ class Models:
 
 def load_models(config: ServeConfig) -> Models:
     """Read every checkpoint and make it ready. Raises ServeError."""
+    device_of(config)  # what is wrong with it is said before anything is read
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     loaded = [load_model(name, directory, config) for name, directory in config.checkpoints.items()]
@@ -154,6 +156,14 @@ def mixtures_of(loaded: Iterable[LoadedModel], config: ServeConfig) -> list[Load
     return mixed
 
 
+def device_of(config: ServeConfig) -> torch.device:
+    """Where models are to compute. Raises ServeError where that is not here."""
+    try:
+        return device_named(config.device)
+    except ModelError as error:
+        raise ServeError(str(error)) from error
+
+
 def load_model(name: str, directory: Path, config: ServeConfig) -> LoadedModel:
     """Read, verify and certify one checkpoint. Raises ServeError."""
     try:
@@ -169,14 +179,10 @@ def load_model(name: str, directory: Path, config: ServeConfig) -> LoadedModel:
 def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> LoadedModel:
     """An engine for a checkpoint in memory, on the device if its family can be there.
 
-    Raises ServeError where there is no such device.
+    Raises ServeError where there is no such device, or where it cannot be served there.
     """
-    try:
-        model = on_device(checkpoint.model, device_named(config.device))
-    except ModelError as error:
-        raise ServeError(str(error)) from error
+    model, certification = _tried(name, checkpoint, config)
     vocabulary, limits = checkpoint.vocabulary, config.limits
-    certification = certify(model, batch_sizes(config.max_batch_size))
     token_bytes = [vocabulary.token_bytes(token) for token in range(vocabulary.size)]
     engine = Engine(
         model, token_bytes, EngineConfig(batch_sizes=certification.sizes, threads=config.threads)
@@ -201,6 +207,25 @@ def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> 
     )
 
 
+def _tried(
+    name: str, checkpoint: Checkpoint, config: ServeConfig
+) -> tuple[LanguageModel, Certification]:
+    """The model where it is to compute, verified and certified there: calls find it warm."""
+    device = device_of(config)
+    try:
+        model = on_device(checkpoint.model, device)
+        if model is not checkpoint.model:
+            checkpoints.verify_on_device(model, checkpoint.model)
+        return model, certify(model, batch_sizes(config.max_batch_size))
+    except ModelError as error:
+        raise ServeError(f"{name} cannot be served on {device}: {error}") from error
+    except torch.OutOfMemoryError as error:
+        raise ServeError(
+            f"{name} does not fit into the memory of {device}, with rows for --max-batch-size "
+            f"{config.max_batch_size}: give fewer, or serve it elsewhere."
+        ) from error
+
+
 def batch_sizes(max_batch_size: int) -> list[int]:
     """Powers of two and the sizes halfway, so that padding is a third at most."""
     sizes = {size for power in range(17) for size in (2**power, 3 * 2**power)}
@@ -210,7 +235,8 @@ def batch_sizes(max_batch_size: int) -> list[int]:
 def numerics_id(device: torch.device = CPU) -> str:
     """What the bits of a result depend on, beside the checkpoint."""
     if device.type != "cpu":
-        return f"torch-{torch.__version__}/{arithmetic_of(device)}"
+        parts = f"torch-{torch.__version__}", platform.machine(), arithmetic_of(device)
+        return "/".join(parts)
     return "/".join(
         [
             f"torch-{torch.__version__}",

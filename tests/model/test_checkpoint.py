@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from charlm_model import checkpoint as checkpoints
-from charlm_model.checkpoint import load, save, verify_golden
+from charlm_model.checkpoint import load, save, verify_golden, verify_on_device
 from charlm_model.errors import (
     CheckpointCorrupt,
     CheckpointNotFound,
@@ -264,6 +264,17 @@ def test_other_arithmetic_is_noticed(saved: Path) -> None:
 
     with pytest.raises(GoldenMismatch, match=r"0\.01 nats"):
         verify_golden(loaded)
+
+
+@pytest.mark.parametrize("change", [1.0, float("nan")])
+def test_a_device_must_tell_what_the_processor_tells(make_model: MakeModel, change: float) -> None:
+    here, there, other = (make_model("gru") for _ in range(3))
+    with torch.no_grad():
+        other.head.bias[3] += change
+
+    verify_on_device(there, here)
+    with pytest.raises(GoldenMismatch, match="computed on cpu differ by up to"):
+        verify_on_device(other, here)
 
 
 def test_a_reader_does_not_disturb_a_writer_between_two_renames(

@@ -1,4 +1,4 @@
-"""Models on a device: nothing of what they compute with may be left on the processor.
+"""Which devices are there; and models on one: nothing may be left on the processor.
 
 The meta device has shapes and no numbers; like any other it refuses tensors that lie elsewhere.
 """
@@ -8,6 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from charlm_model import devices
+from charlm_model.devices import CPU, device_named, on_device
+from charlm_model.errors import DeviceUnavailable
 from charlm_model.language_model import LanguageModel
 from charlm_model.precision import half_products, has_fast_bfloat16
 from charlm_model.state import State
@@ -15,6 +18,60 @@ from charlm_model.state import State
 MakeModel = Callable[..., LanguageModel]
 FAMILIES = ("rnn", "gru", "lstm", "transformer")
 META = torch.device("meta")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("name", "number", "device"),
+    [("cpu", 1, CPU), ("cuda", 0, torch.device("cuda", 0)), ("cuda", 1, torch.device("cuda", 1)),
+     ("cuda:1", 0, torch.device("cuda", 1))],
+)  # fmt: skip
+def test_a_device_is_found_by_its_name(name: str, number: int, device: torch.device) -> None:
+    assert device_named(name, number=number) == device
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(("name", "number"), [("cuda:2", 0), ("cuda", 2)])
+def test_more_gpus_than_there_are_are_refused(name: str, number: int) -> None:
+    with pytest.raises(DeviceUnavailable, match="GPU 2 is wanted, but this host has 2"):
+        device_named(name, number=number)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(DeviceUnavailable, match="finds no GPU here; take cpu"):
+        device_named("cuda")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:1234", "CUDA", ""])
+def test_a_misspelled_device_is_refused(name: str) -> None:
+    with pytest.raises(DeviceUnavailable, match="give cpu, cuda, or cuda:1"):
+        device_named(name)
+
+
+@pytest.mark.parametrize(("family", "device"), [("lstm", CPU), ("ngram", torch.device("cuda", 0))])
+def test_models_without_kernels_for_a_device_stay(
+    family: str, device: torch.device, make_model: MakeModel
+) -> None:
+    model = make_model(family)
+
+    assert on_device(model, device) is model
+
+
+def test_a_gpu_without_triton_is_refused(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+
+    with pytest.raises(DeviceUnavailable, match="pip install triton"):
+        on_device(make_model("lstm"), torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

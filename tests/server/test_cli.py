@@ -214,6 +214,18 @@ def test_a_wrong_way_to_log_is_said(directory: Path, flags: tuple[str, str]) -> 
     assert flags[0] in failure(directory, *flags)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("cuda", "finds no GPU here; take cpu"), ("gpu", "no device 'gpu'")]
+)
+def test_a_device_that_is_not_there_is_said(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, name: str, sentence: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    assert sentence in failure(directory, "--device", name)
+
+
 def test_an_address_that_others_reach_needs_a_flag(directory: Path) -> None:
     assert "--allow-insecure" in failure(directory, "--host", "0.0.0.0")
 

@@ -1,10 +1,9 @@
-"""Which device is taken, and what is said where it is not there."""
+"""Which device trains, and that it is made ready; `tests/model` asks what devices are there."""
 
 import pytest
 import torch
 
 from charlm_model.devices import CPU
-from charlm_model.errors import DeviceUnavailable
 from charlm_training.device import described, training_device
 from charlm_training.errors import InvalidOption
 from charlm_training.options import TrainOptions
@@ -21,12 +20,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
     return devices
 
 
-def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
 def test_the_processor_trains_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_gpus(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     assert training_device("auto") == CPU
     assert described(CPU) == "cpu"
@@ -48,18 +43,6 @@ def test_a_gpu_is_taken_by_its_number(
 def test_the_processor_may_be_asked_for_beside_a_gpu(taken: list[torch.device]) -> None:
     assert training_device("cpu") == CPU
     assert not taken
-
-
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_gpus(monkeypatch)
-
-    with pytest.raises(DeviceUnavailable, match="finds no GPU here; take cpu"):
-        training_device("cuda")
-
-
-def test_more_processes_than_gpus_are_refused(taken: list[torch.device]) -> None:
-    with pytest.raises(DeviceUnavailable, match="GPU 2 is wanted, but this host has 2"):
-        training_device("auto", number_on_host=2)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", ""])

@@ -1,0 +1,159 @@
+"""Models served on a device: tried at load, and what is kept of them is in the processor's memory.
+
+The kernels are run by Triton's interpreter, where 60 ms are little.
+"""
+
+import asyncio
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from charlm.v1 import generation_pb2 as gen
+from charlm.v1 import scoring_pb2 as sco
+from charlm_model.checkpoint import Checkpoint
+from charlm_model.config import ModelConfig
+from charlm_model.counter import Counters
+from charlm_model.families import build
+from charlm_model.language_model import LanguageModel
+from charlm_model.vocabulary import Vocabulary
+from charlm_server import loaded
+from charlm_server.certification import Certification, certify
+from charlm_server.config import ServeConfig
+from charlm_server.errors import ServeError
+from charlm_server.loaded import serve_checkpoint
+from tests.server import wire as wires
+from tests.server.test_state_service import by_name, created, exported, imported, of_text
+from tests.server.wire import Wire, checkpoint_of, serving, vocabulary_of
+
+pytest.importorskip("triton", reason="the extra `triton` is not installed: make unit")
+
+from interpreted import interpreted
+
+MODEL = "models/transformer-char"
+CONFIG = ServeConfig(checkpoints={}, max_batch_size=2, threads=1, device="cuda")
+GPU = torch.device("cuda", 0)
+
+
+class Recorded:
+    """Does nothing, and notes what was not recorded before."""
+
+    news: ClassVar[list[Hashable]] = []
+
+    def __init__(self, device: torch.device) -> None:
+        self._names: set[Hashable] = set()
+
+    def run(self, name: Hashable, enqueue: Callable[[], None]) -> None:
+        if name not in self._names:
+            self._names.add(name)
+            self.news.append(name)
+
+
+@pytest.mark.parametrize("family", ["lstm", "transformer"])
+def test_what_was_certified_needs_no_new_graph(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charlm_model.gpu.room.Graphs", Recorded)
+    gpu, sizes = interpreted(checkpoint_of(family, vocabulary_of("char")).model), [1, 2, 48]
+
+    certify(gpu, sizes)
+
+    assert Recorded.news
+    Recorded.news.clear()
+    for size in sizes:
+        state, counters = gpu.initial_state(size), Counters(*[np.zeros(size, np.uint64)] * 3)
+        for length in [*range(1, 130), 300]:
+            gpu.advance(torch.zeros(size, length, dtype=torch.long), state)
+            gpu.sample(torch.zeros(size, gpu.config.vocab_size), state, counters, length)
+    assert not Recorded.news
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[LanguageModel], None]:
+    """Lets every model go to a GPU, where it becomes the one given."""
+
+    def become(served: LanguageModel) -> None:
+        monkeypatch.setattr(loaded, "device_named", lambda name: GPU)
+        monkeypatch.setattr(loaded, "on_device", lambda model, device: served)
+
+    return become
+
+
+def test_a_device_that_computes_something_else_is_not_used(
+    on_a_gpu: Callable[[LanguageModel], None],
+) -> None:
+    checkpoint = checkpoint_of("lstm", vocabulary_of("char"))
+    on_a_gpu(checkpoint_of("gru", vocabulary_of("char")).model)
+
+    with pytest.raises(ServeError, match=r"models/x cannot be served on cuda:0: .* differ by"):
+        serve_checkpoint("models/x", checkpoint, CONFIG)
+
+
+def test_a_model_that_does_not_fit_is_said(
+    on_a_gpu: Callable[[LanguageModel], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = checkpoint_of("lstm", vocabulary_of("char"))
+    on_a_gpu(checkpoint.model)
+
+    def certify(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(loaded, "certify", certify)
+    with pytest.raises(ServeError, match="models/x does not fit into the memory of cuda:0"):
+        serve_checkpoint("models/x", checkpoint, CONFIG)
+
+
+def small(family: str, vocabulary: Vocabulary) -> Checkpoint:
+    """As few programs as can be: one head of one layer."""
+    torch.manual_seed(1)
+    config = ModelConfig(
+        family=family, vocab_size=vocabulary.size, hidden_size=8, embedding_size=8,
+        num_heads=1, context_length=3,
+    )  # fmt: skip
+    model = build(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return replace(checkpoint_of(family, vocabulary), model=model.eval())
+
+
+@pytest.mark.slow
+async def test_a_server_of_kernels_gives_the_same_bits_in_company(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wires, "checkpoint_of", small)
+    monkeypatch.setattr(loaded, "on_device", lambda model, device: interpreted(model))
+    monkeypatch.setattr(loaded, "certify", lambda *_: Certification((1, 3), True))
+    monkeypatch.setattr("charlm_model.checkpoint._NUM_GOLDEN_TOKENS", 3)
+    async with serving(("transformer", "char")) as wire:
+        calls = _generated, _generated_after_a_state, _scored
+        alone = [await call(wire) for call in calls]
+        together = await asyncio.gather(*[call(wire) for call in calls])
+
+    assert together == alone
+    assert alone[0] == alone[1]
+
+
+async def _generated(wire: Wire) -> Any:
+    return await _outputs(wire, of_text("ab"))
+
+
+async def _generated_after_a_state(wire: Wire) -> Any:
+    """Kept, exported, imported and gone on with."""
+    data = await exported(wire, (await created(wire, MODEL, "ab")).name)
+    return await _outputs(wire, by_name(await imported(wire, data)))
+
+
+async def _scored(wire: Wire) -> Any:
+    item = sco.ScoreItem(text="abc")
+    return (await wire.scoring.Score(sco.ScoreRequest(model=MODEL, items=[item]))).scores
+
+
+async def _outputs(wire: Wire, context: Any) -> Any:
+    stopping = {"max_new_tokens": 3, "ignore_end_of_text": True}
+    request = gen.GenerateRequest(
+        model=MODEL, context=context, sampling={"seed": 7}, stopping=stopping
+    )
+    return (await wire.generation.Generate(request)).outputs
