@@ -81,15 +81,19 @@ class Exchange:
             for alias, target in self._models.aliases.items():
                 if target == name:
                     raise ModelInUse(name, alias)
-            replaced = [old for old in self._models.replaced if old.name == name]
-            gone = [self._models.take(name), *replaced]
-            self._models.replaced = [old for old in self._models.replaced if old not in gone]
-            for model in gone:
-                if model not in self._retiring.values():
-                    self._retire(model)
-            retiring = [task for task, model in self._retiring.items() if model in gone]
+            retiring = self._retire_all(name)
             self._on_change()
         await asyncio.shield(asyncio.gather(*retiring))
+
+    def _retire_all(self, name: str) -> list[asyncio.Task[None]]:
+        """The model and those it replaced; whoever awaits the tasks holds none of them."""
+        replaced = [old for old in self._models.replaced if old.name == name]
+        gone = [self._models.take(name), *replaced]
+        self._models.replaced = [old for old in self._models.replaced if old not in gone]
+        for model in gone:
+            if model not in self._retiring.values():
+                self._retire(model)
+        return [task for task, model in self._retiring.items() if model in gone]
 
     def release(self) -> None:
         """Let go of replaced models that no kept state needs any more."""
@@ -160,6 +164,7 @@ class Exchange:
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._retiring.pop(task, None)
         gc.collect()  # modules hold themselves in circles, and they may be large
+        torch.cuda.empty_cache()  # torch would keep a GPU's memory; without one this is nothing
 
     async def _finish(self, model: LoadedModel) -> None:
         """Wait for the model's calls, end those that last too long, stop its thread; or leave a

@@ -1,7 +1,6 @@
 """Models are loaded, replaced, renamed and unloaded while they are asked."""
 
 import asyncio
-import gc
 import shutil
 import weakref
 from collections.abc import AsyncIterator
@@ -144,7 +143,11 @@ async def test_an_alias_moves_to_a_new_model_and_streams_finish_on_the_old(root:
 
 
 @pytest.mark.slow
-async def test_what_is_unloaded_is_forgotten_by_all_and_frees_its_memory(root: Path) -> None:
+async def test_what_is_unloaded_is_forgotten_by_all_and_frees_its_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied: list[bool] = []  # whether a GPU's memory was given back once the model was gone
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(model() is None))
     async with serving(root) as wire:
         admin, health = Admin(wire), health_pb2_grpc.HealthStub(wire.channel)
         await admin.load("two")
@@ -154,8 +157,8 @@ async def test_what_is_unloaded_is_forgotten_by_all_and_frees_its_memory(root: P
         thread = held(wire, "models/two").scheduler._thread
         await code_of(wire.generation.Generate(gen.GenerateRequest(model="models/two")))
         await admin.unload("models/two")
-        gc.collect()
 
+        assert emptied == [True]
         assert [load.model for load in await admin.loads()] == [MODEL]
         assert await code_of(health.Check(asked)) == "NOT_FOUND"
         assert model() is None
