@@ -4,6 +4,7 @@ Legend: B rows, T tokens, V vocabulary, K steps.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -29,6 +30,7 @@ def checks_of(model: LanguageModel, gpu: LanguageModel) -> Iterator[tuple[str, C
     yield "the same bits in any chunks", lambda: same_in_chunks(gpu)
     yield "draws and log-probs of the CPU's sampling", lambda: sampling_agrees(gpu)
     yield "certified", lambda: certified(gpu)
+    yield "waits are work", lambda: waits_are_work(gpu)
 
 
 @torch.inference_mode()
@@ -102,6 +104,20 @@ def certified(gpu: LanguageModel) -> str:
     assert found.is_batch_invariant, "not invariant"
     assert found.sizes == tuple(sizes), f"only {found.sizes}"
     return f"{len(sizes)} sizes"
+
+
+@torch.inference_mode()
+def waits_are_work(gpu: LanguageModel) -> str:
+    """The engine paces itself by its thread's processor time: waits for the GPU must be awake."""
+    B = 64
+    logits_BV, state = torch.zeros(B, gpu.config.vocab_size), gpu.initial_state(B)
+    gpu.sample(logits_BV, state, _counters(B, 0), NUM_STEPS)  # records what is replayed then
+    began, began_work = time.perf_counter(), time.thread_time()
+    for _ in range(20):
+        gpu.sample(logits_BV, state, _counters(B, 0), NUM_STEPS)
+    share = (time.thread_time() - began_work) / (time.perf_counter() - began)
+    assert share > 0.5, f"of the time {share:.2f} is the processor's"
+    return f"of the time {share:.2f} is the processor's"
 
 
 def _sampled(gpu: LanguageModel, size: int, row: int) -> tuple[Tensor, State, Burst]:

@@ -27,6 +27,7 @@ CHECKS = (
     "the same bits in any chunks",
     "draws and log-probs of the CPU's sampling",
     "certified",
+    "waits are work",
 )
 
 

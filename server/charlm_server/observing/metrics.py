@@ -149,8 +149,12 @@ class ServerCollector(Collector):
         )
         info = InfoMetricFamily("charlm_model", "What each model is.", labels=["model"])
         for model in models:
-            digest, config = model.checkpoint.digest, model.checkpoint.config
-            info.add_metric([model.name], {"digest": digest, "family": config.family})
+            told = {
+                "digest": model.checkpoint.digest,
+                "family": model.checkpoint.config.family,
+                "numerics": model.numerics,
+            }
+            info.add_metric([model.name], told)
         yield info
 
     def _engines(self, models: list[LoadedModel]) -> Iterator[Metric]:
