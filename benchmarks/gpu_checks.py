@@ -43,7 +43,8 @@ def closeness(model: LanguageModel, gpu: LanguageModel) -> str:
         float((ours[name].cpu().double() - wanted[name].double()).abs().max())
         for name in wanted.tensors
     )
-    assert worst < 1e-4, f"log-probs differ by {worst:.3g}, states by {states:.3g}"
+    bound = 1e-3 if "keys" in wanted.tensors else 1e-4  # those are in bfloat16
+    assert worst < bound, f"log-probs differ by {worst:.3g}, states by {states:.3g}"
     return f"log-probs within {worst:.2g}, states within {states:.2g}"
 
 

@@ -36,7 +36,8 @@ FORMAT_VERSION = 1
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.json"
 PIECES, REPORT, MANIFEST = "sentencepiece.model", "report.json", "manifest.json"
 GOLDEN_TOLERANCE_NATS = 1e-3
-# Sums in another order move numbers that are kept in bfloat16 to the other neighbor now and then.
+# Sums in another order move numbers that are kept in bfloat16 to the other neighbor now and then:
+# by 4e-4 nats in the walk of a trained Transformer, 5e-6 in that of an LSTM, which keeps float32.
 DEVICE_TOLERANCE_NATS = 0.02
 _NUM_GOLDEN_TOKENS = 64
 
