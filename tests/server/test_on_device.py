@@ -24,7 +24,7 @@ from charlm_server import loaded
 from charlm_server.certification import Certification, certify
 from charlm_server.config import ServeConfig
 from charlm_server.errors import ServeError
-from charlm_server.loaded import serve_checkpoint
+from charlm_server.loaded import numerics_id, serve_checkpoint
 from tests.server import wire as wires
 from tests.server.test_state_service import by_name, created, exported, imported, of_text
 from tests.server.wire import Wire, checkpoint_of, serving, vocabulary_of
@@ -65,10 +65,21 @@ def test_what_was_certified_needs_no_new_graph(
     Recorded.news.clear()
     for size in sizes:
         state, counters = gpu.initial_state(size), Counters(*[np.zeros(size, np.uint64)] * 3)
-        for length in [*range(1, 130), 300]:
+        for length in (1, 2, 5, 64, 127, 300):
             gpu.advance(torch.zeros(size, length, dtype=torch.long), state)
             gpu.sample(torch.zeros(size, gpu.config.vocab_size), state, counters, length)
     assert not Recorded.news
+
+
+def test_numerics_name_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA Fake 1")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+    named = numerics_id(torch.device("cuda", 7))
+
+    assert "/NVIDIA-Fake-1/sm_90/triton-" in named
+    assert named.startswith(f"torch-{torch.__version__}/")
+    assert named != numerics_id()
 
 
 @pytest.fixture
@@ -152,7 +163,7 @@ async def _scored(wire: Wire) -> Any:
 
 
 async def _outputs(wire: Wire, context: Any) -> Any:
-    stopping = {"max_new_tokens": 3, "ignore_end_of_text": True}
+    stopping = {"max_new_tokens": 2, "ignore_end_of_text": True}
     request = gen.GenerateRequest(
         model=MODEL, context=context, sampling={"seed": 7}, stopping=stopping
     )
