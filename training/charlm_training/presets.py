@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 # How often a parameter should see a token. Measured on 1 MB of plays with LSTMs of 128 to 512
 # and budgets of 10 to 180 seconds: fewer underfits the time, more underuses the model.
 TOKENS_PER_PARAMETER = 4.0
-MOST_DROPOUT = 0.4
 # A text of N tokens feeds no more than this many parameters per token before it is memorized.
 PARAMETERS_PER_TRAIN_TOKEN = 3.0
 
@@ -27,8 +27,9 @@ class Recipe:
     """What works for a family over its whole ladder of sizes, smallest first.
 
     Rates were found at sizes of 96 to 384 over 300 to 1,500 steps (docs/LOG.md); `muon_rate` is
-    relative to the learning rate, which is AdamW's. Dropout was found for LSTMs of 256 to 512 over
-    2 to 7 epochs of 1 MB; a Transformer drops numbers in every layer and bears far less.
+    relative to the learning rate, which is AdamW's. Dropout was found for LSTMs of 192 to 512 and
+    Transformers of 64 to 128, over 3 to 17 epochs of 1 MB and 10 to 150 of 100 KB; a Transformer
+    drops numbers in every layer and bears less.
     """
 
     ladder: tuple[Rung, ...]
@@ -37,7 +38,8 @@ class Recipe:
     window_length: int = 64
     muon_rate: float = 2.0
     fresh_share: float = 0.05
-    dropout_per_temptation: float = 0.08
+    dropout_per_temptation: float = 0.09
+    most_dropout: float = 0.55
     clip_norm: float = 1.0
     weight_decay: float = 0.01
     embedding_size: int = 64
@@ -65,6 +67,7 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=12e-3,
         weight_decay=0.1,
         dropout_per_temptation=0.005,
+        most_dropout=0.25,
         context_length=48,
         kernel_size=4,
     ),
@@ -72,9 +75,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 def dropout_for(recipe: Recipe, *, epochs: float, parameters_per_token: float) -> float:
-    """Noise against learning by heart, as much as repetition and size tempt to it."""
+    """Noise against learning by heart: in proportion to what tempts to it, up to a most."""
     temptation = max(epochs - 1, 0) * parameters_per_token
-    return min(round(recipe.dropout_per_temptation * temptation, 2), MOST_DROPOUT)
+    most, slope = recipe.most_dropout, recipe.dropout_per_temptation
+    return round(most * (1 - math.exp(-slope * temptation / most)), 2)
 
 
 def choose_rung(
