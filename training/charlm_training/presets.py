@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,8 +37,9 @@ class Recipe:
     window_length: int = 64
     muon_rate: float = 2.0
     fresh_share: float = 0.05
-    dropout_per_temptation: float = 0.09
-    most_dropout: float = 0.55
+    most_dropout: float = 0.65
+    half_tempted: float = 7.0
+    """The temptation (see `dropout_for`) that half of the most dropout answers."""
     clip_norm: float = 1.0
     weight_decay: float = 0.01
     embedding_size: int = 64
@@ -66,8 +66,8 @@ RECIPES: dict[str, Recipe] = {
         ),
         learning_rate=12e-3,
         weight_decay=0.1,
-        dropout_per_temptation=0.005,
-        most_dropout=0.25,
+        most_dropout=0.3,
+        half_tempted=50.0,
         context_length=48,
         kernel_size=4,
     ),
@@ -75,10 +75,9 @@ RECIPES: dict[str, Recipe] = {
 
 
 def dropout_for(recipe: Recipe, *, epochs: float, parameters_per_token: float) -> float:
-    """Noise against learning by heart: in proportion to what tempts to it, up to a most."""
+    """Noise against learning by heart: repetition and size tempt to it, and less and less."""
     temptation = max(epochs - 1, 0) * parameters_per_token
-    most, slope = recipe.most_dropout, recipe.dropout_per_temptation
-    return round(most * (1 - math.exp(-slope * temptation / most)), 2)
+    return round(recipe.most_dropout * temptation / (temptation + recipe.half_tempted), 2)
 
 
 def choose_rung(
