@@ -61,7 +61,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "transformer": Recipe(
         ladder=(
-            Rung(32, 2, 1), Rung(64, 3, 2), Rung(96, 4, 2), Rung(128, 4, 2),
+            Rung(32, 2, 1), Rung(64, 3, 2), Rung(96, 4, 2),
+            Rung(128, 4, 2), Rung(128, 6, 2), Rung(128, 8, 2),
             Rung(192, 5, 3), Rung(256, 6, 4), Rung(384, 6, 6),
         ),
         learning_rate=12e-3,
