@@ -25,7 +25,7 @@ import torch
 import typer
 from gpu_checks import checks_of
 from served import NAME, served
-from serving import CASES, CHARACTERS, CONTEXT_LENGTH
+from serving import CASES, CHARACTERS, config_of
 from serving_gpu_page import write_page
 from serving_ours import engine_rate, served_rate
 
@@ -62,7 +62,7 @@ def main(
     for name in case or CASES:
         print(f"=== {name}", flush=True)
         found = results["cases"].setdefault(name, {"checks": {}, "rates": {}, "roofline": {}})
-        model = build(config_of(name)).eval()
+        model = build(config_of(*CASES[name])).eval()
         gpu = on_device(_scrambled(model), target)
         if checks:
             check(found, model, gpu)
@@ -128,19 +128,6 @@ def measure_grpc(found: Results, config: ModelConfig, device: str) -> None:
         for num in STREAMS:
             rates = found["rates"].setdefault(str(num), {})
             rates["gRPC"] = _attempt(f"gRPC, {num}", lambda n=num: _over_grpc(pool, address, n))
-
-
-def config_of(name: str) -> ModelConfig:
-    family, layers, heads, width = CASES[name]
-    return ModelConfig(
-        family=family,
-        vocab_size=len(CHARACTERS) + 1,
-        embedding_size=64,
-        hidden_size=width,
-        num_layers=layers,
-        num_heads=heads,
-        context_length=CONTEXT_LENGTH,
-    )
 
 
 @torch.no_grad()

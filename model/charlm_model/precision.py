@@ -16,6 +16,11 @@ def has_fast_bfloat16(device: torch.device = CPU) -> bool:
     return False
 
 
+def has_half_kernels(device: torch.device) -> bool:
+    """Whether our own kernels for training, which multiply bfloat16, run there."""
+    return device.type == "cpu" and has_fast_bfloat16()
+
+
 def half_products(training: bool, device: torch.device = CPU) -> AbstractContextManager[object]:
     """Inside it, training multiplies in bfloat16 and adds in float32; all else is untouched.
 

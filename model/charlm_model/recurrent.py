@@ -17,7 +17,7 @@ from charlm_model.embedding import TokenEmbedding
 from charlm_model.gru_layer import gru_layer
 from charlm_model.lstm_layer import lstm_layer
 from charlm_model.packing import is_fitting
-from charlm_model.precision import half_products, has_fast_bfloat16
+from charlm_model.precision import half_products, has_half_kernels
 from charlm_model.state import State
 
 # Layers in training by kernels of our own.
@@ -89,7 +89,7 @@ class RecurrentModel(CompiledModel):
             return self._run_own(x_BTE, before)
         if self.training and self.device.type == "cuda":
             return self._run_layers(x_BTE.bfloat16(), [each.bfloat16() for each in before])
-        with half_products(self.training):
+        with half_products(self.training, self.device):
             return self._run_fused(x_BTE, before)
 
     def _has_own_kernels(self) -> bool:
@@ -97,9 +97,8 @@ class RecurrentModel(CompiledModel):
         config = self.config
         return (
             self.training
-            and self.device.type == "cpu"
             and config.family in _LAYERS
-            and has_fast_bfloat16()
+            and has_half_kernels(self.device)
             and is_fitting(config.embedding_size, config.hidden_size)
         )
 

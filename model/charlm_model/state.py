@@ -43,9 +43,10 @@ class State:
         """The same values with no gradient history: the cut of truncated BPTT."""
         return State({name: tensor.detach() for name, tensor in self.tensors.items()})
 
-    def to(self, device: torch.device) -> "State":
-        """The same values where that device has them; those that are there are not copied."""
-        return State({name: tensor.to(device) for name, tensor in self.tensors.items()})
+    def to(self, device: torch.device, *, copy: bool = False) -> "State":
+        """The same values where that device has them; what is there already is copied on demand."""
+        moved = {name: tensor.to(device, copy=copy) for name, tensor in self.tensors.items()}
+        return State(moved)
 
     def clone(self) -> "State":
         """A copy that later steps cannot change."""

@@ -21,7 +21,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.dropout import dropout, dropped_levels, random_bytes
 from charlm_model.embedding import TokenEmbedding
 from charlm_model.errors import InvalidConfig
-from charlm_model.precision import half_products, has_fast_bfloat16
+from charlm_model.precision import half_products, has_half_kernels
 from charlm_model.state import State
 
 _ROPE_BASE = 10_000.0
@@ -144,8 +144,8 @@ class Transformer(CompiledModel):
     def _has_own_kernels(self) -> bool:
         """Those for training, which need a processor that multiplies bfloat16."""
         width, heads = self.config.hidden_size, self.config.num_heads
-        is_at_hand = self.device.type == "cpu" and has_fast_bfloat16()
-        return self.training and is_at_hand and transformer_block.is_fitting(width, heads)
+        is_fitting = transformer_block.is_fitting(width, heads)
+        return self.training and is_fitting and has_half_kernels(self.device)
 
     def _run_own(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
         rings = state["keys"], state["values"]

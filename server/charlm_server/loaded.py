@@ -234,14 +234,9 @@ def batch_sizes(max_batch_size: int) -> list[int]:
 
 def numerics_id(device: torch.device = CPU) -> str:
     """What the bits of a result depend on, beside the checkpoint."""
-    if device.type != "cpu":
-        parts = f"torch-{torch.__version__}", platform.machine(), arithmetic_of(device)
-        return "/".join(parts)
-    return "/".join(
-        [
-            f"torch-{torch.__version__}",
-            platform.machine(),
-            torch.backends.cpu.get_cpu_capability(),
-            f"threads-{torch.get_num_threads()}",
-        ]
-    )
+    if device == CPU:
+        capability = torch.backends.cpu.get_cpu_capability()
+        arithmetic = f"{capability}/threads-{torch.get_num_threads()}"
+    else:
+        arithmetic = arithmetic_of(device)
+    return f"torch-{torch.__version__}/{platform.machine()}/{arithmetic}"

@@ -57,7 +57,6 @@ def test_outputs_and_gradients_are_those_of_the_plain_path(
     model = model_of(width, heads, context, dropout=dropout)
 
     ours = learned(model, length)
-    monkeypatch.setattr("charlm_model.transformer.has_fast_bfloat16", lambda *_: False)
     monkeypatch.setattr("charlm_model.precision.has_fast_bfloat16", lambda *_: False)
     theirs = learned(model, length)
 

@@ -124,8 +124,7 @@ class Learner:
         self._state = None if snapshot.state is None else self._own(snapshot.state)
         self._steps, self._tokens = snapshot.steps, snapshot.tokens
         _set_random_state(self.model.device, snapshot.random)
-        if isinstance(self._update, RecordedUpdate):
-            self._update.forget()
+        self._update.forget()
         self._seek(snapshot.position)
 
     def _whole(self, state: State) -> State:
@@ -133,7 +132,7 @@ class Learner:
 
     def _own(self, state: State) -> State:
         own = State({name: tensor[self._own_rows] for name, tensor in state.tensors.items()})
-        return own.clone().to(self.model.device)
+        return own.to(self.model.device, copy=True)
 
     def _seek(self, position: Position) -> None:
         self._position = position

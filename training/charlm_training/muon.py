@@ -19,7 +19,7 @@ from charlm_model.compiled import orthogonal
 from charlm_model.compiled.halves import PANEL_WIDTH
 from charlm_model.compiled.rows import threads_worth
 from charlm_model.compiled.team import in_team
-from charlm_model.precision import has_fast_bfloat16
+from charlm_model.precision import has_fast_bfloat16, has_half_kernels
 
 MOMENTUM = 0.95
 # Each quintic is the best next step towards singular values of 1; three already train as well as
@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
     def _is_whole(self, parameter: Tensor) -> bool:
         """Whether our kernels take its blocks."""
         is_in_panels = all(size % PANEL_WIDTH == 0 for size in self._block_shape(parameter))
-        return parameter.device.type == "cpu" and has_fast_bfloat16() and is_in_panels
+        return has_half_kernels(parameter.device) and is_in_panels
 
     def _step_in_halves(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         """All blocks of all matrices, the most expensive first, dealt out to the threads."""

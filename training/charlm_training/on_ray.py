@@ -23,6 +23,7 @@ from rich.console import Console
 
 from charlm_model.errors import ModelError
 from charlm_training.corpus import BUILTIN_PREFIX
+from charlm_training.device import AUTO
 from charlm_training.distributed import MOST_PATIENCE, Crew
 from charlm_training.errors import ClusterFailed, CrewLost, InvalidOption, TrainingError
 from charlm_training.events import Event, Listener, Noticed
@@ -110,7 +111,7 @@ def train_on_ray(options: TrainOptions, where: RayOptions, *, tensorboard: bool)
 
 def everywhere(options: TrainOptions) -> TrainOptions:
     """Workers do not start where the command was given, and ask Ray for processors alone."""
-    if options.device not in ("auto", "cpu"):
+    if options.device not in (AUTO, "cpu"):
         raise InvalidOption(f"--device is {options.device}, but --ray trains on processors.")
     is_builtin = options.corpus.startswith(BUILTIN_PREFIX)
     corpus = options.corpus if is_builtin else os.path.abspath(options.corpus)

@@ -62,7 +62,6 @@ class Desk:
     is_fresh_B: Tensor
     num_targets: Tensor
     told_2: Tensor
-    is_prepared: bool = False
     replay: Work | None = None
 
     @classmethod
@@ -100,12 +99,10 @@ class RecordedUpdate:
         desk = self._desk(window)
         desk.put(window)
         self.update.optimizer.set_rate(rate)
-        if not desk.is_prepared:
+        if desk.replay is None:
             self.recorder.run(lambda: self._work(desk, kept))
-            desk.is_prepared = True
+            desk.replay = self.recorder.record(lambda: self._work(desk, kept))
         else:
-            if desk.replay is None:
-                desk.replay = self.recorder.record(lambda: self._work(desk, kept))
             desk.replay()
         return desk.told_2, kept
 

@@ -64,7 +64,7 @@ def _fresh(family: str) -> LanguageModel:
 
 
 def _steps(family: str, device: torch.device) -> None:
-    """Two, because a GPU records the second."""
+    """Two, because a GPU records the first and repeats it in the second."""
     ids_N = np.ones(8, dtype=np.uint16)
     windows = StreamWindows(ids_N, Shape(batch_size=1, length=2))
     with torch.random.fork_rng():

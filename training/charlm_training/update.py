@@ -41,6 +41,9 @@ class Update:
         norm = self.optimizer.step(self.clip_norm)
         return torch.stack([loss, norm]), after
 
+    def forget(self) -> None:
+        """The tensors have been exchanged: nothing of them is held on to here."""
+
     def gradients(
         self, input_BT: Tensor, target_BT: Tensor, num_targets: int | Tensor, state: State
     ) -> tuple[Tensor, State]:
