@@ -3,7 +3,8 @@
     python -m tests.chaos.onlooker ADDRESS MODEL
 
 Asks for a token, then for the model, in turns, until its standard input is closed; then prints a
-line of JSON with the seconds that refusals took, and those of calls that ask for no work.
+line of JSON with the seconds that refusals took, and those of calls that ask for no work. It
+pauses between them, so as to be no load beside the one that it looks on.
 """
 
 import asyncio
@@ -12,6 +13,8 @@ import sys
 import time
 
 from charlm_client import Client, QueueFull, Stopping
+
+PAUSE_S = 0.02
 
 
 async def look_on(address: str, model: str) -> dict[str, list[float]]:
@@ -28,6 +31,7 @@ async def look_on(address: str, model: str) -> dict[str, list[float]]:
             began = time.perf_counter()
             await client.get_model(model)
             plain_s.append(time.perf_counter() - began)
+            await asyncio.sleep(PAUSE_S)
     return {"refused_s": refused_s, "plain_s": plain_s}
 
 
