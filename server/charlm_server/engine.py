@@ -41,7 +41,7 @@ from charlm_server.whole import draw_outputs
 # who borrows one can), and one while prompts are read; and what short prompts may take.
 BURST_SHARE, WAITING_SHARE, SHORT_PROMPT_SHARE = 0.4, 0.2, 0.5
 # Steps that a chunk of a long prompt may delay the others: with what chunks vary, less than two.
-READING_STEPS = 1.25
+READING_STEPS = 1.0
 SHORT_PROMPT = 64  # tokens
 MAX_PART_BYTES = 1 << 18  # of one hand-over; a message joins parts up to its own bound
 
@@ -212,9 +212,9 @@ class Engine:
         """
         self._drop_over(self.clock())
         self._seating.unpark()
-        self._decode()
         self._read_prompts()
-        self._fill_rows()
+        has_newcomers = self._fill_rows()
+        self._decode(has_newcomers)
         if self._is_hand_over_due(kept_s):
             self._hand_over()
         self._score()
@@ -284,8 +284,7 @@ class Engine:
         if not self._batch.sequences:
             return self._config.tick_target_s
         least_s = SHORT_PROMPT_SHARE * self._config.tick_target_s if is_short else 0.0
-        steps_s = READING_STEPS * self._decode_pace.seconds_per_step
-        return min(self._config.tick_target_s, max(steps_s, least_s))
+        return max(READING_STEPS * self._decode_pace.seconds_per_step, least_s)
 
     def _place(self, job: GenerationJob, state: State, logits_1V: Tensor) -> None:
         """A prompt is read: fork what was read into the job's outputs."""
@@ -313,21 +312,23 @@ class Engine:
         self._inquiries.work_on(lambda: self._work_clock() >= ends_at)
         self.num_pieces += 1
 
-    def _fill_rows(self) -> None:
-        """Give rows to who is ready, and their first tokens to who waits for them."""
+    def _fill_rows(self) -> bool:
+        """Give rows to who is ready, and their first tokens to who waits for them, if any do."""
         num_newcomers = self._seating.seat(tell_all=self._hand_over)
         if num_newcomers:
             self._burst(1)
             self._tell(len(self._batch.sequences) - num_newcomers)
+        return bool(num_newcomers)
 
-    def _decode(self) -> None:
-        if self._batch.sequences:
-            pace = self._decode_pace.num_steps(self._burst_share * self._config.tick_target_s)
-            self._burst(min(pace, self._batch.num_missing))
+    def _decode(self, has_newcomers: bool) -> None:
+        """The tick's burst. Newcomers' first tokens leave after it: where that is long, without."""
+        target_s = self._burst_share(has_newcomers) * self._config.tick_target_s
+        is_long = self._decode_pace.seconds_per_step > target_s
+        if self._batch.num_missing > 0 and not (has_newcomers and is_long):
+            self._burst(min(self._decode_pace.num_steps(target_s), self._batch.num_missing))
 
-    @property
-    def _burst_share(self) -> float:
-        if self._prefill.num_readers:
+    def _burst_share(self, has_newcomers: bool) -> float:
+        if has_newcomers or self._prefill.num_readers:
             return WAITING_SHARE
         return BURST_SHARE if self._batch.num_free else 1.0
 

@@ -89,6 +89,23 @@ async def test_first_tokens_are_told_at_once_and_the_others_when_a_while_is_over
     assert [len(paced.engine.tick()) for _ in range(2)] == [0, 2]
 
 
+@pytest.mark.parametrize(("steps_per_tick", "num_steps"), [(4, 1), (40, 1 + 8)])
+async def test_a_first_token_waits_for_its_own_step_and_no_long_burst(
+    make_bench: MakeBench, steps_per_tick: int, num_steps: int
+) -> None:
+    bench = make_bench(seconds_per_token=STEP_S, tick_target_s=steps_per_tick * STEP_S)
+    bench.begin(bench.job(max_new_tokens=1000))
+    bench.run_until(lambda: bench.engine.num_steps > 100)
+    late = bench.job(max_new_tokens=1000)
+    bench.begin(late)
+    before = bench.engine.num_steps
+
+    events = bench.engine.tick()
+
+    assert late.output in [event.output for event in events]
+    assert bench.engine.num_steps - before == num_steps
+
+
 async def test_tokens_are_kept_for_longer_where_that_is_asked(paced: Bench) -> None:
     paced.begin(paced.job(max_new_tokens=1000))
     for _ in range(20):
