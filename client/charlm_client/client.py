@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -216,10 +217,7 @@ class Client:
             returns=returns,
             replace_unknown=replace_unknown,
         )
-
-        def start_call(requests: Any) -> Any:
-            return self._stubs.scoring.StreamScore(requests, timeout=timeout_s)
-
+        start_call = partial(self._stubs.scoring.StreamScore, timeout=timeout_s)
         return ScoreStream(text, start_call, self.address)
 
     async def compare(
@@ -281,7 +279,8 @@ class Client:
     ) -> CodecStream:
         """Compress bytes as they are read, with the model's own probabilities."""
         requests = compress_messages(pieces, model)
-        return CodecStream(self._stubs.codec.Compress(requests, timeout=timeout_s), self.address)
+        start_call = partial(self._stubs.codec.Compress, timeout=timeout_s)
+        return CodecStream(requests, start_call, self.address)
 
     def decompress(
         self,
@@ -293,7 +292,8 @@ class Client:
     ) -> CodecStream:
         """Restore what `compress` made. Raises DataLoss at a damaged frame, unless skipped."""
         requests = decompress_messages(pieces, model, skip_damaged_frames=skip_damaged_frames)
-        return CodecStream(self._stubs.codec.Decompress(requests, timeout=timeout_s), self.address)
+        start_call = partial(self._stubs.codec.Decompress, timeout=timeout_s)
+        return CodecStream(requests, start_call, self.address)
 
     # --- tokens ---
 

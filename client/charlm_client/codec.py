@@ -2,13 +2,14 @@
 
 from __future__ import annotations  # gRPC's calls are generic for type checkers only
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from charlm.v1 import codec_pb2 as pb
 from charlm_client.first_status import FirstStatus
 from charlm_client.messages import model_name
+from charlm_client.sending import Sending
 from charlm_client.translation import translated
 
 DEFAULT_CODEC_TIMEOUT_S = 3600.0  # streams last as long as their files are large
@@ -42,15 +43,19 @@ class CodecTotals:
 class CodecStream:
     """The bytes that come down, in order, cut anywhere. `totals` is set once all have come."""
 
-    def __init__(self, call: Any, address: str) -> None:
-        self._call, self._address = call, address
-        self._status = FirstStatus(call)
+    def __init__(
+        self, requests: AsyncIterator[Any], start_call: Callable[[Any], Any], address: str
+    ) -> None:
+        self._address = address
+        self._sending = Sending(requests)
+        self._call = start_call(self._sending)
+        self._status = FirstStatus(self._call)
         self.totals: CodecTotals | None = None
         self.damaged_frames: list[int] = []
         """Numbers of frames that were skipped, from 0."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with translated(self._address, self._status):
+        with self._sending.telling_failures(), translated(self._address, self._status):
             try:
                 async for response in self._call:
                     self.damaged_frames += getattr(response, "damaged_frames", ())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations  # gRPC's calls are generic for type checkers only
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from charlm.v1 import distribution_pb2
 from charlm.v1 import scoring_pb2 as pb
 from charlm_client.codec import Pieces, sendable
 from charlm_client.conversion import score_from
-from charlm_client.errors import CharlmError
+from charlm_client.errors import InvalidRequest
 from charlm_client.first_status import FirstStatus
 from charlm_client.messages import context_message, model_name, policy
+from charlm_client.sending import Sending
 from charlm_client.translation import translated
 from charlm_client.types import After, Score
 
@@ -33,6 +33,11 @@ class LongText:
     returns: Returns = "logprobs"
     replace_unknown: bool = False
 
+    def __post_init__(self) -> None:
+        if self.returns not in get_args(Returns):
+            allowed = f"one of {', '.join(get_args(Returns))}"
+            raise InvalidRequest(f"returns is {self.returns!r}, but it must be {allowed}.")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredTokens:
@@ -51,28 +56,24 @@ class ScoreStream:
     """Scored tokens in order. `total` and `model_digest` are set once all have come."""
 
     def __init__(self, text: LongText, start_call: Callable[[Any], Any], address: str) -> None:
-        self._text, self._address = text, address
-        self._call = start_call(self._requests())
+        self._address = address
+        self._sending = Sending(_messages(text))
+        self._call = start_call(self._sending)
         self._status = FirstStatus(self._call)
-        self._failure: Exception | None = None  # of whoever gives the pieces
         self.total: Score | None = None
         self.model_digest = ""
 
     async def __aiter__(self) -> AsyncIterator[ScoredTokens]:
-        try:
-            with translated(self._address, self._status):
+        with self._sending.telling_failures(), translated(self._address, self._status):
+            try:
                 async for response in self._call:
                     if response.HasField("total"):
                         self.total = score_from(response.total)
                         self.model_digest = response.model_digest
                     if response.HasField("tokens"):
                         yield _tokens_from(response.tokens)
-        except (CharlmError, asyncio.CancelledError):
-            if self._failure is not None:
-                raise self._failure from None
-            raise
-        finally:
-            self._call.cancel()  # harmless when it is over
+            finally:
+                self._call.cancel()  # harmless when it is over
 
     async def read_total(self) -> Score:
         """The total, once all is scored; drops what is left of the tokens."""
@@ -81,14 +82,11 @@ class ScoreStream:
         assert self.total is not None
         return self.total
 
-    async def _requests(self) -> AsyncIterator[pb.StreamScoreRequest]:
-        try:
-            yield pb.StreamScoreRequest(start=_start_message(self._text))
-            async for data in sendable(self._text.pieces):
-                yield pb.StreamScoreRequest(data=data)
-        except Exception as error:
-            self._failure = error  # gRPC would only say that the call was cancelled
-            raise
+
+async def _messages(text: LongText) -> AsyncIterator[pb.StreamScoreRequest]:
+    yield pb.StreamScoreRequest(start=_start_message(text))
+    async for data in sendable(text.pieces):
+        yield pb.StreamScoreRequest(data=data)
 
 
 def _start_message(text: LongText) -> pb.StreamScoreStart:

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import get_args
+
+from google.protobuf.duration_pb2 import Duration
 
 from charlm.v1 import (
     context_pb2,
@@ -11,11 +14,13 @@ from charlm.v1 import (
     scoring_pb2,
     tokenizer_pb2,
 )
-from charlm_client.constraint import Constraint
+from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.errors import InvalidRequest, UnknownCharacter
 from charlm_client.types import After, Details, Sampling, Stopping
 
-_UINT32, _UINT64 = f"in [0, {2**32 - 1}]", f"in [0, {2**64 - 1}]"
+# What a message can hold.
+_UINT32 = f"in [0, {2**32 - 1}], of which the server may allow less"
+_UINT64 = f"in [0, {2**64 - 1}]"
 
 
 def model_name(model: str) -> str:
@@ -137,6 +142,12 @@ def sampling_message(sampling: Sampling) -> sampling_pb2.SamplingParams:
 
 
 def constraint_message(constraint: Constraint) -> sampling_pb2.Constraint:
+    if constraint.mode not in get_args(ConstraintMode):
+        allowed = f"one of {', '.join(get_args(ConstraintMode))}"
+        raise InvalidRequest(
+            f"constraint.mode is {constraint.mode!r}, but it must be {allowed}.",
+            field="constraint.mode",
+        )
     message = sampling_pb2.Constraint(
         mode=getattr(sampling_pb2, f"CONSTRAINT_MODE_{constraint.mode.upper()}")
     )
@@ -173,9 +184,19 @@ def stopping_message(stopping: Stopping) -> sampling_pb2.StoppingParams:
             include_stop_sequence=stopping.include_stop_sequence,
             ignore_end_of_text=stopping.ignore_end_of_text,
         )
-    if stopping.max_time_s is not None:
-        with named("stopping.max_time", stopping.max_time_s, "a number of seconds"):
-            message.max_time.FromNanoseconds(int(stopping.max_time_s * 1e9))
+    max_time = duration_message(stopping.max_time_s, "stopping.max_time")
+    if max_time is not None:
+        message.max_time.CopyFrom(max_time)
+    return message
+
+
+def duration_message(seconds: float | None, field: str) -> Duration | None:
+    """None for None. Raises InvalidRequest for what is no number of seconds."""
+    if seconds is None:
+        return None
+    message = Duration()
+    with named(field, seconds, "a number of seconds"):
+        message.FromNanoseconds(round(seconds * 1e9))
     return message
 
 

@@ -10,7 +10,14 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 
 from charlm.v1 import state_pb2, state_pb2_grpc
-from charlm_client.messages import checked, context_message, model_name, named, policy
+from charlm_client.messages import (
+    checked,
+    context_message,
+    duration_message,
+    model_name,
+    named,
+    policy,
+)
 from charlm_client.translation import translated
 from charlm_client.types import After
 
@@ -57,7 +64,7 @@ class States:
         request = state_pb2.CreateStateRequest(
             model=model_name(model),
             context=context_message(text),
-            time_to_live=_duration(time_to_live_s),
+            time_to_live=duration_message(time_to_live_s, "time_to_live"),
             unknown_characters=policy(replace_unknown),
         )
         call = self._stub.CreateState(request, timeout=self._timeout_s)
@@ -127,7 +134,8 @@ class States:
 
     async def bring(self, data: bytes, *, time_to_live_s: float | None = None) -> State:
         """Keep an exported one (ImportState)."""
-        call = self._stub.ImportState(_parts(data, time_to_live_s), timeout=self._timeout_s)
+        parts = _parts(data, duration_message(time_to_live_s, "time_to_live"))
+        call = self._stub.ImportState(parts, timeout=self._timeout_s)
         return state_from((await self._answer(call)).state)
 
     async def _answer(self, call: Awaitable[Response]) -> Response:
@@ -136,21 +144,12 @@ class States:
 
 
 async def _parts(
-    data: bytes, time_to_live_s: float | None
+    data: bytes, time_to_live: Duration | None
 ) -> AsyncIterator[state_pb2.ImportStateRequest]:
     """The first one says for how long."""
-    time_to_live = _duration(time_to_live_s)
     for at in range(0, max(len(data), 1), PART_BYTES):
         part = data[at : at + PART_BYTES]
         yield state_pb2.ImportStateRequest(data=part, time_to_live=None if at else time_to_live)
-
-
-def _duration(seconds: float | None) -> Duration | None:
-    if seconds is None:
-        return None
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
 
 
 def state_name(name: str) -> str:

@@ -11,7 +11,14 @@ from fake_server import LOGPROB, Failure, Script
 from rich.progress import Progress
 
 from charlm.v1 import context_pb2
-from charlm_client import Client, ModelNotFound, UnknownCharacter, asking
+from charlm_client import (
+    Client,
+    InvalidRequest,
+    ModelNotFound,
+    SyncClient,
+    UnknownCharacter,
+    asking,
+)
 from charlm_client.file_score import Reading
 
 
@@ -52,13 +59,29 @@ async def test_large_pieces_are_cut_to_fit_a_message(client: Client, script: Scr
     assert [len(request.data) for request in script.requests] == [0, 1 << 20, 1 << 20, 402_848]
 
 
-async def test_a_reader_that_fails_is_heard_as_it_said_it(client: Client) -> None:
-    def text() -> Iterator[bytes]:
-        yield b"ab"
-        raise OSError("the disk is gone")
+def failing() -> Iterator[bytes]:
+    yield b"ab"
+    raise OSError("the disk is gone")
 
-    with pytest.raises(OSError, match="the disk is gone"):
-        await client.stream_score(text(), model="m").read_total()
+
+async def test_a_reader_that_fails_is_heard_as_it_said_it(client: Client) -> None:
+    for read in (
+        client.stream_score(failing(), model="m").read_total,
+        client.compress(failing(), model="m").read,
+        client.decompress(failing(), model="m").read,
+    ):
+        with pytest.raises(OSError, match="the disk is gone"):
+            await read()
+
+
+def test_a_blocking_reader_hears_it_too(address: str) -> None:
+    with SyncClient(address) as client, pytest.raises(OSError, match="the disk is gone"):
+        list(client.compress(failing(), model="m"))
+
+
+async def test_what_is_wanted_of_each_token_has_a_name(client: Client) -> None:
+    with pytest.raises(InvalidRequest, match="one of total, logprobs, details"):
+        client.stream_score(b"a", model="m", returns="bogus")  # type: ignore[arg-type]
 
 
 async def test_what_no_message_can_hold_is_named(client: Client) -> None:

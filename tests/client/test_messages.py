@@ -9,6 +9,7 @@ from charlm_client import Constraint, InvalidRequest, Sampling, Stopping, Unknow
 from charlm_client.messages import (
     constraint_message,
     decode_message,
+    duration_message,
     encode_message,
     generate_message,
     model_name,
@@ -45,6 +46,13 @@ def test_a_sampling_field_out_of_range_is_named(sampling: Sampling, field: str) 
 def test_a_time_that_is_no_time_is_named(seconds: float) -> None:
     with pytest.raises(InvalidRequest, match=r"stopping\.max_time is"):
         stopping_message(Stopping(max_time_s=seconds))
+    with pytest.raises(InvalidRequest, match="time_to_live is"):
+        duration_message(seconds, "time_to_live")
+
+
+def test_a_mode_that_is_none_is_told_which_there_are() -> None:
+    with pytest.raises(InvalidRequest, match="'zz', but it must be one of local_mask, rejection"):
+        constraint_message(Constraint(regex="a", mode="zz"))  # type: ignore[arg-type]
 
 
 def test_the_largest_values_arrive() -> None:
