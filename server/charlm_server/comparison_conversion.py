@@ -72,7 +72,9 @@ def _item_from(text: str, reader: TextReader, field: str, model: str) -> Scoring
     except InvalidText as error:
         error.args = (f"{error} The model is {model}.",)  # the others may well know it
         raise
-    return ScoringItem(context_ids=[END_OF_TEXT_ID], continuation_ids=ids)
+    return ScoringItem(
+        context_ids=[END_OF_TEXT_ID], continuation_ids=ids, num_text_bytes=len(text.encode())
+    )
 
 
 def compare_response_from(

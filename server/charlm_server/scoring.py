@@ -26,6 +26,8 @@ class ScoringItem:
     context_ids: list[int]
     continuation_ids: list[int]
     snapshot: Snapshot | None = None
+    num_text_bytes: int | None = None
+    """Of the text as it was sent; None: of its tokens. They differ where characters are replaced."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,7 +91,15 @@ def _item_from(
         context_ids=prefix.ids,
         continuation_ids=continuation_ids,
         snapshot=prefix.snapshot,
+        num_text_bytes=_num_text_bytes(item),
     )
+
+
+def _num_text_bytes(item: pb.ScoreItem) -> int | None:
+    kind = item.WhichOneof("continuation")
+    if kind == "text":
+        return len(item.text.encode())
+    return len(item.data) if kind == "data" else None
 
 
 def _continuation_ids(item: pb.ScoreItem, reader: TextReader, field: str) -> list[int]:
@@ -133,14 +141,15 @@ class ScoreBuilder:
             self._parts[part.item].append(part)
 
     def scores(self) -> list[pb.Score]:
-        return [self._score(parts) for parts in self._parts]
+        return list(map(self._score, self._job.items, self._parts))
 
-    def _score(self, parts: list[ScorePart]) -> pb.Score:
+    def _score(self, item: ScoringItem, parts: list[ScorePart]) -> pb.Score:
         columns = concat_columns([part.columns for part in parts])
         tokens = [self._token_bytes[token] for token in columns.ids_T.tolist()]
         counter = CharacterCounter()
         offsets, num_characters = counter.feed(tokens), counter.finish()
-        num_bytes = sum(map(len, tokens))
+        sent = item.num_text_bytes
+        num_bytes = sum(map(len, tokens)) if sent is None else sent
         nats = exact_sum([columns.logprobs_T])
         return pb.Score(
             total_logprob=nats,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from charlm.v1 import scoring_pb2 as pb
 from charlm_model.exact_sum import ExactSum
-from charlm_server.columns import Returns
+from charlm_server.columns import Ids, Returns
 from charlm_server.context_conversion import ContextReader
 from charlm_server.conversion import TextReader, returns_from
 from charlm_server.distributions import numerics_from
@@ -44,7 +44,13 @@ def scorer_from(
     returns = returns_from(start.returns, model)
     prefix = ContextReader(reader, model, states).prefix(start.context, "start.context")
     scorer = StreamScorer(model, prefix.ids, returns, deadline, prefix.snapshot)
-    return scorer, reader.incremental("data"), StreamBuilder(model, returns)
+    builder, encode = StreamBuilder(model, returns), reader.incremental("data")
+
+    def encode_counted(data: bytes, is_last: bool) -> Ids:
+        builder.num_bytes += len(data)
+        return encode(data, is_last)
+
+    return scorer, encode_counted, builder
 
 
 class StreamBuilder:
@@ -54,7 +60,8 @@ class StreamBuilder:
         self._model, self._returns = model, returns
         self._characters = CharacterCounter()
         self._nats = ExactSum()
-        self._num_tokens, self._num_bytes = 0, 0
+        self._num_tokens = 0
+        self.num_bytes = 0  # of the text as it was sent: characters may have been replaced
         self._is_greedy = True
 
     def response(self, block: ScoredBlock) -> pb.StreamScoreResponse | None:
@@ -64,7 +71,6 @@ class StreamBuilder:
         offsets = self._characters.feed(tokens)
         self._nats.add(columns.logprobs_T)
         self._num_tokens += len(columns)
-        self._num_bytes += sum(map(len, tokens))
         self._is_greedy &= block.is_greedy
         told = tokens_from(columns, offsets, self._returns, first_position=first_position)
         return pb.StreamScoreResponse(tokens=told) if told else None
@@ -76,9 +82,9 @@ class StreamBuilder:
                 total_logprob=nats,
                 num_tokens=self._num_tokens,
                 num_characters=num_characters,
-                num_bytes=self._num_bytes,
+                num_bytes=self.num_bytes,
                 bits_per_character=bits_per(nats, num_characters),
-                bits_per_byte=bits_per(nats, self._num_bytes),
+                bits_per_byte=bits_per(nats, self.num_bytes),
                 is_greedy=self._is_greedy,
             ),
             model_digest=self._model.checkpoint.digest,

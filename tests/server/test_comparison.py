@@ -139,7 +139,10 @@ async def test_an_unknown_character_may_be_replaced(wire: Wire) -> None:
     compared = await compare(wire, ["b\u1234"], unknown_characters=policy)
     replaced = await compare(wire, ["b "])
 
-    assert compared.comparisons[0].total_logprobs[0] == replaced.comparisons[0].total_logprobs[0]
+    [one], [other] = compared.comparisons, replaced.comparisons
+    assert one.total_logprobs == other.total_logprobs
+    # Of the bytes that were sent: four, where the replacement has two.
+    assert one.bits_per_byte[0] == pytest.approx(other.bits_per_byte[0] / 2)
 
 
 async def test_an_unknown_model_is_not_found(wire: Wire) -> None:

@@ -63,6 +63,19 @@ async def test_scores_count_characters_and_bytes(wire: Wire) -> None:
     assert list(score.tokens.character_offsets) == [0, 0, 0, 1, 1, 1, 2, 3, 3, 3, 3, 4]
 
 
+async def test_bytes_are_those_that_were_sent_whatever_was_replaced(wire: Wire) -> None:
+    replace = context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE
+    as_data = pb.ScoreItem(data="h\u1234i".encode())
+
+    found = await scores(wire, item("h\u1234i"), as_data, unknown_characters=replace)
+    [replaced] = await scores(wire, item("h i"))
+
+    for score in found:
+        assert score.tokens == replaced.tokens
+        assert (score.num_bytes, replaced.num_bytes) == (5, 3)
+        assert score.bits_per_byte == pytest.approx(replaced.bits_per_byte * 3 / 5)
+
+
 async def test_distributions_sum_to_one_and_hold_the_scores(wire: Wire) -> None:
     [score] = await scores(wire, item("hello", context="ab"), returns=ALL)
 

@@ -277,7 +277,11 @@ async def test_an_unknown_character_may_be_replaced(wire: Wire) -> None:
         wire, "lstm-char", pieces("a\u1234b".encode(), [2]), unknown_characters=policy
     )
 
-    assert joined(responses) == await scored(wire, "lstm-char", "a b")
+    found = joined(responses)
+    expected = await scored(wire, "lstm-char", "a\u1234b", unknown_characters=policy)
+    assert found == expected
+    assert found.tokens == (await scored(wire, "lstm-char", "a b")).tokens
+    assert found.num_bytes == 5
 
 
 @pytest.mark.slow
