@@ -15,8 +15,10 @@ Result = TypeVar("Result")
 MessageT = TypeVar("MessageT", bound=Message)
 
 LARGE_REQUEST_BYTES = 1 << 16
-# A call must end this long before its deadline, or its last message would come too late.
-DEADLINE_MARGIN_S, DEADLINE_MARGIN_SHARE = 0.05, 0.2
+# A call must end this long before its deadline, or its last message would come too late: longer
+# where more was made that must be put together, and never most of a short time.
+LEAST_MARGIN_S, MOST_MARGIN_S = 0.05, 1.0
+MARGIN_SHARE, MOST_MARGIN_SHARE = 0.02, 0.2
 
 
 def deadline_of(context: Any, model: LoadedModel) -> float:
@@ -24,7 +26,8 @@ def deadline_of(context: Any, model: LoadedModel) -> float:
     remaining_s: float | None = context.time_remaining()
     if remaining_s is None:
         return FOREVER
-    margin_s = min(DEADLINE_MARGIN_S, DEADLINE_MARGIN_SHARE * remaining_s)
+    margin_s = min(max(LEAST_MARGIN_S, MARGIN_SHARE * remaining_s), MOST_MARGIN_S)
+    margin_s = min(margin_s, MOST_MARGIN_SHARE * remaining_s)
     return model.scheduler.now() + remaining_s - margin_s
 
 

@@ -39,8 +39,15 @@ class Returns:
 
     def bytes_per_token(self, vocab_size: int) -> int:
         """About what one token costs on its way to the caller, for bounds."""
-        dense = (8 if self.is_float64 else 4) * vocab_size if self.distributions else 0
-        return 24 + 8 * self.num_alternatives + dense
+        return 24 + 8 * self.num_alternatives + self._dense_bytes(vocab_size)
+
+    def least_bytes_per_token(self, vocab_size: int) -> int:
+        """What one token's id and numbers take in a message at the very least."""
+        numbers = 4 * self.logprobs + self.ranks + 4 * self.entropies + 5 * self.num_alternatives
+        return 1 + numbers + self._dense_bytes(vocab_size)
+
+    def _dense_bytes(self, vocab_size: int) -> int:
+        return (8 if self.is_float64 else 4) * vocab_size if self.distributions else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ import grpc
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc as pb_grpc
 from charlm_server.answering import converted, deadline_of, fitting
+from charlm_server.columns import Returns
 from charlm_server.constraint_conversion import Compiler
 from charlm_server.context_conversion import model_asked
 from charlm_server.conversion import check_count
@@ -60,11 +61,13 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         )
         limit = model.limits.max_response_message_bytes
         deltas: list[Delta] = []
-        num_bytes = 0
+        per_token, num_bytes = least_bytes_per_token(job.returns, model), 0
         async with model.scheduler.generate(job):
             async for parts in job.output.batches(limit):
                 deltas += parts
-                num_bytes += sum(map(least_bytes, parts))
+                num_bytes += sum(
+                    2 * len(each.data) + per_token * len(each.columns) for each in parts
+                )
                 if num_bytes > limit:
                     raise AnswerTooLarge(limit, TOO_LARGE)
         chunks = chunks_from(deltas, job.returns)
@@ -102,9 +105,9 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
                     header = None
 
 
-def least_bytes(delta: Delta) -> int:
-    """What a delta takes in a message at the very least."""
-    return 2 * len(delta.data) + len(delta.columns)
+def least_bytes_per_token(returns: Returns, model: LoadedModel) -> int:
+    """Beside its text, at the very least; there are two log-probs, one of what was drawn from."""
+    return returns.least_bytes_per_token(model.vocab_size) + 4 * returns.logprobs
 
 
 def max_chunk_tokens_of(request: pb.StreamGenerateRequest) -> int | None:

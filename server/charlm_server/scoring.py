@@ -27,7 +27,7 @@ class ScoringItem:
     continuation_ids: list[int]
     snapshot: Snapshot | None = None
     num_text_bytes: int | None = None
-    """Of the text as it was sent; None: of its tokens. They differ where characters are replaced."""
+    """Of the text as it was sent, which may have unknown characters; None: of its tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

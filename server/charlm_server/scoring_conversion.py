@@ -72,9 +72,7 @@ def _check_answer_fits(job: ScoringJob, model: LoadedModel) -> None:
     returns = job.returns
     if not wants_tokens(returns):
         return
-    least = 2 + 4 * returns.logprobs + returns.ranks + 4 * returns.entropies
-    least += 5 * returns.num_alternatives
-    least += (8 if returns.is_float64 else 4) * model.vocab_size * returns.distributions
+    least = returns.least_bytes_per_token(model.vocab_size) + 1  # its offset
     limit = model.limits.max_response_message_bytes
     if least * sum(len(item.continuation_ids) for item in job.items) > limit:
         raise AnswerTooLarge(limit, TOO_LARGE)

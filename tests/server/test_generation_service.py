@@ -12,6 +12,8 @@ from charlm.v1 import generation_pb2 as gen
 from charlm_model.generation import generate
 from charlm_model.sampling_params import SamplingParams
 from charlm_server.config import Limits
+from charlm_server.conversion import returns_from
+from charlm_server.generation_service import least_bytes_per_token
 from tests.server.wire import Wire, column, data_of, details_of, serving, text_of
 
 FAMILIES = ("rnn", "gru", "lstm", "transformer")
@@ -406,6 +408,20 @@ async def test_a_text_appended_is_read_after_the_context(wire: Wire) -> None:
     joined = await wire.generation.Generate(request_to("lstm-char", "ab", append_text="cd"))
 
     assert joined.outputs == whole.outputs
+
+
+@pytest.mark.parametrize("returns", [{}, {"logprobs": False}, {"ranks": True, "top_k": 3}])
+async def test_what_an_answer_takes_is_known_while_it_is_made(
+    wire: Wire, returns: dict[str, Any]
+) -> None:
+    request = request_to("lstm-char", max_new_tokens=500, returns=returns)
+    request.stopping.ignore_end_of_text = True
+
+    response = await wire.generation.Generate(request)
+
+    model = wire.models["models/lstm-char"]
+    least = 500 * (2 + least_bytes_per_token(returns_from(request.returns, model), model))
+    assert least <= response.ByteSize() <= 1.3 * least + 300
 
 
 @pytest.mark.slow
