@@ -221,7 +221,7 @@ def from_choices(texts: Sequence[str], token_bytes: Sequence[bytes]) -> Constrai
 def from_allowed_characters(characters: str, token_bytes: Sequence[bytes]) -> Constraint:
     """The output has only these characters. Raises InvalidConstraint."""
     if not characters:
-        raise InvalidConstraint("allowed_characters", "empty", "at least one character")
+        raise InvalidConstraint("allowed_characters", "", "at least one character")
     tree = Repetition(Characters(ranges_of_characters(characters)), 0, None)
     return _compiled(tree, token_bytes, "allowed_characters", characters)
 

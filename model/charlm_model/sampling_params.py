@@ -72,7 +72,12 @@ def _check(
     is_low_enough = value > low if low_is_open else value >= low
     if not (isfinite(value) and is_low_enough and value <= high):
         bracket = "(" if low_is_open else "["
-        raise InvalidSampling(name, value, f"in {bracket}{low:g}, {high:g}]")
+        raise InvalidSampling(name, value, f"in {bracket}{_shown(low)}, {_shown(high)}]")
+
+
+def _shown(bound: float) -> str:
+    """Integers in full."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 _PLAIN = SamplingParams()

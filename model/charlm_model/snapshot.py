@@ -122,13 +122,13 @@ def unseal(data: bytes) -> Sealed:
     if len(data) < _HEAD.size + _DIGEST_BYTES or not data.startswith(MAGIC):
         raise SnapshotDamaged("it does not begin as one, or it is cut off")
     _, version, size = _HEAD.unpack(data[: _HEAD.size])
-    if version != VERSION:
-        raise SnapshotTooNew(version, VERSION)
     start, digest = data[: _HEAD.size], data[_HEAD.size : _HEAD.size + _DIGEST_BYTES]
     rest = data[_HEAD.size + _DIGEST_BYTES :]
     head, payload = rest[:size], rest[size:]
     if _digest(start, head, payload) != digest:
         raise SnapshotDamaged("it is cut off or was changed: its digest is not that of its bytes")
+    if version != VERSION:
+        raise SnapshotTooNew(version, VERSION)
     return _sealed(head, payload)
 
 

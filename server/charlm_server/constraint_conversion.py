@@ -11,7 +11,7 @@ from charlm_model import constraint as constraints
 from charlm_model import errors as model_errors
 from charlm_model.constraint import Constraint
 from charlm_server.conversion import TextReader, check_count
-from charlm_server.errors import InvalidRequest
+from charlm_server.errors import InvalidRequest, InvalidText
 from charlm_server.inquiry import MAX_STATE_BYTES
 from charlm_server.loaded import LoadedModel
 from charlm_server.sequence import GenerationJob, Search
@@ -34,19 +34,21 @@ class Language:
 
 def search_from(message: pb.Constraint, model: LoadedModel) -> Search | None:
     """Raises InvalidRequest for numbers out of range, or of more rows than fit in memory."""
+    particles = message.num_particles if message.HasField("num_particles") else DEFAULT_PARTICLES
+    attempts = message.max_attempts if message.HasField("max_attempts") else DEFAULT_ATTEMPTS
+    check_count("constraint.num_particles", particles, 1, MAX_PARTICLES)
+    check_count("constraint.max_attempts", attempts, 1, MAX_ATTEMPTS)
     if message.mode in LOCAL:
         return None
     row_bytes = model.checkpoint.model.initial_state(1).num_bytes_per_row
     most_rows = max(1, MAX_STATE_BYTES // max(row_bytes, 1))
     if message.mode == pb.CONSTRAINT_MODE_SMC:
-        given = message.num_particles if message.HasField("num_particles") else DEFAULT_PARTICLES
         most = min(MAX_PARTICLES, most_rows)
-        num = check_count("constraint.num_particles", given, 1, most)
+        num = check_count("constraint.num_particles", particles, 1, most)
         return Search(is_monte_carlo=True, num=num, num_together=num)
     if message.mode == pb.CONSTRAINT_MODE_REJECTION:
-        given = message.max_attempts if message.HasField("max_attempts") else DEFAULT_ATTEMPTS
-        num = check_count("constraint.max_attempts", given, 1, MAX_ATTEMPTS)
-        return Search(is_monte_carlo=False, num=num, num_together=min(num, TOGETHER, most_rows))
+        together = min(attempts, TOGETHER, most_rows)
+        return Search(is_monte_carlo=False, num=attempts, num_together=together)
     raise InvalidRequest("constraint.mode", message.mode, "LOCAL_MASK, REJECTION or SMC")
 
 
@@ -54,7 +56,7 @@ def check_fits(job: GenerationJob) -> None:
     """An output that is drawn as a whole is kept as a whole, and must end as its language says."""
     if job.stopping.stops is not None:
         allowed = "empty, where constraint.mode is REJECTION or SMC"
-        raise InvalidRequest("stopping.stop_sequences", "given", allowed)
+        raise InvalidRequest("stopping.stop_sequences", "not empty", allowed)
     most = min(MAX_WHOLE_TOKENS, MAX_WHOLE_BYTES // (job.bytes_per_token * job.num_outputs))
     check_count("stopping.max_new_tokens", job.stopping.max_new_tokens, 1, max(most, 1))
 
@@ -135,4 +137,9 @@ def _made(message: pb.Constraint, model: LoadedModel) -> Constraint:
 def _check_can_be_spelled(choices: pb.Choices, model: LoadedModel) -> None:
     reader = TextReader(model, 0)
     for index, text in enumerate(choices.texts):
-        reader.text_ids(text, f"constraint.choices.texts[{index}]")
+        field = f"constraint.choices.texts[{index}]"
+        try:
+            reader.text_ids(text, field)
+        except InvalidText as error:  # whose advice is for texts that are read
+            allowed = "of characters in the model's vocabulary"
+            raise InvalidRequest(field, text, allowed, reason=error.reason) from error

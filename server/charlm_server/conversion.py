@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from charlm.v1 import context_pb2, distribution_pb2
 from charlm_model import errors as model_errors
@@ -17,6 +18,8 @@ from charlm_server.errors import InvalidRequest, InvalidText, NotOffered
 from charlm_server.loaded import LoadedModel
 
 Encoded = TypeVar("Encoded")
+
+MOST_SECONDS = 315_576_000_000  # of a google.protobuf.Duration
 
 POLICIES: dict[int, UnknownPolicy] = {
     context_pb2.UNKNOWN_CHARACTER_POLICY_UNSPECIFIED: "error",
@@ -35,7 +38,8 @@ class TextReader:
 
     def __init__(self, model: LoadedModel, policy: int) -> None:
         if policy not in POLICIES:
-            raise InvalidRequest("unknown_characters", policy, "a named policy")
+            allowed = _named(context_pb2.UnknownCharacterPolicy)
+            raise InvalidRequest("unknown_characters", policy, allowed)
         self._vocabulary = model.vocabulary
         self._policy = POLICIES[policy]
 
@@ -83,10 +87,11 @@ class TextReader:
             raise InvalidText(field, str(error), error.offset, reason=reason) from error
 
 
-def check_token_ids(ids: Iterable[int], vocab_size: int, field: str) -> None:
+def check_token_ids(ids: Iterable[int], vocab_size: int, field: str, part: str = "") -> None:
+    """Of a list of ids, or of messages of which the part is one."""
     for index, token_id in enumerate(ids):
         if token_id >= vocab_size:
-            raise InvalidRequest(f"{field}[{index}]", token_id, f"below {vocab_size}")
+            raise InvalidRequest(f"{field}[{index}]{part}", token_id, f"below {vocab_size}")
 
 
 def returns_from(options: distribution_pb2.ReturnOptions, model: LoadedModel) -> Returns:
@@ -111,7 +116,11 @@ def num_alternatives(top_k: int, model: LoadedModel, field: str) -> int:
 
 def check_data_type(data_type: int, field: str) -> None:
     if data_type not in distribution_pb2.DataType.values():
-        raise InvalidRequest(field, data_type, "a named type")
+        raise InvalidRequest(field, data_type, _named(distribution_pb2.DataType))
+
+
+def _named(kind: EnumTypeWrapper) -> str:
+    return f"one of {', '.join(kind.keys())}"
 
 
 def check_count(field: str, value: int, low: int, high: int) -> int:
@@ -121,8 +130,13 @@ def check_count(field: str, value: int, low: int, high: int) -> int:
     return value
 
 
-def seconds_of(duration: Duration) -> float:
-    return float(duration.seconds) + duration.nanos * 1e-9
+def seconds_of(duration: Duration, field: str) -> float:
+    """Raises InvalidRequest for what protobuf's own definition does not allow."""
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(nanos) >= 10**9 or seconds * nanos < 0 or abs(seconds) > MOST_SECONDS:
+        allowed = f"of less than 10^9 nanos, with the sign of its at most {MOST_SECONDS} seconds"
+        raise InvalidRequest(field, f"{seconds} s and {nanos} ns", allowed)
+    return float(seconds) + nanos * 1e-9
 
 
 def duration_from(seconds: float) -> Duration:

@@ -50,7 +50,8 @@ class Exchange:
         A model that had the name goes on with the calls and the kept states that it has.
         Raises CheckpointUnknown, CheckpointUnusable, InvalidRequest, TooManyModels or Draining.
         """
-        name = checked_resource("model", name or PREFIX + checkpoint)
+        # A checkpoint of a name that no model can have is not there, as others are not.
+        name = checked_resource("model", name) if name else PREFIX + checkpoint
         async with self._one_at_a_time:
             self._refuse_if_closed()
             if name in self._models.aliases:

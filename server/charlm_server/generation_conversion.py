@@ -127,7 +127,7 @@ def sampling_params_from(
     """The request's values, and SamplingParams' own defaults for what is unset."""
     check_count("sampling.biases", len(message.biases), 0, limits.max_biases)
     biased_ids = [bias.token_id for bias in message.biases]
-    check_token_ids(biased_ids, vocab_size, "sampling.biases")
+    check_token_ids(biased_ids, vocab_size, "sampling.biases", ".token_id")
     if len(set(biased_ids)) < len(biased_ids):
         raise InvalidRequest("sampling.biases", biased_ids, "at most one for each token")
     given = {field.name: value for field, value in message.ListFields()}
@@ -159,9 +159,13 @@ def stopping_from(
             raise InvalidRequest(f"stopping.stop_sequences[{index}]", text, allowed)
     given = message.max_new_tokens if message.HasField("max_new_tokens") else DEFAULT_MAX_NEW_TOKENS
     constraint = None if language is None else language.constraint
-    least = 1 if constraint is None else max(1, constraint.missing(constraint.start))
+    check_count("stopping.max_new_tokens", given, 1, limits.max_new_tokens)
+    least = 1 if constraint is None else constraint.missing(constraint.start)
+    if given < least:
+        allowed = f"at least {least}, which the constraint's shortest output has"
+        raise InvalidRequest("stopping.max_new_tokens", given, allowed)
     return Stopping(
-        max_new_tokens=check_count("stopping.max_new_tokens", given, least, limits.max_new_tokens),
+        max_new_tokens=given,
         stops=StopAutomaton(stops) if stops else None,
         include_stop=message.include_stop_sequence,
         ignore_end_of_text=message.ignore_end_of_text,
@@ -173,7 +177,7 @@ def stopping_from(
 def _time_limit(message: sampling_pb2.StoppingParams, model: LoadedModel) -> float:
     if not message.HasField("max_time"):
         return FOREVER
-    seconds = seconds_of(message.max_time)
+    seconds = seconds_of(message.max_time, "stopping.max_time")
     if seconds <= 0:
         raise InvalidRequest("stopping.max_time", f"{seconds} s", "longer than 0 s")
     return model.scheduler.now() + seconds

@@ -13,6 +13,7 @@ from charlm_server.config import Limits
 from charlm_server.conversion import duration_from
 from charlm_server.distributions import numerics_from
 from charlm_server.generation_conversion import sampling_message_from
+from charlm_server.importing import num_bytes_of
 from charlm_server.loaded import LoadedModel
 from charlm_server.mixtures import MixtureConfig
 
@@ -40,20 +41,20 @@ WITH_WINDOW = {"ngram", "transformer"}
 
 
 def model_from(model: LoadedModel) -> pb.Model:
-    network, config = model.checkpoint.model, model.checkpoint.config
+    config = model.checkpoint.config
     has_layers = config.family in WITH_LAYERS
     return pb.Model(
         name=model.name,
         digest=model.checkpoint.digest,
         family=FAMILIES.get(config.family, pb.MODEL_FAMILY_UNSPECIFIED),
-        num_parameters=network.num_parameters,
+        num_parameters=model.checkpoint.model.num_parameters,
         num_layers=config.num_layers if has_layers else 0,
         hidden_size=config.hidden_size if has_layers else 0,
         vocabulary_kind=VOCABULARY_KINDS[model.vocabulary.kind],
         vocab_size=config.vocab_size,
         unit=UNITS[config.unit],
         context_length=config.context_length if config.family in WITH_WINDOW else 0,
-        state_size_bytes=network.initial_state(1).num_bytes_per_row,
+        state_size_bytes=num_bytes_of(model),
         limits=limits_from(model.limits),
         default_sampling=sampling_message_from(SamplingParams()),
         numerics=numerics_from(model),

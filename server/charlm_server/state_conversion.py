@@ -58,7 +58,7 @@ def time_to_live_from(
     if not request.HasField("time_to_live"):
         return limits.state_time_to_live_s
     duration: Duration = request.time_to_live
-    seconds, longest = seconds_of(duration), limits.max_state_time_to_live_s
+    seconds, longest = seconds_of(duration, "time_to_live"), limits.max_state_time_to_live_s
     if not 0 < seconds <= longest:
         raise InvalidRequest("time_to_live", f"{seconds:g} s", f"in (0, {longest:g}] seconds")
     return seconds

@@ -121,6 +121,18 @@ def test_only_its_maker_may_go_on(other: Maker, what: str, make_model: MakeModel
     assert caught.value.what == what
 
 
+@pytest.mark.parametrize("place", [4, 5, 6, 7])
+def test_a_changed_version_is_damage_as_other_changes_are(
+    place: int, make_model: MakeModel
+) -> None:
+    model = make_model("rnn")
+    data = bytearray(snapshots.encode(read(model, [1]), MAKER))
+    data[place] ^= 1
+
+    with pytest.raises(SnapshotDamaged):
+        snapshots.decode(bytes(data), MAKER, model)
+
+
 def test_a_later_format_is_named(make_model: MakeModel) -> None:
     data = resealed({}, b"", version=2)
 

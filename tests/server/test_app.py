@@ -37,7 +37,7 @@ async def test_a_model_tells_all_that_may_be_asked(wire: Wire) -> None:
     model = answer.model
     assert model.family == models_pb2.MODEL_FAMILY_LSTM
     assert model.vocab_size == 31
-    assert model.state_size_bytes == 2 * 16 * 4
+    assert model.state_size_bytes == 2 * 16 * 4 + 4 * 31  # with the distribution after it
     assert model.limits.max_response_message_bytes == 1 << 20
     assert model.default_sampling.temperature == 1.0
     assert model.default_sampling.HasField("top_k")

@@ -150,7 +150,16 @@ async def test_what_cannot_be_held_to_is_refused_by_its_field(
     assert details_of(caught.value)["ErrorInfo"].metadata["field"] == field
 
 
+async def test_a_choice_of_unknown_characters_is_not_told_to_have_them_replaced(wire: Wire) -> None:
+    request = request_to("lstm-char", sampling_pb2.Constraint(choices={"texts": ["aé"]}))
+    request.unknown_characters = context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE
+
+    with pytest.raises(grpc.aio.AioRpcError, match=r"'aé', but it must be of characters in the"):
+        await wire.generation.Generate(request)
+
+
 REJECTION, SMC = "CONSTRAINT_MODE_REJECTION", "CONSTRAINT_MODE_SMC"
+LOCAL = "CONSTRAINT_MODE_LOCAL_MASK"
 
 
 def whole(mode: str, pattern: str = "[a-m ]{2,6}[^a]*", **options: int) -> sampling_pb2.Constraint:
@@ -224,6 +233,9 @@ async def test_the_evidence_of_a_language_with_one_text_is_its_probability(wire:
         (whole(REJECTION, "(zq){9}", max_attempts=3), [], "constraint.max_attempts", "mode SMC"),
         (whole(SMC, num_particles=257), [], "constraint.num_particles", r"\[1, 256\]"),
         (whole(REJECTION, max_attempts=0), [], "constraint.max_attempts", r"\[1, 10000\]"),
+        (whole(LOCAL, num_particles=257), [], "constraint.num_particles", r"\[1, 256\]"),
+        (whole(LOCAL, max_attempts=0), [], "constraint.max_attempts", r"\[1, 10000\]"),
+        (whole(LOCAL, "a{50}"), [], "stopping.max_new_tokens", "at least 50, which the constraint"),
         (whole(SMC), ["x"], "stopping.stop_sequences", "empty"),
         (sampling_pb2.Constraint(regex="a", mode=9), [], "constraint.mode", "REJECTION or SMC"),
     ],

@@ -348,7 +348,10 @@ async def test_a_value_out_of_range_is_refused_with_its_field(
         ({"stopping": {"stop_sequences": ["a" * 257]}}, "stopping.stop_sequences[0]"),
         ({"stopping": {"stop_sequences": ["a"] * 17}}, "stopping.stop_sequences"),
         ({"stopping": {"max_time": {"seconds": 0}}}, "stopping.max_time"),
-        ({"sampling": {"biases": [{"token_id": 999}]}}, "sampling.biases[0]"),
+        ({"stopping": {"max_time": {"seconds": 1, "nanos": -5}}}, "stopping.max_time"),
+        ({"stopping": {"max_time": {"seconds": 1, "nanos": 10**9}}}, "stopping.max_time"),
+        ({"stopping": {"max_time": {"seconds": 10**17}}}, "stopping.max_time"),
+        ({"sampling": {"biases": [{"token_id": 999}]}}, "sampling.biases[0].token_id"),
         ({"sampling": {"biases": [{"token_id": 1, "bias": 101}]}}, "sampling.biases[0].bias"),
         ({"context": {"token_ids": {"ids": [1, 999]}}}, "context.token_ids.ids[1]"),
         ({"context": {"data": b"a\xff"}}, "context.data"),
@@ -365,6 +368,16 @@ async def test_a_bad_part_is_refused_with_its_field(
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     violations = details_of(refusal.value)["BadRequest"].field_violations  # type: ignore[attr-defined]
     assert violations[0].field == field
+
+
+async def test_allowed_values_are_told_in_full(wire: Wire) -> None:
+    for options, words in (
+        ({"sampling": sampling_pb2.SamplingParams(top_k=2**31)}, r"in \[0, 2147483647\]"),
+        ({"unknown_characters": 9}, "UNKNOWN_CHARACTER_POLICY_REPLACE"),
+        ({"returns": {"data_type": 9}}, "one of .*DATA_TYPE_FLOAT64"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError, match=words):
+            await wire.generation.Generate(request_to("lstm-char", **options))
 
 
 async def test_an_unknown_character_is_named_with_its_offset(wire: Wire) -> None:

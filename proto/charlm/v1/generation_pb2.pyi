@@ -549,8 +549,10 @@ class OutputEnd(_message.Message):
     """Effective number of particles; only with SMC."""
     @_builtins.property
     def state(self) -> _state_pb2.StateSnapshot:
-        """The state after the output; only when asked for, and not where time or a
-        stopping server cut the output short.
+        """The state after the output's tokens; only when asked for, and not where time
+        or a stopping server cut the output short. Characters before a stop sequence
+        that are only a part of a token are in the text, but in no token and not in
+        the state: with tokens of several characters alone.
         """
 
     def __init__(

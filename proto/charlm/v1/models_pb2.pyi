@@ -262,7 +262,7 @@ class Model(_message.Message):
     context_length: _builtins.int
     """Tokens of the past that it can see; 0 when there is no bound."""
     state_size_bytes: _builtins.int
-    """Size of one state, in bytes."""
+    """Size of one state, in bytes: what was read, and the distribution after it."""
     @_builtins.property
     def limits(self) -> Global___Limits:
         """What a request may ask for."""

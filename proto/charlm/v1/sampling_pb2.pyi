@@ -81,7 +81,9 @@ class SamplingParams(_message.Message):
     several the one with the lowest id. Unset means 1.
     """
     top_k: _builtins.int
-    """Keep the k most probable tokens. 0 keeps all. Unset means 0."""
+    """Keep the k most probable tokens. 0 keeps all. In [0, 2147483647]. Unset means
+    0.
+    """
     top_p: _builtins.float
     """Keep the fewest tokens whose probabilities reach p. In (0, 1]. Unset
     means 1: all.
