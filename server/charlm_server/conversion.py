@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from charlm.v1 import context_pb2, distribution_pb2
 from charlm_model import errors as model_errors
@@ -38,7 +37,7 @@ class TextReader:
 
     def __init__(self, model: LoadedModel, policy: int) -> None:
         if policy not in POLICIES:
-            allowed = _named(context_pb2.UnknownCharacterPolicy)
+            allowed = _one_of(context_pb2.UnknownCharacterPolicy.keys())
             raise InvalidRequest("unknown_characters", policy, allowed)
         self._vocabulary = model.vocabulary
         self._policy = POLICIES[policy]
@@ -116,11 +115,11 @@ def num_alternatives(top_k: int, model: LoadedModel, field: str) -> int:
 
 def check_data_type(data_type: int, field: str) -> None:
     if data_type not in distribution_pb2.DataType.values():
-        raise InvalidRequest(field, data_type, _named(distribution_pb2.DataType))
+        raise InvalidRequest(field, data_type, _one_of(distribution_pb2.DataType.keys()))
 
 
-def _named(kind: EnumTypeWrapper) -> str:
-    return f"one of {', '.join(kind.keys())}"
+def _one_of(names: Iterable[str]) -> str:
+    return f"one of {', '.join(names)}"
 
 
 def check_count(field: str, value: int, low: int, high: int) -> int:
