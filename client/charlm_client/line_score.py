@@ -29,7 +29,8 @@ class LinesQuestion:
 async def score_lines(client: Client, question: LinesQuestion) -> None:
     """Print a row for each line that is not blank, or its JSON; then the total.
 
-    A model of lines is also asked for their ends, as its training report counts.
+    A model of lines is also asked for their ends. In the total these are characters, as line breaks
+    are in its training report.
     """
     model = await client.get_model(await chosen_model(client, question.model))
     text = read("-") if str(question.path) == "-" else read_file(question.path)
@@ -49,7 +50,7 @@ async def score_lines(client: Client, question: LinesQuestion) -> None:
         for line, score in zip(together, answers, strict=True):
             _print_line(line, score, question)
         scores += answers
-    _print_total(scores, question)
+    _print_total(scores, question, num_ends=len(lines) if model.unit == "line" else 0)
 
 
 def _print_line(line: str, score: Score, question: LinesQuestion) -> None:
@@ -59,9 +60,9 @@ def _print_line(line: str, score: Score, question: LinesQuestion) -> None:
         print(f"{line}\t{score.total_logprob:.6f}\t{score.bits_per_character:.4f}")
 
 
-def _print_total(scores: list[Score], question: LinesQuestion) -> None:
+def _print_total(scores: list[Score], question: LinesQuestion, num_ends: int) -> None:
     nats = -sum(score.total_logprob for score in scores)
-    num_characters = sum(score.num_characters for score in scores)
+    num_characters = sum(score.num_characters for score in scores) + num_ends
     bits = nats / NATS_PER_BIT / max(num_characters, 1)
     print(
         f"{nats:.3f} nats over {len(scores)} lines of {num_characters} characters: "

@@ -1,0 +1,47 @@
+"""Lines as texts of their own: what their total counts."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from charlm_client.line_score import LinesQuestion, score_lines
+
+
+class FakeClient:
+    """Every character costs a nat, and so does every end."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+
+    async def get_model(self, name: str) -> Any:
+        return SimpleNamespace(name=name, unit=self.unit)
+
+    async def score(self, texts: list[str], *, end_of_text: bool, **_: Any) -> list[Any]:
+        return [
+            SimpleNamespace(total_logprob=-(len(text) + end_of_text), num_characters=len(text))
+            for text in texts
+        ]
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("line", "7.000 nats over 2 lines of 7 characters: 1.4427 bits per character\n"),
+        ("stream", "5.000 nats over 2 lines of 5 characters: 1.4427 bits per character\n"),
+    ],
+)
+async def test_ends_that_are_asked_for_are_counted(
+    unit: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("ann\n\nbo\n")
+    client: Any = FakeClient(unit)
+    question = LinesQuestion(
+        path=path, model="m", context="", replace_unknown=False, total_only=True, as_json=False
+    )
+
+    await score_lines(client, question)
+
+    assert capsys.readouterr().out == said
