@@ -21,7 +21,7 @@ app.command()(evaluate)
 app()
 """
 COMMAND = [sys.executable, "-c", PROGRAM]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 TINY = ["--hidden-size", "16", "--batch-size", "4", "--window-length", "16"]
 
 
@@ -118,6 +118,14 @@ def test_a_missing_checkpoint_is_one_sentence(corpus: Path, tmp_path: Path) -> N
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "nothing" in result.stderr
+
+
+def test_evaluate_measures_its_corpus_and_learns_nothing() -> None:
+    learned, measured = (charlm(name, "--help").stdout for name in ("train", "evaluate"))
+
+    assert "Text to learn from" in learned
+    assert "Text to learn from" not in measured
+    assert "Text to measure on" in measured
 
 
 def test_help_needs_no_torch() -> None:

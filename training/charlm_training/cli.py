@@ -15,12 +15,17 @@ import typer
 
 from charlm_training.errors import TrainingError
 
-Corpus = Annotated[
+_PLACES = (
+    "in UTF-8: a file, a folder, a pattern such as 'books/*.txt', builtin:python-docs or "
+    "builtin:python-source."
+)
+Corpus = Annotated[str, typer.Argument(metavar="CORPUS", help=f"Text to learn from, {_PLACES}")]
+Measured = Annotated[
     str,
     typer.Argument(
         metavar="CORPUS",
-        help="Text to learn from, in UTF-8: a file, a folder, a pattern such as 'books/*.txt', "
-        "builtin:python-docs or builtin:python-source.",
+        help=f"Text to measure on, {_PLACES} Of the text that the checkpoint was trained on, it is "
+        "the validation part alone.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")]
@@ -156,7 +161,7 @@ def train(
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="A trained checkpoint.")],
-    corpus: Corpus,
+    corpus: Measured,
     exact: Annotated[
         bool,
         typer.Option(
