@@ -128,6 +128,13 @@ def test_evaluate_measures_its_corpus_and_learns_nothing() -> None:
     assert "Text to measure on" in measured
 
 
+def test_evaluate_says_of_which_text_the_server_gives_the_same_figures() -> None:
+    helped = " ".join(charlm("evaluate", "--help").stdout.split())
+
+    assert "charlm evaluate book other.txt --exact" in helped
+    assert "charlm score --file other.txt --total" in helped
+
+
 def test_help_needs_no_torch() -> None:
     program = "import sys, charlm_training.cli; print('torch' in sys.modules)"
 

@@ -167,12 +167,18 @@ def evaluate(
         typer.Option(
             "--exact",
             help="One pass in the arithmetic of the server: to the last bit the figures of "
-            "charlm score --file --total and of the lm-evaluation-harness. Takes longer.",
+            "charlm score --file --total and of the lm-evaluation-harness, for the same text: any "
+            "but the one it was trained on. Takes longer.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how good a checkpoint is on a text; on its own text, as its training did."""
+    """Say how good a checkpoint is on a text; on its own text, as its training did.
+
+    [dim]charlm evaluate book book.txt
+    charlm evaluate book other.txt --exact
+    charlm score --file other.txt --total --model book[/dim]
+    """
     shorten_spinning()
     from charlm_training.evaluate import evaluate_checkpoint
     from charlm_training.report import evaluation_report_lines, print_lines
