@@ -337,6 +337,16 @@ async def test_help_lists_every_command_and_loads_no_torch(charlm: Run) -> None:
         assert command in finished.out
 
 
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "leaderboard", "diagnose", "export", "serve"]
+)
+async def test_commands_of_other_rooms_have_examples_too(charlm: Run, command: str) -> None:
+    finished = await charlm(command, "--help")
+
+    assert f"\n charlm {command} " in finished.out
+    assert "[dim]" not in finished.out
+
+
 async def test_fill_finds_the_gap_by_its_mark(charlm: Run, script: Script) -> None:
     finished = await charlm("fill", "the c__t", "-n", "2", "--model=m")
     other = await charlm("fill", "a_b*c", "--mark=*", "--model=m", "--json")

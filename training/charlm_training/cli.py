@@ -103,7 +103,12 @@ def train(
         int, typer.Option(help="How often Ray may start again after a worker was lost.")
     ] = 3,
 ) -> None:
-    """Fit a model to a text and say how good it is."""
+    """Fit a model to a text and say how good it is.
+
+    [dim]charlm train book.txt --out book --budget 3m
+    charlm train names.txt --out names --unit line --family transformer --steps 2000
+    charlm train book.txt --out book --budget 3m --resume[/dim]
+    """
     shorten_spinning()
     from charlm_training.data import DataOptions
     from charlm_training.distributed import crew_of
