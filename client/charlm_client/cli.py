@@ -38,7 +38,7 @@ from charlm_client.security import Security
 from charlm_client.types import Sampling, Stopping
 
 _SAMPLING, _STOPPING = "How tokens are drawn", "When the output ends"
-_LANGUAGE = "What the output may be"
+_LANGUAGE, _DEFAULT_MODE = "What the output may be", "local_mask"
 
 app = typer.Typer(
     name="charlm",
@@ -165,7 +165,7 @@ def generate(
             help="local_mask: token by token; rejection, smc: the model's own distribution.",
             rich_help_panel=_LANGUAGE,
         ),
-    ] = "local_mask",
+    ] = _DEFAULT_MODE,
     num_outputs: Annotated[
         int, typer.Option("--num-outputs", "-n", min=1, help="Outputs for one prompt.")
     ] = 1,
@@ -222,7 +222,9 @@ def generate(
 
 @app.command()
 def score(
-    text: Annotated[str, typer.Argument(help="What to score; - reads it from stdin.")] = "",
+    text: Annotated[
+        str | None, typer.Argument(help="What to score; - reads it from stdin.")
+    ] = None,
     file: Annotated[
         Path | None, typer.Option(help="Score this file instead, of any size; - is stdin.")
     ] = None,
@@ -245,6 +247,10 @@ def score(
     charlm score --file large.txt --total
     charlm score --file names.txt --lines[/dim]
     """
+    if text is not None and file is not None:
+        raise typer.BadParameter(
+            f"A text and --file {file} were both given, but one is scored; give one of them."
+        )
     if lines:
         if file is None:
             raise typer.BadParameter("--lines needs --file FILE: a file, or - for stdin.")
@@ -258,6 +264,8 @@ def score(
         )
         ask(server, timeout, lambda client: score_lines(client, of_lines), may_repeat=False)
         return
+    if text is None and file is None:
+        raise typer.BadParameter("Nothing to score: give a TEXT, - for stdin, or --file FILE.")
     shown = console(color)
     is_for_eyes = shown.is_terminal and not total and not as_json
     if file and not (is_for_eyes and is_short(file)):
@@ -273,7 +281,7 @@ def score(
         ask(server, timeout, lambda client: score_file(client, reading), may_repeat=False)
         return
     question = commands.Question(
-        text=read_file(file) if file else read(text),
+        text=read_file(file) if file else read(text or ""),
         model=model,
         context=context,
         total_only=total,
@@ -379,6 +387,11 @@ def _constraint(
             f"{mode!r} is not one of {', '.join(known)}.", param_hint="--constraint-mode"
         )
     if regex is None and not choices and allowed is None:
+        if mode != _DEFAULT_MODE:
+            raise typer.BadParameter(
+                f"{mode!r} needs a language: give --regex, --choice or --allowed.",
+                param_hint="--constraint-mode",
+            )
         return None
     return Constraint(
         regex=regex,
