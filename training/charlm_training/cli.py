@@ -100,8 +100,9 @@ def train(
         int | None, typer.Option(help="Processes on Ray; unset: one a host.")
     ] = None,
     ray_restarts: Annotated[
-        int, typer.Option(help="How often Ray may start again after a worker was lost.")
-    ] = 3,
+        int | None,
+        typer.Option(help="How often Ray may start again after a worker was lost; unset: 3."),
+    ] = None,
 ) -> None:
     """Fit a model to a text and say how good it is.
 
@@ -152,10 +153,10 @@ def train(
             save_interval_s=save_interval,
             command=shlex.join([*crew.command, "charlm", *sys.argv[1:]]),
         )
-        if ray is None:
+        where = RayOptions.of_flags(ray, workers=ray_workers, restarts=ray_restarts)
+        if where is None:
             outcome = train_in_terminal(options, tensorboard=tensorboard, crew=crew)
         else:
-            where = RayOptions(address=ray, workers=ray_workers, max_restarts=ray_restarts)
             outcome = train_on_ray(options, where, tensorboard=tensorboard)
         if crew.is_first:
             lines = training_lines(outcome.report, out, Workspace(out).page)

@@ -32,7 +32,7 @@ from charlm_training.progress import progress_on
 from charlm_training.run import Outcome
 from charlm_training.session import train_in_terminal
 
-MOST_WORKERS = 4096
+MOST_WORKERS, USUAL_RESTARTS = 4096, 3
 ANSWER_S, SHOW_INTERVAL_S = 5.0, 0.25
 CLIENT_SCHEME = "ray://"
 
@@ -43,7 +43,7 @@ class RayOptions:
 
     address: str
     workers: int | None = None
-    max_restarts: int = 3
+    max_restarts: int = USUAL_RESTARTS
     """How often all workers are started again after one was lost."""
 
     def __post_init__(self) -> None:
@@ -55,6 +55,25 @@ class RayOptions:
             raise InvalidOption(
                 f"--ray-restarts is {self.max_restarts}; it must be from 0 to 1000000."
             )
+
+    @classmethod
+    def of_flags(
+        cls, address: str | None, *, workers: int | None, restarts: int | None
+    ) -> RayOptions | None:
+        """None where Ray is not asked for; flags that would then mean nothing are refused."""
+        if address is not None:
+            return cls(
+                address=address,
+                workers=workers,
+                max_restarts=USUAL_RESTARTS if restarts is None else restarts,
+            )
+        for flag, value in (("--ray-workers", workers), ("--ray-restarts", restarts)):
+            if value is not None:
+                raise InvalidOption(
+                    f"{flag} is {value}, but it needs --ray ADDRESS; give that too, or leave "
+                    f"{flag} out."
+                )
+        return None
 
 
 @dataclass(slots=True)
