@@ -112,6 +112,15 @@ def test_a_bad_corpus_is_one_sentence_and_no_traceback(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_flag_that_would_be_dropped_is_refused(corpus: Path, tmp_path: Path) -> None:
+    result = charlm("train", corpus, "--out", tmp_path / "out", "--steps", "5", "--num-heads", "4")
+
+    assert result.returncode != 0
+    assert result.stderr.startswith("charlm: --num-heads is 4, but --family lstm has no use for it")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out.run").exists()
+
+
 def test_a_missing_checkpoint_is_one_sentence(corpus: Path, tmp_path: Path) -> None:
     result = charlm("evaluate", tmp_path / "nothing", corpus)
 

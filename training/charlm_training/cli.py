@@ -118,6 +118,7 @@ def train(
     from charlm_training.plan import SizeOptions
     from charlm_training.report import print_lines, training_lines
     from charlm_training.session import train_in_terminal
+    from charlm_training.size_flags import refuse_unused
     from charlm_training.workspace import Workspace
 
     with clear_errors(), crew_of(os.environ) as crew:
@@ -153,6 +154,7 @@ def train(
             save_interval_s=save_interval,
             command=shlex.join([*crew.command, "charlm", *sys.argv[1:]]),
         )
+        refuse_unused(options.family, options.size)
         where = RayOptions.of_flags(ray, workers=ray_workers, restarts=ray_restarts)
         if where is None:
             outcome = train_in_terminal(options, tensorboard=tensorboard, crew=crew)

@@ -55,8 +55,12 @@ class SizeOptions:
         for name in ("batch_size", "window_length"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= 65_536:
-                flag = "--" + name.replace("_", "-")
-                raise InvalidOption(f"{flag} is {value}; it must be from 1 to 65536.")
+                raise InvalidOption(f"{flag_of(name)} is {value}; it must be from 1 to 65536.")
+
+
+def flag_of(name: str) -> str:
+    """The flag that sets an option."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
