@@ -115,10 +115,24 @@ def test_a_bad_corpus_is_one_sentence_and_no_traceback(
 def test_a_flag_that_would_be_dropped_is_refused(corpus: Path, tmp_path: Path) -> None:
     result = charlm("train", corpus, "--out", tmp_path / "out", "--steps", "5", "--num-heads", "4")
 
-    assert result.returncode != 0
+    assert result.returncode == 2
     assert result.stderr.startswith("charlm: --num-heads is 4, but --family lstm has no use for it")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out.run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--steps", "0"), ("--family", "foo"), ("--budget", "soon"), ("--vocab-size", "400")],
+)
+def test_a_value_that_a_flag_cannot_have_is_wrong_usage(
+    corpus: Path, tmp_path: Path, flag: str, value: str
+) -> None:
+    result = charlm("train", corpus, "--out", tmp_path / "out", flag, value)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"charlm: {flag} is ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_missing_checkpoint_is_one_sentence(corpus: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from charlm_training.errors import TrainingError
+from charlm_training.errors import InvalidOption, TrainingError
 
 _PLACES = (
     "in UTF-8: a file, a folder, a pattern such as 'books/*.txt', builtin:python-docs or "
@@ -30,7 +30,7 @@ Measured = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")]
 
-INTERRUPTED = 130
+WRONG_USAGE, INTERRUPTED = 2, 130
 # How long a thread of torch spins while it waits for another; charlm_training.threads says why.
 SPIN_VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "2000"
 
@@ -198,11 +198,14 @@ def evaluate(
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Whatever a person can cause ends in one sentence on stderr and exit code 1."""
+    """Whatever a person can cause ends in one sentence on stderr: exit code 2 for flags, else 1."""
     from charlm_model.errors import ModelError
 
     try:
         yield
+    except InvalidOption as error:
+        typer.echo(f"charlm: {error}", err=True)
+        raise typer.Exit(WRONG_USAGE) from error
     except (TrainingError, ModelError) as error:
         typer.echo(f"charlm: {error}", err=True)
         raise typer.Exit(1) from error

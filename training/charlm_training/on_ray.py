@@ -25,7 +25,13 @@ from charlm_model.errors import ModelError
 from charlm_training.corpus import BUILTIN_PREFIX
 from charlm_training.device import AUTO
 from charlm_training.distributed import MOST_PATIENCE, Crew
-from charlm_training.errors import ClusterFailed, CrewLost, InvalidOption, TrainingError
+from charlm_training.errors import (
+    ClusterFailed,
+    CrewLost,
+    InvalidOption,
+    NotPossible,
+    TrainingError,
+)
 from charlm_training.events import Event, Listener, Noticed
 from charlm_training.options import TrainOptions
 from charlm_training.progress import progress_on
@@ -178,7 +184,7 @@ def _library() -> Any:
         import ray
         import ray.train.torch
     except ImportError as error:
-        raise InvalidOption(
+        raise NotPossible(
             "--ray needs Ray, which is not installed. Run: pip install 'charlm[ray]'"
         ) from error
     return ray
