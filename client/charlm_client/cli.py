@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,9 @@ from charlm_client import (
     tokenizer_cli,
 )
 from charlm_client.asking import SECURITY, ask, read, read_file
-from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.endings import EXIT_ERROR, ended_in_a_sentence
 from charlm_client.file_score import FileQuestion, is_short, score_file
+from charlm_client.generate_flags import DEFAULT_MODE, bias_of, constraint_of
 from charlm_client.line_score import LinesQuestion, score_lines
 from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S
 from charlm_client.options import (
@@ -38,7 +38,7 @@ from charlm_client.security import Security
 from charlm_client.types import Sampling, Stopping
 
 _SAMPLING, _STOPPING = "How tokens are drawn", "When the output ends"
-_LANGUAGE, _DEFAULT_MODE = "What the output may be", "local_mask"
+_LANGUAGE = "What the output may be"
 
 app = typer.Typer(
     name="charlm",
@@ -165,7 +165,7 @@ def generate(
             help="local_mask: token by token; rejection, smc: the model's own distribution.",
             rich_help_panel=_LANGUAGE,
         ),
-    ] = _DEFAULT_MODE,
+    ] = DEFAULT_MODE,
     num_outputs: Annotated[
         int, typer.Option("--num-outputs", "-n", min=1, help="Outputs for one prompt.")
     ] = 1,
@@ -194,9 +194,9 @@ def generate(
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
         penalty_window=penalty_window,
-        logit_bias=dict(map(_bias, bias or ())),
+        logit_bias=dict(map(bias_of, bias or ())),
         seed=seed,
-        constraint=_constraint(regex, choice, allowed, constraint_mode),
+        constraint=constraint_of(regex, choice, allowed, constraint_mode),
     )
     stopping = Stopping(
         max_new_tokens=max_tokens,
@@ -376,36 +376,3 @@ def main() -> None:
             plugins.load(name)(args=sys.argv[2:], prog_name=f"charlm {name}")
         else:
             app(prog_name="charlm")
-
-
-def _constraint(
-    regex: str | None, choices: list[str] | None, allowed: str | None, mode: str
-) -> Constraint | None:
-    known = get_args(ConstraintMode)
-    if mode not in known:
-        raise typer.BadParameter(
-            f"{mode!r} is not one of {', '.join(known)}.", param_hint="--constraint-mode"
-        )
-    if regex is None and not choices and allowed is None:
-        if mode != _DEFAULT_MODE:
-            raise typer.BadParameter(
-                f"{mode!r} needs a language: give --regex, --choice or --allowed.",
-                param_hint="--constraint-mode",
-            )
-        return None
-    return Constraint(
-        regex=regex,
-        choices=tuple(choices or ()),
-        allowed_characters=allowed,
-        mode=cast(ConstraintMode, mode),
-    )
-
-
-def _bias(text: str) -> tuple[int, float]:
-    token_id, _, nats = text.partition("=")
-    try:
-        return int(token_id), float(nats)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} must be a token id, = and nats, for instance 7=-2.5.", param_hint="--bias"
-        ) from None
