@@ -1,4 +1,4 @@
-"""What flags of `charlm generate` that say more than one thing mean."""
+"""What the flags of `charlm generate` mean that are more than one value."""
 
 from typing import cast, get_args
 

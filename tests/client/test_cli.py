@@ -353,7 +353,8 @@ async def test_no_server_and_wrong_usage(charlm: Run) -> None:
     unknown = await charlm("generate", "--no-such-flag")
     wrong_color = await charlm("models", "--color", "pink")
 
-    assert (nowhere.code, unknown.code, wrong_color.code) == (1, 2, 1)
+    assert (nowhere.code, unknown.code, wrong_color.code) == (1, 2, 2)
+    assert "'pink' is not one of auto, always, never" in wrong_color.err
     assert "No charlm server answers" in nowhere.err
     assert "Traceback" not in nowhere.err + unknown.err + wrong_color.err
 
