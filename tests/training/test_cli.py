@@ -123,7 +123,15 @@ def test_a_flag_that_would_be_dropped_is_refused(corpus: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--steps", "0"), ("--family", "foo"), ("--budget", "soon"), ("--vocab-size", "400")],
+    [
+        ("--steps", "0"),
+        ("--family", "foo"),
+        ("--budget", "soon"),
+        ("--vocab-size", "400"),
+        ("--dropout", "1.5"),
+        ("--hidden-size", "0"),
+        ("--learning-rate", "-1.0"),
+    ],
 )
 def test_a_value_that_a_flag_cannot_have_is_wrong_usage(
     corpus: Path, tmp_path: Path, flag: str, value: str

@@ -1,9 +1,13 @@
-"""Which sizes a family has a use for."""
+"""Sizes under the names of their flags: what a family has a use for, and what no model can have."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 
+from charlm_model.errors import InvalidConfig
 from charlm_training.errors import InvalidOption
 from charlm_training.plan import SizeOptions, flag_of
 
@@ -29,3 +33,16 @@ def refuse_unused(family: str, size: SizeOptions) -> None:
                 f"{flag_of(name)} is {value}, but --family {family} has no use for it; leave it "
                 f"out, or train one that has ({users})."
             )
+
+
+@contextmanager
+def named_as_flags() -> Iterator[None]:
+    """What a model says of its sizes, as a person gave them: --hidden-size for hidden_size."""
+    try:
+        yield
+    except InvalidConfig as error:
+        names = "|".join(_NAMES)
+        sentence = re.sub(rf"\b({names})\b", lambda found: flag_of(found[0]), str(error))
+        if sentence == str(error):  # no flag's doing
+            raise
+        raise InvalidOption(sentence) from error
