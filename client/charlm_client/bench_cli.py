@@ -55,7 +55,8 @@ def serve(
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same load.")] = 0,
     plot: Annotated[
-        Path | None, typer.Option(help="Write characters a second over time, as SVG.")
+        Path | None,
+        typer.Option(help="Write characters a second over time, as SVG, in a FILE.svg."),
     ] = None,
     as_json: AsJson = False,
     color: Color = "auto",
@@ -71,7 +72,7 @@ def serve(
             f"--warm-up is {warm_up:g} s, but must be less than --duration, {duration:g} s."
         )
     if plot is not None:
-        check_writable(plot, force=True)
+        _check_plot(plot)
     workload = Workload(
         num_streams=streams,
         rate=rate,
@@ -97,6 +98,15 @@ def serve(
             _print(figures, console(color))
 
     ask(server, duration + _PATIENCE_S, measure, may_repeat=False)
+
+
+def _check_plot(path: Path) -> None:
+    """A picture under a name that says another kind would open nowhere."""
+    if str(path) != "-" and path.suffix.lower() != ".svg":
+        raise typer.BadParameter(
+            f"{path.name} would hold an SVG; end its name in .svg.", param_hint="--plot"
+        )
+    check_writable(path, force=True)
 
 
 def _print(figures: Figures, console: Console) -> None:

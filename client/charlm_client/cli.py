@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,9 @@ from charlm_client import (
     tokenizer_cli,
 )
 from charlm_client.asking import SECURITY, ask, read, read_file
-from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.endings import EXIT_ERROR, ended_in_a_sentence
 from charlm_client.file_score import FileQuestion, is_short, score_file
+from charlm_client.generate_flags import DEFAULT_MODE, bias_of, constraint_of
 from charlm_client.line_score import LinesQuestion, score_lines
 from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S
 from charlm_client.options import (
@@ -165,7 +165,7 @@ def generate(
             help="local_mask: token by token; rejection, smc: the model's own distribution.",
             rich_help_panel=_LANGUAGE,
         ),
-    ] = "local_mask",
+    ] = DEFAULT_MODE,
     num_outputs: Annotated[
         int, typer.Option("--num-outputs", "-n", min=1, help="Outputs for one prompt.")
     ] = 1,
@@ -194,9 +194,9 @@ def generate(
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
         penalty_window=penalty_window,
-        logit_bias=dict(map(_bias, bias or ())),
+        logit_bias=dict(map(bias_of, bias or ())),
         seed=seed,
-        constraint=_constraint(regex, choice, allowed, constraint_mode),
+        constraint=constraint_of(regex, choice, allowed, constraint_mode),
     )
     stopping = Stopping(
         max_new_tokens=max_tokens,
@@ -222,7 +222,9 @@ def generate(
 
 @app.command()
 def score(
-    text: Annotated[str, typer.Argument(help="What to score; - reads it from stdin.")] = "",
+    text: Annotated[
+        str | None, typer.Argument(help="What to score; - reads it from stdin.")
+    ] = None,
     file: Annotated[
         Path | None, typer.Option(help="Score this file instead, of any size; - is stdin.")
     ] = None,
@@ -245,6 +247,10 @@ def score(
     charlm score --file large.txt --total
     charlm score --file names.txt --lines[/dim]
     """
+    if text is not None and file is not None:
+        raise typer.BadParameter(
+            f"A text and --file {file} were both given, but one is scored; give one of them."
+        )
     if lines:
         if file is None:
             raise typer.BadParameter("--lines needs --file FILE: a file, or - for stdin.")
@@ -258,6 +264,8 @@ def score(
         )
         ask(server, timeout, lambda client: score_lines(client, of_lines), may_repeat=False)
         return
+    if text is None and file is None:
+        raise typer.BadParameter("Nothing to score: give a TEXT, - for stdin, or --file FILE.")
     shown = console(color)
     is_for_eyes = shown.is_terminal and not total and not as_json
     if file and not (is_for_eyes and is_short(file)):
@@ -273,7 +281,7 @@ def score(
         ask(server, timeout, lambda client: score_file(client, reading), may_repeat=False)
         return
     question = commands.Question(
-        text=read_file(file) if file else read(text),
+        text=read_file(file) if file else read(text or ""),
         model=model,
         context=context,
         total_only=total,
@@ -368,31 +376,3 @@ def main() -> None:
             plugins.load(name)(args=sys.argv[2:], prog_name=f"charlm {name}")
         else:
             app(prog_name="charlm")
-
-
-def _constraint(
-    regex: str | None, choices: list[str] | None, allowed: str | None, mode: str
-) -> Constraint | None:
-    known = get_args(ConstraintMode)
-    if mode not in known:
-        raise typer.BadParameter(
-            f"{mode!r} is not one of {', '.join(known)}.", param_hint="--constraint-mode"
-        )
-    if regex is None and not choices and allowed is None:
-        return None
-    return Constraint(
-        regex=regex,
-        choices=tuple(choices or ()),
-        allowed_characters=allowed,
-        mode=cast(ConstraintMode, mode),
-    )
-
-
-def _bias(text: str) -> tuple[int, float]:
-    token_id, _, nats = text.partition("=")
-    try:
-        return int(token_id), float(nats)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} must be a token id, = and nats, for instance 7=-2.5.", param_hint="--bias"
-        ) from None

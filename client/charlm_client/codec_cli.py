@@ -69,7 +69,7 @@ def decompress(
 ) -> None:
     """Restore what `charlm compress` made, with the same model.
 
-    [dim]charlm decompress book.charlm book.txt
+    [dim]charlm decompress book.charlm restored.txt
     charlm decompress hurt.charlm - --skip-damaged-frames | less[/dim]
     """
 

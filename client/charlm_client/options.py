@@ -5,8 +5,17 @@ from typing import Annotated
 import typer
 
 from charlm_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
+from charlm_client.rendering import COLORS
 
 _ASKING = "Asking"
+
+
+def _known_color(color: str) -> str:
+    """Refused while flags are read, before anything is asked."""
+    if color not in COLORS:
+        raise typer.BadParameter(f"{color!r} is not one of {', '.join(COLORS)}.")
+    return color
+
 
 Server = Annotated[
     str,
@@ -36,7 +45,11 @@ ReplaceUnknown = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Color = Annotated[
     str,
-    typer.Option(envvar="CHARLM_COLOR", help="auto, always or never: auto colors a terminal."),
+    typer.Option(
+        envvar="CHARLM_COLOR",
+        help="auto, always or never: auto colors a terminal.",
+        callback=_known_color,
+    ),
 ]
 
 SERVER_DEFAULT = DEFAULT_ADDRESS

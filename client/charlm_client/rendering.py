@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from charlm_client.errors import InvalidRequest
 from charlm_client.types import Model, NextDistribution, Score, TopToken
 
 NATS_PER_BIT = math.log(2)
@@ -26,16 +25,15 @@ _SURPRISAL_STYLES = [
 # Joiners hold emoji and letters together and move nothing.
 _HARMLESS = "\n\t\u200c\u200d"
 _PICTURES = {"\n": "↵\n", "\t": "→\t", "\r": "␍", "\x7f": "␡"}
+COLORS: dict[str, bool | None] = {"auto": None, "always": True, "never": False}
+"""Whether to color, by the word for it; None leaves it to the terminal."""
 
 
 def console(color: str, *, is_error: bool = False) -> Console:
-    """A console that colors as asked. Raises InvalidRequest for another word."""
-    forced = {"auto": None, "always": True, "never": False}
-    if color not in forced:
-        raise InvalidRequest(f"--color is {color!r}, but must be auto, always or never.")
+    """A console that colors as asked, by a word of COLORS."""
     return Console(
-        force_terminal=forced[color],
-        no_color=forced[color] is False,
+        force_terminal=COLORS[color],
+        no_color=COLORS[color] is False,
         stderr=is_error,
         highlight=False,
         soft_wrap=True,

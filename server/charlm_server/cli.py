@@ -158,7 +158,12 @@ def serve(
     *,
     limits: Callable[[], Limits],
 ) -> None:
-    """Serve checkpoints over gRPC until SIGTERM."""
+    """Serve checkpoints over gRPC until SIGTERM.
+
+    [dim]charlm serve book
+    charlm serve novel=book letters --port 50052
+    charlm serve book letters --mixture both=online:book,letters[/dim]
+    """
     try:
         _set_up_logging(log_level, log_format)
         tls = _tls_from(tls_cert, tls_key, tls_client_ca)

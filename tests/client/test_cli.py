@@ -113,6 +113,14 @@ async def test_generate_holds_to_a_language(charlm: Run, script: Script) -> None
     assert "local_mask, rejection, smc" in wrong.err
 
 
+async def test_a_mode_without_a_language_is_refused(charlm: Run, script: Script) -> None:
+    finished = await charlm("generate", "a", "--model=m", "--constraint-mode", "rejection")
+
+    assert finished.code == 2
+    assert "give --regex, --choice or --allowed" in finished.err
+    assert not script.requests
+
+
 async def test_flags_are_environment_variables_too(charlm: Run, script: Script) -> None:
     await charlm("generate", "x", CHARLM_MODEL="mine", CHARLM_TIMEOUT="2")
 
@@ -199,6 +207,26 @@ async def test_score_prints_a_row_a_token_in_a_pipe(charlm: Run) -> None:
     assert [json.loads(row[1]) for row in rows[1:]] == ["a", "\t", "b"]
     assert all(float(row[3]) == 1.0 for row in rows[1:])
     assert "bits per byte" in finished.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give a TEXT, - for stdin, or --file FILE"),
+        (["--lines"], "--lines needs --file FILE"),
+        (["a", "--file", "book.txt"], "A text and --file book.txt were both given"),
+        (["a", "--file", "book.txt", "--lines"], "A text and --file book.txt were both given"),
+    ],
+    ids=str,
+)
+async def test_score_takes_a_text_or_a_file(
+    charlm: Run, script: Script, arguments: list[str], said: str
+) -> None:
+    finished = await charlm("score", *arguments)
+
+    assert finished.code == 2
+    assert said in finished.err
+    assert not script.requests
 
 
 async def test_score_colors_a_terminal_and_explains(charlm: Run) -> None:
@@ -325,7 +353,8 @@ async def test_no_server_and_wrong_usage(charlm: Run) -> None:
     unknown = await charlm("generate", "--no-such-flag")
     wrong_color = await charlm("models", "--color", "pink")
 
-    assert (nowhere.code, unknown.code, wrong_color.code) == (1, 2, 1)
+    assert (nowhere.code, unknown.code, wrong_color.code) == (1, 2, 2)
+    assert "'pink' is not one of auto, always, never" in wrong_color.err
     assert "No charlm server answers" in nowhere.err
     assert "Traceback" not in nowhere.err + unknown.err + wrong_color.err
 
@@ -335,6 +364,16 @@ async def test_help_lists_every_command_and_loads_no_torch(charlm: Run) -> None:
 
     for command in ("generate", "score", "next", "models", "health", "train", "evaluate", "serve"):
         assert command in finished.out
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "leaderboard", "diagnose", "export", "serve"]
+)
+async def test_commands_of_other_rooms_have_examples_too(charlm: Run, command: str) -> None:
+    finished = await charlm(command, "--help")
+
+    assert f"\n charlm {command} " in finished.out
+    assert "[dim]" not in finished.out
 
 
 async def test_fill_finds_the_gap_by_its_mark(charlm: Run, script: Script) -> None:

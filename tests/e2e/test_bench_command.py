@@ -43,3 +43,13 @@ def test_what_cannot_be_is_refused_in_a_sentence(server_address: str) -> None:
 
     assert done.returncode == 1
     assert "--warm-up is 2 s" in done.stderr
+
+
+def test_a_plot_is_called_what_it_is(tmp_path: Path) -> None:
+    plot = tmp_path / "rates.png"
+
+    done = bench("127.0.0.1:1", "--duration", "2", "--plot", str(plot))
+
+    assert done.returncode == 2
+    assert "rates.png would hold an SVG; end its name in .svg" in done.stderr
+    assert not plot.exists()

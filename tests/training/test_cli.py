@@ -21,7 +21,7 @@ app.command()(evaluate)
 app()
 """
 COMMAND = [sys.executable, "-c", PROGRAM]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 TINY = ["--hidden-size", "16", "--batch-size", "4", "--window-length", "16"]
 
 
@@ -112,12 +112,58 @@ def test_a_bad_corpus_is_one_sentence_and_no_traceback(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_flag_that_would_be_dropped_is_refused(corpus: Path, tmp_path: Path) -> None:
+    result = charlm("train", corpus, "--out", tmp_path / "out", "--steps", "5", "--num-heads", "4")
+
+    assert result.returncode == 2
+    assert result.stderr.startswith("charlm: --num-heads is 4, but --family lstm has no use for it")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out.run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--steps", "0"),
+        ("--family", "foo"),
+        ("--budget", "soon"),
+        ("--vocab-size", "400"),
+        ("--dropout", "1.5"),
+        ("--hidden-size", "0"),
+        ("--learning-rate", "-1.0"),
+    ],
+)
+def test_a_value_that_a_flag_cannot_have_is_wrong_usage(
+    corpus: Path, tmp_path: Path, flag: str, value: str
+) -> None:
+    result = charlm("train", corpus, "--out", tmp_path / "out", flag, value)
+
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"charlm: {flag} is ")
+    assert result.stderr.count("\n") == 1
+
+
 def test_a_missing_checkpoint_is_one_sentence(corpus: Path, tmp_path: Path) -> None:
     result = charlm("evaluate", tmp_path / "nothing", corpus)
 
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "nothing" in result.stderr
+
+
+def test_evaluate_measures_its_corpus_and_learns_nothing() -> None:
+    learned, measured = (charlm(name, "--help").stdout for name in ("train", "evaluate"))
+
+    assert "Text to learn from" in learned
+    assert "Text to learn from" not in measured
+    assert "Text to measure on" in measured
+
+
+def test_evaluate_says_of_which_text_the_server_gives_the_same_figures() -> None:
+    helped = " ".join(charlm("evaluate", "--help").stdout.split())
+
+    assert "charlm evaluate book other.txt --exact" in helped
+    assert "charlm score --file other.txt --total" in helped
 
 
 def test_help_needs_no_torch() -> None:

@@ -18,7 +18,7 @@ from charlm_training.diagnose.examine import Request, examine
 from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.truncation import truncated_gradient
 from charlm_training.diagnose.windows import spread_windows
-from charlm_training.errors import CorpusTooSmall, InvalidOption
+from charlm_training.errors import CorpusTooSmall, InvalidOption, NotPossible
 from charlm_training.options import TrainOptions
 from charlm_training.plan import SizeOptions
 from charlm_training.run import Run
@@ -165,7 +165,7 @@ def test_a_model_of_lines_has_no_far_context_to_measure(tmp_path: Path, what: st
     Run(options, lambda event: None, lambda: False).train()
     request = Request(what=what, corpus=str(path), checkpoints=(options.out,))
 
-    with pytest.raises(InvalidOption, match="every line begins anew"):
+    with pytest.raises(NotPossible, match="every line begins anew"):
         examine(request, tmp_path, lambda: False, lambda line: None)
 
 

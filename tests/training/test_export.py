@@ -13,7 +13,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_model.vocabulary import CharVocabulary
 from charlm_training.baseline import fit_ngram
-from charlm_training.errors import InvalidOption
+from charlm_training.errors import InvalidOption, NotPossible
 from charlm_training.export.bundle import FORMATS, export
 from charlm_training.export.step_program import step_program
 
@@ -91,13 +91,13 @@ def test_what_computes_something_else_is_not_written(
     moved = {**golden, "logprobs": [each + 0.01 for each in golden["logprobs"]]}
     wrong = replace(saved, report={**saved.report, "golden": moved})
 
-    with pytest.raises(InvalidOption, match="nothing was written"):
+    with pytest.raises(NotPossible, match="nothing was written"):
         export(wrong, "torch-export", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_ngram_is_no_graph(read: Any, tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="looked up"):
+    with pytest.raises(NotPossible, match="looked up"):
         step_program(fit_ngram(read("abcab. " * 60), order=2))
 
 

@@ -15,7 +15,7 @@ from charlm_model.families import build
 from charlm_model.generation import generate
 from charlm_model.sampling_params import SamplingParams
 from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
-from charlm_training.errors import InvalidOption
+from charlm_training.errors import NotPossible
 from charlm_training.export.bundle import export
 
 pytestmark = [
@@ -107,7 +107,7 @@ def test_a_model_that_is_given_several_tokens_is_refused(
 ) -> None:
     made = saved(tmp_path / "ours", CharVocabulary(CHARACTERS), **sizes)
 
-    with pytest.raises(InvalidOption, match=said):
+    with pytest.raises(NotPossible, match=said):
         export(made, "hf", tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
 
@@ -117,7 +117,7 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
     model = build(ModelConfig(family="gru", vocab_size=vocabulary.size, hidden_size=16))
     checkpoint.save(tmp_path / "gru", model, vocabulary, {})
 
-    with pytest.raises(InvalidOption, match="for the Transformer"):
+    with pytest.raises(NotPossible, match="for the Transformer"):
         export(checkpoint.load(tmp_path / "gru"), "hf", tmp_path / "hf")
 
 
@@ -126,7 +126,7 @@ def test_what_computes_something_else_is_not_written(tmp_path: Path) -> None:
     golden = made.report["golden"]
     moved = {**golden, "logprobs": [each + 0.1 for each in golden["logprobs"]]}
 
-    with pytest.raises(InvalidOption, match="nothing was written"):
+    with pytest.raises(NotPossible, match="nothing was written"):
         export(replace(made, report={"golden": moved}), "hf", tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
 

@@ -11,7 +11,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.families import build
 from charlm_training.budget import TimeBudget
 from charlm_training.data import DataOptions
-from charlm_training.errors import InvalidOption
+from charlm_training.errors import InvalidOption, NotPossible
 from charlm_training.leaderboard.compare import Comparison, ContestOptions, compare
 from charlm_training.leaderboard.match import Arena, flops_per_token, width_for
 from charlm_training.leaderboard.output import curves, save
@@ -143,7 +143,7 @@ def compared(tmp_path: Path, clock: Any, families: list[str], match: str) -> Com
 
 
 def test_an_interruption_before_any_run_is_said(tmp_path: Path, clock: Any) -> None:
-    with pytest.raises(InvalidOption, match="nothing to rank"):
+    with pytest.raises(NotPossible, match="nothing to rank"):
         compare(contest(tmp_path), lambda: True, lambda line: None, clock)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm_training.errors import InvalidOption, OutputFailed
+from charlm_training.errors import NotPossible, OutputFailed
 from charlm_training.events import Evaluated, Noticed, Progressed, Sampled
 from charlm_training.log import JsonLog, TensorBoardLog
 
@@ -96,5 +96,5 @@ def test_without_tensorboard_the_command_to_install_it_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
 
-    with pytest.raises(InvalidOption, match=r"pip install 'charlm\[tensorboard\]'"):
+    with pytest.raises(NotPossible, match=r"pip install 'charlm\[tensorboard\]'"):
         TensorBoardLog(tmp_path)

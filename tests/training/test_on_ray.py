@@ -138,6 +138,18 @@ def test_options_out_of_range_are_refused(flags: dict[str, int]) -> None:
         RayOptions(address="auto", **flags)
 
 
+def test_flags_that_need_a_cluster_are_refused_without_one() -> None:
+    for flag, value in (("workers", 2), ("restarts", 0)):
+        flags = {"workers": None, "restarts": None, flag: value}
+        with pytest.raises(InvalidOption, match=f"--ray-{flag} is {value}, but it needs --ray"):
+            RayOptions.of_flags(None, **flags)
+
+    assert RayOptions.of_flags(None, workers=None, restarts=None) is None
+    assert RayOptions.of_flags("auto", workers=2, restarts=None) == RayOptions(
+        address="auto", workers=2, max_restarts=3
+    )
+
+
 def test_workers_find_the_same_paths_wherever_they_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

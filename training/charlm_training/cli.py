@@ -13,19 +13,24 @@ from typing import Annotated
 
 import typer
 
-from charlm_training.errors import TrainingError
+from charlm_training.errors import InvalidOption, TrainingError
 
-Corpus = Annotated[
+_PLACES = (
+    "in UTF-8: a file, a folder, a pattern such as 'books/*.txt', builtin:python-docs or "
+    "builtin:python-source."
+)
+Corpus = Annotated[str, typer.Argument(metavar="CORPUS", help=f"Text to learn from, {_PLACES}")]
+Measured = Annotated[
     str,
     typer.Argument(
         metavar="CORPUS",
-        help="Text to learn from, in UTF-8: a file, a folder, a pattern such as 'books/*.txt', "
-        "builtin:python-docs or builtin:python-source.",
+        help=f"Text to measure on, {_PLACES} Of the text that the checkpoint was trained on, it is "
+        "the validation part alone.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")]
 
-INTERRUPTED = 130
+WRONG_USAGE, INTERRUPTED = 2, 130
 # How long a thread of torch spins while it waits for another; charlm_training.threads says why.
 SPIN_VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "2000"
 
@@ -95,10 +100,16 @@ def train(
         int | None, typer.Option(help="Processes on Ray; unset: one a host.")
     ] = None,
     ray_restarts: Annotated[
-        int, typer.Option(help="How often Ray may start again after a worker was lost.")
-    ] = 3,
+        int | None,
+        typer.Option(help="How often Ray may start again after a worker was lost; unset: 3."),
+    ] = None,
 ) -> None:
-    """Fit a model to a text and say how good it is."""
+    """Fit a model to a text and say how good it is.
+
+    [dim]charlm train book.txt --out book --budget 3m
+    charlm train names.txt --out names --unit line --family transformer --steps 2000
+    charlm train book.txt --out book --budget 3m --resume[/dim]
+    """
     shorten_spinning()
     from charlm_training.data import DataOptions
     from charlm_training.distributed import crew_of
@@ -107,6 +118,7 @@ def train(
     from charlm_training.plan import SizeOptions
     from charlm_training.report import print_lines, training_lines
     from charlm_training.session import train_in_terminal
+    from charlm_training.size_flags import refuse_unused
     from charlm_training.workspace import Workspace
 
     with clear_errors(), crew_of(os.environ) as crew:
@@ -142,10 +154,11 @@ def train(
             save_interval_s=save_interval,
             command=shlex.join([*crew.command, "charlm", *sys.argv[1:]]),
         )
-        if ray is None:
+        refuse_unused(options.family, options.size)
+        where = RayOptions.of_flags(ray, workers=ray_workers, restarts=ray_restarts)
+        if where is None:
             outcome = train_in_terminal(options, tensorboard=tensorboard, crew=crew)
         else:
-            where = RayOptions(address=ray, workers=ray_workers, max_restarts=ray_restarts)
             outcome = train_on_ray(options, where, tensorboard=tensorboard)
         if crew.is_first:
             lines = training_lines(outcome.report, out, Workspace(out).page)
@@ -156,18 +169,24 @@ def train(
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="A trained checkpoint.")],
-    corpus: Corpus,
+    corpus: Measured,
     exact: Annotated[
         bool,
         typer.Option(
             "--exact",
             help="One pass in the arithmetic of the server: to the last bit the figures of "
-            "charlm score --file --total and of the lm-evaluation-harness. Takes longer.",
+            "charlm score --file --total and of the lm-evaluation-harness, for the same text: any "
+            "but the one it was trained on. Takes longer.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how good a checkpoint is on a text; on its own text, as its training did."""
+    """Say how good a checkpoint is on a text; on its own text, as its training did.
+
+    [dim]charlm evaluate book book.txt
+    charlm evaluate book other.txt --exact
+    charlm score --file other.txt --total --model book[/dim]
+    """
     shorten_spinning()
     from charlm_training.evaluate import evaluate_checkpoint
     from charlm_training.report import evaluation_report_lines, print_lines
@@ -179,11 +198,14 @@ def evaluate(
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Whatever a person can cause ends in one sentence on stderr and exit code 1."""
+    """Whatever a person can cause ends in one sentence on stderr: exit code 2 for flags, else 1."""
     from charlm_model.errors import ModelError
 
     try:
         yield
+    except InvalidOption as error:
+        typer.echo(f"charlm: {error}", err=True)
+        raise typer.Exit(WRONG_USAGE) from error
     except (TrainingError, ModelError) as error:
         typer.echo(f"charlm: {error}", err=True)
         raise typer.Exit(1) from error

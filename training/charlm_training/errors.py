@@ -7,6 +7,7 @@ TrainingError
     CorpusIsNotUtf8     a byte that is not UTF-8, at a named offset
     CorpusTooSmall      not enough characters to learn from
   InvalidOption         a flag is out of its range
+  NotPossible           what the flags ask for cannot be done here, or with this model
   OutputInTheWay        the output directory holds something that would be lost
   OutputFailed          the disk would not take the checkpoint
   StateDamaged          what a killed run saved of itself cannot be read
@@ -42,6 +43,10 @@ class CorpusTooSmall(CorpusError):
 
 class InvalidOption(TrainingError):
     """A flag has a value outside its range, or two flags exclude each other."""
+
+
+class NotPossible(TrainingError):
+    """The flags are in order, but what they ask for cannot be done here, or with this model."""
 
 
 class OutputInTheWay(TrainingError):

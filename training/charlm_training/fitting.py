@@ -21,6 +21,7 @@ from charlm_training.loop import Course, Loop
 from charlm_training.plan import Plan, Planner, SizeOptions
 from charlm_training.record import Record
 from charlm_training.schedule import Schedule
+from charlm_training.size_flags import named_as_flags
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +116,8 @@ def _plan(task: Task) -> Plan:
     planner = Planner(
         task.family, task.data, task.budget, task.size, task.clock, task.crew, task.device
     )
-    return planner.plan(task.seed)
+    with named_as_flags():
+        return planner.plan(task.seed)
 
 
 def _record(task: Task, plan: Plan, examiner: SliceExaminer, loop: Record) -> Record:

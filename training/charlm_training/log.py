@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charlm_model.atomic import write_bytes
-from charlm_training.errors import InvalidOption, OutputFailed
+from charlm_training.errors import NotPossible, OutputFailed
 from charlm_training.events import Evaluated, Event, Progressed, Resumed, Sampled
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _summary_writer() -> Callable[..., SummaryWriter]:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError as error:
-        raise InvalidOption(
+        raise NotPossible(
             "--tensorboard needs TensorBoard, which is not installed. "
             "Run: pip install 'charlm[tensorboard]'"
         ) from error

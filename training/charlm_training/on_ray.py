@@ -25,14 +25,20 @@ from charlm_model.errors import ModelError
 from charlm_training.corpus import BUILTIN_PREFIX
 from charlm_training.device import AUTO
 from charlm_training.distributed import MOST_PATIENCE, Crew
-from charlm_training.errors import ClusterFailed, CrewLost, InvalidOption, TrainingError
+from charlm_training.errors import (
+    ClusterFailed,
+    CrewLost,
+    InvalidOption,
+    NotPossible,
+    TrainingError,
+)
 from charlm_training.events import Event, Listener, Noticed
 from charlm_training.options import TrainOptions
 from charlm_training.progress import progress_on
 from charlm_training.run import Outcome
 from charlm_training.session import train_in_terminal
 
-MOST_WORKERS = 4096
+MOST_WORKERS, USUAL_RESTARTS = 4096, 3
 ANSWER_S, SHOW_INTERVAL_S = 5.0, 0.25
 CLIENT_SCHEME = "ray://"
 
@@ -43,7 +49,7 @@ class RayOptions:
 
     address: str
     workers: int | None = None
-    max_restarts: int = 3
+    max_restarts: int = USUAL_RESTARTS
     """How often all workers are started again after one was lost."""
 
     def __post_init__(self) -> None:
@@ -55,6 +61,25 @@ class RayOptions:
             raise InvalidOption(
                 f"--ray-restarts is {self.max_restarts}; it must be from 0 to 1000000."
             )
+
+    @classmethod
+    def of_flags(
+        cls, address: str | None, *, workers: int | None, restarts: int | None
+    ) -> RayOptions | None:
+        """None where Ray is not asked for; flags that would then mean nothing are refused."""
+        if address is not None:
+            return cls(
+                address=address,
+                workers=workers,
+                max_restarts=USUAL_RESTARTS if restarts is None else restarts,
+            )
+        for flag, value in (("--ray-workers", workers), ("--ray-restarts", restarts)):
+            if value is not None:
+                raise InvalidOption(
+                    f"{flag} is {value}, but it needs --ray ADDRESS; give that too, or leave "
+                    f"{flag} out."
+                )
+        return None
 
 
 @dataclass(slots=True)
@@ -159,7 +184,7 @@ def _library() -> Any:
         import ray
         import ray.train.torch
     except ImportError as error:
-        raise InvalidOption(
+        raise NotPossible(
             "--ray needs Ray, which is not installed. Run: pip install 'charlm[ray]'"
         ) from error
     return ray

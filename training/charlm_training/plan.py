@@ -18,6 +18,7 @@ from charlm_training.errors import InvalidOption
 from charlm_training.learner import Learner
 from charlm_training.presets import RECIPES, Recipe, Rung, choose_rung, dropout_for
 from charlm_training.record import Record
+from charlm_training.schedule import check_rate
 from charlm_training.windows import (
     DocumentWindows,
     Shape,
@@ -55,8 +56,14 @@ class SizeOptions:
         for name in ("batch_size", "window_length"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= 65_536:
-                flag = "--" + name.replace("_", "-")
-                raise InvalidOption(f"{flag} is {value}; it must be from 1 to 65536.")
+                raise InvalidOption(f"{flag_of(name)} is {value}; it must be from 1 to 65536.")
+        if self.learning_rate is not None:
+            check_rate(self.learning_rate)
+
+
+def flag_of(name: str) -> str:
+    """The flag that sets an option."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from charlm_training.corpus import open_corpus
 from charlm_training.data import Data, read_data
 from charlm_training.device import described, training_device
 from charlm_training.distributed import ALONE, Crew
-from charlm_training.errors import InvalidOption, OutputFailed
+from charlm_training.errors import NotPossible, OutputFailed
 from charlm_training.evaluation import evaluate
 from charlm_training.events import Finished, Listener, Noticed
 from charlm_training.fitting import Fitted, Task, fitter_for
@@ -119,7 +119,7 @@ class Run:
         """A run is of one text, however many hosts have a copy of it."""
         first = self.crew.from_first(lambda: sha256)
         if first != sha256:
-            raise InvalidOption(
+            raise NotPossible(
                 f"The text of process {self.crew.rank} is not that of process 0 (SHA-256 "
                 f"{sha256[:12]} and {first[:12]}); give every host the same files."
             )

@@ -19,10 +19,7 @@ class Schedule:
     final_share: float = 0.01
 
     def __post_init__(self) -> None:
-        if not 0 < self.peak <= 1:
-            raise InvalidOption(
-                f"--learning-rate is {self.peak}; it must be above 0 and at most 1."
-            )
+        check_rate(self.peak)
 
     def rate(self, progress: float) -> float:
         """The learning rate at `progress` in [0, 1]."""
@@ -31,3 +28,9 @@ class Schedule:
         remaining = (1 - min(progress, 1.0)) / (1 - self.warmup)
         cosine = 0.5 * (1 - math.cos(math.pi * remaining))
         return self.peak * (self.final_share + (1 - self.final_share) * cosine)
+
+
+def check_rate(peak: float) -> None:
+    """Asked of a flag before a text is read, too."""
+    if not 0 < peak <= 1:
+        raise InvalidOption(f"--learning-rate is {peak}; it must be above 0 and at most 1.")

@@ -31,7 +31,11 @@ def diagnose(
     out: Annotated[Path, typer.Option(help="Directory for the CSV and PNG.")] = Path("diagnosis"),
     as_json: Annotated[bool, typer.Option("--json", help="Print rows and sentence.")] = False,
 ) -> None:
-    """Measure why a model learns what it learns: a CSV, a PNG and a sentence."""
+    """Measure why a model learns what it learns: a CSV, a PNG and a sentence.
+
+    [dim]charlm diagnose gradient-flow book.txt
+    charlm diagnose context book.txt --checkpoint book[/dim]
+    """
     shorten_spinning()
     from rich.console import Console
 

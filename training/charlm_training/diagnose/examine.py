@@ -11,7 +11,7 @@ from charlm_training.data import DataOptions, read_data
 from charlm_training.diagnose import context, gradient_flow, memorization, order, truncation
 from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.diagnose.subject import Laboratory, Subject
-from charlm_training.errors import InvalidOption
+from charlm_training.errors import InvalidOption, NotPossible
 from charlm_training.fitting import fitter_for
 
 GRADIENT_FAMILIES = ("rnn", "gru", "lstm", "transformer")
@@ -73,7 +73,7 @@ def _gradient_flow(request: Request, laboratory: Laboratory) -> Diagnosis:
     subjects = _of_streams(request, laboratory)
     for subject in subjects:
         if subject.model.config.family == "ngram":
-            raise InvalidOption(f"{subject.name} is an n-gram, which has no gradients.")
+            raise NotPossible(f"{subject.name} is an n-gram, which has no gradients.")
     return gradient_flow.diagnose(subjects)
 
 
@@ -86,7 +86,7 @@ def _of_streams(request: Request, laboratory: Laboratory) -> list[Subject]:
     subjects = laboratory.subjects(request.checkpoints, request.chosen_families())
     for subject in subjects:
         if subject.model.config.unit == "line":
-            raise InvalidOption(
+            raise NotPossible(
                 f"{subject.name} was trained with --unit line, where every line begins anew; "
                 f"{request.what} needs a model of one long text."
             )

@@ -21,7 +21,7 @@ from charlm_model.atomic import json_bytes, write_bytes
 from charlm_model.checkpoint import PIECES, VOCABULARY, Checkpoint
 from charlm_model.pieces import SentencePieceVocabulary
 from charlm_model.vocabulary import END_OF_TEXT_ID
-from charlm_training.errors import InvalidOption, OutputFailed
+from charlm_training.errors import InvalidOption, NotPossible, OutputFailed
 from charlm_training.export.hf import hf_files
 from charlm_training.export.onnx_file import onnx_bytes, onnx_step
 from charlm_training.export.step_program import StepProgram, step_program
@@ -38,7 +38,7 @@ HF_TOLERANCE_NATS = 2e-2
 def export(checkpoint: Checkpoint, format_name: str, out: Path) -> float:
     """Returns the largest difference to the recorded log-probs of the checkpoint, in nats.
 
-    Raises InvalidOption where it cannot be exported, or would compute something else.
+    Raises NotPossible where it cannot be exported, or would compute something else.
     """
     if format_name not in FORMATS:
         raise InvalidOption(f"--format is {format_name!r}; it must be one of {', '.join(FORMATS)}.")
@@ -61,7 +61,7 @@ def export(checkpoint: Checkpoint, format_name: str, out: Path) -> float:
 
 def _require_close(worst: float, allowed: float) -> None:
     if not worst <= allowed:
-        raise InvalidOption(
+        raise NotPossible(
             f"The exported model differs by {worst:.2g} nats from the checkpoint (allowed: "
             f"{allowed}); nothing was written."
         )

@@ -15,7 +15,11 @@ def export(
         str, typer.Option("--format", help="torch-export, onnx, or hf for transformers.")
     ] = "torch-export",
 ) -> None:
-    """Write a model for other runtimes, after checking that it computes the same."""
+    """Write a model for other runtimes, after checking that it computes the same.
+
+    [dim]charlm export book --out book-pt2
+    charlm export book --format onnx --out book-onnx[/dim]
+    """
     from charlm_model import checkpoint
     from charlm_training.export.bundle import export as write
 

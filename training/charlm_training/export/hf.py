@@ -19,7 +19,7 @@ from torch import Tensor
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.transformer import _ROPE_BASE, NORM_EPSILON, Transformer, _norm
 from charlm_model.vocabulary import END_OF_TEXT_ID, ByteVocabulary, CharVocabulary, Vocabulary
-from charlm_training.errors import InvalidOption
+from charlm_training.errors import NotPossible
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -32,7 +32,7 @@ MOST_POSITIONS = 16_384
 def hf_files(checkpoint: Checkpoint) -> tuple[dict[str, bytes], list[float]]:
     """The files by name, and the log-probs of the recorded tokens as loaded from these files.
 
-    Raises InvalidOption for a model or vocabulary that its classes cannot be.
+    Raises NotPossible for a model or vocabulary that its classes cannot be.
     """
     transformer = _transformer(checkpoint)
     _require()
@@ -47,17 +47,17 @@ def hf_files(checkpoint: Checkpoint) -> tuple[dict[str, bytes], list[float]]:
 def _transformer(checkpoint: Checkpoint) -> Transformer:
     model, config = checkpoint.model, checkpoint.config
     if not isinstance(model, Transformer):
-        raise InvalidOption(
+        raise NotPossible(
             f"--format hf is for the Transformer, but this is a model of the family "
             f"{config.family}; export it with --format torch-export or onnx."
         )
     if model.embedding.num_recent:
-        raise InvalidOption(
+        raise NotPossible(
             f"--format hf needs a Transformer that is given one token at a time, but this one sees "
             f"{model.embedding.num_recent + 1} at once. Train it with --kernel-size 1."
         )
     if not isinstance(checkpoint.vocabulary, CharVocabulary | ByteVocabulary):
-        raise InvalidOption(
+        raise NotPossible(
             f"--format hf writes char and byte vocabularies, but this is "
             f"{checkpoint.vocabulary.kind}; export it with --format torch-export or onnx."
         )
@@ -178,7 +178,7 @@ def _require() -> None:
     try:
         import transformers
     except ImportError as error:
-        raise InvalidOption(
+        raise NotPossible(
             "--format hf needs transformers, which is not installed. Run: pip install 'charlm[hf]'"
         ) from error
     transformers.logging.set_verbosity_error()

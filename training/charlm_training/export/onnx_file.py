@@ -9,12 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from charlm_training.errors import InvalidOption
+from charlm_training.errors import NotPossible
 from charlm_training.export.step_program import StepProgram
 
 
 def onnx_bytes(made: StepProgram) -> bytes:
-    """Raises InvalidOption when the libraries for it are not installed."""
+    """Raises NotPossible when the libraries for it are not installed."""
     _require()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed
     names = list(made.state_names)
@@ -58,6 +58,6 @@ def _require() -> None:
 
         del onnx, onnxscript
     except ImportError as error:
-        raise InvalidOption(
+        raise NotPossible(
             "--format onnx needs ONNX, which is not installed. Run: pip install 'charlm[export]'"
         ) from error

@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 from charlm_model.language_model import LanguageModel
 from charlm_model.recurrent import RecurrentModel
 from charlm_model.transformer import Transformer
-from charlm_training.errors import InvalidOption
+from charlm_training.errors import NotPossible
 from charlm_training.export.recurrent_step import RecurrentStep
 from charlm_training.export.transformer_step import TransformerStep
 
@@ -36,7 +36,7 @@ class StepProgram:
 
 @torch.no_grad()
 def step_program(model: LanguageModel) -> StepProgram:
-    """Traces the model. Raises InvalidOption for one that is no graph."""
+    """Traces the model. Raises NotPossible for one that is no graph."""
     model.eval()
     module, initial = _step_of(model)
     state = tuple(each.expand(EXAMPLE_ROWS, *each.shape[1:]).clone() for each in initial)
@@ -62,7 +62,7 @@ def _step_of(
         )
         others = tuple(model.initial_state(1).tensors.values())[2:]
         return TransformerStep(model), (ring, ring, *others)
-    raise InvalidOption(
+    raise NotPossible(
         f"A model of the family {config.family} is looked up, not computed, so it cannot be "
         "exported; serve it instead."
     )

@@ -27,7 +27,11 @@ def leaderboard(
     ] = Path("leaderboard"),
     as_json: AsJson = False,
 ) -> None:
-    """Train all families on one text at equal cost, and say who is best."""
+    """Train all families on one text at equal cost, and say who is best.
+
+    [dim]charlm leaderboard book.txt --budget 1m
+    charlm leaderboard book.txt --families gru,lstm --match parameters --seeds 5[/dim]
+    """
     shorten_spinning()
     from rich.console import Console
 

@@ -12,7 +12,7 @@ from typing import Any
 from charlm_training.budget import Clock, parse_duration
 from charlm_training.corpus import open_corpus
 from charlm_training.data import DataOptions, read_data
-from charlm_training.errors import InvalidOption
+from charlm_training.errors import InvalidOption, NotPossible
 from charlm_training.fitting import fitter_for
 from charlm_training.leaderboard.contest import Contest, Result
 from charlm_training.leaderboard.match import MATCHES, Arena, Entry
@@ -64,7 +64,7 @@ def compare(
 ) -> Comparison:
     """Match the families, train them all, rank them.
 
-    Raises InvalidOption when it was interrupted before the first run was done.
+    Raises NotPossible when it was interrupted before the first run was done.
     """
     contest = Contest(
         corpus=options.corpus,
@@ -75,7 +75,7 @@ def compare(
     )
     results = contest.run(_entries(options, clock), options.num_seeds)
     if not results:
-        raise InvalidOption("Interrupted before the first run was done; there is nothing to rank.")
+        raise NotPossible("Interrupted before the first run was done; there is nothing to rank.")
     ranked = standings(results)
     return Comparison(
         results=results, standings=ranked, document=_document(options, results, ranked)
