@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import torch
 
+from charlm_training.average import WeightAverage
 from charlm_training.budget import Budget, Spent, StepBudget, TimeBudget
 from charlm_training.errors import Diverged
 from charlm_training.events import Evaluated, Event, Noticed, Progressed, Sampled
@@ -81,7 +83,8 @@ class Bench:
             clock=self.clock,
             is_interrupted=self.is_interrupted,
         )
-        return Loop(self.learner, course, self.examiner, self.events.append).run()  # type: ignore[arg-type]
+        average = WeightAverage(torch.nn.Linear(1, 1))
+        return Loop(self.learner, average, course, self.examiner, self.events.append).run()  # type: ignore[arg-type]
 
     def heard(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -145,6 +148,38 @@ def test_only_improvements_are_kept(bench: Bench) -> None:
     assert [event.is_best for event in bench.heard(Evaluated)][:5] == [
         True, True, False, True, False,
     ]  # fmt: skip
+
+
+def test_the_mean_of_weights_is_looked_at_and_at_the_end_the_weights_too(clock: Any) -> None:
+    """Weights jump to and fro about zero, and come to rest at the end, where their mean lags."""
+    model = torch.nn.Linear(1, 1, bias=False)
+
+    def jump(step: int, rate: float) -> float:
+        with torch.no_grad():
+            model.weight.fill_(0.01 if step == 1000 else (-1.0) ** step)
+        return 2.0
+
+    class Distance(FakeExaminer):
+        def score(self) -> float:
+            return abs(float(model.weight.detach()))
+
+        def keep(self) -> None:
+            self.best = float(model.weight.detach())
+
+    learner, examiner, events = FakeLearner(jump, clock), Distance(iter(())), list[Event]()
+    course = Course(
+        schedule=Schedule(peak=0.01),
+        budget=StepBudget(1000),
+        clock=clock,
+        is_interrupted=lambda: False,
+    )
+    Loop(learner, WeightAverage(model), course, examiner, events.append).run()  # type: ignore[arg-type]
+
+    looks = [event.nats_per_token for event in events if isinstance(event, Evaluated)]
+    assert len(looks) == 12
+    assert max(looks) < 0.5
+    assert looks[-1] == pytest.approx(0.01)
+    assert examiner.best == pytest.approx(0.01)
 
 
 def test_progress_and_samples_come_now_and_then(bench: Bench) -> None:

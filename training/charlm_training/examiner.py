@@ -21,6 +21,7 @@ SLICE_TOKENS = 16_384
 SAVE_INTERVAL_S = 15.0
 # Both protocols of a stream read the text once, the second with a warm-up.
 READINGS_PER_EVALUATION = 2.2
+SLICES_AT_END = 2  # of the last weights, and of their mean
 # For the samples and the end of the process; a save of the best and one of the end; and for a
 # machine that is slower at the end than at the start.
 ENDING_S, NUM_SAVES, CAUTION = 0.6, 2, 1.2
@@ -40,7 +41,7 @@ class FinalEvaluation:
     def seconds(self) -> float:
         readings = 1.0 if self.part.is_lines else READINGS_PER_EVALUATION
         num_tokens = len(self.part.ids_N) - 1
-        num_read = readings * num_tokens + min(num_tokens, SLICE_TOKENS)
+        num_read = readings * num_tokens + SLICES_AT_END * min(num_tokens, SLICE_TOKENS)
         return num_read * self.seconds_per_token * CAUTION + NUM_SAVES * self.save_s + ENDING_S
 
     def cut_to(self, most_s: float) -> None:

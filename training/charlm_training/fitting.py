@@ -9,6 +9,7 @@ import torch
 
 from charlm_model.devices import CPU
 from charlm_model.language_model import LanguageModel
+from charlm_training.average import WeightAverage
 from charlm_training.baseline import DEFAULT_ORDER, fit_ngram
 from charlm_training.budget import Budget, Clock
 from charlm_training.data import Data, Part
@@ -93,7 +94,7 @@ def fit_by_gradients(task: Task) -> Fitted:
             lambda: _record(task, plan, examiner, loop_record()), at_once
         ),
     )
-    loop = Loop(learner, course, examiner, task.listener)
+    loop = Loop(learner, WeightAverage(learner.model), course, examiner, task.listener)
     if task.resumed is not None:
         _resume(task, examiner, loop, task.resumed)
     stopped_by = loop.run()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
+from charlm_training.average import WeightAverage
 from charlm_training.budget import Budget, Clock
 from charlm_training.errors import Diverged
 from charlm_training.events import Evaluated, Listener, Noticed, Progressed, Sampled
@@ -109,9 +110,14 @@ class Loop:
     """Runs a learner until its budget is spent. It never asks which family it trains."""
 
     def __init__(
-        self, learner: Learner, course: Course, examiner: Examiner, listener: Listener
+        self,
+        learner: Learner,
+        average: WeightAverage,
+        course: Course,
+        examiner: Examiner,
+        listener: Listener,
     ) -> None:
-        self._learner, self._course = learner, course
+        self._learner, self._average, self._course = learner, average, course
         self._examiner, self._listener = examiner, listener
         self._began = course.clock()
         self._watch, self._meter = Watch(), Meter(course.clock)
@@ -136,7 +142,9 @@ class Loop:
                 continue
             self._meter.results.append(result)
             self._course.after_step(result)
-            self._announce(self._progress(), rate)
+            progress = self._progress()
+            self._average.follow(progress)
+            self._announce(progress, rate)
         return self._finish("budget")
 
     def to_record(self) -> Record:
@@ -144,6 +152,7 @@ class Loop:
         return {
             "now": self._learner.snapshot().to_record(),
             "safe": self._safe.to_record(),
+            "average": self._average.to_record(),
             "watch": asdict(self._watch),
             "passed": [each.passed for each in self._milestones()],
             "best_nats": self._best_nats,
@@ -156,6 +165,7 @@ class Loop:
         """Go on exactly where a record was made."""
         self._learner.restore(Snapshot.from_record(record["now"]))
         self._safe = Snapshot.from_record(record["safe"])
+        self._average.resume(record["average"])
         self._watch = Watch(**record["watch"])
         for milestones, passed in zip(self._milestones(), record["passed"], strict=True):
             milestones.passed = passed
@@ -176,7 +186,8 @@ class Loop:
         if progress < 1 and self._evaluations.reached(progress):
             self._evaluate(progress)
         if progress < 1 and self._samples.reached(progress):
-            text = self._examiner.sample()
+            with self._average.in_place():
+                text = self._examiner.sample()
             self._listener(Sampled(step=self._learner.spent.steps, text=text))
 
     def _report(self, progress: float, rate: float) -> None:
@@ -197,12 +208,13 @@ class Loop:
             )
         )
 
-    def _evaluate(self, progress: float) -> None:
-        nats = self._examiner.score()
-        is_best = nats < self._best_nats
-        if is_best:
-            self._best_nats = nats
-            self._examiner.keep()
+    def _evaluate(self, progress: float, *, is_end: bool = False) -> None:
+        """Look at the mean of the latest weights; at the end, when rates are low, at both."""
+        best_before = self._best_nats
+        with self._average.in_place():
+            nats = self._judge()
+        if is_end:
+            nats = min(nats, self._judge())
         if math.isfinite(nats):
             self._safe = self._learner.snapshot()
         self._listener(
@@ -211,16 +223,25 @@ class Loop:
                 progress=min(progress, 1.0),
                 nats_per_token=nats,
                 bits_per_character=self._bits(nats),
-                is_best=is_best,
+                is_best=self._best_nats < best_before,
                 elapsed_s=self._elapsed_s(),
             )
         )
+
+    def _judge(self) -> float:
+        """How good the model is as it is now; the best so far is kept."""
+        nats = self._examiner.score()
+        if nats < self._best_nats:
+            self._best_nats = nats
+            self._examiner.keep()
+        return nats
 
     def _roll_back(self) -> None:
         step = self._learner.spent.steps
         self._rollbacks += 1
         self._rate_scale *= ROLLBACK_FACTOR
         self._learner.restore(self._safe)
+        self._average.forget()
         self._watch = Watch()
         self._listener(
             Noticed(
@@ -239,7 +260,7 @@ class Loop:
         return "diverged"
 
     def _finish(self, reason: str) -> str:
-        self._evaluate(self._progress())
+        self._evaluate(self._progress(), is_end=True)
         return reason
 
     def _elapsed_s(self) -> float:
