@@ -27,6 +27,7 @@ import plain_gpt
 import torch
 import training_speed
 import typer
+from training_bars import bars
 from training_page import write_page, write_plot
 
 RESULTS = Path(__file__).parent / "results"
@@ -62,6 +63,7 @@ def main(
         is_by_row = isinstance(found, dict)
         results[part] = {**results.get(part, {}), **found} if is_by_row else found
         path.write_text(json.dumps(results, indent=1) + "\n")
+    print("\n".join(bars(results)))
     write_page(results, RESULTS / "training.md")
     write_plot(results, RESULTS / "training.svg")
 

@@ -4,6 +4,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from training_bars import bars
+
 from charlm_training.plot import Curve, Plot
 from charlm_training.svg import svg
 
@@ -12,7 +14,7 @@ PUBLISHED_NATS = 1.4697  # nanoGPT on a GPU in three minutes, from its README
 
 
 def write_page(results: Results, path: Path) -> None:
-    parts = [heading(results), *figures(results), *speed(results)]
+    parts = [heading(results), *bars(results), *figures(results), *speed(results)]
     path.write_text("\n".join(parts) + "\n", encoding="utf-8")
 
 
