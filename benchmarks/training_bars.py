@@ -64,8 +64,9 @@ BARS = [
         1.5,
         slowest_step("transformer"),
         is_least=True,
-        why_missed="Products run at the peak of bfloat16 and are a third to two thirds of a step; "
-        'of the rest no part is a tenth: docs/LOG.md, "Where does a deeper Transformer\'s step go?"',
+        why_missed="Products run at the peak of bfloat16 and are a third to two thirds of a step, "
+        "and of the rest no part is a tenth; see docs/LOG.md, "
+        '"Where does a deeper Transformer\'s step go?"',
     ),
 ]
 
