@@ -90,8 +90,8 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(
 def test_a_read_only_disk_is_said(served: ServerProcess, text: Path, disk: Path) -> None:
     commands = commands_that_write(served, text, text)
     for name in ("compress", "bench serve"):
-        told = run([*on_small_disk(disk, read_only=True), *commands[name], "out"])
-        assert told == (1, "charlm: out cannot be written: Read-only file system.")
+        told = run([*on_small_disk(disk, read_only=True), *commands[name], "out.svg"])
+        assert told == (1, "charlm: out.svg cannot be written: Read-only file system.")
 
 
 def test_a_file_that_may_not_grow_is_said(
