@@ -72,7 +72,7 @@ BARS = [
 
 
 def bars(results: Results) -> list[str]:
-    """A table of those whose parts have run."""
+    """A table of all of them; those whose parts have not run say so."""
     return [
         "What is asked, of means over seeds:",
         "",

@@ -10,9 +10,8 @@ from charlm.v1 import distribution_pb2
 from charlm.v1 import scoring_pb2 as pb
 from charlm_client.codec import Pieces, sendable
 from charlm_client.conversion import score_from
-from charlm_client.errors import InvalidRequest
 from charlm_client.first_status import FirstStatus
-from charlm_client.messages import context_message, model_name, policy
+from charlm_client.messages import check_word, context_message, model_name, policy
 from charlm_client.sending import Sending
 from charlm_client.translation import translated
 from charlm_client.types import After, Score
@@ -34,9 +33,7 @@ class LongText:
     replace_unknown: bool = False
 
     def __post_init__(self) -> None:
-        if self.returns not in get_args(Returns):
-            allowed = f"one of {', '.join(get_args(Returns))}"
-            raise InvalidRequest(f"returns is {self.returns!r}, but it must be {allowed}.")
+        check_word(self.returns, get_args(Returns), "returns")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -142,12 +142,7 @@ def sampling_message(sampling: Sampling) -> sampling_pb2.SamplingParams:
 
 
 def constraint_message(constraint: Constraint) -> sampling_pb2.Constraint:
-    if constraint.mode not in get_args(ConstraintMode):
-        allowed = f"one of {', '.join(get_args(ConstraintMode))}"
-        raise InvalidRequest(
-            f"constraint.mode is {constraint.mode!r}, but it must be {allowed}.",
-            field="constraint.mode",
-        )
+    check_word(constraint.mode, get_args(ConstraintMode), "constraint.mode")
     message = sampling_pb2.Constraint(
         mode=getattr(sampling_pb2, f"CONSTRAINT_MODE_{constraint.mode.upper()}")
     )
@@ -198,6 +193,13 @@ def duration_message(seconds: float | None, field: str) -> Duration | None:
     with named(field, seconds, "a number of seconds"):
         message.FromNanoseconds(round(seconds * 1e9))
     return message
+
+
+def check_word(word: str, allowed: tuple[str, ...], field: str) -> None:
+    """Raises InvalidRequest for a word that is not one of those that have a meaning."""
+    if word not in allowed:
+        message = f"{field} is {word!r}, but it must be one of {', '.join(allowed)}."
+        raise InvalidRequest(message, field=field)
 
 
 def checked(text: str, field: str) -> str:
