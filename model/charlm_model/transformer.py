@@ -1,6 +1,6 @@
 """A causal Transformer that attends through a sliding window kept in a ring.
 
-A head's ring lies in blocks of slots (C / lanes, D, lanes), as `compiled.attention` wants it.
+A layer's ring lies in blocks of slots (C / lanes, N, D, lanes), as `compiled.attention` wants it.
 
 Legend: B batch, T time, V vocabulary, E embedding, L layers, N heads, D head width, C ring slots,
 S keys attended over.
@@ -94,8 +94,8 @@ class Transformer(CompiledModel):
     def initial_state(self, batch_size: int) -> State:
         config = self.config
         head_width = config.hidden_size // config.num_heads
-        blocks = self._num_slots // LANES, head_width, LANES
-        ring = batch_size, config.num_layers, config.num_heads, *blocks
+        block = config.num_heads, head_width, LANES
+        ring = batch_size, config.num_layers, self._num_slots // LANES, *block
         return State(
             {
                 "keys": torch.zeros(ring, dtype=torch.bfloat16, device=self.device),
@@ -266,19 +266,18 @@ def _rotate(x_BNTD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _slots(ring: Tensor, slots_BS: Tensor) -> Tensor:
-    """What one layer's ring (B, N, C / lanes, D, lanes) holds in the given slots (B, N, S, D)."""
-    B, N, _, D, _ = ring.shape
-    at_BSD = _places(slots_BS, D)
-    taken: Tensor = ring.flatten(2).gather(2, at_BSD.flatten(1)[:, None].expand(B, N, -1))
-    return taken.float().view(B, N, -1, D)
+    """What one layer's ring (B, C / lanes, N, D, lanes) holds in the given slots (B, N, S, D)."""
+    B, _, N, D, _ = ring.shape
+    taken = ring.flatten(1).gather(1, _places(slots_BS, N * D).flatten(1))
+    return taken.float().view(B, -1, N, D).transpose(1, 2)
 
 
 def _with_slots(ring: Tensor, slots_BS: Tensor, new: Tensor) -> Tensor:
     """The ring of all layers with numbers (B, L, N, S, D) written into the given slots."""
-    B, L, N, _, D, _ = ring.shape
-    at_BSD = _places(slots_BS, D)
-    index = at_BSD.flatten(1)[:, None, None].expand(B, L, N, -1)
-    return ring.flatten(3).scatter(3, index, new.flatten(3).to(ring.dtype)).view(ring.shape)
+    B, L, _, N, D, _ = ring.shape
+    index = _places(slots_BS, N * D).flatten(1)[:, None].expand(B, L, -1)
+    new_BLX = new.transpose(2, 3).flatten(2).to(ring.dtype)
+    return ring.flatten(2).scatter(2, index, new_BLX).view(ring.shape)
 
 
 def _as_remembered(x: Tensor) -> Tensor:
@@ -287,7 +286,7 @@ def _as_remembered(x: Tensor) -> Tensor:
 
 
 def _places(slots_BS: Tensor, width: int) -> Tensor:
-    """Where each number of a slot lies in its head's ring (B, S, D)."""
+    """Where each of all heads' numbers of a slot lies in its layer's ring (B, S, width)."""
     in_block_BS = slots_BS % LANES
     first_BS = (slots_BS - in_block_BS) * width + in_block_BS
     return first_BS[:, :, None] + torch.arange(width, device=slots_BS.device) * LANES

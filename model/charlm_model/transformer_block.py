@@ -36,7 +36,7 @@ class Surroundings:
     layer: int
     num_past: int
     rings: tuple[Tensor, Tensor]
-    """Keys and values of all layers (B, L, N, C / lanes, D, lanes), up to the window."""
+    """Keys and values of all layers (B, L, C / lanes, N, D, lanes), up to the window."""
     rings_after: tuple[Tensor, Tensor]
     """Copies of them, into which those of the window are written."""
     position_B: Tensor
@@ -135,7 +135,7 @@ def _sizes(around: Surroundings, rows: slice, T: int, E: int) -> kernel.Sizes:
         num_heads=around.num_heads,
         layer=around.layer,
         num_layers=around.rings[0].shape[1],
-        num_slots=around.rings[0].shape[3] * LANES,
+        num_slots=around.rings[0].shape[2] * LANES,
         num_past=around.num_past,
         context_length=around.context_length,
         dropped=around.dropped,

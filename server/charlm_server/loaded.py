@@ -11,6 +11,7 @@ import torch
 
 from charlm_model import checkpoint as checkpoints
 from charlm_model.checkpoint import Checkpoint
+from charlm_model.compiled import ARITHMETIC
 from charlm_model.devices import CPU, arithmetic_of, device_named, on_device
 from charlm_model.errors import ModelError
 from charlm_model.language_model import LanguageModel
@@ -239,4 +240,5 @@ def numerics_id(device: torch.device = CPU) -> str:
         arithmetic = f"{capability}/threads-{torch.get_num_threads()}"
     else:
         arithmetic = arithmetic_of(device)
-    return f"torch-{torch.__version__}/{platform.machine()}/{arithmetic}"
+    kernels = f"charlm-{ARITHMETIC}/torch-{torch.__version__}"
+    return f"{kernels}/{platform.machine()}/{arithmetic}"

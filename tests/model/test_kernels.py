@@ -87,6 +87,38 @@ def test_functions_are_what_they_are_called() -> None:
     np.testing.assert_allclose(sigmoids, 1 / (1 + np.exp(-wide)), atol=2e-7)
 
 
+@compiled
+def rearrange(x, pairs, rearranged):
+    a, b = vectors.load(x, 0), vectors.load(x, 16)
+    vectors.store(rearranged, 0, vectors.load_evens(pairs, 0))
+    vectors.store(rearranged, 16, vectors.load_odds(pairs, 0))
+    vectors.store(rearranged, 32, vectors.halves_of(a, b))
+    vectors.store(rearranged, 48, vectors.twice_evens(a))
+    vectors.store(rearranged, 64, vectors.twice_odds(a))
+    vectors.store(rearranged, 80, vectors.fold_in_turns(a, b))
+    vectors.store(rearranged, 96, vectors.fold_8(a, b))
+    vectors.store(rearranged, 112, vectors.fold_4(a, b))
+    vectors.store(rearranged, 128, vectors.fold_2(a, b))
+
+
+def test_lanes_go_where_they_are_said_to() -> None:
+    x = np.arange(32, dtype=np.float32) ** 2  # sums of any two differ
+    found = np.empty(9 * 16, np.float32)
+    rearrange(x, (x.view(np.int32) >> 16).astype(np.int16), found)
+    evens, odds, halves, twice_evens, twice_odds, in_turns, *folds = found.reshape(9, 16)
+    short = (x.view(np.int32) & -65536).view(np.float32)
+    a, b = x[:16], x[16:]
+
+    assert np.array_equal(evens, short[::2])
+    assert np.array_equal(odds, short[1::2])
+    assert np.array_equal(halves, [*a[:8], *b[8:]])
+    assert np.array_equal(twice_evens, [*a[::2], *a[::2]])
+    assert np.array_equal(twice_odds, [*a[1::2], *a[1::2]])
+    assert np.array_equal(in_turns, np.ravel([a[:8] + a[8:], b[:8] + b[8:]], order="F"))
+    for size, fold in zip((8, 4, 2), folds, strict=True):
+        assert np.array_equal(fold, x.reshape(-1, 2, size // 2).sum(1).ravel())
+
+
 def test_random_numbers_are_those_of_the_counter() -> None:
     words = np.random.default_rng(0).integers(2**64, size=(3, 50), dtype=np.uint64)
 

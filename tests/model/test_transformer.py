@@ -47,7 +47,7 @@ def test_the_state_never_grows(make_model: MakeModel) -> None:
     _, state = model.advance(torch.zeros(1, 500, dtype=torch.long), model.initial_state(1))
 
     assert state.num_bytes_per_row == fresh.num_bytes_per_row
-    assert state["keys"].shape[3:] == (1, 4, 16)  # 5 slots fill a vector
+    assert state["keys"].shape[2:] == (1, 2, 4, 16)  # 5 slots fill a vector
     assert state["position"].tolist() == [500]
 
 

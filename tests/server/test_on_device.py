@@ -15,6 +15,7 @@ import torch
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import scoring_pb2 as sco
 from charlm_model.checkpoint import Checkpoint
+from charlm_model.compiled import ARITHMETIC
 from charlm_model.config import ModelConfig
 from charlm_model.counter import Counters
 from charlm_model.families import build
@@ -78,7 +79,7 @@ def test_numerics_name_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     named = numerics_id(torch.device("cuda", 7))
 
     assert "/NVIDIA-Fake-1/sm_90/triton-" in named
-    assert named.startswith(f"torch-{torch.__version__}/")
+    assert named.startswith(f"charlm-{ARITHMETIC}/torch-{torch.__version__}/")
     assert named != numerics_id()
 
 

@@ -22,7 +22,7 @@ from charlm_model.atomic import json_bytes, sync_directory
 from charlm_training.errors import StateDamaged
 from charlm_training.record import flatten, unflatten
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 STATE, TENSORS, MANIFEST = "state.json", "tensors.safetensors", "manifest.json"
 UNFINISHED = ".new-"
 

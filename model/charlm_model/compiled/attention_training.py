@@ -214,10 +214,11 @@ def _bring_values(sizes, row, head, past, qkv, room):
 
 @compiled
 def _place(sizes, row, head, position):
-    """Where a head's numbers of a position lie in a ring (B, L, N, C / lanes, D, lanes)."""
-    D, slot = sizes.width // sizes.num_heads, position % sizes.num_slots
-    ring = (row * sizes.num_layers + sizes.layer) * sizes.num_heads + head
-    return ring * sizes.num_slots * D + (slot - slot % LANES) * D + slot % LANES
+    """Where a head's numbers of a position lie in a ring (B, L, C / lanes, N, D, lanes)."""
+    E, D = sizes.width, sizes.width // sizes.num_heads
+    slot = position % sizes.num_slots
+    ring = (row * sizes.num_layers + sizes.layer) * sizes.num_slots * E
+    return ring + (slot - slot % LANES) * E + head * D * LANES + slot % LANES
 
 
 @compiled

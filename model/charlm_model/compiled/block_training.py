@@ -65,8 +65,8 @@ class Kept(NamedTuple):
 class Past(NamedTuple):
     """What a row remembers, and where it is in its text."""
 
-    keys: Array  # (B, L, N, C / lanes, D, lanes), rings in bfloat16
-    values: Array  # (B, L, N, C / lanes, D, lanes)
+    keys: Array  # (B, L, C / lanes, N, D, lanes), rings in bfloat16
+    values: Array  # (B, L, C / lanes, N, D, lanes)
     position: Array  # (B,)
     cosine: Array  # (B, T, D / 2)
     sine: Array  # (B, T, D / 2)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from charlm_model.compiled.attention import attend, normalize, normalized, rotate
+from charlm_model.compiled.attention import Heads, attend, normalize, normalized, rotate
 from charlm_model.compiled.build import compiled
 from charlm_model.compiled.checks import check_positions, check_tokens
 from charlm_model.compiled.crew import add_share, clear_share, meet, share_of
@@ -90,7 +90,7 @@ def pack(
 def advance(packed, crew, room, ids_BT, recent_BK, position_B, keys_BX, values_BX, logits_BTV):
     """Read T tokens a row: logits after each, and the state in place.
 
-    `keys_BX` and `values_BX` have each row's rings (L, N, C / lanes, D, lanes), bfloat16, flat.
+    `keys_BX` and `values_BX` have each row's rings (L, C / lanes, N, D, lanes), bfloat16, flat.
     `room` has as many zeros as `room_size` tells; the members of a crew share it.
     """
     shape = packed.shape
@@ -166,8 +166,8 @@ def _sizes(shape, num_slots, num_rows, num_members):
         num_rows * padded_width(shape.vocab_size),
         num_rows * width,
         num_members * num_rows * width,
-        num_members * num_slots,
-        num_members * (shape.width // shape.num_heads) * LANES,
+        num_members * shape.num_heads * num_slots,
+        num_members * shape.width * LANES // 2,
     )
 
 
@@ -306,31 +306,28 @@ def _look_back(packed, crew, layer, b, row, position, keys, values, work):
     """
     shape, epsilon = packed.shape, packed.epsilon
     _, qkv, mixed, _, _, angles, _, scores, sums = work
-    N, E, num_slots = shape.num_heads, shape.width, len(scores)
-    D = E // N
+    N, E = shape.num_heads, shape.width
+    num_slots, D = len(scores) // N, E // N
     half = D // 2
     cosines, sines = angles[row * E : row * E + half], angles[row * E + half : row * E + 2 * half]
     slot = position % num_slots
-    place = (slot - slot % LANES) * D + slot % LANES
+    ring = (b * shape.num_layers + layer) * E * num_slots
+    place = ring + (slot - slot % LANES) * E + slot % LANES
     scale = np.float32(1) / np.float32(math.sqrt(D))
-    ring_of_row = (b * shape.num_layers + layer) * E * num_slots
     first, end = share_of(crew, N)
+    start = row * padded_width(3 * E)
     for head in range(first, end):
-        query = row * padded_width(3 * E) + head * D
+        query = start + head * D
         key, value = query + E, query + 2 * E
-        ring = ring_of_row + head * D * num_slots
         normalize(qkv, query, D, epsilon)
         normalize(qkv, key, D, epsilon)
         rotate(qkv, query, half, cosines, sines)
         rotate(qkv, key, half, cosines, sines)
         for d in range(D):
             qkv[query + d] *= scale
-            keys[ring + place + d * LANES] = upper_half(qkv[key + d])
-            values[ring + place + d * LANES] = upper_half(qkv[value + d])
-        after = ring + D * num_slots
-        if head + 1 == end:
-            after = ring_of_row + shape.num_layers * E * num_slots + first * D * num_slots
-        attend(
-            qkv, query, keys, values, ring, after, D, position, shape.context_length,
-            scores, sums, mixed, row * padded_width(E) + head * D,
-        )  # fmt: skip
+            keys[place + (head * D + d) * LANES] = upper_half(qkv[key + d])
+            values[place + (head * D + d) * LANES] = upper_half(qkv[value + d])
+    attend(
+        qkv, start, keys, values, ring, Heads(first, end, N, D), position, shape.context_length,
+        scores, sums, mixed, row * padded_width(E),
+    )  # fmt: skip

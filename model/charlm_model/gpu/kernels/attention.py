@@ -1,11 +1,12 @@
 """Attention of tokens over the ring of past ones, and what it needs before and after.
 
-The ring is that of `charlm_model.transformer`: blocks of slots (C / lanes, D, lanes). Positions are
-looked at in blocks of as many as those, in their order, whatever slots they are in: so a text read
-at once and one read token by token have the same sums. Keys and values that are not in the ring yet
-are `fresh`.
+The ring is that of `charlm_model.transformer`: blocks of slots (C / lanes, N, D, lanes). Positions
+are looked at in blocks of as many as those, in their order, whatever slots they are in: so a text
+read at once and one read token by token have the same sums. Keys and values that are not in the
+ring yet are `fresh`.
 
-Legend: R rows and tokens, D head width, P pairs of a head's numbers, S positions in a block.
+Legend: R rows and tokens, N heads, D head width, P pairs of a head's numbers, S positions in a
+block.
 """
 
 import triton
@@ -119,9 +120,9 @@ def attend(
     lanes_S, blocks = tl.arange(0, LANES), tl.arange(0, TOGETHER)
     width_D = tl.arange(0, PADDED)
     is_number = width_D < WIDTH
-    ring = ((row.to(tl.int64) * LAYERS + layer) * HEADS + head) * (BLOCKS * LANES * WIDTH)
-    key_ring, value_ring = ring_of(rings, 0, ring), ring_of(rings, 1, ring)
     row_width: tl.constexpr = HEADS * WIDTH
+    ring = (row.to(tl.int64) * LAYERS + layer) * (BLOCKS * LANES * row_width) + head * WIDTH * LANES
+    key_ring, value_ring = ring_of(rings, 0, ring), ring_of(rings, 1, ring)
     of_head = head * WIDTH + width_D
     query = tl.load(queries + at * row_width + of_head, mask=is_number, other=0.0)
     top = tl.full((), float("-inf"), tl.float32)
@@ -131,7 +132,7 @@ def attend(
     first_of_ring = (first % BLOCKS).to(tl.int32)
     num_before = (place - first * LANES).to(tl.int32)  # positions that are looked at before it
     for block in range(0, num_before // LANES + 1, TOGETHER):
-        of_ring = ((first_of_ring + block + blocks) % BLOCKS)[:, None, None] * (LANES * WIDTH)
+        of_ring = ((first_of_ring + block + blocks) % BLOCKS)[:, None, None] * (LANES * row_width)
         in_ring = of_ring + width_D[None, :, None] * LANES + lanes_S[None, None, :]
         is_there = (in_ring >= 0) & is_number[None, :, None]
         key = tl.load(key_ring + in_ring, mask=is_there, other=0.0).to(tl.float32)
@@ -156,17 +157,17 @@ def attend(
     tl.store(mixed + at * STRIDE + of_head, sums_D / total, mask=is_number)
     if is_last:
         enter(keys, values, key_ring, value_ring, at, place, of_head, width_D, is_number,
-              row_width, WIDTH, BLOCKS)  # fmt: skip
+              row_width, BLOCKS)  # fmt: skip
 
 
 @triton.jit
 def enter(
     keys, values, key_ring, value_ring, at, place, of_head, width_D, is_number,
-    row_width: tl.constexpr, WIDTH: tl.constexpr, BLOCKS: tl.constexpr,
+    row_width: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """Put a token's fresh key and value of one head where the ring has its place."""
     slot = place % (BLOCKS * LANES)
-    in_ring = (slot - slot % LANES) * WIDTH + slot % LANES + width_D * LANES
+    in_ring = (slot - slot % LANES) * row_width + slot % LANES + width_D * LANES
     key = tl.load(keys + at * row_width + of_head, mask=is_number, other=0.0)
     value = tl.load(values + at * row_width + of_head, mask=is_number, other=0.0)
     tl.store(key_ring + in_ring, key, mask=is_number)
@@ -188,7 +189,8 @@ def remember(
     if t + BLOCKS * LANES >= tl.num_programs(1):
         at = t * num_rows + row
         width_D = tl.arange(0, PADDED)
-        ring = ((row.to(tl.int64) * LAYERS + layer) * HEADS + head) * (BLOCKS * LANES * WIDTH)
+        of_layer = (row.to(tl.int64) * LAYERS + layer) * (BLOCKS * LANES * HEADS * WIDTH)
+        ring = of_layer + head * WIDTH * LANES
         enter(keys, values, ring_of(rings, 0, ring), ring_of(rings, 1, ring), at,
               tl.load(places + at), head * WIDTH + width_D, width_D, width_D < WIDTH,
-              HEADS * WIDTH, WIDTH, BLOCKS)  # fmt: skip
+              HEADS * WIDTH, BLOCKS)  # fmt: skip
