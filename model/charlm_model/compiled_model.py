@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.compiled.crew import Crew
+from charlm_model.compiled.rows import ROWS_TOGETHER
 from charlm_model.compiled.sharing import Sharing
 from charlm_model.compiled.weights import zeros
 from charlm_model.config import ModelConfig
 from charlm_model.counter import Counters
 from charlm_model.language_model import Burst, LanguageModel
 from charlm_model.state import State
+
+# Bytes of weights that are read again for every few rows: caches hold them, and then the states of
+# those rows for a whole burst, and whoever is done first takes more rows.
+SMALL_WEIGHTS = 4 << 20
 
 
 class CompiledModel(LanguageModel):
@@ -91,7 +96,8 @@ class CompiledModel(LanguageModel):
 
         operations = num_tokens * num_steps * self._operations_per_token
         kind = num_tokens.bit_length(), num_steps > 1
-        self._sharing.share(work, make_room, len(arrays[0]), operations, kind)
+        most_rows = ROWS_TOGETHER if packed.weights.nbytes <= SMALL_WEIGHTS else None
+        self._sharing.share(work, make_room, len(arrays[0]), operations, kind, most_rows)
 
     def _ready(self, state: State) -> tuple[Any, Tensor, list[Tensor]]:
         if self._packed is None:

@@ -1,6 +1,7 @@
 """What is compiled has one value, and it is the right one."""
 
 import sys
+import threading
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -12,7 +13,7 @@ from charlm_model.compiled import functions, vectors
 from charlm_model.compiled.build import compiled
 from charlm_model.compiled.crew import Crew
 from charlm_model.compiled.product import add_product, padded, panels_of
-from charlm_model.compiled.rows import share_rows
+from charlm_model.compiled.rows import in_pool, share_rows
 from charlm_model.compiled.sampling import uniform
 from charlm_model.compiled.sharing import MakeRoom, Pace, Sharing, Work, as_pair
 from charlm_model.counter import Counters, uniforms
@@ -197,13 +198,34 @@ def no_room(_num_members: int, _num_rows: int) -> None:
     """These works need none."""
 
 
+@pytest.mark.parametrize("most", [None, 8])
 @pytest.mark.parametrize("num_rows", [1, 2, 9, 64, 65])
-def test_every_row_is_in_one_share(num_rows: int) -> None:
+def test_every_row_is_in_one_share(num_rows: int, most: int | None) -> None:
     seen: list[int] = []
 
-    share_rows(lambda rows: seen.extend(range(num_rows)[rows]), num_rows, sys.maxsize)
+    share_rows(lambda rows: seen.extend(range(num_rows)[rows]), num_rows, sys.maxsize, most=most)
 
     assert sorted(seen) == list(range(num_rows))
+
+
+def test_no_share_has_more_rows_than_it_may() -> None:
+    sizes: list[int] = []
+
+    share_rows(lambda rows: sizes.append(rows.stop - rows.start), 20, sys.maxsize, most=8)
+
+    assert sorted(sizes) == [4, 8, 8]
+
+
+def test_who_is_done_takes_the_next_share() -> None:
+    rest_is_over = threading.Event()
+
+    def work(rows: slice) -> None:
+        if rows.start == 0:
+            assert rest_is_over.wait(60)
+        elif rows.start == 7:
+            rest_is_over.set()
+
+    in_pool(work, [slice(at, at + 1) for at in range(8)], 2)
 
 
 @pytest.mark.parametrize("num_rows", [1, 64])

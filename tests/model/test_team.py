@@ -31,7 +31,7 @@ def test_every_row_is_in_one_share(num_rows: int) -> None:
 def test_shares_are_computed_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=60)
 
-    in_team(lambda _rows: void(both.wait()), [slice(0, 1), slice(1, 2)])
+    in_team(lambda _rows: void(both.wait()), [slice(0, 1), slice(1, 2)], 2)
 
     assert not both.broken
 
@@ -40,7 +40,7 @@ def test_more_shares_than_threads_are_computed_too() -> None:
     shares = [slice(at, at + 1) for at in range(200)]
     seen: list[int] = []
 
-    in_team(lambda rows: seen.append(rows.start), shares)
+    in_team(lambda rows: seen.append(rows.start), shares, 3)
 
     assert sorted(seen) == list(range(200))
 
@@ -52,7 +52,7 @@ def test_what_goes_wrong_in_a_thread_is_told(failing: int) -> None:
             raise IndexError(rows.start)
 
     with pytest.raises(IndexError, match=str(failing)):
-        in_team(work, [slice(0, 1), slice(1, 2)])
+        in_team(work, [slice(0, 1), slice(1, 2)], 2)
 
 
 def void(_: object) -> None: ...

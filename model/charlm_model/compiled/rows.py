@@ -1,6 +1,7 @@
 """Rows shared out among threads. A row's bits are its own, so the shares change nothing."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,13 +15,24 @@ ROWS_TOGETHER = 8  # that a kernel multiplies at once
 Work = Callable[[slice], None]
 
 
-def in_pool(work: Work, shares: Sequence[slice]) -> None:
-    """Call `work` with every share at the same time, the first one in this thread."""
-    others = [pool().submit(work, share) for share in shares[1:]]
-    for share in shares[:1]:
-        work(share)
-    for other in others:
-        other.result()
+def in_pool(work: Work, shares: Sequence[slice], num_threads: int) -> None:
+    """Call `work` with every share, in this thread and others; whoever is done takes the next."""
+    left = deque(shares)
+
+    def take_some() -> None:
+        while left:
+            try:
+                share = left.popleft()
+            except IndexError:  # another was faster
+                return
+            work(share)
+
+    others = [pool().submit(take_some) for _ in range(min(len(shares), num_threads) - 1)]
+    try:
+        take_some()
+    finally:
+        for other in others:
+            other.result()
 
 
 def threads_worth(num_operations: int, num_shares: int) -> int:
@@ -33,18 +45,20 @@ def share_rows(
     num_rows: int,
     operations_per_row: int,
     together: int = ROWS_TOGETHER,
-    call: Callable[[Work, Sequence[slice]], None] = in_pool,
+    call: Callable[[Work, Sequence[slice], int], None] = in_pool,
+    most: int | None = None,
 ) -> None:
     """Call `work` with slices that cover all rows, at the same time in as many threads as pay.
 
-    Slices of more than `together` rows are of multiples of so many.
+    Slices of more than `together` rows are of multiples of so many; none has more than `most`.
     """
     num_threads = threads_worth(num_rows * operations_per_row, num_rows)
     per_thread = -(-num_rows // num_threads)
     if per_thread > together:
         per_thread += -per_thread % together
-    starts = range(0, num_rows, per_thread)
-    call(work, [slice(at, min(at + per_thread, num_rows)) for at in starts])
+    size = min(per_thread, most or per_thread)
+    shares = [slice(at, min(at + size, num_rows)) for at in range(0, num_rows, size)]
+    call(work, shares, num_threads)
 
 
 @cache

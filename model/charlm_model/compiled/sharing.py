@@ -38,16 +38,18 @@ class Sharing:
         num_rows: int,
         operations_per_row: int,
         kind: Hashable = None,
+        most_rows: int | None = None,
     ) -> None:
         """Call `work` with slices that cover all rows, at the same time in as many threads as pay.
 
         `make_room` takes the numbers of members and of rows; members of one crew share a room.
-        Calls of one `kind` are alike but for the number of their operations.
+        Calls of one `kind` are alike but for the number of their operations. No slice has more
+        than `most_rows`.
         """
         num_operations = num_rows * operations_per_row
         is_worth_two = threads_worth(num_operations, 2) > 1
         if num_rows >= ROWS_TOGETHER or not is_worth_two:
-            by_rows(work, make_room, num_rows, operations_per_row)
+            by_rows(work, make_room, num_rows, operations_per_row, most_rows)
             return
         pace = self._paces.setdefault((kind, num_rows), Pace())
         is_pair = pace.wants_pair()
@@ -86,11 +88,17 @@ class Pace:
         self._calls_left = self._interval
 
 
-def by_rows(work: Work, make_room: MakeRoom, num_rows: int, operations_per_row: int) -> None:
+def by_rows(
+    work: Work,
+    make_room: MakeRoom,
+    num_rows: int,
+    operations_per_row: int,
+    most_rows: int | None = None,
+) -> None:
     def share(rows: slice) -> None:
         work(rows, _ALONE, make_room(1, rows.stop - rows.start))
 
-    share_rows(share, num_rows, operations_per_row)
+    share_rows(share, num_rows, operations_per_row, most=most_rows)
 
 
 def as_pair(work: Work, make_room: MakeRoom, num_rows: int) -> None:

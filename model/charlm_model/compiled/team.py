@@ -16,11 +16,12 @@ from charlm_model.compiled.rows import Work, in_pool
 _Member = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def in_team(work: Work, shares: Sequence[slice]) -> None:
+def in_team(work: Work, shares: Sequence[slice], num_threads: int) -> None:
     """Call `work` with every share; where torch's threads cannot be had, in those of the pool."""
     openmp = _openmp()
-    if openmp is None or len(shares) < 2:
-        in_pool(work, shares)
+    num_threads = min(num_threads, len(shares))
+    if openmp is None or num_threads < 2:
+        in_pool(work, shares, num_threads)
         return
     failures: list[BaseException] = []
 
@@ -32,7 +33,7 @@ def in_team(work: Work, shares: Sequence[slice]) -> None:
         except BaseException as failure:  # noqa: BLE001 - C would drop it
             failures.append(failure)
 
-    openmp.GOMP_parallel(_Member(member), None, len(shares), 0)
+    openmp.GOMP_parallel(_Member(member), None, num_threads, 0)
     if failures:
         raise failures[0]
 
