@@ -93,6 +93,10 @@ class LanguageModel(nn.Module, ABC):
     def initial_state(self, batch_size: int) -> State:
         """The state before the first token of a text."""
 
+    def put_row(self, state: State, row: int, other: State) -> None:
+        """Write the one row of another state over a row, in place."""
+        state.put_rows([row], other)
+
     @abstractmethod
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
         """Logits (B, T, V) after each token, and the state after the last."""

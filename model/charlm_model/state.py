@@ -30,14 +30,31 @@ class State:
 
     def select_rows(self, rows: Sequence[int]) -> "State":
         """The given rows, in the given order; a row may be taken more than once."""
+        if _are_neighbors(rows):
+            return self.rows(rows[0], rows[-1] + 1).clone()
         index = torch.tensor(rows, dtype=torch.long, device=self.device)
-        return State({name: tensor[index] for name, tensor in self.tensors.items()})
+        return State({name: each.index_select(0, index) for name, each in self.tensors.items()})
+
+    def rows(self, start: int, end: int) -> "State":
+        """Those from `start` to before `end`, in the memory where they are."""
+        return State({name: tensor[start:end] for name, tensor in self.tensors.items()})
 
     def put_rows(self, rows: Sequence[int], other: "State") -> None:
         """Write row i of `other` over row rows[i], in place."""
+        if _are_neighbors(rows):
+            for name, tensor in self.rows(rows[0], rows[-1] + 1).tensors.items():
+                tensor.copy_(other[name])
+            return
         index = torch.tensor(rows, dtype=torch.long, device=self.device)
         for name, tensor in self.tensors.items():
             tensor[index] = other[name]
+
+    def begins_in(self, other: "State") -> bool:
+        """Whether these rows are in the memory of the other's first ones."""
+        return all(
+            tensor.data_ptr() == other[name].data_ptr() and len(tensor) <= len(other[name])
+            for name, tensor in self.tensors.items()
+        )
 
     def detach(self) -> "State":
         """The same values with no gradient history: the cut of truncated BPTT."""
@@ -57,3 +74,8 @@ def concat_rows(states: Sequence[State]) -> State:
     """The rows of all states, one below the other."""
     names = states[0].tensors
     return State({name: torch.cat([state[name] for state in states]) for name in names})
+
+
+def _are_neighbors(rows: Sequence[int]) -> bool:
+    """Whether they lie in one piece, which is moved faster than by their numbers."""
+    return bool(rows) and list(rows) == list(range(rows[0], rows[0] + len(rows)))

@@ -105,6 +105,19 @@ class Transformer(CompiledModel):
             }
         )
 
+    def put_row(self, state: State, row: int, other: State) -> None:
+        """Only those slots of the rings that one of the two has filled: all others are zero."""
+        num_before, num_after = (
+            lanes_of(min(int(position), self._num_slots)) // LANES
+            for position in (state["position"][row], other["position"][0])
+        )
+        for name in ("keys", "values"):
+            ring, filled = state[name][row], other[name][0, :, :num_after]
+            ring[:, :num_after] = filled
+            ring[:, num_after:num_before] = 0
+        for name in state.tensors.keys() - {"keys", "values"}:
+            state[name][row] = other[name][0]
+
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
         length = ids_BT.shape[1]
         rotation = self._rotation(state["position"], length)

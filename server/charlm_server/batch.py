@@ -11,12 +11,13 @@ from torch import Tensor
 
 from charlm_model.counter import Counters, Words
 from charlm_model.language_model import Burst, LanguageModel
-from charlm_model.state import State, concat_rows
+from charlm_model.state import State
 from charlm_server.backlog import Backlog
+from charlm_server.row_memory import RowMemory
 from charlm_server.sequence import Sequence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class PlacedSequence:
     """A sequence with the state after all it has read, and the logits of what comes next.
 
@@ -26,6 +27,13 @@ class PlacedSequence:
     sequence: Sequence
     state: State  # one row
     logits_1V: Tensor
+    is_lent: bool = False
+    """Whether the state is where others will soon be read."""
+
+    def keep(self) -> None:
+        """Wait with a state of its own."""
+        if self.is_lent:
+            self.state, self.is_lent = self.state.clone(), False
 
 
 class RowBatch:
@@ -45,7 +53,7 @@ class RowBatch:
         self.is_plain = True  # all rows want tokens of the model's own distribution alone
         self.counters = _counters_of([])  # of the next token of each live row
         self.num_missing = 0  # tokens that the row furthest from its end may still take
-        self._state = model.initial_state(self._sizes[0])
+        self._rows = RowMemory(model, self._sizes[0])
         self._logits_BV = torch.zeros(self._sizes[0], model.config.vocab_size)
 
     @property
@@ -69,8 +77,8 @@ class RowBatch:
         self.num_missing = max(self.num_missing, _most_missing(joining))
         self.is_plain = self.is_plain and all(sequence.is_plain for sequence in joining)
         self._grow(len(self.sequences))
-        rows = list(range(first, len(self.sequences)))
-        self._state.put_rows(rows, concat_rows([newcomer.state for newcomer in newcomers]))
+        for row, newcomer in enumerate(newcomers, first):
+            self._rows.put(row, newcomer.state)
         self._logits_BV[first : len(self.sequences)] = torch.cat(
             [newcomer.logits_1V for newcomer in newcomers]
         )
@@ -78,9 +86,8 @@ class RowBatch:
     def take_out(self, sequence: Sequence) -> PlacedSequence:
         """A copy of a row, to go on from later; the row itself is still there."""
         row = self.sequences.index(sequence)
-        return PlacedSequence(
-            sequence, self._state.select_rows([row]), self._logits_BV[row : row + 1].clone()
-        )
+        logits_1V = self._logits_BV[row : row + 1].clone()
+        return PlacedSequence(sequence, self._rows.row(row).clone(), logits_1V)
 
     def remove(self, leavers: set[Sequence]) -> None:
         """Close the gaps with the last live rows, then shrink if a smaller size will do."""
@@ -90,10 +97,9 @@ class RowBatch:
         kept = [row for row, live in enumerate(self.sequences) if live not in leavers]
         holes = [row for row in range(len(kept)) if self.sequences[row] in leavers]
         movers = [row for row in kept if row >= len(kept)]
-        if movers:
-            self._state.put_rows(holes, self._state.select_rows(movers))
-            self._logits_BV[holes] = self._logits_BV[movers]
         for hole, mover in zip(holes, movers, strict=True):
+            self._rows.put(hole, self._rows.row(mover))
+            self._logits_BV[hole] = self._logits_BV[mover]
             self.sequences[hole] = self.sequences[mover]
         del self.sequences[len(kept) :]
         self.counters = _counters_of(self.sequences)
@@ -105,8 +111,8 @@ class RowBatch:
         """Tokens of each live row from the model's own distribution, all steps in one call."""
         rows = len(self.sequences)
         padded = Counters(*(_padded(column_B, self._size) for column_B in self.counters))
-        burst, self._logits_BV, self._state = self._model.sample(
-            self._logits_BV, self._state, padded, num_steps
+        burst, self._logits_BV, self._rows.state = self._model.sample(
+            self._logits_BV, self._rows.state, padded, num_steps
         )
         self._count(num_steps)
         self.backlog.add(Burst(burst.ids_BK[:rows], burst.logprobs_BK[:rows]))
@@ -114,8 +120,8 @@ class RowBatch:
     def step(self, ids: list[int]) -> None:
         """Feed each live row its token; its next logits become the pending ones."""
         padding = [0] * (self._size - len(ids))
-        self._logits_BV, self._state = self._model.step(
-            torch.tensor(ids + padding, dtype=torch.int64), self._state
+        self._logits_BV, self._rows.state = self._model.step(
+            torch.tensor(ids + padding, dtype=torch.int64), self._rows.state
         )
         self._count(1)
 
@@ -132,7 +138,7 @@ class RowBatch:
         size = next(size for size in self._sizes if size >= num_rows)
         if size > self._size:
             extra = size - self._size
-            self._state = concat_rows([self._state, self._model.initial_state(extra)])
+            self._rows.resize(size)
             padding_BV = self._logits_BV.new_zeros(extra, self._logits_BV.shape[1])
             self._logits_BV = torch.cat([self._logits_BV, padding_BV])
 
@@ -141,7 +147,7 @@ class RowBatch:
         roomy = (size for size in self._sizes if num_rows <= size - size // 4)
         size = next(roomy, self.capacity)
         if size < self._size:
-            self._state = self._state.select_rows(list(range(size)))
+            self._rows.resize(size)
             self._logits_BV = self._logits_BV[:size].clone()
 
 

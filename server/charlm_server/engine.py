@@ -290,20 +290,22 @@ class Engine:
         """A prompt is read: fork what was read into the job's outputs."""
         job.prefilled_at = self.clock()
         if job.stopping.search is not None:
-            start = Start(self._stepper, state, logits_1V)
+            start = Start(self._stepper, state.clone(), logits_1V)
             self._inquiries.add(job, draw_outputs(job, start, self._take))
             return
-        for sequence in job.sequences:
-            if not sequence.must_read_received:
-                self._seating.add(PlacedSequence(sequence, state, logits_1V))
+        new = [sequence for sequence in job.sequences if not sequence.must_read_received]
+        is_lent = len(new) == 1
+        state = state if is_lent else state.clone()
+        for sequence in new:
+            self._seating.add(PlacedSequence(sequence, state, logits_1V, is_lent=is_lent))
 
     def _place_again(self, sequence: Sequence, state: State, logits_1V: Tensor) -> None:
         """What was received is read: go on after it."""
         sequence.job.prefilled_at = self.clock()
-        self._seating.add(PlacedSequence(sequence, state, logits_1V))
+        self._seating.add(PlacedSequence(sequence, state, logits_1V, is_lent=True))
 
     def _inquire(self, job: InquiryJob, state: State, logits_1V: Tensor) -> None:
-        self._inquiries.ask(job, Start(self._stepper, state, logits_1V))
+        self._inquiries.ask(job, Start(self._stepper, state.clone(), logits_1V))
 
     def _search(self) -> None:
         if not self._inquiries.num:

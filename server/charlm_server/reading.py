@@ -13,8 +13,9 @@ from torch import Tensor
 
 from charlm_model.language_model import LanguageModel
 from charlm_model.snapshot import Snapshot
-from charlm_model.state import State, concat_rows
+from charlm_model.state import State
 from charlm_server.lines import Lines
+from charlm_server.row_memory import RowMemory
 from charlm_server.shares import deal, lenders
 
 MAX_LOGITS = 1 << 21  # of one chunk, over rows, tokens and vocabulary: 16 MB in float64
@@ -44,7 +45,10 @@ class Reader(Protocol):
         ...
 
     def done(self, state: State | None, logits_1V: Tensor) -> None:
-        """All is read; the state is None where the lane does not keep it."""
+        """All is read; the state is None where the lane does not keep it.
+
+        It is there until the lane reads on: clone it to keep it for longer.
+        """
         ...
 
 
@@ -79,7 +83,7 @@ class ReadingLane:
         self._keeps_state = keeps_state
         self._waiting: Lines[Place] = Lines(lambda place: place.reader.is_over)
         self._rows: list[Place] = []
-        self._state = model.initial_state(self._sizes[0])
+        self._memory = RowMemory(model, self._sizes[0])
 
     @property
     def num_readers(self) -> int:
@@ -101,7 +105,7 @@ class ReadingLane:
             return 0
         num_steps = self._chunk_length(max_steps)
         ids_BT = torch.tensor(self._padded_ids(num_steps), dtype=torch.int64)
-        logits_BTV, self._state = self._model.advance(ids_BT, self._state)
+        logits_BTV, self._memory.state = self._model.advance(ids_BT, self._memory.state)
         for row, place in enumerate(self._rows):
             self._advance(row, place, logits_BTV[row])
         return num_steps
@@ -113,11 +117,15 @@ class ReadingLane:
         if len(kept) == len(self._rows) and not newcomers:
             return
         self._rows = [self._rows[row] for row in kept] + newcomers
-        size = next(size for size in self._sizes if size >= len(self._rows))
-        fresh = self._fresh(size - len(kept), newcomers) if size > len(kept) else None
-        old = self._state.select_rows(kept) if kept else None
-        states = [state for state in (old, fresh) if state is not None]
-        self._state = states[0] if len(states) == 1 else concat_rows(states)
+        for row, old_row in enumerate(kept):
+            if row != old_row:
+                self._memory.put(row, self._memory.row(old_row))
+        self._memory.resize(next(size for size in self._sizes if size >= len(self._rows)))
+        for row in range(len(kept), len(self._memory)):
+            place = self._rows[row] if row < len(self._rows) else None
+            self._memory.put(row, None if place is None else place.state)
+        for place in newcomers:
+            place.state = None
 
     def _exchange(self, kept: list[int]) -> list[Place]:
         """Who gets a row now; rows that are lent leave `kept`, and their places wait."""
@@ -132,19 +140,10 @@ class ReadingLane:
         )
         for row in lent:
             place = self._rows[row]
-            place.state = self._state.select_rows([row])
+            place.state = self._memory.row(row).clone()
             self._waiting.add_first(place.caller, place)
             kept.remove(row)
         return [place for place in newcomers if self._begin(place)]
-
-    def _fresh(self, num_rows: int, newcomers: list[Place]) -> State:
-        """Rows for newcomers, and after them for nobody."""
-        fresh = self._model.initial_state(num_rows)
-        for row, place in enumerate(newcomers):
-            if place.state is not None:
-                fresh.put_rows([row], place.state)
-                place.state = None
-        return fresh
 
     def _begin(self, place: Place) -> bool:
         """Hand a snapshot's reader what is expected next; whether there is anything to read."""
@@ -161,13 +160,13 @@ class ReadingLane:
     def _chunk_length(self, max_steps: int) -> int:
         left = [place.num_left for place in self._rows]
         wanted = min(left) if self._keeps_state else max(left)
-        bound = MAX_LOGITS // (self._state.batch_size * self._model.config.vocab_size)
+        bound = MAX_LOGITS // (len(self._memory) * self._model.config.vocab_size)
         return max(1, min(wanted, max_steps, bound))
 
     def _padded_ids(self, num_steps: int) -> list[list[int]]:
         starts = ((place.reader.ids, place.num_read) for place in self._rows)
         rows = [list(ids[num_read : num_read + num_steps]) for ids, num_read in starts]
-        rows += [[]] * (self._state.batch_size - len(rows))
+        rows += [[]] * (len(self._memory) - len(rows))
         return [row + [0] * (num_steps - len(row)) for row in rows]
 
     def _advance(self, row: int, place: Place, logits_TV: Tensor) -> None:
@@ -176,5 +175,5 @@ class ReadingLane:
         place.num_read += num_new
         reader.accept(logits_TV[:num_new], start)
         if not place.num_left:
-            state = self._state.select_rows([row]) if self._keeps_state else None
+            state = self._memory.row(row) if self._keeps_state else None
             reader.done(state, logits_TV[num_new - 1 : num_new].clone())

@@ -55,6 +55,8 @@ class Seating:
             self._ready.add_first(placed.sequence.job.caller, placed)
         if newcomers:
             self._batch.join(newcomers)
+        for placed in self._ready:
+            placed.keep()
         return len(newcomers)
 
     def park_slow(self) -> None:

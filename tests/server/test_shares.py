@@ -283,6 +283,20 @@ async def test_who_lends_a_row_goes_on_with_the_same_bits(kernels: Kernels) -> N
     assert [await tokens_of(job) for job in jobs] == [await kernels.alone(ask) for ask in asked]
 
 
+async def test_who_waits_for_a_row_keeps_what_it_read(kernels: Kernels) -> None:
+    """Others are read meanwhile, where its prompt was."""
+    asked = [Ask("a", "abcd"[n % 4] * (n + 1), n, 30) for n in range(9)]
+    jobs, engine = [kernels.job(ask) for ask in asked], kernels.engine()
+
+    for job in jobs:
+        engine.begin_generation(job)
+    run_until(engine, lambda: all(job.prefilled_at > 0 for job in jobs))
+    assert not any(job.is_closed for job in jobs)
+    run_until(engine, lambda: not engine.has_work)
+
+    assert [await tokens_of(job) for job in jobs] == [await kernels.alone(ask) for ask in asked]
+
+
 async def test_whose_prompt_lends_its_place_goes_on_with_the_same_bits(kernels: Kernels) -> None:
     """Of those that are lent, some began with a snapshot."""
     long = [Ask("a", "abcd" * 30, n, 20, has_snapshot=n % 2 > 0) for n in range(4)]

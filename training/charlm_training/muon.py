@@ -77,7 +77,8 @@ class Muon(torch.optim.Optimizer):
             for block in blocks[share]:
                 block.step()
 
-        in_team(work, [slice(first, None, num_threads) for first in range(num_threads)])
+        shares = [slice(first, None, num_threads) for first in range(num_threads)]
+        in_team(work, shares, num_threads)
 
     def _blocks(self, group: dict[str, Any], parameter: Tensor) -> list[Block]:
         assert parameter.grad is not None

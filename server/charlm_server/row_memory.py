@@ -1,0 +1,40 @@
+"""Where the states of a changing number of rows stay."""
+
+from charlm_model.language_model import LanguageModel
+from charlm_model.state import State, concat_rows
+
+
+class RowMemory:
+    """Rows that are not moved while others come and go behind them.
+
+    Memory is kept where they become fewer: fresh memory costs more than what is written to it.
+    """
+
+    def __init__(self, model: LanguageModel, num_rows: int) -> None:
+        self._model = model
+        self.state = self._largest = model.initial_state(num_rows)
+        self._unread = model.initial_state(1)
+
+    def __len__(self) -> int:
+        return self.state.batch_size
+
+    def row(self, row: int) -> State:
+        """One of them, in this memory: cloned by whoever wants it for longer than it is there."""
+        return self.state.rows(row, row + 1)
+
+    def put(self, row: int, other: State | None) -> None:
+        """Write over a row: with the one row of another state, or the start of a text."""
+        self._model.put_row(self.state, row, self._unread if other is None else other)
+
+    def resize(self, num_rows: int) -> None:
+        """So many rows; what comes behind the old ones is at the start of a text."""
+        before = len(self)
+        if num_rows <= before:
+            self.state = self.state.rows(0, num_rows)
+        elif num_rows <= self._largest.batch_size and self.state.begins_in(self._largest):
+            self.state = self._largest.rows(0, num_rows)
+            for row in range(before, num_rows):
+                self.put(row, None)
+        else:
+            fresh = self._model.initial_state(num_rows - before)
+            self.state = self._largest = concat_rows([self.state, fresh])
