@@ -11,12 +11,14 @@ Times are of the thread, not of the clock, but for the stream, whose server is a
 """
 
 import argparse
+import json
 import string
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -33,6 +35,7 @@ from charlm_server.columns import Returns
 from charlm_server.engine import Engine, EngineConfig
 from charlm_server.scoring import ScoringItem, ScoringJob
 
+RESULTS = Path(__file__).parent / "results" / "scoring.json"
 CHARACTERS = string.ascii_letters + string.digits + " ."
 VOCAB_SIZE = len(CHARACTERS) + 1
 BARE_TOKENS = 100_000  # enough to know a rate that does not depend on the length
@@ -51,13 +54,18 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, action="append")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     print(f"{'medians of the rounds':28} characters/s  of default products  of packed products")
     for name in args.model or MODELS:
         config = config_of(*MODELS[name])
         with works_of(config, args.characters) as works:
             print(f"\n{name}")
+            results[name] = {}
             for work in works:
-                print(f"  {work.name:28} {work.measured(args.rounds)}", flush=True)
+                found = work.measured(args.rounds)
+                results[name][work.name] = {key: median(each) for key, each in found.items()}
+                print(f"  {work.name:28} {line(found)}", flush=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def config_of(family: str, width: int, num_layers: int) -> ModelConfig:
@@ -82,15 +90,21 @@ class Measure:
     products: Products
     clock: Clock = time.thread_time
 
-    def measured(self, num_rounds: int) -> str:
-        rates, of_default, of_packed = [], [], []
+    def measured(self, num_rounds: int) -> dict[str, list[float]]:
+        """Of every round."""
+        found: dict[str, list[float]] = {"rate": [], "of_default": [], "of_packed": []}
         for _ in range(num_rounds):
             default_s, packed_s = self.products.token_s()
             token_s = seconds_of(self.work, self.clock) / self.num_tokens
-            rates.append(1 / token_s)
-            of_default.append(default_s / token_s)
-            of_packed.append(packed_s / token_s)
-        return f"{median(rates):12,.0f}  {shares(of_default):>19}  {shares(of_packed):>18}"
+            found["rate"].append(1 / token_s)
+            found["of_default"].append(default_s / token_s)
+            found["of_packed"].append(packed_s / token_s)
+        return found
+
+
+def line(found: dict[str, list[float]]) -> str:
+    of_default, of_packed = shares(found["of_default"]), shares(found["of_packed"])
+    return f"{median(found['rate']):12,.0f}  {of_default:>19}  {of_packed:>18}"
 
 
 def shares(values: list[float]) -> str:

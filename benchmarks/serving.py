@@ -1,5 +1,7 @@
 """What serving costs: the step alone, the engine in process, through gRPC, and other systems.
 
+Prints every bar of serving and whether it is met, those of the other benchmarks from their results.
+
     python benchmarks/serving.py                       # everything, about ten minutes
     python benchmarks/serving.py --case "lstm 2x256" --rounds 3
 
@@ -24,6 +26,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from served import NAME, served
+from serving_bars import bars
 from serving_ours import engine_rate, served_rate, step_rate
 from serving_page import write_page
 from serving_peers import PROMPT_LENGTH, peers_of
@@ -73,6 +76,7 @@ def main(
         results["cases"][name] = measured(*CASES[name], rounds=rounds, threads=threads)
         path.write_text(json.dumps(results, indent=1) + "\n")
         write_page(results, RESULTS / "serving.md")
+    print("\n".join(bars()))
 
 
 def machine(threads: int) -> Results:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from serving_bars import bars
+
 Results = dict[str, Any]
 
 
@@ -13,6 +15,7 @@ def write_page(results: Results, path: Path) -> None:
         f"{machine['cores']} cores, {machine['threads']} threads, {machine['architecture']} "
         f"{machine['capability']}, torch {machine['torch']}. Tokens a second, medians; ratios of "
         "rounds in which all ways take turns: median (least to most).\n",
+        *bars(),
     ]
     for name, streams in results["cases"].items():
         parts += [f"## {name}\n", *rates(streams), *ratios(streams)]

@@ -1,31 +1,11 @@
 """The bars that training is held to, on tinyshakespeare and two cores, and what was found."""
 
 import statistics
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
-Results = dict[str, Any]
+from bars import Bar, Results, table
+
 NGRAM_NATS, NGRAM_TOLERANCE = 1.5165, 0.005
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """At most (or at least) `asked`; `found` is what the results say."""
-
-    what: str
-    asked: float
-    found: Callable[[Results], float]
-    is_least: bool = False
-    why_missed: str = ""
-
-    def row(self, results: Results) -> str:
-        """Raises KeyError or ValueError where that part has not run."""
-        found = self.found(results)
-        is_met = found >= self.asked if self.is_least else found <= self.asked
-        verdict = "met" if is_met else f"**missed**. {self.why_missed}".rstrip()
-        sign = "≥" if self.is_least else "≤"
-        return f"| {self.what} | {sign} {self.asked:g} | {found:.4g} | {verdict} |"
 
 
 def of_runs(part: str, family: str, key: str) -> Callable[[Results], float]:
@@ -72,20 +52,4 @@ BARS = [
 
 
 def bars(results: Results) -> list[str]:
-    """A table of all of them; those whose parts have not run say so."""
-    return [
-        "What is asked, of means over seeds:",
-        "",
-        "| bar | asked | found | |",
-        "|---|---|---|---|",
-        *_rows(results),
-        "",
-    ]
-
-
-def _rows(results: Results) -> Iterator[str]:
-    for bar in BARS:
-        try:
-            yield bar.row(results)
-        except (KeyError, ValueError):
-            yield f"| {bar.what} | {bar.asked:g} | not measured | |"
+    return ["What is asked, of means over seeds:", "", *table(BARS, results)]
