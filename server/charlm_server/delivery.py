@@ -14,7 +14,7 @@ from charlm_server.job import Event
 AT_ONCE = 8
 # Times as long as the last delivery took: what can wait is kept for so long, so that most of the
 # loop's time is left for calls that come and go. And what no reader should have to wait for.
-KEPT_TIMES, MOST_KEPT_S = 4, 0.1
+KEPT_TIMES, MOST_KEPT_S = 10, 0.1
 SMOOTHING = 0.3  # weight of the newest measurement
 
 
