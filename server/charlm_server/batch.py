@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.counter import Counters, Words
@@ -52,7 +53,7 @@ class RowBatch:
         self.backlog = Backlog()
         self.is_plain = True  # all rows want tokens of the model's own distribution alone
         self.counters = _counters_of([])  # of the next token of each live row
-        self.num_missing = 0  # tokens that the row furthest from its end may still take
+        self._missing_B = _missing_of([])  # tokens that each live row may still take
         self._rows = RowMemory(model, self._sizes[0])
         self._logits_BV = torch.zeros(self._sizes[0], model.config.vocab_size)
 
@@ -65,6 +66,16 @@ class RowBatch:
         return self.capacity - len(self.sequences)
 
     @property
+    def num_missing(self) -> int:
+        """Tokens that the row furthest from its end may still take."""
+        return int(self._missing_B.max(initial=0))
+
+    @property
+    def num_complete(self) -> int:
+        """Rows that have all the tokens they may take."""
+        return int((self._missing_B <= 0).sum())
+
+    @property
     def logits_BV(self) -> Tensor:
         """The pending logits of the live rows; overwritten by the next step."""
         return self._logits_BV[: len(self.sequences)]
@@ -74,7 +85,7 @@ class RowBatch:
         joining = [newcomer.sequence for newcomer in newcomers]
         self.sequences += joining
         self.counters = Counters(*map(np.append, self.counters, _counters_of(joining)))
-        self.num_missing = max(self.num_missing, _most_missing(joining))
+        self._missing_B = np.append(self._missing_B, _missing_of(joining))
         self.is_plain = self.is_plain and all(sequence.is_plain for sequence in joining)
         self._grow(len(self.sequences))
         for row, newcomer in enumerate(newcomers, first):
@@ -103,7 +114,7 @@ class RowBatch:
             self.sequences[hole] = self.sequences[mover]
         del self.sequences[len(kept) :]
         self.counters = _counters_of(self.sequences)
-        self.num_missing = _most_missing(self.sequences)
+        self._missing_B = _missing_of(self.sequences)
         self.is_plain = all(sequence.is_plain for sequence in self.sequences)
         self._shrink(len(kept))
 
@@ -128,7 +139,7 @@ class RowBatch:
     def _count(self, num_steps: int) -> None:
         positions_B = self.counters.positions_B + np.uint64(num_steps)
         self.counters = self.counters._replace(positions_B=positions_B)
-        self.num_missing -= num_steps
+        self._missing_B -= num_steps
 
     @property
     def _size(self) -> int:
@@ -160,8 +171,8 @@ def _counters_of(sequences: list[Sequence]) -> Counters:
     )
 
 
-def _most_missing(sequences: list[Sequence]) -> int:
-    return max((sequence.num_missing for sequence in sequences), default=0)
+def _missing_of(sequences: list[Sequence]) -> NDArray[np.int64]:
+    return np.array([sequence.num_missing for sequence in sequences], np.int64)
 
 
 def _padded(column_B: Words, size: int) -> Words:

@@ -43,6 +43,7 @@ BURST_SHARE, WAITING_SHARE, SHORT_PROMPT_SHARE = 0.4, 0.2, 0.5
 # Steps that a chunk of a long prompt may delay the others: with what chunks vary, less than two.
 READING_STEPS = 1.0
 SHORT_PROMPT = 64  # tokens
+MANY_COMPLETE = 16  # one row in so many
 MAX_PART_BYTES = 1 << 18  # of one hand-over; a message joins parts up to its own bound
 
 
@@ -343,10 +344,15 @@ class Engine:
         self.num_steps += num_steps
 
     def _is_hand_over_due(self, kept_s: float) -> bool:
-        """By the work since the last one; a wait for other threads is no reason to write more."""
+        """By the work since the last one; a wait for other threads is no reason to write more.
+
+        Nothing is kept for long where many a row is complete and holds a place that others want.
+        """
         if self._batch.num_missing <= 0:
             return True
         since_s = self._work_clock() - self._handed_over_at
+        if self._batch.num_complete * MANY_COMPLETE >= len(self._batch.sequences):
+            kept_s = 0.0
         return since_s >= max(kept_s, self._config.tick_target_s)
 
     def _hand_over(self) -> None:

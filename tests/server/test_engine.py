@@ -115,6 +115,16 @@ async def test_tokens_are_kept_for_longer_where_that_is_asked(paced: Bench) -> N
     assert [len(paced.engine.tick(kept_s=90 * STEP_S)) for _ in range(6)] == [0, 0, 0, 0, 0, 1]
 
 
+async def test_nothing_is_kept_for_long_where_a_row_is_complete(paced: Bench) -> None:
+    short, long = paced.job(max_new_tokens=30), paced.job(max_new_tokens=10**6)
+    paced.begin(short, long)
+
+    while not short.is_closed:
+        paced.engine.tick(kept_s=1e9)
+
+    assert not long.is_closed
+
+
 async def test_what_was_kept_is_told_before_time_runs_out(paced: Bench) -> None:
     job = paced.job(max_new_tokens=10**6, time_limit=200.0)
     paced.begin(job)
