@@ -22,8 +22,11 @@ class Bar:
         found = self.found(results)
         is_met = found >= self.asked if self.is_least else found <= self.asked
         verdict = "met" if is_met else f"**missed**. {self.why_missed}".rstrip()
-        sign = "≥" if self.is_least else "≤"
-        return f"| {self.what} | {sign} {self.asked:g} | {found:.4g} | {verdict} |"
+        return f"| {self.what} | {self.sign} {self.asked:g} | {found:.4g} | {verdict} |"
+
+    @property
+    def sign(self) -> str:
+        return "≥" if self.is_least else "≤"
 
 
 def table(asked: Sequence[Bar], results: Results) -> list[str]:
@@ -36,4 +39,4 @@ def _rows(asked: Sequence[Bar], results: Results) -> Iterator[str]:
         try:
             yield bar.row(results)
         except (KeyError, ValueError):
-            yield f"| {bar.what} | {bar.asked:g} | not measured | |"
+            yield f"| {bar.what} | {bar.sign} {bar.asked:g} | not measured | |"

@@ -95,7 +95,7 @@ class LanguageModel(nn.Module, ABC):
 
     def put_row(self, state: State, row: int, other: State) -> None:
         """Write the one row of another state over a row, in place."""
-        state.put_rows([row], other)
+        state.put_row(row, other)
 
     @abstractmethod
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:

@@ -29,9 +29,11 @@ class RowMemory:
     def resize(self, num_rows: int) -> None:
         """So many rows; what comes behind the old ones is at the start of a text."""
         before = len(self)
+        if not self.state.begins_in(self._largest):  # the model answers with memory of its own
+            self._largest = self.state
         if num_rows <= before:
             self.state = self.state.rows(0, num_rows)
-        elif num_rows <= self._largest.batch_size and self.state.begins_in(self._largest):
+        elif num_rows <= self._largest.batch_size:
             self.state = self._largest.rows(0, num_rows)
             for row in range(before, num_rows):
                 self.put(row, None)

@@ -102,7 +102,7 @@ def test_rows_come_and_go(family: str, make_model: MakeModel) -> None:
 
     mixed = concat_rows([other, first.select_rows([2, 0])])
     after, _ = model.advance(ids_BT[[3, 2, 0], 9:], mixed.clone())
-    mixed.put_rows([1], first.select_rows([1]))
+    mixed.put_row(1, first.select_rows([1]))
     replaced, _ = model.advance(ids_BT[[3, 1, 0], 9:], mixed)
 
     assert torch.equal(after, whole[[3, 2, 0], 9:])

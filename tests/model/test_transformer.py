@@ -62,8 +62,8 @@ def test_rows_at_different_positions_share_a_batch(make_model: MakeModel) -> Non
     ]
 
     both = model.initial_state(2)
-    both.put_rows([0], early)
-    both.put_rows([1], late)
+    both.put_row(0, early)
+    both.put_row(1, late)
     together, _ = model.advance(torch.cat([ids_BT[:1, 3:10], ids_BT[1:, 90:97]]), both)
 
     assert torch.equal(together, torch.cat(expected))

@@ -31,8 +31,10 @@ def in_pool(work: Work, shares: Sequence[slice], num_threads: int) -> None:
     try:
         take_some()
     finally:
+        left.clear()  # where it failed
         for other in others:
-            other.result()
+            if not other.cancel():
+                other.result()
 
 
 def threads_worth(num_operations: int, num_shares: int) -> int:

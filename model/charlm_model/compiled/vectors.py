@@ -1,7 +1,7 @@
 """Vectors of numbers as values that kernels can add, multiply and keep in registers.
 
 `Floats` holds 16 float32, `Doubles` 8 float64: 512 bits, which narrower processors take in parts.
-Lanes never mix but in folds, `lane_sum` and `lane_max`, in a fixed order.
+Lanes are added and compared in folds, `lane_sum` and `lane_max` alone, in a fixed order.
 """
 
 from collections.abc import Callable, Sequence
