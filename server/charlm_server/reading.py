@@ -120,12 +120,13 @@ class ReadingLane:
         for row, old_row in enumerate(kept):
             if row != old_row:
                 self._memory.put(row, self._memory.row(old_row))
-        self._memory.resize(next(size for size in self._sizes if size >= len(self._rows)))
         for row in range(len(kept), len(self._memory)):
-            place = self._rows[row] if row < len(self._rows) else None
-            self._memory.put(row, None if place is None else place.state)
-        for place in newcomers:
-            place.state = None
+            self._memory.put(row, None)
+        self._memory.resize(next(size for size in self._sizes if size >= len(self._rows)))
+        for row, place in enumerate(newcomers, len(kept)):
+            if place.state is not None:
+                self._memory.put(row, place.state)
+                place.state = None
 
     def _exchange(self, kept: list[int]) -> list[Place]:
         """Who gets a row now; rows that are lent leave `kept`, and their places wait."""
