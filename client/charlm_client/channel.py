@@ -74,6 +74,8 @@ def open_channel(address: str, security: Security | None = None) -> grpc.aio.Cha
         ("grpc.keepalive_permit_without_calls", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        # Or a new channel waits out what an earlier one to this address was refused.
+        ("grpc.use_local_subchannel_pool", 1),
         # gRPC sends even calls to this machine through $http_proxy.
         ("grpc.enable_http_proxy", int(not address.startswith(_LOOPBACK))),
     ]

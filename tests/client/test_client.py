@@ -1,10 +1,11 @@
 """The asynchronous client against a fake server on a real socket."""
 
 import asyncio
+import socket
 
 import grpc
 import pytest
-from fake_server import ALPHABET, LOGPROB, VOCABULARY, Failure, Script
+from fake_server import ALPHABET, LOGPROB, VOCABULARY, Failure, Script, serving
 
 import charlm_client
 from charlm_client import (
@@ -265,6 +266,19 @@ async def test_no_server_is_said_with_its_address() -> None:
     async with Client("127.0.0.1:1", timeout_s=5) as client:
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1.*charlm serve"):
             await client.generate("x", model="a")
+
+
+async def test_a_new_client_waits_out_no_refusal_that_another_met(script: Script) -> None:
+    with socket.socket() as reserved:  # bound and not listening: connections are refused
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        async with Client(f"127.0.0.1:{port}") as refused:
+            with pytest.raises(Unavailable, match="charlm serve"):
+                await refused.generate("x", model="a")
+
+        async with serving(script, port) as address, Client(address) as client:
+            assert (await client.generate("x", model="a")).outputs
 
 
 def test_everything_public_is_in_all() -> None:

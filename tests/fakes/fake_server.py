@@ -339,8 +339,8 @@ class FakeHealth(health_pb2_grpc.HealthServicer):
 
 
 @asynccontextmanager
-async def serving(script: Script) -> AsyncIterator[str]:
-    """The fake on a port of its own; yields its address."""
+async def serving(script: Script, port: int = 0) -> AsyncIterator[str]:
+    """The fake on `port`, or on one of its own; yields its address."""
     server = grpc.aio.server()
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(FakeGeneration(script), server)
     scoring_pb2_grpc.add_ScoringServiceServicer_to_server(FakeScoring(script), server)
@@ -349,7 +349,7 @@ async def serving(script: Script) -> AsyncIterator[str]:
     codec_pb2_grpc.add_CodecServiceServicer_to_server(FakeCodec(script), server)
     models_pb2_grpc.add_ModelServiceServicer_to_server(FakeModels(script), server)
     health_pb2_grpc.add_HealthServicer_to_server(FakeHealth(script), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
