@@ -19,7 +19,7 @@ from charlm_server.config import Limits
 from charlm_server.errors import ServeError
 from charlm_server.limit_flags import parameter_name
 from charlm_server.model_conversion import limits_from
-from tests.server.wire import Wire, details_of, serving
+from tests.server.wire import OWN_CONNECTION, Wire, details_of, serving
 
 MODEL = "models/lstm-char"
 ENDLESS = gen.StreamGenerateRequest(
@@ -133,8 +133,7 @@ async def test_streams_of_one_connection_are_bounded() -> None:
 
 def own_channel(wire: Wire) -> grpc.aio.Channel:
     """A connection of its own."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    return grpc.aio.insecure_channel(wire.address, options=options)
+    return grpc.aio.insecure_channel(wire.address, options=OWN_CONNECTION)
 
 
 async def test_connections_are_bounded() -> None:

@@ -32,7 +32,7 @@ from charlm_server.overload_errors import QuotaExceeded
 from charlm_server.tls import server_credentials
 from charlm_server.unoffered import UNOFFERED
 from tests.server.certificates import Authority, Pair
-from tests.server.wire import details_of, load
+from tests.server.wire import OWN_CONNECTION, details_of, load
 
 MODEL = "models/lstm-char"
 LIST = models_pb2.ListModelsRequest()
@@ -74,8 +74,7 @@ async def calling(
         credentials = grpc.composite_channel_credentials(
             credentials, grpc.access_token_call_credentials(token)
         )
-    options = [("grpc.use_local_subchannel_pool", 1)]  # or an earlier handshake would serve
-    async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
+    async with grpc.aio.secure_channel(address, credentials, options=OWN_CONNECTION) as channel:
         yield channel
 
 

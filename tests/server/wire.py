@@ -39,6 +39,9 @@ from charlm_server.mixtures import named_mixtures
 TEXT = "한국어 문장과 emoji 👩‍🚀🇰🇷 with naïve text, and more: 다람쥐 헌 쳇바퀴에 타고파. 🎉\n" * 40
 LATIN = "abcdefghijklmnopqrstuvwxyz .,\n"
 
+# Channels of one process share one connection to an address, or what it was refused, otherwise.
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+
 
 @dataclass(frozen=True)
 class Wire:
@@ -157,7 +160,7 @@ async def serving(
     app = App(config, models)
     address = await app.start()
     try:
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with grpc.aio.insecure_channel(address, options=OWN_CONNECTION) as channel:
             yield Wire(address, channel, models, app)
     finally:
         await app.drain()
