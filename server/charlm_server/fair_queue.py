@@ -8,8 +8,8 @@ Source: start-time fair queueing, Goyal, Vin & Cheng (1996); tokens as its measu
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 
 from charlm_server.job import Job
@@ -23,6 +23,10 @@ class Waiting:
     job: Job
     begin: Callable[[], None]  # on the engine's thread
     num_charged: int = 0  # tokens on the caller's account
+    num_tokens: int = field(init=False)  # of the job, which may take long to count
+
+    def __post_init__(self) -> None:
+        self.num_tokens = self.job.num_tokens
 
     @property
     def caller(self) -> str:
@@ -35,6 +39,7 @@ class FairQueue:
     def __init__(self) -> None:
         self._queues: dict[str, deque[Waiting]] = {}  # by caller; none is empty
         self._num = 0
+        self.num_tokens = 0  # of all who wait
         self._accounts: dict[str, float] = {}  # tokens, by caller
         self.shares = Shares(Counter(), 0)  # of the places, as last seen
         self._level = 0.0  # the account of whoever was begun last, before that was added
@@ -45,9 +50,13 @@ class FairQueue:
     def __iter__(self) -> Iterator[Waiting]:
         return chain.from_iterable(self._queues.values())
 
+    def of(self, caller: str) -> Collection[Waiting]:
+        """Those of one caller."""
+        return self._queues.get(caller, ())
+
     def num_ahead(self, caller: str) -> int:
         """How many will begin before the caller's next job, where all jobs are alike."""
-        num_own = len(self._queues.get(caller, ()))
+        num_own = len(self.of(caller))
         others = (len(queue) for name, queue in self._queues.items() if name != caller)
         return num_own + sum(min(num, num_own + 1) for num in others)
 
@@ -62,6 +71,7 @@ class FairQueue:
             self._accounts[caller] = max(self._accounts.get(caller, 0.0), self._level)
         self._queues[caller].append(waiting)
         self._num += 1
+        self.num_tokens += waiting.num_tokens
 
     @property
     def callers(self) -> list[str]:
@@ -72,8 +82,9 @@ class FairQueue:
         """Whoever is next of that caller. There is someone."""
         waiting = self._queues[caller].popleft()
         self._num -= 1
+        self.num_tokens -= waiting.num_tokens
         self._level = self._accounts[caller]
-        waiting.num_charged = waiting.job.num_tokens
+        waiting.num_charged = waiting.num_tokens
         self._accounts[caller] += waiting.num_charged
         self._forget_the_idle()
         return waiting
@@ -84,6 +95,7 @@ class FairQueue:
         for waiting in taken:
             self._queues[waiting.caller].remove(waiting)
         self._num -= len(taken)
+        self.num_tokens -= sum(waiting.num_tokens for waiting in taken)
         self._forget_the_idle()
         return taken
 

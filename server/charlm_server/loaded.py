@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -235,9 +236,14 @@ def batch_sizes(max_batch_size: int) -> list[int]:
 
 def numerics_id(device: torch.device = CPU) -> str:
     """What the bits of a result depend on, beside the checkpoint."""
+    return _numerics_id(device, torch.get_num_threads())
+
+
+@cache  # every message of a stream may ask
+def _numerics_id(device: torch.device, num_threads: int) -> str:
     if device == CPU:
         capability = torch.backends.cpu.get_cpu_capability()
-        arithmetic = f"{capability}/threads-{torch.get_num_threads()}"
+        arithmetic = f"{capability}/threads-{num_threads}"
     else:
         arithmetic = arithmetic_of(device)
     kernels = f"charlm-{ARITHMETIC}/torch-{torch.__version__}"

@@ -6,7 +6,7 @@ exact, so that the state after them has the very bits that it had on the first s
 
 import hashlib
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from charlm_server.errors import ResumeMismatch, ResumeTokenDamaged
 
@@ -105,29 +105,28 @@ class Progress:
     """Follows one output on its way out, and knows its place at any time."""
 
     def __init__(self, origin: Origin, index: int, resumed: Resumption | None = None) -> None:
+        self._origin, self._index = origin, index
         received_ids = resumed.received_ids if resumed else []
-        self._received = _Received(received_ids)
-        self._place = Place(
-            origin=origin,
-            index=index,
-            num_tokens=len(received_ids),
-            num_bytes=resumed.num_bytes if resumed else 0,
-            num_characters=resumed.num_characters if resumed else 0,
-            has_ended=False,
-            received=b"",
-        )
+        self._received, self._num_tokens = _Received(received_ids), len(received_ids)
+        self._num_bytes = resumed.num_bytes if resumed else 0
+        self._num_characters = resumed.num_characters if resumed else 0
 
     def show(self, ids: list[int], data: bytes, text: str) -> None:
         self._received.add(ids)
-        self._place = replace(
-            self._place,
-            num_tokens=self._place.num_tokens + len(ids),
-            num_bytes=self._place.num_bytes + len(data),
-            num_characters=self._place.num_characters + len(text),
-        )
+        self._num_tokens += len(ids)
+        self._num_bytes += len(data)
+        self._num_characters += len(text)
 
     def token(self, *, has_ended: bool) -> bytes:
-        place = replace(self._place, received=self._received.digest, has_ended=has_ended)
+        place = Place(
+            origin=self._origin,
+            index=self._index,
+            num_tokens=self._num_tokens,
+            num_bytes=self._num_bytes,
+            num_characters=self._num_characters,
+            has_ended=has_ended,
+            received=self._received.digest,
+        )
         return place.to_token()
 
 

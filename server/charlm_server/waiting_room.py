@@ -34,7 +34,7 @@ class WaitingRoom:
     @property
     def num_tokens(self) -> int:
         """Of work that those who wait bring, at most."""
-        return sum(each.job.num_tokens for each in (*self.generations, *self.scorings))
+        return self.generations.num_tokens + self.scorings.num_tokens
 
     def refuse_if_full(self, now: float) -> None:
         """Raises QueueFull if no call may wait, whatever it asks for."""
@@ -65,24 +65,24 @@ class WaitingRoom:
         return DeadlineTooShort(job.deadline - now, self._wait.seconds_for(len(queue), now))
 
     def _refuse_excess(self, newcomer: Waiting) -> None:
-        waiting = [*self.generations, *self.scorings]
-        self._refuse(newcomer, waiting, self._limits, QueueFull)
+        """Raise a refusal if the newcomer is one too many, or brings too much."""
+        self._refuse(newcomer, len(self), self.num_tokens, self._limits, QueueFull)
         if newcomer.caller and self._limits.per_caller is not None:
-            own = [each for each in waiting if each.caller == newcomer.caller]
-            self._refuse(newcomer, own, self._limits.per_caller, ShareTaken)
+            own = [*self.generations.of(newcomer.caller), *self.scorings.of(newcomer.caller)]
+            num_tokens = sum(each.num_tokens for each in own)
+            self._refuse(newcomer, len(own), num_tokens, self._limits.per_caller, ShareTaken)
 
     def _refuse(
         self,
         newcomer: Waiting,
-        waiting: list[Waiting],
+        num_waiting: int,
+        num_tokens: int,
         limits: QueueLimits,
         refusal: type[QueueFull],
     ) -> None:
-        """Raise the refusal if the newcomer is one too many beside these, or brings too much."""
         now = newcomer.job.submitted_at
-        self._refuse_one_more(len(waiting), limits, refusal, now)
-        num_tokens = sum(each.job.num_tokens for each in waiting) + newcomer.job.num_tokens
-        if waiting and num_tokens > limits.max_tokens:
+        self._refuse_one_more(num_waiting, limits, refusal, now)
+        if num_waiting and num_tokens + newcomer.num_tokens > limits.max_tokens:
             raise refusal("tokens", limits.max_tokens, self._retry_after_s(now))
 
     def _refuse_one_more(

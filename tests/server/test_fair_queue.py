@@ -89,6 +89,17 @@ def test_jobs_of_one_caller_keep_their_order() -> None:
     assert [queue.pop("") for _ in jobs] == jobs
 
 
+def test_the_tokens_of_those_who_wait_are_counted() -> None:
+    queue = Line().queue
+    for size in (5, 1, 3, 7):
+        queue.add(Waiting(SizedJob(size=size), lambda: None))
+
+    queue.take(lambda job: job.num_tokens == 3)
+    queue.pop("")
+
+    assert queue.num_tokens == 1 + 7
+
+
 def test_who_asks_for_less_comes_more_often() -> None:
     line = Line()
     for _ in range(8):
@@ -144,6 +155,7 @@ def test_while_two_wait_their_shares_differ_by_one_job_each(sizes: list[list[int
     served = [0] * len(sizes)
     left = [len(jobs) for jobs in sizes]
     while queue:
+        assert queue.num_tokens == sum(waiting.job.num_tokens for waiting in queue)
         waiting = queue.pop(queue.callers[0])
         caller = int(waiting.caller)
         served[caller] += waiting.job.num_tokens

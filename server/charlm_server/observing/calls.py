@@ -1,8 +1,8 @@
 """Makes a Call of every call, and tells those who observe when it begins and ends."""
 
 import asyncio
+import random
 import re
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +32,7 @@ OTHER = "other"  # a method that is none of ours: names from outside are no labe
 STREAMED_TEXT = "charlm.v1.GenerationService/StreamGenerate"
 
 MAX_ID = 128
+_ids = random.Random()  # of the system's entropy; an id is no secret
 _SENDABLE = re.compile(r"[!-~]+")
 _FILES = (
     admin_pb2, codec_pb2, generation_pb2, inference_pb2, models_pb2, scoring_pb2, state_pb2,
@@ -115,7 +116,7 @@ def trailing_of(call: Call) -> tuple[tuple[str, str], ...]:
 def _id_of(request: Any, metadata: Mapping[str, Any]) -> str:
     """The caller's own, or a new one."""
     told = getattr(getattr(request, "generate", request), "request_id", "")
-    return (metadata.get(REQUEST_ID) or told)[:MAX_ID] or secrets.token_hex(8)
+    return (metadata.get(REQUEST_ID) or told)[:MAX_ID] or f"{_ids.getrandbits(64):016x}"
 
 
 def _name_of(code: Any) -> str:
