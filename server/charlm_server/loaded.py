@@ -22,7 +22,7 @@ from charlm_server.accumulator import Accumulator
 from charlm_server.certification import Certification, certify
 from charlm_server.config import Limits, ServeConfig
 from charlm_server.engine import Engine, EngineConfig
-from charlm_server.errors import ModelNotFound, ServeError
+from charlm_server.errors import InvalidRequest, ModelNotFound, ServeError
 from charlm_server.mixtures import MixtureConfig
 from charlm_server.observing.call import note_model
 from charlm_server.pins import Pins
@@ -72,10 +72,15 @@ class Models:
         self.replaced: list[LoadedModel] = []  # that calls or states still need
 
     def __getitem__(self, name: str) -> LoadedModel:
-        """By name or alias; the call may use it until it ends. Raises ModelNotFound."""
+        """By name or alias; the call may use it until it ends.
+
+        Raises ModelNotFound, and InvalidRequest where no name was given.
+        """
+        if not name:
+            raise InvalidRequest("model", "unset", f"one of {', '.join(self.known_names)}")
         target = self._aliases.get(name, name)
         if target not in self._by_name:
-            raise ModelNotFound(name, [*self.names, *sorted(self._aliases)])
+            raise ModelNotFound(name, self.known_names)
         model = self._by_name[target]
         model.pins.pin()
         note_model(target)
@@ -106,6 +111,11 @@ class Models:
     @property
     def names(self) -> list[str]:
         return sorted(self._by_name)
+
+    @property
+    def known_names(self) -> list[str]:
+        """What a request may ask for: names, then aliases."""
+        return [*self.names, *sorted(self._aliases)]
 
     @property
     def aliases(self) -> dict[str, str]:

@@ -407,6 +407,14 @@ async def test_an_unknown_model_is_not_found_and_the_known_are_named(wire: Wire)
     assert "ResourceInfo" in details_of(refusal.value)
 
 
+async def test_a_model_must_be_named(wire: Wire) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="model is 'unset'.*models/gru-byte") as refusal:
+        await wire.generation.Generate(gen.GenerateRequest())
+
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "BadRequest" in details_of(refusal.value)
+
+
 async def test_what_is_not_offered_says_so(wire: Wire) -> None:
     request = gen.GenerateRequest(model="models/lstm-char", context={"resume_token": b"x"})
 
