@@ -100,16 +100,18 @@ def returns_from(options: distribution_pb2.ReturnOptions, model: LoadedModel) ->
         logprobs=options.logprobs if options.HasField("logprobs") else True,
         ranks=options.ranks,
         entropies=options.entropies,
-        num_alternatives=num_alternatives(options.top_k, model, "returns.top_k"),
+        num_alternatives=num_alternatives(
+            options.top_k, model, "returns.top_k", all_are_in="`returns.distributions`"
+        ),
         distributions=options.distributions,
         is_float64=options.data_type == distribution_pb2.DATA_TYPE_FLOAT64,
     )
 
 
-def num_alternatives(top_k: int, model: LoadedModel, field: str) -> int:
+def num_alternatives(top_k: int, model: LoadedModel, field: str, *, all_are_in: str) -> int:
     limit = model.limits.max_top_k
     if top_k > limit:
-        raise InvalidRequest(field, top_k, f"in [0, {limit}]; ask for distributions to get all")
+        raise InvalidRequest(field, top_k, f"in [0, {limit}]; {all_are_in} has all")
     return min(top_k, model.vocab_size)
 
 

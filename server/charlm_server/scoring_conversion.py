@@ -112,11 +112,15 @@ def _continuation_ids(item: pb.ScoreItem, reader: TextReader, field: str) -> lis
     return [*ids, END_OF_TEXT_ID] if item.end_of_text else ids
 
 
+def _num_alternatives(request: pb.GetNextDistributionRequest, model: LoadedModel) -> int:
+    return num_alternatives(request.top_k, model, "top_k", all_are_in="`distribution`")
+
+
 def next_job_from(
     request: pb.GetNextDistributionRequest, model: LoadedModel, *, states: States, deadline: float
 ) -> NextJob:
     check_data_type(request.data_type, "data_type")
-    num_alternatives(request.top_k, model, "top_k")
+    _num_alternatives(request, model)
     reader = TextReader(model, request.unknown_characters)
     prefix = ContextReader(reader, model, states).prefix(request.context, "context")
     return NextJob(
@@ -197,7 +201,7 @@ def next_response_from(
     columns = TokenColumns(
         ids_T=NO_TOKENS.ids_T,
         logprobs_T=NO_TOKENS.logprobs_T,
-        **alternatives(logprobs_1V, num_alternatives(request.top_k, model, "top_k")),
+        **alternatives(logprobs_1V, _num_alternatives(request, model)),
     )
     return pb.GetNextDistributionResponse(
         distribution=distributions_from(logprobs_1V, is_float64=is_float64),

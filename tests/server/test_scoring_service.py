@@ -181,6 +181,13 @@ async def test_what_comes_next_is_the_distribution_that_scores_it(wire: Wire) ->
     assert np.float32(logprobs[score.tokens.token_ids[0]]) == score.tokens.logprobs[0]
 
 
+async def test_who_wants_more_of_the_best_is_told_where_all_are(wire: Wire) -> None:
+    request = pb.GetNextDistributionRequest(model="models/lstm-char", top_k=1000)
+
+    with pytest.raises(grpc.aio.AioRpcError, match="top_k is 1000.*`distribution` has all"):
+        await wire.scoring.GetNextDistribution(request)
+
+
 async def test_the_start_of_a_text_has_a_distribution_too(wire: Wire) -> None:
     answer = await wire.scoring.GetNextDistribution(
         pb.GetNextDistributionRequest(model="models/lstm-char")

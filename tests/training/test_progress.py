@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from charlm_training.events import Evaluated, Finished, Noticed, Planned, Progressed, Sampled
-from charlm_training.progress import LiveProgress, PlainProgress, progress_on
+from charlm_training.progress import LiveProgress, PlainProgress, planned_line, progress_on
 
 PLANNED = Planned(
     family="lstm",
@@ -73,6 +73,14 @@ def test_plain_lines_say_all_there_is_to_know(clock: Any) -> None:
     ):  # fmt: skip
         assert said in text
     assert "\x1b" not in text
+
+
+def test_tables_have_no_layers() -> None:
+    tables = replace(PLANNED, family="ngram", settings={"order": 6})
+
+    assert "(hidden size 32, 1 layers)" in planned_line(PLANNED)
+    assert "layers" not in planned_line(tables)
+    assert "order 6" in planned_line(tables)
 
 
 def test_plain_steps_come_every_few_seconds(clock: Any) -> None:

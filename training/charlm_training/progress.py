@@ -34,10 +34,12 @@ def planned_line(event: Planned) -> str:
     settings = ", ".join(
         f"{name.replace('_', ' ')} {value:g}" for name, value in event.settings.items()
     )
+    is_network = event.family != "ngram"
+    shape = f" (hidden size {event.hidden_size}, {event.num_layers} layers)" if is_network else ""
     return (
-        f"{event.family} with {event.num_parameters:,} parameters (hidden size "
-        f"{event.hidden_size}, {event.num_layers} layers), {event.vocabulary} vocabulary of "
-        f"{event.vocab_size}; {event.train_characters:,} characters to train on, "
+        f"{event.family} with {event.num_parameters:,} parameters{shape}, "
+        f"{event.vocabulary} vocabulary of {event.vocab_size}; "
+        f"{event.train_characters:,} characters to train on, "
         f"{event.validation_characters:,} to validate on; {settings}."
     )
 
