@@ -408,7 +408,7 @@ async def test_an_unknown_model_is_not_found_and_the_known_are_named(wire: Wire)
 
 
 async def test_a_model_must_be_named(wire: Wire) -> None:
-    with pytest.raises(grpc.aio.AioRpcError, match="model is 'unset'.*models/gru-byte") as refusal:
+    with pytest.raises(grpc.aio.AioRpcError, match=r"model is 'unset'.*models/gru-byte") as refusal:
         await wire.generation.Generate(gen.GenerateRequest())
 
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -184,7 +184,7 @@ async def test_what_comes_next_is_the_distribution_that_scores_it(wire: Wire) ->
 async def test_who_wants_more_of_the_best_is_told_where_all_are(wire: Wire) -> None:
     request = pb.GetNextDistributionRequest(model="models/lstm-char", top_k=1000)
 
-    with pytest.raises(grpc.aio.AioRpcError, match="top_k is 1000.*`distribution` has all"):
+    with pytest.raises(grpc.aio.AioRpcError, match=r"top_k is 1000.*`distribution` has all"):
         await wire.scoring.GetNextDistribution(request)
 
 
