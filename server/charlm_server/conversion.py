@@ -18,6 +18,7 @@ from charlm_server.loaded import LoadedModel
 
 Encoded = TypeVar("Encoded")
 
+DATA_TYPES = frozenset(distribution_pb2.DataType.values())
 MOST_SECONDS = 315_576_000_000  # of a google.protobuf.Duration
 
 POLICIES: dict[int, UnknownPolicy] = {
@@ -116,7 +117,7 @@ def num_alternatives(top_k: int, model: LoadedModel, field: str, *, all_are_in: 
 
 
 def check_data_type(data_type: int, field: str) -> None:
-    if data_type not in distribution_pb2.DataType.values():
+    if data_type not in DATA_TYPES:
         raise InvalidRequest(field, data_type, _one_of(distribution_pb2.DataType.keys()))
 
 
