@@ -2,12 +2,13 @@
 
 import struct
 
+from google.protobuf.message import Message
+
 from charlm.v1 import (
     distribution_pb2,
     generation_pb2,
     models_pb2,
     scoring_pb2,
-    tokenizer_pb2,
 )
 from charlm_client.types import (
     Chunk,
@@ -23,6 +24,11 @@ from charlm_client.types import (
     StreamHeader,
     TopToken,
 )
+
+_FINISH_REASONS = {
+    number: FinishReason(name.removeprefix("FINISH_REASON_").lower())
+    for name, number in generation_pb2.FinishReason.items()
+}
 
 
 def generation_from(message: generation_pb2.GenerateResponse) -> Generation:
@@ -75,7 +81,7 @@ def chunk_from(message: generation_pb2.OutputChunk) -> Chunk:
 
 def _end_from(message: generation_pb2.OutputEnd) -> OutputEnd:
     return OutputEnd(
-        finish_reason=_finish_reason_from(message.finish_reason),
+        finish_reason=_FINISH_REASONS.get(message.finish_reason, FinishReason.UNSPECIFIED),
         matched_stop_sequence=message.matched_stop_sequence,
         num_new_tokens=message.num_new_tokens,
         total_logprob=message.total_logprob,
@@ -84,14 +90,6 @@ def _end_from(message: generation_pb2.OutputEnd) -> OutputEnd:
         if message.HasField("effective_sample_size")
         else None,
     )
-
-
-def _finish_reason_from(value: int) -> FinishReason:
-    known = generation_pb2.FinishReason.values()
-    if value not in known:
-        return FinishReason.UNSPECIFIED
-    name = generation_pb2.FinishReason.Name(value)  # type: ignore[arg-type]  # checked above
-    return FinishReason(_short(name, "FINISH_REASON_"))
 
 
 def score_from(message: scoring_pb2.Score, vocabulary: tuple[bytes, ...] = ()) -> Score:
@@ -149,13 +147,11 @@ def model_from(message: models_pb2.Model) -> Model:
     return Model(
         name=message.name,
         digest=message.digest,
-        family=_short(models_pb2.ModelFamily.Name(message.family), "MODEL_FAMILY_"),
+        family=_name_in(message, "family"),
         num_parameters=message.num_parameters,
-        vocabulary_kind=_short(
-            tokenizer_pb2.VocabularyKind.Name(message.vocabulary_kind), "VOCABULARY_KIND_"
-        ),
+        vocabulary_kind=_name_in(message, "vocabulary_kind"),
         vocab_size=message.vocab_size,
-        unit=_short(models_pb2.DocumentUnit.Name(message.unit), "DOCUMENT_UNIT_"),
+        unit=_name_in(message, "unit"),
         context_length=message.context_length,
         state_size_bytes=message.state_size_bytes,
         max_new_tokens=message.limits.max_new_tokens,
@@ -169,7 +165,7 @@ def model_from(message: models_pb2.Model) -> Model:
 
 def _mixture_from(message: models_pb2.Mixture) -> Mixture:
     return Mixture(
-        kind=_short(models_pb2.MixtureKind.Name(message.kind), "MIXTURE_KIND_"),
+        kind=_name_in(message, "kind"),
         models=tuple(message.models),
         weights=tuple(message.weights),
     )
@@ -185,6 +181,13 @@ def _evaluation_from(message: models_pb2.EvaluationResult) -> EvaluationResult:
     )
 
 
-def _short(name: str, prefix: str) -> str:
-    """An enum value's name as people write it."""
-    return name.removeprefix(prefix).lower()
+def _name_in(message: Message, field: str) -> str:
+    """An enum field's value as people write it; one of a newer server has only its number."""
+    value = getattr(message, field)
+    kind = message.DESCRIPTOR.fields_by_name[field].enum_type
+    assert kind is not None
+    names = kind.values_by_number
+    if value not in names:
+        return f"unknown {value}"
+    prefix = names[0].name.removesuffix("UNSPECIFIED")
+    return names[value].name.removeprefix(prefix).lower()

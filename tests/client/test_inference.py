@@ -76,3 +76,9 @@ def test_a_mixture_tells_what_it_is_mixed_of() -> None:
         kind="log_linear", models=("models/a", "models/b"), weights=(1.5, -0.5)
     )
     assert model_from(models_pb2.Model()).mixture is None
+
+
+def test_what_a_newer_server_has_more_is_shown_by_its_number() -> None:
+    kinds = model_from(models_pb2.Model(family=models_pb2.MODEL_FAMILY_LSTM, unit=99))
+
+    assert (kinds.family, kinds.unit) == ("lstm", "unknown 99")
