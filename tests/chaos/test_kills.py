@@ -25,6 +25,7 @@ NUM_SERVER_KILLS, NUM_CLIENT_KILLS, NUM_TRAINER_KILLS = (
     form.of(8, 60),
     form.of(4, 25),
 )
+NUM_STEPS = str(form.of(60, 200))  # of a trainer that lives long enough to be killed so often
 
 
 def told(chunks: Sequence[Chunk]) -> tuple[bytes, list[int], list[float]]:
@@ -179,7 +180,7 @@ async def test_a_killed_trainer_never_makes_a_server_serve_half_a_model(
     root.mkdir()
     corpus.write_text("the cat sat on the mat.\nthe dog sat on the cat.\n" * 60, encoding="utf-8")
     lives = Path(__file__).parents[1] / "training" / "lives.py"
-    train = [str(corpus), "--out", str(root / "cat"), "--family", "gru", "--steps", "60"]
+    train = [str(corpus), "--out", str(root / "cat"), "--family", "gru", "--steps", NUM_STEPS]
     train += [
         "--hidden-size",
         "16",

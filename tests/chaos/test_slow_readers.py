@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from statistics import median
+from statistics import mean
 from typing import Any
 
 import grpc
@@ -17,7 +17,7 @@ from charlm_client.messages import generate_message
 from tests.chaos import form
 from tests.chaos.server_process import load_when, running
 
-NUM_ROUNDS = form.of(5, 15)
+NUM_ROUNDS = form.of(5, 40)
 # Who waits for a slow reader has nothing at all; 5 % can be told only where nothing else runs.
 ENOUGH = form.of(0.7, 0.95)
 PHASE_S = 1.0
@@ -88,7 +88,7 @@ async def slow_readers(address: str) -> AsyncIterator[None]:
 async def test_slow_readers_cost_the_others_nothing(
     fox: Path, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
-    """What else a machine does only ever slows things, so the best rounds are compared."""
+    """Rounds with and without take turns; their means vary less than their best or their medians."""
     with running(tmp_path, [fox, "--admin", "--max-batch-size", 16]) as server:
         async with Client(server.address, timeout_s=600.0) as client:
             fast = FastReaders(client)
@@ -103,10 +103,9 @@ async def test_slow_readers_cost_the_others_nothing(
                     await load_when(client, "num_running", NUM_FAST)
         assert server.stop() == 0
         assert server.faults() == []
-    ratio = max(beside) / max(without)
+    ratio = mean(beside) / mean(without)
     figure(
-        f"slow readers: {NUM_FAST} others read {max(without):,.0f} tokens/s; beside {NUM_SLOW} "
-        f"slow ones {ratio:.3f} of that (medians of {NUM_ROUNDS} rounds: "
-        f"{median(beside) / median(without):.3f})"
+        f"slow readers: {NUM_FAST} others read {mean(without):,.0f} tokens/s; beside {NUM_SLOW} "
+        f"slow ones {ratio:.3f} of that, means of {NUM_ROUNDS} rounds"
     )
     assert ratio >= ENOUGH

@@ -26,6 +26,7 @@ TOKENS = {
     "operator": 'roles = ["admin"]',
 }
 MAX_GROWTH = 1.1  # of memory, beyond what it was after the first few hundred callers
+MOST_IDLE_THREADS = 8  # gRPC's and asyncio's pools grow to a bound when many come at once
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ async def test_callers_that_leave_leave_nothing(
         f"threads {before[2]} to {after[2]}; no row, queue entry, state or permit left"
     )
     assert after[0] <= MAX_GROWTH * before[0]
-    assert after[1:] == before[1:]
+    assert after[1] == before[1]
+    assert after[2] <= before[2] + MOST_IDLE_THREADS
 
 
 async def at_rest(operator: Client, caller: Client) -> None:
