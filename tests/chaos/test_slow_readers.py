@@ -88,7 +88,7 @@ async def slow_readers(address: str) -> AsyncIterator[None]:
 async def test_slow_readers_cost_the_others_nothing(
     fox: Path, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
-    """Rounds with and without take turns; their means vary less than their best or their medians."""
+    """Rounds with and without take turns; means vary less than the best or the medians do."""
     with running(tmp_path, [fox, "--admin", "--max-batch-size", 16]) as server:
         async with Client(server.address, timeout_s=600.0) as client:
             fast = FastReaders(client)
