@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.compiled.crew import Crew
-from charlm_model.compiled.rows import ROWS_TOGETHER
+from charlm_model.compiled.rows import rows_of_small_share
 from charlm_model.compiled.sharing import Sharing
 from charlm_model.compiled.weights import zeros
 from charlm_model.config import ModelConfig
 from charlm_model.counter import Counters
 from charlm_model.language_model import Burst, LanguageModel
+from charlm_model.memory import bits_of, clone
 from charlm_model.state import State
 
 # Bytes of weights that are read again for every few rows: caches hold them, and then the states of
@@ -59,7 +60,7 @@ class CompiledModel(LanguageModel):
         packed, recent_BK, carried = self._ready(state)
         ids = ids_BT.contiguous().numpy()
         logits_BTV = np.empty((*ids.shape, self.config.vocab_size), np.float32)
-        arrays = [ids, *map(_array, (recent_BK, *carried)), logits_BTV]
+        arrays = [ids, *map(bits_of, (recent_BK, *carried)), logits_BTV]
         self._share(self._kernel.advance, packed, arrays, num_tokens=ids.shape[1])
         return torch.from_numpy(logits_BTV), self._state(recent_BK, carried, state)
 
@@ -68,9 +69,9 @@ class CompiledModel(LanguageModel):
         self, logits_BV: Tensor, state: State, counters: Counters, num_steps: int
     ) -> tuple[Burst, Tensor, State]:
         packed, recent_BK, carried = self._ready(state)
-        logits_B1V = logits_BV.clone().contiguous()[:, None]
+        logits_B1V = clone(logits_BV)[:, None]
         burst = Burst.empty(len(logits_BV), num_steps)
-        arrays = [counters.columns_B3, *map(_array, (recent_BK, *carried, logits_B1V)), *burst]
+        arrays = [counters.columns_B3, *map(bits_of, (recent_BK, *carried, logits_B1V)), *burst]
         self._share(self._kernel.sample, packed, arrays, num_tokens=1, num_steps=num_steps)
         return burst, logits_B1V[:, 0], self._state(recent_BK, carried, state)
 
@@ -96,8 +97,9 @@ class CompiledModel(LanguageModel):
 
         operations = num_tokens * num_steps * self._operations_per_token
         kind = num_tokens.bit_length(), num_steps > 1
-        most_rows = ROWS_TOGETHER if packed.weights.nbytes <= SMALL_WEIGHTS else None
-        self._sharing.share(work, make_room, len(arrays[0]), operations, kind, most_rows)
+        num_rows, is_small = len(arrays[0]), packed.weights.nbytes <= SMALL_WEIGHTS
+        most_rows = rows_of_small_share(num_rows) if is_small else None
+        self._sharing.share(work, make_room, num_rows, operations, kind, most_rows)
 
     def _ready(self, state: State) -> tuple[Any, Tensor, list[Tensor]]:
         if self._packed is None:
@@ -115,10 +117,3 @@ class CompiledModel(LanguageModel):
     def _state(self, recent_BK: Tensor, carried: list[Tensor], before: State) -> State:
         recent = {"recent": recent_BK} if "recent" in before.tensors else {}
         return State({**self._after(carried, before), **recent})
-
-
-def _array(tensor: Tensor) -> NDArray[Any]:
-    """The same memory; bfloat16, which numpy lacks, as int16."""
-    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-    array: NDArray[Any] = bits.numpy()
-    return array

@@ -16,6 +16,7 @@ from charlm_model.dropout import dropout
 from charlm_model.embedding import TokenEmbedding
 from charlm_model.gru_layer import gru_layer
 from charlm_model.lstm_layer import lstm_layer
+from charlm_model.memory import zeros
 from charlm_model.packing import is_fitting
 from charlm_model.precision import half_products, has_half_kernels
 from charlm_model.state import State
@@ -68,7 +69,7 @@ class RecurrentModel(CompiledModel):
     def initial_state(self, batch_size: int) -> State:
         shape = batch_size, self.config.num_layers, self.config.hidden_size
         names = self._cell.state_names
-        carried = {name: torch.zeros(shape, device=self.device) for name in names}
+        carried = {name: zeros(shape, torch.float32, self.device) for name in names}
         return State({**carried, **self.embedding.no_recent(batch_size)})
 
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from charlm_model.memory import clone, copy
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -42,7 +44,7 @@ class State:
     def put_row(self, row: int, other: "State") -> None:
         """Write the one row of another state over a row, in place."""
         for name, tensor in self.tensors.items():
-            tensor[row] = other[name][0]
+            copy(tensor[row], other[name][0])
 
     def begins_in(self, other: "State") -> bool:
         """Whether these rows are in the memory of the other's first ones."""
@@ -62,7 +64,7 @@ class State:
 
     def clone(self) -> "State":
         """A copy that later steps cannot change."""
-        return State({name: tensor.clone() for name, tensor in self.tensors.items()})
+        return State({name: clone(tensor) for name, tensor in self.tensors.items()})
 
 
 def concat_rows(states: Sequence[State]) -> State:

@@ -21,6 +21,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.dropout import dropout, dropped_levels, random_bytes
 from charlm_model.embedding import TokenEmbedding
 from charlm_model.errors import InvalidConfig
+from charlm_model.memory import clear, copy, zeros
 from charlm_model.precision import half_products, has_half_kernels
 from charlm_model.state import State
 
@@ -98,8 +99,8 @@ class Transformer(CompiledModel):
         ring = batch_size, config.num_layers, self._num_slots // LANES, *block
         return State(
             {
-                "keys": torch.zeros(ring, dtype=torch.bfloat16, device=self.device),
-                "values": torch.zeros(ring, dtype=torch.bfloat16, device=self.device),
+                "keys": zeros(ring, torch.bfloat16, self.device),
+                "values": zeros(ring, torch.bfloat16, self.device),
                 "position": torch.zeros(batch_size, dtype=torch.long, device=self.device),
                 **self.embedding.no_recent(batch_size),
             }
@@ -113,10 +114,10 @@ class Transformer(CompiledModel):
         )
         for name in ("keys", "values"):
             ring, filled = state[name][row], other[name][0, :, :num_after]
-            ring[:, :num_after] = filled
-            ring[:, num_after:num_before] = 0
+            copy(ring[:, :num_after], filled)
+            clear(ring[:, num_after:num_before])
         for name in state.tensors.keys() - {"keys", "values"}:
-            state[name][row] = other[name][0]
+            copy(state[name][row], other[name][0])
 
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
         length = ids_BT.shape[1]

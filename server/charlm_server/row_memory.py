@@ -1,7 +1,7 @@
 """Where the states of a changing number of rows stay."""
 
 from charlm_model.language_model import LanguageModel
-from charlm_model.state import State, concat_rows
+from charlm_model.state import State
 
 
 class RowMemory:
@@ -38,5 +38,7 @@ class RowMemory:
             for row in range(before, num_rows):
                 self.put(row, None)
         else:
-            fresh = self._model.initial_state(num_rows - before)
-            self.state = self._largest = concat_rows([self.state, fresh])
+            grown = self._model.initial_state(num_rows)
+            for row in range(before):
+                self._model.put_row(grown, row, self.row(row))
+            self.state = self._largest = grown

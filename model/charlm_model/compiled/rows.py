@@ -11,6 +11,7 @@ import torch
 # What one thread does in about the time that it takes to wake another.
 LEAST_OPERATIONS = 4_000_000
 ROWS_TOGETHER = 8  # that a kernel multiplies at once
+SMALL_SHARES = 4  # for each thread
 
 Work = Callable[[slice], None]
 
@@ -40,6 +41,12 @@ def in_pool(work: Work, shares: Sequence[slice], num_threads: int) -> None:
 def threads_worth(num_operations: int, num_shares: int) -> int:
     """How many threads pay for so many operations, which so many at most can share; at least 1."""
     return max(1, min(torch.get_num_threads(), num_operations // LEAST_OPERATIONS, num_shares))
+
+
+def rows_of_small_share(num_rows: int) -> int:
+    """So that nobody waits for long for another, and few rows more are not many shares more."""
+    num_shares = SMALL_SHARES * torch.get_num_threads()
+    return ROWS_TOGETHER * max(1, num_rows // (ROWS_TOGETHER * num_shares))
 
 
 def share_rows(

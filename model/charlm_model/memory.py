@@ -1,0 +1,55 @@
+"""Memory of tensors, taken and written without torch's own threads.
+
+torch shares a copy of more than 32,768 numbers out to threads that spin for a while afterwards, on
+the cores that the threads of our kernels would have.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_LINE_BYTES = 64  # reading what lies across two lines takes longer
+
+
+def bits_of(tensor: Tensor) -> NDArray[Any]:
+    """The same memory; bfloat16, which numpy lacks, as int16."""
+    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+    array: NDArray[Any] = bits.numpy()
+    return array
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """On a CPU it takes no memory before it is written to."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    room = np.zeros(num_bytes + _LINE_BYTES, np.uint8)
+    first = -room.ctypes.data % _LINE_BYTES
+    return torch.from_numpy(room[first : first + num_bytes]).view(dtype).view(shape)
+
+
+def copy(target: Tensor, source: Tensor) -> None:
+    """Write over the target; they are of one shape and kind, and on one device."""
+    if target.device.type == "cpu":
+        bits_of(target)[...] = bits_of(source)
+    else:
+        target.copy_(source)
+
+
+def clear(target: Tensor) -> None:
+    """Write zeros over it."""
+    if target.device.type == "cpu":
+        bits_of(target)[...] = 0
+    else:
+        target.zero_()
+
+
+def clone(tensor: Tensor) -> Tensor:
+    """The same values in memory of their own, row by row."""
+    if tensor.device.type != "cpu":
+        return tensor.clone()
+    return torch.from_numpy(bits_of(tensor).copy()).view(tensor.dtype)

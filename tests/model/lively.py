@@ -1,0 +1,46 @@
+"""A program for test_memory: steps many rows by two threads, and moves and clones them.
+
+    python lively.py FAMILY
+
+Prints how many threads there were before, how many afterwards, and how many of those are our own.
+"""
+
+import os
+import sys
+import threading
+
+import torch
+
+from charlm_model.config import ModelConfig
+from charlm_model.counter import Counters
+from charlm_model.families import build
+
+NUM_ROWS, NUM_STEPS = 600, 2
+
+
+def num_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+@torch.inference_mode()
+def live(family: str) -> None:
+    torch.set_num_threads(1)
+    width = {"hidden_size": 64, "embedding_size": 64, "num_heads": 2, "context_length": 1024}
+    model = build(ModelConfig(family=family, vocab_size=65, num_layers=2, **width)).eval()
+    state, logits_BV = model.initial_state(NUM_ROWS), torch.zeros(NUM_ROWS, 65)
+    words_B = torch.zeros(NUM_ROWS, dtype=torch.uint64).numpy()
+    counters = Counters(words_B, words_B, words_B)
+    before = num_threads()
+    torch.set_num_threads(2)
+    for _ in range(NUM_STEPS):
+        _, logits_BV, state = model.sample(logits_BV, state, counters, 2)
+    _, long = model.advance(torch.zeros(1, 1000, dtype=torch.long), model.initial_state(1))
+    model.put_row(state, 1, long)
+    model.put_row(state, 1, model.initial_state(1))
+    long.clone()
+    own = [each for each in threading.enumerate() if each.name.startswith("rows")]
+    print(before, num_threads(), len(own))
+
+
+if __name__ == "__main__":
+    live(sys.argv[1])

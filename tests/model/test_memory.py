@@ -1,0 +1,59 @@
+"""Memory of tensors: whose it is, where it begins, and that torch's threads have no part in it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from charlm_model.memory import bits_of, clear, clone, copy, zeros
+
+KINDS = [torch.float32, torch.bfloat16, torch.int64]
+CPU = torch.device("cpu")
+LIVELY = Path(__file__).with_name("lively.py")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(3,), (2, 5, 7), (40_000,), (0, 4)])
+def test_zeros_are_zero_and_begin_with_a_line(kind: torch.dtype, shape: tuple[int, ...]) -> None:
+    found = zeros(shape, kind, CPU)
+
+    assert torch.equal(found, torch.zeros(shape, dtype=kind))
+    assert found.dtype == kind
+    assert not found.numel() or found.data_ptr() % 64 == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_copied_has_the_same_bits_and_other_memory(kind: torch.dtype) -> None:
+    source = torch.arange(24).to(kind).reshape(4, 6)
+    target = zeros((4, 3), kind, CPU)
+
+    copy(target, source[:, ::2])
+    cloned = clone(source[:, ::2])
+    clear(source[1])
+
+    assert torch.equal(target, torch.arange(24).to(kind).reshape(4, 6)[:, ::2])
+    assert torch.equal(cloned, target)
+    assert cloned.is_contiguous()
+    assert source[1].count_nonzero() == 0
+
+
+def test_bits_share_the_memory() -> None:
+    tensor = torch.ones(3, dtype=torch.bfloat16)
+
+    bits_of(tensor)[1] = 0
+
+    assert tensor.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("family", ["gru", "transformer"])
+def test_serving_wakes_no_threads_of_torch(family: str) -> None:
+    """They would spin on the cores that our kernels' threads need."""
+    told = subprocess.run(
+        [sys.executable, LIVELY, family], capture_output=True, text=True, check=True
+    )
+
+    num_before, num_after, num_own = map(int, told.stdout.split())
+    assert num_own > 0
+    assert num_after == num_before + num_own
