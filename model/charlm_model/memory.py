@@ -5,6 +5,7 @@ the cores that the threads of our kernels would have.
 """
 
 import math
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _LINE_BYTES = 64  # reading what lies across two lines takes longer
+_LARGE_BYTES = 1 << 20
 
 
 def bits_of(tensor: Tensor) -> NDArray[Any]:
@@ -27,9 +29,16 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     num_bytes = math.prod(shape) * dtype.itemsize
-    room = np.zeros(num_bytes + _LINE_BYTES, np.uint8)
+    room = _room(num_bytes + _LINE_BYTES)
     first = -room.ctypes.data % _LINE_BYTES
     return torch.from_numpy(room[first : first + num_bytes]).view(dtype).view(shape)
+
+
+def _room(num_bytes: int) -> NDArray[np.uint8]:
+    """Zeros; where they are many they go back to the system, as a heap would not let them."""
+    if num_bytes < _LARGE_BYTES:
+        return np.zeros(num_bytes, np.uint8)
+    return np.frombuffer(mmap(-1, num_bytes, flags=MAP_PRIVATE | MAP_ANONYMOUS), np.uint8)
 
 
 def copy(target: Tensor, source: Tensor) -> None:
