@@ -21,8 +21,8 @@ from charlm_model.language_model import Burst, LanguageModel
 from charlm_model.memory import bits_of, clone
 from charlm_model.state import State
 
-# Bytes of weights that are read again for every few rows: caches hold them, and then the states of
-# those rows for a whole burst, and whoever is done first takes more rows.
+# Bytes of weights that are read again for every share of the rows: caches hold them, and then the
+# states of those rows for a whole burst, and whoever is done first takes another share.
 SMALL_WEIGHTS = 4 << 20
 
 

@@ -1,4 +1,4 @@
-"""Memory of tensors, taken and written without torch's own threads.
+"""Memory of tensors on a CPU, written without torch's own threads; elsewhere torch does it.
 
 torch shares a copy of more than 32,768 numbers out to threads that spin for a while afterwards, on
 the cores that the threads of our kernels would have.
@@ -18,14 +18,14 @@ _LARGE_BYTES = 1 << 20
 
 
 def bits_of(tensor: Tensor) -> NDArray[Any]:
-    """The same memory; bfloat16, which numpy lacks, as int16."""
+    """The same memory, on a CPU, of no gradient history; bfloat16, which numpy lacks, as int16."""
     bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
     array: NDArray[Any] = bits.numpy()
     return array
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """On a CPU it takes no memory before it is written to."""
+    """On a CPU many take no memory before they are written to, and begin with a line."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     num_bytes = math.prod(shape) * dtype.itemsize
@@ -43,6 +43,7 @@ def _room(num_bytes: int) -> NDArray[np.uint8]:
 
 def copy(target: Tensor, source: Tensor) -> None:
     """Write over the target; they are of one shape and kind, and on one device."""
+    assert (target.shape, target.dtype) == (source.shape, source.dtype)
     if target.device.type == "cpu":
         bits_of(target)[...] = bits_of(source)
     else:
@@ -59,6 +60,6 @@ def clear(target: Tensor) -> None:
 
 def clone(tensor: Tensor) -> Tensor:
     """The same values in memory of their own, row by row."""
-    if tensor.device.type != "cpu":
-        return tensor.clone()
-    return torch.from_numpy(bits_of(tensor).copy()).view(tensor.dtype)
+    fresh = zeros(tuple(tensor.shape), tensor.dtype, tensor.device)
+    copy(fresh, tensor)
+    return fresh

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from charlm_model.counter import Counters, Words
 from charlm_model.language_model import Burst, LanguageModel
+from charlm_model.memory import clone, copy, zeros
 from charlm_model.state import State
 from charlm_server.backlog import Backlog
 from charlm_server.row_memory import RowMemory
@@ -148,10 +149,11 @@ class RowBatch:
     def _grow(self, num_rows: int) -> None:
         size = next(size for size in self._sizes if size >= num_rows)
         if size > self._size:
-            extra = size - self._size
             self._memory.resize(size)
-            padding_BV = self._logits_BV.new_zeros(extra, self._logits_BV.shape[1])
-            self._logits_BV = torch.cat([self._logits_BV, padding_BV])
+            before_BV = self._logits_BV
+            shape = size, before_BV.shape[1]
+            self._logits_BV = zeros(shape, before_BV.dtype, before_BV.device)
+            copy(self._logits_BV[: len(before_BV)], before_BV)
 
     def _shrink(self, num_rows: int) -> None:
         # A quarter of slack, so that one row coming and going does not copy the batch each time.
@@ -159,7 +161,7 @@ class RowBatch:
         size = next(roomy, self.capacity)
         if size < self._size:
             self._memory.resize(size)
-            self._logits_BV = self._logits_BV[:size].clone()
+            self._logits_BV = clone(self._logits_BV[:size])
 
 
 def _counters_of(sequences: list[Sequence]) -> Counters:

@@ -9,7 +9,7 @@ from charlm_model.vocabulary import END_OF_TEXT_ID
 from charlm_server.columns import Returns
 from charlm_server.conversion import TextReader, check_count
 from charlm_server.errors import InvalidRequest, InvalidText
-from charlm_server.loaded import LoadedModel, Models
+from charlm_server.loaded import LoadedModel, Models, check_named
 from charlm_server.posterior import posteriors
 from charlm_server.scoring import ScoringItem, ScoringJob
 
@@ -22,6 +22,7 @@ def compared_models(request: pb.CompareRequest, models: Models) -> list[LoadedMo
     if not request.models:
         raise InvalidRequest("models", [], "at least one model")
     for index, name in enumerate(request.models):
+        check_named(name, f"models[{index}]")
         if name in request.models[:index]:
             raise InvalidRequest(f"models[{index}]", name, "named once")
     found = [models[name] for name in request.models]

@@ -72,7 +72,7 @@ def model_asked(
     models: Models, states: States, name: str, contexts: Iterable[pb.Context]
 ) -> LoadedModel:
     """The model of that name; where a kept state is gone on with, the weights that made it, even
-    if the name has got others since. Raises ModelNotFound or StateNotFound."""
+    if the name has got others since. Raises InvalidRequest, ModelNotFound or StateNotFound."""
     for context in contexts:
         if context.state.WhichOneof("kind") == "name":
             kept = states.get(PRESENT.get(), context.state.name)

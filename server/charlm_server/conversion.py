@@ -58,6 +58,8 @@ class TextReader:
         return [END_OF_TEXT_ID, *ids]
 
     def text_ids(self, text: str, field: str) -> list[int]:
+        if not text:
+            return []  # as most appended texts are
         return self._encoded(lambda: self._vocabulary.encode(text, unknown=self._policy), field)
 
     def data_ids(self, data: bytes, field: str) -> list[int]:

@@ -21,7 +21,7 @@ from charlm_server.errors import (
     ServeError,
     TooManyModels,
 )
-from charlm_server.loaded import LoadedModel, Models, load_model
+from charlm_server.loaded import LoadedModel, Models, check_named, load_model
 from charlm_server.model_root import ModelRoot
 from charlm_server.states import States
 
@@ -70,7 +70,7 @@ class Exchange:
     async def unload(self, name: str) -> None:
         """Forget an alias, or a model once its calls have ended (bounded).
 
-        Raises ModelNotFound, or ModelInUse while an alias stands for the model.
+        Raises InvalidRequest, ModelNotFound, or ModelInUse while an alias stands for the model.
         """
         async with self._one_at_a_time:
             self._refuse_if_closed()
@@ -188,6 +188,7 @@ class Exchange:
             raise Draining
 
     def _refuse_unknown(self, name: str) -> None:
+        check_named(name, "model")
         if name not in self._models:
             raise ModelNotFound(name, self._models.names)
 

@@ -117,8 +117,7 @@ def seed_from(sampling: sampling_pb2.SamplingParams, places: list[tuple[Place, l
 
 def _prefix(request: pb.GenerateRequest, model: LoadedModel, states: States) -> Prefix:
     reader = TextReader(model, request.unknown_characters)
-    text = request.append_text
-    appended_ids = reader.text_ids(text, "append_text") if text else []
+    appended_ids = reader.text_ids(request.append_text, "append_text")
     return ContextReader(reader, model, states).prefix(request.context, "context", appended_ids)
 
 

@@ -63,6 +63,12 @@ class LoadedModel:
         return self.checkpoint.config.vocab_size
 
 
+def check_named(name: str, field: str) -> None:
+    """Raises InvalidRequest for a model's name that was left out."""
+    if not name:
+        raise InvalidRequest(field, "unset", "the name of a loaded model, which ListModels tells")
+
+
 class Models:
     """All loaded models by resource name, and other names for them. They change on the loop."""
 
@@ -76,8 +82,7 @@ class Models:
 
         Raises ModelNotFound, and InvalidRequest where no name was given.
         """
-        if not name:
-            raise InvalidRequest("model", "unset", f"one of {', '.join(self.known_names)}")
+        check_named(name, "model")
         target = self._aliases.get(name, name)
         if target not in self._by_name:
             raise ModelNotFound(name, self.known_names)

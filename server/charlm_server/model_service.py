@@ -8,7 +8,7 @@ from charlm.v1 import models_pb2 as pb
 from charlm.v1 import models_pb2_grpc as pb_grpc
 from charlm_server.conversion import check_count
 from charlm_server.errors import InvalidRequest
-from charlm_server.loaded import Models
+from charlm_server.loaded import Models, check_named
 from charlm_server.model_conversion import model_from
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000
@@ -23,6 +23,7 @@ class ModelService(pb_grpc.ModelServiceServicer):
         request: pb.GetModelRequest,
         context: grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse],
     ) -> pb.GetModelResponse:
+        check_named(request.name, "name")
         return pb.GetModelResponse(model=model_from(self._models[request.name]))
 
     async def ListModels(

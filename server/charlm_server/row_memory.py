@@ -5,7 +5,7 @@ from charlm_model.state import State
 
 
 class RowMemory:
-    """Rows that are not moved while others come and go behind them.
+    """Rows that are not moved while others come and go behind them and there is room.
 
     Memory is kept where they become fewer: fresh memory costs more than what is written to it.
     """

@@ -273,12 +273,12 @@ async def test_a_new_client_waits_out_no_refusal_that_another_met(script: Script
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(("127.0.0.1", 0))
         port = reserved.getsockname()[1]
-        async with Client(f"127.0.0.1:{port}") as refused:
+        async with Client(f"127.0.0.1:{port}") as refused:  # open, so that it is not forgotten
             with pytest.raises(Unavailable, match="charlm serve"):
                 await refused.generate("x", model="a")
 
-        async with serving(script, port) as address, Client(address) as client:
-            assert (await client.generate("x", model="a")).outputs
+            async with serving(script, port) as address, Client(address) as client:
+                assert (await client.generate("x", model="a")).outputs
 
 
 def test_everything_public_is_in_all() -> None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -99,10 +99,10 @@ def watched(
         yield server, prometheus
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool]) -> None:
     ends_at = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < ends_at, what
+        assert time.monotonic() < ends_at
 
 
 async def call(server: Server) -> None:
@@ -110,7 +110,7 @@ async def call(server: Server) -> None:
     async with Client(server.address) as client:
 
         async def stream() -> None:
-            stopping = Stopping(max_new_tokens=2000)
+            stopping = Stopping(max_new_tokens=200)
             async with client.stream_generate("The ", model="fox", stopping=stopping) as chunks:
                 async for _ in chunks:
                     pass
@@ -138,23 +138,24 @@ def test_every_panel_of_the_dashboard_shows_something(watched: tuple[Server, Pro
                 empty.remove(expression)
         return not empty
 
-    until(all_shown, f"nothing came of {empty}")
     assert len(expressions) > 20
+    with suppress(AssertionError):
+        until(all_shown)
+    assert not empty
 
 
 def test_an_alert_is_raised_for_who_refuses_and_for_who_is_gone(
     watched: tuple[Server, Prometheus],
 ) -> None:
     server, prometheus = watched
-    health = {rule["health"] for rule in prometheus.ask("rules")["groups"][0]["rules"]}
-    until(lambda: prometheus.values("up") == [1.0], "the server is not scraped")
-    assert health <= {"ok", "unknown"}  # not evaluated yet
-    assert "CharlmDown" not in prometheus.firing()
+    until(lambda: prometheus.values("up") == [1.0] and not prometheus.firing())
 
     def refuses() -> bool:
         asyncio.run(call(server))
         return "CharlmRefusesForWantOfRoom" in prometheus.firing()
 
-    until(refuses, "no alert for refusals")
-    server.kill()
-    until(lambda: "CharlmDown" in prometheus.firing(), "no alert for a server that is gone")
+    until(refuses)
+    rules = prometheus.ask("rules")["groups"][0]["rules"]
+    assert {rule["health"] for rule in rules} == {"ok"}
+    server.kill()  # so this test is the last
+    until(lambda: "CharlmDown" in prometheus.firing())

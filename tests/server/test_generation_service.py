@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from charlm.v1 import context_pb2, sampling_pb2, scoring_pb2
+from charlm.v1 import context_pb2, models_pb2, sampling_pb2, scoring_pb2
 from charlm.v1 import generation_pb2 as gen
 from charlm_model.generation import generate
 from charlm_model.sampling_params import SamplingParams
@@ -408,11 +408,17 @@ async def test_an_unknown_model_is_not_found_and_the_known_are_named(wire: Wire)
 
 
 async def test_a_model_must_be_named(wire: Wire) -> None:
-    with pytest.raises(grpc.aio.AioRpcError, match=r"model is 'unset'.*models/gru-byte") as refusal:
-        await wire.generation.Generate(gen.GenerateRequest())
+    calls = {
+        "model": wire.generation.Generate(gen.GenerateRequest()),
+        "name": wire.model_service.GetModel(models_pb2.GetModelRequest()),
+        "models[0]": wire.scoring.Compare(scoring_pb2.CompareRequest(models=[""])),
+    }
 
-    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "BadRequest" in details_of(refusal.value)
+    for field, call in calls.items():
+        with pytest.raises(grpc.aio.AioRpcError, match="must be the name of a loaded") as refusal:
+            await call
+        assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert field in str(details_of(refusal.value)["BadRequest"])
 
 
 async def test_what_is_not_offered_says_so(wire: Wire) -> None:

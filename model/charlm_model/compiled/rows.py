@@ -11,7 +11,7 @@ import torch
 # What one thread does in about the time that it takes to wake another.
 LEAST_OPERATIONS = 4_000_000
 ROWS_TOGETHER = 8  # that a kernel multiplies at once
-SMALL_SHARES = 4  # for each thread
+SHARES_PER_THREAD = 4  # at least, where rows are many
 
 Work = Callable[[slice], None]
 
@@ -44,8 +44,8 @@ def threads_worth(num_operations: int, num_shares: int) -> int:
 
 
 def rows_of_small_share(num_rows: int) -> int:
-    """So that nobody waits for long for another, and few rows more are not many shares more."""
-    num_shares = SMALL_SHARES * torch.get_num_threads()
+    """Rows of a share so small that threads hardly wait for each other, and no smaller."""
+    num_shares = SHARES_PER_THREAD * torch.get_num_threads()
     return ROWS_TOGETHER * max(1, num_rows // (ROWS_TOGETHER * num_shares))
 
 
