@@ -2,7 +2,7 @@
 
     python lively.py FAMILY
 
-Prints how many threads there were before, how many afterwards, and how many of those are our own.
+Prints how many threads that are not our own there were before and afterwards, and how many are.
 """
 
 import os
@@ -18,8 +18,10 @@ from charlm_model.families import build
 NUM_ROWS, NUM_STEPS = 600, 2
 
 
-def num_threads() -> int:
-    return len(os.listdir("/proc/self/task"))
+def num_threads() -> tuple[int, int]:
+    """Of others, and our own."""
+    num_own = sum(thread.name.startswith("rows") for thread in threading.enumerate())
+    return len(os.listdir("/proc/self/task")) - num_own, num_own
 
 
 @torch.inference_mode()
@@ -30,7 +32,9 @@ def live(family: str) -> None:
     state, logits_BV = model.initial_state(NUM_ROWS), torch.zeros(NUM_ROWS, 65)
     words_B = torch.zeros(NUM_ROWS, dtype=torch.uint64).numpy()
     counters = Counters(words_B, words_B, words_B)
-    before = num_threads()
+    one = Counters(*(column_B[:1] for column_B in counters))
+    model.sample(logits_BV[:1], model.initial_state(1), one, 1)  # which loads libraries
+    num_before, _ = num_threads()
     torch.set_num_threads(2)
     for _ in range(NUM_STEPS):
         _, logits_BV, state = model.sample(logits_BV, state, counters, 2)
@@ -38,8 +42,7 @@ def live(family: str) -> None:
     model.put_row(state, 1, long)
     model.put_row(state, 1, model.initial_state(1))
     long.clone()
-    own = [each for each in threading.enumerate() if each.name.startswith("rows")]
-    print(before, num_threads(), len(own))
+    print(num_before, *num_threads())
 
 
 if __name__ == "__main__":
