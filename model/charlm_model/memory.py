@@ -6,14 +6,15 @@ the cores that the threads of our kernels would have.
 
 import math
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_LINE_BYTES = 64  # reading what lies across two lines takes longer
+Kind = TypeVar("Kind", bound=np.generic)
+LINE_BYTES = 64  # reading what lies across two lines takes longer
 _LARGE_BYTES = 1 << 20
 
 
@@ -29,9 +30,14 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     num_bytes = math.prod(shape) * dtype.itemsize
-    room = _room(num_bytes + _LINE_BYTES)
-    first = -room.ctypes.data % _LINE_BYTES
-    return torch.from_numpy(room[first : first + num_bytes]).view(dtype).view(shape)
+    room = from_line(_room(num_bytes + LINE_BYTES), num_bytes)
+    return torch.from_numpy(room).view(dtype).view(shape)
+
+
+def from_line(room: NDArray[Kind], length: int) -> NDArray[Kind]:
+    """So many numbers from where a line begins; the room has a line more."""
+    first = -(room.ctypes.data // room.itemsize) % (LINE_BYTES // room.itemsize)
+    return room[first : first + length]
 
 
 def _room(num_bytes: int) -> NDArray[np.uint8]:

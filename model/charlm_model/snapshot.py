@@ -45,8 +45,7 @@ class Snapshot:
     @classmethod
     def of(cls, state: State, pending_logits_1V: Tensor, num_tokens: int) -> "Snapshot":
         """A copy in the processor's memory, wherever the state is."""
-        own = state.clone() if state.device == CPU else state.to(CPU)
-        return cls(own, pending_logits_1V.clone(), num_tokens)
+        return cls(state.to(CPU, copy=True), pending_logits_1V.clone(), num_tokens)
 
     @property
     def num_bytes(self) -> int:

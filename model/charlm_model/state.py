@@ -59,6 +59,8 @@ class State:
 
     def to(self, device: torch.device, *, copy: bool = False) -> "State":
         """The same values where that device has them; what is there already is copied on demand."""
+        if copy and self.device == device:
+            return self.clone()
         moved = {name: tensor.to(device, copy=copy) for name, tensor in self.tensors.items()}
         return State(moved)
 

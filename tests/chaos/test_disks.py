@@ -16,6 +16,7 @@ from charlm_client import Client, Generation, Sampling, Stopping
 from tests.chaos import form
 from tests.chaos.conftest import ALPHABET
 from tests.chaos.server_process import CHARLM, ServerProcess, load_when, running
+from tests.server.wire import OWN_CONNECTION
 
 KIB = 1024
 NUM_FILES = 96  # that a server may open, where it wants more
@@ -183,7 +184,7 @@ async def test_a_server_out_of_files_serves_those_it_has_and_recovers(
 
 def lone_channel(address: str) -> grpc.aio.Channel:
     """With a connection of its own."""
-    return grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+    return grpc.aio.insecure_channel(address, options=OWN_CONNECTION)
 
 
 async def is_let_in(channel: grpc.aio.Channel) -> bool:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from charlm_model.compiled.product import panels_of
 from charlm_model.compiled.vectors import LANES
+from charlm_model.memory import from_line
 
 Floats = NDArray[np.float32]
 
@@ -20,10 +21,8 @@ def array_of(tensor: Tensor) -> Floats:
 
 
 def zeros(length: int) -> Floats:
-    """They begin where a vector in memory does: reading one that lies across two takes longer."""
-    room = np.zeros(length + LANES, np.float32)
-    first = -(room.ctypes.data // room.itemsize) % LANES
-    return room[first : first + length]
+    """They begin where a vector in memory does, which is a line long."""
+    return from_line(np.zeros(length + LANES, np.float32), length)
 
 
 class Packer:
