@@ -50,8 +50,20 @@ def stopped_at(step: int, crew: Crew) -> Iterator[None]:
         Learner.step = original  # type: ignore[method-assign]
 
 
+def multiply_in_float32() -> None:
+    """As on a processor without bfloat16.
+
+    Two processes add up a gradient in another order than one. In float32 that moves the loss by
+    2e-7; a number rounded to bfloat16 can then move to its neighbor, 2^-8 away, and how far that
+    moves the loss depends on the processor (1.3e-4 with AMX).
+    """
+    for instructions in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        setattr(torch.cpu, instructions, lambda: False)
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    multiply_in_float32()
     corpus, folder = map(Path, sys.argv[1:])
     with crew_of(os.environ) as crew:
 

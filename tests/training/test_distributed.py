@@ -18,6 +18,8 @@ from charlm_training.windows import Shape
 
 PROGRAM = Path(__file__).parent / "crew.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+# Two orders of adding differ by 2e-7 here; a share that counts for too much or too little, by 1e-2.
+RELATIVE = 1e-5
 TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\nWho is it that can tell me?\n" * 40
 
 
@@ -55,9 +57,9 @@ def test_two_processes_have_the_loss_curve_of_one(folder: Path, family: str) -> 
 
     losses = logged(alone, "progressed", "loss_nats")
     assert len(losses) == 20
-    assert logged(together, "progressed", "loss_nats") == pytest.approx(losses, rel=1e-4)
+    assert logged(together, "progressed", "loss_nats") == pytest.approx(losses, rel=RELATIVE)
     nats = logged(alone, "evaluated", "nats_per_token")
-    assert logged(together, "evaluated", "nats_per_token") == pytest.approx(nats, rel=1e-4)
+    assert logged(together, "evaluated", "nats_per_token") == pytest.approx(nats, rel=RELATIVE)
     ours, theirs = (load_file(out / "model.safetensors") for out in (alone, together))
     for name, tensor in ours.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=0.02, atol=0.002)
