@@ -17,7 +17,7 @@ FROM sources AS server-build
 ARG INIT
 RUN python3 -m venv /opt/charlm \
     && /opt/charlm/bin/pip install --no-cache-dir --disable-pip-version-check ".[server,training]" "$INIT" \
-    && CHARLM_KERNELS_DIR=/opt/charlm/kernels /opt/charlm/bin/python -m charlm_model.compiled
+    && CHARLM_KERNELS_DIR=/opt/charlm/kernels /opt/charlm/bin/python -m charlm_model.compile_kernels
 
 FROM sources AS client-build
 ARG INIT

@@ -14,10 +14,10 @@ from collections.abc import Callable
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_server.certification import certify
-from charlm_server.loaded import batch_sizes
+from charlm_server.models.batch_invariance import certify
+from charlm_server.models.registry import batch_sizes
 
 VOCAB_SIZE, MAX_ROWS, ODD_ROWS = 65, 64, 33
 ROUNDS, STEPS = 15, 8

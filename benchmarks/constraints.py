@@ -10,16 +10,16 @@ import time
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.constraint import Constraint, from_regex
+from charlm_model.constraints.constraint import Constraint, from_regex
 from charlm_model.errors import InvalidConstraint
-from charlm_model.families import build
-from charlm_model.sampling_params import SamplingParams
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
-from charlm_server.accumulator import Accumulator
-from charlm_server.batch import PlacedSequence, RowBatch
-from charlm_server.columns import Returns
-from charlm_server.decoding import burst
-from charlm_server.sequence import GenerationJob, Stopping
+from charlm_model.families.registry import build
+from charlm_model.sampling.params import SamplingParams
+from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_server.engine.batch import PlacedSequence, RowBatch
+from charlm_server.engine.decoding import burst
+from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.sequence import GenerationJob, Stopping
+from charlm_server.engine.token_columns import Returns
 
 PATTERNS = [
     r"\d{4}-\d{2}-\d{2}",

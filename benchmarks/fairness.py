@@ -26,8 +26,8 @@ from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import generation_pb2_grpc
 from charlm_model.checkpoint import save
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.vocabulary import CharVocabulary
+from charlm_model.families.registry import build
+from charlm_model.text.vocabulary import CharVocabulary
 
 NUM_BUSY, NUM_ASKED = 100, 20
 ROWS, ENDLESS = 8, 400_000  # characters: half a minute

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charlm_model.counter import Counters
 from charlm_model.language_model import Burst, LanguageModel
-from charlm_model.sampling import draw, logprobs_from
+from charlm_model.sampling.draw import draw, logprobs_from
+from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
-from charlm_server.certification import certify
-from charlm_server.loaded import batch_sizes
+from charlm_server.models.batch_invariance import certify
+from charlm_server.models.registry import batch_sizes
 
 NUM_PROMPT, NUM_STEPS = 37, 45  # neither a power of two
 SIZES = (1, 2, 7, 64, 129, 1024)

@@ -1,4 +1,4 @@
-"""Which tiles suit which numbers of rows: what `charlm_model.gpu.tiles` is chosen by.
+"""Which tiles suit which numbers of rows: what `charlm_model.kernels.triton.tiling` is chosen by.
 
     python benchmarks/gpu_tiles.py
     python benchmarks/gpu_tiles.py 64 --no-timing    # compiles what that number of rows needs
@@ -17,11 +17,11 @@ import typer
 from torch import Tensor
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
+from charlm_model.families.recurrent import RecurrentModel
+from charlm_model.families.registry import build
 from charlm_model.gpu import recurrent
-from charlm_model.gpu.tiles import Tile, Tiling
 from charlm_model.gpu.weights import Act, product_of
-from charlm_model.recurrent import RecurrentModel
+from charlm_model.kernels.triton.tiling import Tile, Tiling
 
 NUM_LAUNCHES, NUM_REPLAYS = 100, 5
 Prepared = tuple[Callable[[], None], Tensor]  # a launch, and where its result will be

@@ -33,10 +33,10 @@ from serving_peers import PROMPT_LENGTH
 from charlm_client.client import Client
 from charlm_client.types import Sampling, Stopping
 from charlm_model import checkpoint
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_model.vocabulary import CharVocabulary
-from charlm_server.delivery import MOST_KEPT_S
+from charlm_model.text.vocabulary import CharVocabulary
+from charlm_server.scheduling.delivery import MOST_KEPT_S
 
 Results = dict[str, Any]
 PARTS = ("context", "streams", "memory", "start")

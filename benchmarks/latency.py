@@ -30,12 +30,12 @@ from serving import CASES, CHARACTERS, RESULTS, config_of, machine
 from serving_ours import SIZES, generation_job
 from serving_peers import PROMPT_LENGTH
 
+from charlm_client.bench.figures import percentile
 from charlm_client.client import Client
-from charlm_client.load.figures import percentile
 from charlm_client.types import Sampling, Stopping
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_server.engine import Engine, EngineConfig
+from charlm_server.engine.engine import Engine, EngineConfig
 
 Results = dict[str, Any]
 NUM_OTHERS = 63

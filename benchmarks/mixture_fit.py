@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from charlm_model import checkpoint, kneser_ney
+from charlm_model import checkpoint
 from charlm_model.config import ModelConfig
+from charlm_model.families import kneser_ney
+from charlm_model.families.ngram import NGram
 from charlm_model.language_model import LanguageModel
 from charlm_model.mixture import Kind, Mixing, MixtureModel
-from charlm_model.ngram import NGram
-from charlm_model.vocabulary import END_OF_TEXT_ID, Vocabulary
-from charlm_training.evaluation import cold_blocks, streamed
-from charlm_training.token_file import Ids
+from charlm_model.text.vocabulary import END_OF_TEXT_ID, Vocabulary
+from charlm_training.corpus.token_file import Ids
+from charlm_training.evaluation.batched import cold_blocks, streamed
 
 ORDERS = (5, 6, 7)
 WEIGHTS = np.arange(0.5, 0.96, 0.01)

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from served import NAME, served
 
+from charlm_client.bench.figures import figures_of
+from charlm_client.bench.generator import LoadGenerator
+from charlm_client.bench.workload import Workload
 from charlm_client.client import Client
-from charlm_client.load.figures import figures_of
-from charlm_client.load.generator import LoadGenerator
-from charlm_client.load.workload import Workload
 from charlm_model.config import ModelConfig
 
 CHARACTERS = "".join(map(chr, range(32, 96)))

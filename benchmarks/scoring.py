@@ -25,15 +25,15 @@ import torch
 from products import NUM_STEPS, Clock, Products, Work, seconds_of
 from served import NAME, served
 
-from charlm_client.sync import SyncClient
+from charlm_client.sync.client import SyncClient
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
-from charlm_server.accumulator import Accumulator
-from charlm_server.columns import Returns
-from charlm_server.engine import Engine, EngineConfig
-from charlm_server.scoring import ScoringItem, ScoringJob
+from charlm_server.engine.engine import Engine, EngineConfig
+from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.scoring import ScoringItem, ScoringJob
+from charlm_server.engine.token_columns import Returns
 
 RESULTS = Path(__file__).parent / "results" / "scoring.json"
 CHARACTERS = string.ascii_letters + string.digits + " ."

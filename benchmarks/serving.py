@@ -32,9 +32,9 @@ from serving_page import write_page
 from serving_peers import PROMPT_LENGTH, peers_of
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_server.delivery import MOST_KEPT_S
+from charlm_server.scheduling.delivery import MOST_KEPT_S
 
 RESULTS = Path(__file__).parent / "results"
 CHARACTERS = string.ascii_letters + string.digits + " .\n"

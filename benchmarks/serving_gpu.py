@@ -30,12 +30,12 @@ from serving_gpu_page import write_page
 from serving_ours import engine_rate, served_rate
 
 from charlm_model.config import ModelConfig
-from charlm_model.counter import Counters
 from charlm_model.devices import device_named, on_device
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_server.config import Limits
-from charlm_server.delivery import MOST_KEPT_S
+from charlm_model.sampling.philox import Counters
+from charlm_server.config.settings import Limits
+from charlm_server.scheduling.delivery import MOST_KEPT_S
 
 RESULTS = Path(__file__).parent / "results"
 STREAMS = (1, 64, 1024)

@@ -10,12 +10,12 @@ from serving_peers import OUTPUT_LENGTH, PROMPT_LENGTH
 from charlm_client.client import Client
 from charlm_client.types import Sampling, Stopping
 from charlm_model.language_model import LanguageModel
-from charlm_model.sampling_params import SamplingParams
-from charlm_server.accumulator import Accumulator
-from charlm_server.columns import Returns
-from charlm_server.engine import Engine, EngineConfig
-from charlm_server.sequence import GenerationJob
-from charlm_server.sequence import Stopping as JobStopping
+from charlm_model.sampling.params import SamplingParams
+from charlm_server.engine.engine import Engine, EngineConfig
+from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.sequence import GenerationJob
+from charlm_server.engine.sequence import Stopping as JobStopping
+from charlm_server.engine.token_columns import Returns
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 

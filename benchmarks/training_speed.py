@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_training.learner import Learner
-from charlm_training.presets import RECIPES
-from charlm_training.windows import Shape, StreamWindows
+from charlm_model.families.registry import build
+from charlm_training.corpus.windows import Shape, StreamWindows
+from charlm_training.planning.presets import RECIPES
+from charlm_training.step.learner import Learner
 
 V, T, E, DROPOUT = 66, 64, 64, 0.1
 ROUNDS, ROUND_S = 5, 1.5

@@ -1,8 +1,13 @@
 """Asks a charlm server: generate, score, look at the next character. Needs no torch, no numpy."""
 
+from charlm_client.api.comparison import Comparison, ModelScore
+from charlm_client.api.compression import CodecStream, CodecTotals
+from charlm_client.api.generation_stream import GenerationStream
+from charlm_client.api.inference import Continuation, FilledGap, Filling, Gap, TopContinuations
+from charlm_client.api.long_text import ScoredTokens, ScoreStream
+from charlm_client.api.resuming import Resuming
+from charlm_client.api.states import State, States
 from charlm_client.client import Client
-from charlm_client.codec import CodecStream, CodecTotals
-from charlm_client.comparison import Comparison, ModelScore
 from charlm_client.constraint import Constraint
 from charlm_client.errors import (
     CharlmError,
@@ -22,13 +27,13 @@ from charlm_client.errors import (
     Unavailable,
     UnknownCharacter,
 )
-from charlm_client.inference import Continuation, FilledGap, Filling, Gap, TopContinuations
-from charlm_client.long_text import ScoredTokens, ScoreStream
-from charlm_client.resuming import Resuming
 from charlm_client.security import Security
-from charlm_client.states import State, States
-from charlm_client.stream import GenerationStream
-from charlm_client.sync import SyncClient, SyncCodecStream, SyncGenerationStream, SyncScoreStream
+from charlm_client.sync.client import (
+    SyncClient,
+    SyncCodecStream,
+    SyncGenerationStream,
+    SyncScoreStream,
+)
 from charlm_client.types import (
     After,
     Chunk,

@@ -1,5 +1,5 @@
 """`python -m charlm_client` is `charlm`."""
 
-from charlm_client.cli import main
+from charlm_client.cli.main import main
 
 main()

@@ -9,19 +9,17 @@ from typing import Any, Self, TypeVar
 from grpc_health.v1 import health_pb2
 
 from charlm.v1 import generation_pb2, models_pb2, tokenizer_pb2
-from charlm_client.admin import Admin
-from charlm_client.channel import Stubs
-from charlm_client.codec import (
+from charlm_client.api.admin import Admin
+from charlm_client.api.comparison import Comparison, compare_message, comparisons_from
+from charlm_client.api.compression import (
     DEFAULT_CODEC_TIMEOUT_S,
     CodecStream,
     Pieces,
     compress_messages,
     decompress_messages,
 )
-from charlm_client.comparison import Comparison, compare_message, comparisons_from
-from charlm_client.conversion import distribution_from, generation_from, model_from, score_from
-from charlm_client.errors import InvalidRequest, ModelNotFound
-from charlm_client.inference import (
+from charlm_client.api.generation_stream import GenerationStream
+from charlm_client.api.inference import (
     FilledGap,
     Gap,
     TopContinuations,
@@ -30,20 +28,11 @@ from charlm_client.inference import (
     top_continuations_from,
     top_message,
 )
-from charlm_client.long_text import DEFAULT_STREAM_TIMEOUT_S, LongText, Returns, ScoreStream
-from charlm_client.messages import (
-    decode_message,
-    encode_message,
-    generate_message,
-    model_name,
-    next_message,
-    score_message,
-)
-from charlm_client.resuming import Resuming
+from charlm_client.api.long_text import DEFAULT_STREAM_TIMEOUT_S, LongText, Returns, ScoreStream
+from charlm_client.api.resuming import Resuming
+from charlm_client.api.states import States
+from charlm_client.errors import InvalidRequest, ModelNotFound
 from charlm_client.security import Security
-from charlm_client.states import States
-from charlm_client.stream import GenerationStream
-from charlm_client.translation import translated
 from charlm_client.types import (
     After,
     Details,
@@ -54,6 +43,17 @@ from charlm_client.types import (
     Sampling,
     Score,
     Stopping,
+)
+from charlm_client.wire.channel import Stubs
+from charlm_client.wire.from_proto import distribution_from, generation_from, model_from, score_from
+from charlm_client.wire.status_errors import translated
+from charlm_client.wire.to_proto import (
+    decode_message,
+    encode_message,
+    generate_message,
+    model_name,
+    next_message,
+    score_message,
 )
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"

@@ -11,7 +11,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from charlm_client.security import Security
-from charlm_client.sync import SyncClient
+from charlm_client.sync.client import SyncClient
 from charlm_client.types import Sampling, Stopping
 
 DEFAULT_MAX_TOKENS = 256

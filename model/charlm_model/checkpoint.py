@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from charlm_model.atomic import json_bytes, sync_directory
+from charlm_model.atomic_files import json_bytes, sync_directory
 from charlm_model.config import ModelConfig
 from charlm_model.errors import (
     CheckpointCorrupt,
@@ -27,10 +27,10 @@ from charlm_model.errors import (
     InvalidConfig,
     UnsupportedFormat,
 )
-from charlm_model.families import restore
+from charlm_model.families.registry import restore
 from charlm_model.language_model import LanguageModel
-from charlm_model.pieces import SentencePieceVocabulary
-from charlm_model.vocabulary import END_OF_TEXT_ID, ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
+from charlm_model.text.vocabulary import END_OF_TEXT_ID, ByteVocabulary, CharVocabulary, Vocabulary
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.json"

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from charlm_model.config import ModelConfig
-from charlm_model.counter import Counters
-from charlm_model.sampling import draw, logprobs_from
+from charlm_model.sampling.draw import draw, logprobs_from
+from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
 
 

@@ -17,10 +17,10 @@ from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
 from charlm_model.errors import InvalidConfig
 from charlm_model.language_model import LanguageModel
-from charlm_model.processors import Floats
-from charlm_model.sampling import logprobs_from
+from charlm_model.sampling.draw import logprobs_from
+from charlm_model.sampling.processors import Floats
 from charlm_model.state import State
-from charlm_model.vocabulary import Vocabulary
+from charlm_model.text.vocabulary import Vocabulary
 
 FAMILY = "mixture"
 MAX_MEMBERS = 16

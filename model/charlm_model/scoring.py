@@ -14,9 +14,9 @@ from torch import Tensor
 
 from charlm_model.exact_sum import ExactSum
 from charlm_model.language_model import LanguageModel
-from charlm_model.sampling import logprobs_from
+from charlm_model.sampling.draw import logprobs_from
 from charlm_model.state import State
-from charlm_model.vocabulary import END_OF_TEXT_ID, Ids, Vocabulary
+from charlm_model.text.vocabulary import END_OF_TEXT_ID, Ids, Vocabulary
 
 NATS_PER_BIT = log(2)
 BLOCK_LENGTH = 256

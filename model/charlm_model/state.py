@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from charlm_model.memory import clone, copy
+from charlm_model.tensor_memory import clone, copy
 
 
 @dataclass(frozen=True, slots=True)

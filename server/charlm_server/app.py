@@ -28,33 +28,33 @@ from charlm.v1 import (
     tokenizer_pb2_grpc,
 )
 from charlm_server.address import address_of
-from charlm_server.admin_service import AdminService
-from charlm_server.callers import Callers
-from charlm_server.codec_service import CodecService
-from charlm_server.config import Limits, ServeConfig
-from charlm_server.errors import ServeError
-from charlm_server.exchange import Exchange
-from charlm_server.generation_service import GenerationService
-from charlm_server.guard import Guard
-from charlm_server.health import Health
+from charlm_server.calls.callers import Callers
+from charlm_server.config.settings import Limits, ServeConfig
+from charlm_server.errors.base import ServeError
+from charlm_server.health_monitor import Monitor
 from charlm_server.heap import spare_collector
-from charlm_server.inference_service import InferenceService
-from charlm_server.interceptors import ReportingInterceptor
-from charlm_server.loaded import Models, load_models
-from charlm_server.model_service import ModelService
-from charlm_server.monitor import Monitor
-from charlm_server.observing.calls import Calls
-from charlm_server.observing.observation import Observation
+from charlm_server.models.directory_watch import Watch
+from charlm_server.models.hot_swap import Exchange
+from charlm_server.models.registry import Models, load_models
+from charlm_server.observing.setup import Observation
 from charlm_server.observing.sources import Sources
-from charlm_server.open_calls import OpenCalls
-from charlm_server.reflection import add_reflection
-from charlm_server.scoring_service import ScoringService
-from charlm_server.state_service import StateService
-from charlm_server.states import States
-from charlm_server.tls import server_credentials
-from charlm_server.tokenizer_service import TokenizerService
-from charlm_server.unoffered import UNOFFERED, add_unoffered
-from charlm_server.watching import Watch
+from charlm_server.rpc.auth_interceptor import Guard
+from charlm_server.rpc.call_tracking import Calls
+from charlm_server.rpc.concurrency_interceptor import OpenCalls
+from charlm_server.rpc.disabled_services import UNOFFERED, add_unoffered
+from charlm_server.rpc.error_interceptor import ReportingInterceptor
+from charlm_server.rpc.reflection import add_reflection
+from charlm_server.rpc.services.admin import AdminService
+from charlm_server.rpc.services.codec import CodecService
+from charlm_server.rpc.services.generation import GenerationService
+from charlm_server.rpc.services.health import Health
+from charlm_server.rpc.services.inference import InferenceService
+from charlm_server.rpc.services.models import ModelService
+from charlm_server.rpc.services.scoring import ScoringService
+from charlm_server.rpc.services.state import StateService
+from charlm_server.rpc.services.tokenizer import TokenizerService
+from charlm_server.rpc.tls import server_credentials
+from charlm_server.state_store import States
 
 OFFERED = [
     codec_pb2.DESCRIPTOR.services_by_name["CodecService"],

@@ -5,7 +5,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from charlm_server.errors import MessageDamaged
+from charlm_server.errors.base import MessageDamaged
 
 _DAMAGED = object()
 

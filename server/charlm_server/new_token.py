@@ -5,7 +5,7 @@ import json
 import secrets
 import sys
 
-from charlm_server.callers import ROLES
+from charlm_server.calls.callers import ROLES
 
 
 def main(arguments: list[str]) -> int:

@@ -2,12 +2,12 @@
 
 import contextlib
 
-from charlm_model.sampling_params import SamplingParams
-from charlm_model.vocabulary import END_OF_TEXT_ID
-from charlm_server.columns import Returns
-from charlm_server.errors import CharlmError
-from charlm_server.loaded import LoadedModel
-from charlm_server.sequence import GenerationJob, Stopping
+from charlm_model.sampling.params import SamplingParams
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
+from charlm_server.engine.sequence import GenerationJob, Stopping
+from charlm_server.engine.token_columns import Returns
+from charlm_server.errors.base import CharlmError
+from charlm_server.models.registry import LoadedModel
 
 
 async def probe(model: LoadedModel) -> None:

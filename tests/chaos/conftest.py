@@ -8,8 +8,8 @@ import torch
 
 from charlm_model.checkpoint import save
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.vocabulary import CharVocabulary
+from charlm_model.families.registry import build
+from charlm_model.text.vocabulary import CharVocabulary
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz .\n"
 FIGURES = pytest.StashKey[list[str]]()

@@ -15,16 +15,16 @@ import torch
 
 from charlm_model import checkpoint as checkpoints
 from charlm_model import snapshot as snapshots
+from charlm_model.compression.frames import FRAME_HEAD_BYTES, Deframer, Frame
 from charlm_model.errors import SnapshotError
-from charlm_model.frames import FRAME_HEAD_BYTES, Deframer, Frame
 from charlm_model.snapshot import Maker, Snapshot
-from charlm_server.callers import callers_from
-from charlm_server.config import ServeConfig
-from charlm_server.errors import CharlmError, ServeError
-from charlm_server.loaded import load_model
-from charlm_server.resume import Origin, Place, Progress
+from charlm_server.calls.callers import callers_from
+from charlm_server.config.settings import ServeConfig
+from charlm_server.engine.resume import Origin, Place, Progress
+from charlm_server.errors.base import CharlmError, ServeError
+from charlm_server.models.registry import load_model
 from charlm_training.errors import StateDamaged
-from charlm_training.state_store import StateStore
+from charlm_training.run.run_state_store import StateStore
 from tests.chaos.damage import Damage
 from tests.server.wire import checkpoint_of, vocabulary_of
 

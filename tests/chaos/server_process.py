@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charlm_client import Client
-from charlm_client.admin import ModelLoad
+from charlm_client.api.admin import ModelLoad
 
 CHARLM = [sys.executable, "-m", "charlm_client"]
 ONE_THREAD = {"CHARLM_THREADS": "1"}

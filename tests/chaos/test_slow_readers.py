@@ -13,7 +13,7 @@ import grpc
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc
 from charlm_client import Client, Sampling, Stopping
-from charlm_client.messages import generate_message
+from charlm_client.wire.to_proto import generate_message
 from tests.chaos import form
 from tests.chaos.server_process import load_when, running
 

@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from charlm_client import Client, GenerationStream, QueueFull, Security, Stopping
-from charlm_client.admin import ModelLoad
+from charlm_client.api.admin import ModelLoad
 from tests.chaos import form
 from tests.chaos.server_process import ServerProcess, load_at_rest, load_once, running
 from tests.server.certificates import Authority

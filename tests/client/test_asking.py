@@ -8,7 +8,7 @@ import pytest
 from fake_server import Failure, Script
 
 from charlm_client import Client, QueueFull
-from charlm_client.asking import ask
+from charlm_client.cli.session import ask
 from charlm_client.types import Model
 
 BUSY = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "QUEUE_FULL", retry_after_s=0.01)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from charlm_client import endings
-from charlm_client.endings import ended_in_a_sentence
+from charlm_client.cli import exit_codes
+from charlm_client.cli.exit_codes import ended_in_a_sentence
 from charlm_client.errors import QueueFull
 
 
@@ -15,7 +15,7 @@ from charlm_client.errors import QueueFull
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether the standard output was given up: the real one is pytest's."""
     found: list[bool] = []
-    monkeypatch.setattr(endings, "_forget_what_is_unwritten", lambda: found.append(True))
+    monkeypatch.setattr(exit_codes, "_forget_what_is_unwritten", lambda: found.append(True))
     return found
 
 

@@ -5,8 +5,8 @@ from fake_server import Script
 
 from charlm.v1 import context_pb2, models_pb2
 from charlm_client import Client, Gap, InvalidRequest, Mixture
-from charlm_client.conversion import model_from
-from charlm_client.inference import gap_message
+from charlm_client.api.inference import gap_message
+from charlm_client.wire.from_proto import model_from
 
 
 async def test_a_gap_arrives_whole_and_its_fillings_come_back(

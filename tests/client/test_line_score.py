@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from charlm_client.line_score import LinesQuestion, score_lines
+from charlm_client.cli.score_lines import LinesQuestion, score_lines
 
 
 class FakeClient:

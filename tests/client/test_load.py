@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_client import CharlmError, Client, InvalidRequest
-from charlm_client.load.figures import figures_of, percentile, rates
-from charlm_client.load.generator import LoadGenerator, Outcome
-from charlm_client.load.plot import svg
-from charlm_client.load.workload import Lengths, Workload
+from charlm_client.bench.figures import figures_of, percentile, rates
+from charlm_client.bench.generator import LoadGenerator, Outcome
+from charlm_client.bench.plot import svg
+from charlm_client.bench.workload import Lengths, Workload
 
 
 def test_lengths_are_a_number_or_a_range() -> None:

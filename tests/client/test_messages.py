@@ -6,7 +6,7 @@ import pytest
 
 from charlm.v1 import context_pb2, sampling_pb2
 from charlm_client import Constraint, InvalidRequest, Sampling, Stopping, UnknownCharacter
-from charlm_client.messages import (
+from charlm_client.wire.to_proto import (
     constraint_message,
     decode_message,
     duration_message,

@@ -6,8 +6,8 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from charlm_client import propagation
-from charlm_client.propagation import trace_context
+from charlm_client.wire import trace_propagation
+from charlm_client.wire.trace_propagation import trace_context
 
 
 def test_the_present_span_is_told_as_w3c_says() -> None:
@@ -28,7 +28,7 @@ def test_without_a_span_nothing_is_told() -> None:
 
 
 def test_a_program_that_does_not_trace_is_not_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, propagation.TRACING)
+    monkeypatch.delitem(sys.modules, trace_propagation.TRACING)
 
     assert trace_context() == []
-    assert propagation.TRACING not in sys.modules
+    assert trace_propagation.TRACING not in sys.modules

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from charlm_client.rendering import colored, printable, surprisal_style, token_label
+from charlm_client.cli.rendering import colored, printable, surprisal_style, token_label
 from charlm_client.types import TopToken
 
 BITS = -math.log(2)

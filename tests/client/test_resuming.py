@@ -18,8 +18,8 @@ from charlm_client import (
     SyncClient,
     Unavailable,
 )
-from charlm_client.channel import service_config, target_of
 from charlm_client.types import FinishReason
+from charlm_client.wire.channel import service_config, target_of
 
 SOON = Resuming(max_attempts=3, first_wait_s=0.001, longest_wait_s=0.002)
 

@@ -9,9 +9,9 @@ import pytest
 from fake_server import Script, serving
 
 from charlm_client import Client, FinishReason, Gap, States, Stopping, SyncClient
-from charlm_client.admin import Admin
-from charlm_client.sync_admin import SyncAdmin
-from charlm_client.sync_states import SyncStates
+from charlm_client.api.admin import Admin
+from charlm_client.sync.admin import SyncAdmin
+from charlm_client.sync.states import SyncStates
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from charlm_client.channel import IDEMPOTENT
+from charlm_client.wire.channel import IDEMPOTENT
 from tests.e2e.envoy import ENVOY, SHIPPED
 
 CONFIG = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))

@@ -11,9 +11,9 @@ import pytest
 import typer
 import yaml
 
-from charlm_client.cli import app
-from charlm_client.plugins import load
-from charlm_server.config import ServeConfig
+from charlm_client.cli.main import app
+from charlm_client.cli.plugins import load
+from charlm_server.config.settings import ServeConfig
 
 MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
 BIN = Path(sys.prefix) / "bin"

@@ -11,8 +11,8 @@ import torch
 
 from charlm_model.checkpoint import save
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary
+from charlm_model.families.registry import build
+from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary
 
 CHARLM = [sys.executable, "-m", "charlm_client"]
 TEXT = "The quick brown fox jumps over the lazy dog.\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from charlm_model.codec import FRAME_BYTES
+from charlm_model.compression.range_coding import FRAME_BYTES
 
 pytestmark = pytest.mark.slow
 

@@ -20,11 +20,11 @@ import torch
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc
 from charlm_client import Client, Sampling, Stopping
-from charlm_client.messages import generate_message
+from charlm_client.wire.to_proto import generate_message
 from charlm_model.checkpoint import save
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.vocabulary import CharVocabulary
+from charlm_model.families.registry import build
+from charlm_model.text.vocabulary import CharVocabulary
 
 CHARLM = [sys.executable, "-m", "charlm_client"]
 SECONDS = float(os.environ.get("CHARLM_SOAK_SECONDS", "5"))

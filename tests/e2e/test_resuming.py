@@ -18,8 +18,8 @@ from charlm_client import (
 from charlm_client.types import Chunk
 from charlm_model.checkpoint import save
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.vocabulary import ByteVocabulary
+from charlm_model.families.registry import build
+from charlm_model.text.vocabulary import ByteVocabulary
 from tests.e2e.processes import free_port, serving, whole
 
 FAMILIES = ("ngram", "rnn", "gru", "lstm", "transformer")

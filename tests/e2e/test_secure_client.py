@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from charlm_client import Client, InvalidRequest, NotAllowed, Security, SyncClient, Unavailable
-from charlm_client.cli import app as command
-from charlm_server.config import TlsFiles
+from charlm_client.cli.main import app as command
+from charlm_server.config.settings import TlsFiles
 from tests.server.certificates import Authority
 from tests.server.test_security import guarded, write_tokens
 from tests.server.wire import serving

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from charlm_model.gpu.model import GpuModel
-from charlm_model.gpu.tiles import Tile, Tiling
+from charlm_model.kernels.triton.tiling import Tile, Tiling
 from charlm_model.language_model import LanguageModel
 
 # The interpreter multiplies by numpy, whose bits depend on the rows multiplied: one tile for all.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from charlm_model.config import ModelConfig
 from charlm_model.language_model import LanguageModel
-from charlm_model.sampling import logprobs_from
+from charlm_model.sampling.draw import logprobs_from
 from charlm_model.state import State
 
 LETTERS = "abc"

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from charlm_training.events import Listener
-from charlm_training.options import TrainOptions
-from charlm_training.plan import SizeOptions
-from charlm_training.run import Outcome, Run
-from charlm_training.workspace import Workspace
+from charlm_training.monitoring.events import Listener
+from charlm_training.planning.options import TrainOptions
+from charlm_training.planning.plan import SizeOptions
+from charlm_training.run.run import Outcome, Run
+from charlm_training.run.workspace import Workspace
 
 TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\n" * 30
 SIZES = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "batch_size": 4, "window_length": 16}

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.kneser_ney import fit
+from charlm_model.families.kneser_ney import fit
+from charlm_model.families.ngram import NGram
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_model.ngram import NGram
 
 torch.set_num_threads(1)
 

@@ -12,8 +12,8 @@ import threading
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.counter import Counters
-from charlm_model.families import build
+from charlm_model.families.registry import build
+from charlm_model.sampling.philox import Counters
 
 NUM_ROWS, NUM_STEPS = 600, 2
 

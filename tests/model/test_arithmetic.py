@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from charlm_model.compiled import ARITHMETIC
-from charlm_model.counter import Counters
+from charlm_model.kernels.cpu import ARITHMETIC
 from charlm_model.language_model import LanguageModel
+from charlm_model.sampling.philox import Counters
 
 KNOWN = {
     "rnn": (2, "69c3f73933beee32"),

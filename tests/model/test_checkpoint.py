@@ -20,10 +20,10 @@ from charlm_model.errors import (
     GoldenMismatch,
     UnsupportedFormat,
 )
-from charlm_model.families import FAMILIES
+from charlm_model.families.registry import FAMILIES
 from charlm_model.language_model import LanguageModel
-from charlm_model.pieces import SentencePieceVocabulary
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
+from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 
 MakeModel = Callable[..., LanguageModel]
 VOCABULARY = CharVocabulary("abcdefghij")

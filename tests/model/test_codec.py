@@ -8,15 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm_model.codec import DecodingRow, EncodingRow, decode_rows, encode_rows
-from charlm_model.compression import Cutter, decoding_rows, text_from
+from charlm_model.compression.byte_escape import Speller
+from charlm_model.compression.frames import Frame
+from charlm_model.compression.range_coding import DecodingRow, EncodingRow, decode_rows, encode_rows
+from charlm_model.compression.rows import Cutter, decoding_rows, text_from
 from charlm_model.config import ModelConfig
-from charlm_model.escape import Speller
-from charlm_model.families import build
-from charlm_model.frames import Frame
-from charlm_model.pieces import SentencePieceVocabulary
-from charlm_model.stepping import Stepper
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_model.families.registry import build
+from charlm_model.inference.batched_steps import Stepper
+from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
+from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 
 KOREAN = "한국어 문장과 naïve text 👩‍🚀, and more: 다람쥐 헌 쳇바퀴에 타고파.\n"
 FAMILIES = ("rnn", "gru", "lstm", "transformer")

@@ -9,14 +9,20 @@ import pytest
 import torch
 from tiny_model import TOKEN_BYTES, TinyModel, finished, logprob, spelled, strings
 
-from charlm_model.conditional import Drawn, NoMatch, Question, monte_carlo, rejection
-from charlm_model.constraint import Constraint, from_regex
-from charlm_model.generation import generate
-from charlm_model.guide import Guide, masked
-from charlm_model.sampling import logprobs_from
-from charlm_model.sampling_params import SamplingParams
-from charlm_model.stepping import Stepper
-from charlm_model.vocabulary import END_OF_TEXT_ID
+from charlm_model.constraints.conditional_sampling import (
+    Drawn,
+    NoMatch,
+    Question,
+    monte_carlo,
+    rejection,
+)
+from charlm_model.constraints.constraint import Constraint, from_regex
+from charlm_model.constraints.guide import Guide, masked
+from charlm_model.inference.batched_steps import Stepper
+from charlm_model.inference.sampling_loop import generate
+from charlm_model.sampling.draw import logprobs_from
+from charlm_model.sampling.params import SamplingParams
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
 
 MODEL = TinyModel(seed=4)
 MAX_TOKENS = 4

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from charlm_model.automaton import DEAD
-from charlm_model.constraint import (
+from charlm_model.constraints.constraint import (
     Constraint,
     from_allowed_characters,
     from_choices,
     from_regex,
 )
+from charlm_model.constraints.dfa import DEAD
 from charlm_model.errors import InvalidConstraint
-from charlm_model.pieces import SentencePieceVocabulary
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
+from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 
 ALPHABET = "abB1_ é가나\n"
 PIECES = SentencePieceVocabulary.train(["가나 abba é ab ba 가나다 " * 40] * 4, 300)

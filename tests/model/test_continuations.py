@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import TinyModel, V, finished, logprob, strings
 
-from charlm_model import continuations
-from charlm_model.continuations import Found, Wanted, search
-from charlm_model.stepping import Stepper
-from charlm_model.vocabulary import END_OF_TEXT_ID
+from charlm_model.inference import top_continuations
+from charlm_model.inference.batched_steps import Stepper
+from charlm_model.inference.top_continuations import Found, Wanted, search
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
 
 MODELS = [TinyModel(seed=seed) for seed in range(3)]
 
@@ -74,9 +74,9 @@ def test_what_is_missing_is_no_more_probable_than_said(seed: int, num: int, max_
 def test_states_that_were_forgotten_are_read_again_to_the_same_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(continuations, "BATCH", 2)
+    monkeypatch.setattr(top_continuations, "BATCH", 2)
     kept = found(MODELS[0], 30, 4)
-    monkeypatch.setattr(continuations, "MAX_STATE_BYTES", 0)
+    monkeypatch.setattr(top_continuations, "MAX_STATE_BYTES", 0)
 
     forgotten = found(MODELS[0], 30, 4)
 
@@ -85,7 +85,7 @@ def test_states_that_were_forgotten_are_read_again_to_the_same_answer(
 
 
 def test_memory_bounds_the_search_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(continuations, "MAX_NODE_BYTES", 2000)
+    monkeypatch.setattr(top_continuations, "MAX_NODE_BYTES", 2000)
 
     result = found(MODELS[0], 100, 4)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from charlm_model.counter import philox4x32, uniforms
+from charlm_model.sampling.philox import philox4x32, uniforms
 
 
 def column(*values: int) -> NDArray[np.uint64]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from charlm_model.dropout import dropout, rows_of_batch
+from charlm_model.layers.dropout import dropout, rows_of_batch
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])

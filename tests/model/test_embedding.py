@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from charlm_model.embedding import NO_TOKEN, TokenEmbedding
+from charlm_model.layers.embedding import NO_TOKEN, TokenEmbedding
 
 V, E = 7, 5
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from charlm_model.config import ModelConfig
 from charlm_model.errors import InvalidConfig
-from charlm_model.families import FAMILIES, build, restore
+from charlm_model.families.registry import FAMILIES, build, restore
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import concat_rows
 

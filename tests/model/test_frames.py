@@ -6,7 +6,14 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm_model.frames import FRAME_HEAD_BYTES, HEADER_BYTES, Damage, Deframer, Frame, Header
+from charlm_model.compression.frames import (
+    FRAME_HEAD_BYTES,
+    HEADER_BYTES,
+    Damage,
+    Deframer,
+    Frame,
+    Header,
+)
 
 payloads = st.lists(st.binary(max_size=40).map(lambda data: data + bytes(-len(data) % 4)))
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import TinyModel, V, finished, logprob
 
-from charlm_model import gap as gaps
-from charlm_model.gap import Filled, Gap, fill
-from charlm_model.stepping import Stepper
+from charlm_model.inference import gap_filling as gaps
+from charlm_model.inference.batched_steps import Stepper
+from charlm_model.inference.gap_filling import Filled, Gap, fill
 
 MODEL = TinyModel(seed=2)
 ids = st.lists(st.integers(1, V - 1), max_size=4).map(tuple)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from charlm_model.counter import Counters
 from charlm_model.language_model import Burst, LanguageModel
+from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
 
 pytest.importorskip("triton", reason="the extra `triton` is not installed: make unit")

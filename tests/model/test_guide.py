@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm_model.constraint import from_regex
-from charlm_model.guide import Guide, guided, masked
-from charlm_model.sampling import sample_rows
-from charlm_model.sampling_params import SamplingParams
+from charlm_model.constraints.constraint import from_regex
+from charlm_model.constraints.guide import Guide, guided, masked
+from charlm_model.sampling.draw import sample_rows
+from charlm_model.sampling.params import SamplingParams
 
 V = 6
 TOKEN_BYTES = [b"", *(bytes([letter]) for letter in b"abcde")]

@@ -4,9 +4,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm_model.compiled.halves import PANEL_WIDTH
-from charlm_model.compiled.halves_layout import panels_of_columns, panels_of_rows, turn
-from charlm_model.compiled.vectors import LANES
+from charlm_model.kernels.cpu.simd import LANES
+from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH
+from charlm_model.kernels.cpu_training.bfloat16_panels import (
+    panels_of_columns,
+    panels_of_rows,
+    turn,
+)
 
 ONE = np.int16(0x3F80)
 sizes = st.integers(1, 70)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_model.errors import InvalidText, UnknownCharacter
-from charlm_model.incremental import IncrementalEncoder
-from charlm_model.pieces import SentencePieceVocabulary
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_model.text.incremental import IncrementalEncoder
+from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
+from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 
 TEXT = "한국어 문장과 emoji 👩‍🚀🇰🇷 with  naïve text,\nand more: aaaaaa bbbbbb **** ▁ 다람쥐.\n" * 40
 KINDS = ["char", "byte", "unigram", "bpe"]

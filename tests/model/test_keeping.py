@@ -8,9 +8,9 @@ import numba
 import pytest
 from numba.core.caching import FunctionCache
 
-from charlm_model.compiled import keeping
-from charlm_model.compiled.build import compiled
-from charlm_model.compiled.keeping import chosen_folder, is_only_ours
+from charlm_model.kernels.cpu import jit_cache
+from charlm_model.kernels.cpu.jit import compiled
+from charlm_model.kernels.cpu.jit_cache import chosen_folder, is_only_ours
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_read_only_folder_is_copied(named: Path, monkeypatch: pytest.MonkeyPat
     def refuse(**_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(keeping.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(jit_cache.tempfile, "TemporaryFile", refuse)
     copy = chosen_folder()
 
     assert copy is not None
@@ -115,8 +115,8 @@ def test_where_nothing_can_be_written_nothing_is_kept(
     def refuse(**_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(keeping.tempfile, "TemporaryFile", refuse)
-    monkeypatch.setattr(keeping.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(jit_cache.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(jit_cache.tempfile, "mkdtemp", refuse)
 
     assert chosen_folder() is None
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from charlm_model.compiled import functions, vectors
-from charlm_model.compiled.build import compiled
-from charlm_model.compiled.crew import Crew
-from charlm_model.compiled.product import add_product, padded, panels_of
-from charlm_model.compiled.rows import in_pool, share_rows
-from charlm_model.compiled.sampling import uniform
-from charlm_model.compiled.sharing import MakeRoom, Pace, Sharing, Work, as_pair
-from charlm_model.counter import Counters, uniforms
+from charlm_model.kernels.cpu import elementary, simd
+from charlm_model.kernels.cpu.barrier_group import Crew
+from charlm_model.kernels.cpu.jit import compiled
+from charlm_model.kernels.cpu.matmul import add_product, padded, panels_of
+from charlm_model.kernels.cpu.sampling import uniform
+from charlm_model.kernels.threads.call_sharding import MakeRoom, Pace, Sharing, Work, as_pair
+from charlm_model.kernels.threads.row_sharding import in_pool, share_rows
 from charlm_model.language_model import LanguageModel
+from charlm_model.sampling.philox import Counters, uniforms
 
 MakeModel = Callable[..., LanguageModel]
 COMPILED = ["rnn", "gru", "lstm", "transformer"]
@@ -70,11 +70,11 @@ def nearest_float32(exact: Fraction) -> np.float32:
 
 @compiled
 def apply_all(x, powers, tangents, sigmoids):
-    for i in range(0, len(x), vectors.LANES):
-        value = vectors.load(x, i)
-        vectors.store(powers, i, functions.exp(value))
-        vectors.store(tangents, i, functions.tanh(value))
-        vectors.store(sigmoids, i, functions.sigmoid(value))
+    for i in range(0, len(x), simd.LANES):
+        value = simd.load(x, i)
+        simd.store(powers, i, elementary.exp(value))
+        simd.store(tangents, i, elementary.tanh(value))
+        simd.store(sigmoids, i, elementary.sigmoid(value))
 
 
 def test_functions_are_what_they_are_called() -> None:
@@ -90,16 +90,16 @@ def test_functions_are_what_they_are_called() -> None:
 
 @compiled
 def rearrange(x, pairs, rearranged):
-    a, b = vectors.load(x, 0), vectors.load(x, 16)
-    vectors.store(rearranged, 0, vectors.load_evens(pairs, 0))
-    vectors.store(rearranged, 16, vectors.load_odds(pairs, 0))
-    vectors.store(rearranged, 32, vectors.halves_of(a, b))
-    vectors.store(rearranged, 48, vectors.twice_evens(a))
-    vectors.store(rearranged, 64, vectors.twice_odds(a))
-    vectors.store(rearranged, 80, vectors.fold_in_turns(a, b))
-    vectors.store(rearranged, 96, vectors.fold_8(a, b))
-    vectors.store(rearranged, 112, vectors.fold_4(a, b))
-    vectors.store(rearranged, 128, vectors.fold_2(a, b))
+    a, b = simd.load(x, 0), simd.load(x, 16)
+    simd.store(rearranged, 0, simd.load_evens(pairs, 0))
+    simd.store(rearranged, 16, simd.load_odds(pairs, 0))
+    simd.store(rearranged, 32, simd.halves_of(a, b))
+    simd.store(rearranged, 48, simd.twice_evens(a))
+    simd.store(rearranged, 64, simd.twice_odds(a))
+    simd.store(rearranged, 80, simd.fold_in_turns(a, b))
+    simd.store(rearranged, 96, simd.fold_8(a, b))
+    simd.store(rearranged, 112, simd.fold_4(a, b))
+    simd.store(rearranged, 128, simd.fold_2(a, b))
 
 
 def test_lanes_go_where_they_are_said_to() -> None:

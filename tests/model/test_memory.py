@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from charlm_model.memory import bits_of, clear, clone, copy, zeros
+from charlm_model.tensor_memory import bits_of, clear, clone, copy, zeros
 
 KINDS = [torch.float32, torch.bfloat16, torch.int64]
 CPU = torch.device("cpu")

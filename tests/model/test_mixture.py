@@ -11,11 +11,11 @@ from tiny_model import TinyModel, V, logprob, logprobs_after, strings
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
 from charlm_model.errors import InvalidConfig
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.mixture import Kind, Mixing, MixtureModel, mix
-from charlm_model.sampling import logprobs_from
+from charlm_model.sampling.draw import logprobs_from
 from charlm_model.state import concat_rows
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 
 MEMBERS = [TinyModel(seed=seed) for seed in (1, 2, 3)]
 WEIGHTS = (0.5, 0.3, 0.2)

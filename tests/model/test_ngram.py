@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from charlm_model import ngram
 from charlm_model.config import ModelConfig
-from charlm_model.kneser_ney import fit
-from charlm_model.ngram import NGram
+from charlm_model.families import ngram
+from charlm_model.families.kneser_ney import fit
+from charlm_model.families.ngram import NGram
 from charlm_model.scoring import evaluate_blocks, total_logprob
-from charlm_model.vocabulary import CharVocabulary
+from charlm_model.text.vocabulary import CharVocabulary
 
 SHAKESPEARE = Path(__file__).parents[3] / "shared" / "data" / "tinyshakespeare.txt"
 V = 4

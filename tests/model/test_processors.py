@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from charlm_model.counter import uniforms
-from charlm_model.processors import processed
-from charlm_model.sampling import logprobs_from, sample_rows
-from charlm_model.sampling_params import SamplingParams
+from charlm_model.sampling.draw import logprobs_from, sample_rows
+from charlm_model.sampling.params import SamplingParams
+from charlm_model.sampling.philox import uniforms
+from charlm_model.sampling.processors import processed
 
 Floats = NDArray[np.float64]
 

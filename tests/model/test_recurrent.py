@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from charlm_model.cells import CELLS
 from charlm_model.config import ModelConfig
+from charlm_model.families.recurrent import RecurrentModel
 from charlm_model.language_model import LanguageModel
-from charlm_model.recurrent import RecurrentModel
+from charlm_model.layers.recurrent_cells import CELLS
 
 MakeModel = Callable[..., LanguageModel]
 TORCH_CELLS = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}

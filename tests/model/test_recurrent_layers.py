@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from charlm_model.config import ModelConfig
-from charlm_model.gru_layer import gru_layer
-from charlm_model.lstm_layer import lstm_layer
-from charlm_model.packing import is_fitting
-from charlm_model.precision import has_fast_bfloat16
-from charlm_model.recurrent import RecurrentModel
+from charlm_model.families.recurrent import RecurrentModel
+from charlm_model.kernels.autograd.gru import gru_layer
+from charlm_model.kernels.autograd.lstm import lstm_layer
+from charlm_model.kernels.autograd.packing import is_fitting
+from charlm_model.layers.mixed_precision import has_fast_bfloat16
 
 pytestmark = pytest.mark.skipif(
     not has_fast_bfloat16(), reason="this processor has no products of bfloat16"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from charlm_model import scoring
 from charlm_model.exact_sum import ExactSum
-from charlm_model.families import FAMILIES
-from charlm_model.generation import generate
+from charlm_model.families.registry import FAMILIES
+from charlm_model.inference.sampling_loop import generate
 from charlm_model.language_model import LanguageModel
-from charlm_model.sampling_params import SamplingParams
+from charlm_model.sampling.params import SamplingParams
 from charlm_model.scoring import (
     Evaluation,
     evaluate_blocks,
@@ -22,7 +22,7 @@ from charlm_model.scoring import (
     score_tokens,
     total_logprob,
 )
-from charlm_model.vocabulary import CharVocabulary
+from charlm_model.text.vocabulary import CharVocabulary
 
 MakeModel = Callable[..., LanguageModel]
 VOCABULARY = CharVocabulary("abcdefghij")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from charlm_model import snapshot as snapshots
 from charlm_model.errors import SnapshotDamaged, SnapshotError, SnapshotMismatch, SnapshotTooNew
-from charlm_model.families import FAMILIES
+from charlm_model.families.registry import FAMILIES
 from charlm_model.language_model import LanguageModel
 from charlm_model.mixture import Kind, Mixing, MixtureModel
 from charlm_model.snapshot import Maker, Snapshot

@@ -5,15 +5,15 @@ import threading
 
 import pytest
 
-from charlm_model.compiled import team
-from charlm_model.compiled.rows import share_rows
-from charlm_model.compiled.team import in_team
+from charlm_model.kernels.threads import openmp_team
+from charlm_model.kernels.threads.openmp_team import in_team
+from charlm_model.kernels.threads.row_sharding import share_rows
 
 
 @pytest.fixture(params=["torch's threads", "no such threads"], autouse=True)
 def openmp(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "no such threads":
-        monkeypatch.setattr(team, "_openmp", lambda: None)
+        monkeypatch.setattr(openmp_team, "_openmp", lambda: None)
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 9, 64, 65])

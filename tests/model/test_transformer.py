@@ -7,8 +7,8 @@ import torch
 
 from charlm_model.config import ModelConfig
 from charlm_model.errors import InvalidConfig
+from charlm_model.families.transformer import Transformer
 from charlm_model.language_model import LanguageModel
-from charlm_model.transformer import Transformer
 
 MakeModel = Callable[..., LanguageModel]
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from charlm_model import transformer_block
 from charlm_model.config import ModelConfig
-from charlm_model.precision import has_fast_bfloat16
-from charlm_model.transformer import Transformer
+from charlm_model.families.transformer import Transformer
+from charlm_model.kernels.autograd import transformer_block
+from charlm_model.layers.mixed_precision import has_fast_bfloat16
 
 pytestmark = pytest.mark.skipif(
     not has_fast_bfloat16(), reason="this processor has no products of bfloat16"
@@ -57,7 +57,7 @@ def test_outputs_and_gradients_are_those_of_the_plain_path(
     model = model_of(width, heads, context, dropout=dropout)
 
     ours = learned(model, length)
-    monkeypatch.setattr("charlm_model.precision.has_fast_bfloat16", lambda *_: False)
+    monkeypatch.setattr("charlm_model.layers.mixed_precision.has_fast_bfloat16", lambda *_: False)
     theirs = learned(model, length)
 
     assert not torch.equal(ours[0], theirs[0])

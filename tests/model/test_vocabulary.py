@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charlm_model.errors import InvalidConfig, InvalidText, UnknownCharacter
-from charlm_model.pieces import SentencePieceVocabulary
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
+from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 
 # Surrogates are no characters: no UTF-8 text has them.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)

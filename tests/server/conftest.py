@@ -10,14 +10,14 @@ from torch import Tensor
 
 from charlm_model.config import ModelConfig
 from charlm_model.language_model import LanguageModel
-from charlm_model.sampling_params import SamplingParams
+from charlm_model.sampling.params import SamplingParams
 from charlm_model.state import State
-from charlm_server.accumulator import Accumulator
-from charlm_server.columns import Returns
-from charlm_server.engine import Engine, EngineConfig
-from charlm_server.scoring import ScoringItem, ScoringJob
-from charlm_server.sequence import Delta, GenerationJob, Stopping
-from charlm_server.stopping import StopAutomaton
+from charlm_server.engine.engine import Engine, EngineConfig
+from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.scoring import ScoringItem, ScoringJob
+from charlm_server.engine.sequence import Delta, GenerationJob, Stopping
+from charlm_server.engine.stop_sequences import StopAutomaton
+from charlm_server.engine.token_columns import Returns
 
 torch.set_num_threads(1)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from charlm_server.accumulator import Accumulator
+from charlm_server.engine.output_buffer import Accumulator
 
 
 @dataclass(frozen=True)

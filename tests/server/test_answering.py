@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from charlm_server.answering import deadline_of
-from charlm_server.job import FOREVER
+from charlm_server.engine.job import FOREVER
+from charlm_server.rpc.call_helpers import deadline_of
 
 MODEL: Any = SimpleNamespace(scheduler=SimpleNamespace(now=lambda: 1000.0))
 

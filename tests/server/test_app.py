@@ -11,13 +11,13 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import models_pb2, sampling_pb2
-from charlm_server import errors
 from charlm_server.app import App
-from charlm_server.config import ServeConfig
-from charlm_server.errors import CharlmError
-from charlm_server.interceptors import STATUS_OF, status_from
-from charlm_server.loaded import Models
-from charlm_server.unoffered import UNOFFERED
+from charlm_server.config.settings import ServeConfig
+from charlm_server.errors import base
+from charlm_server.errors.base import CharlmError
+from charlm_server.models.registry import Models
+from charlm_server.rpc.disabled_services import UNOFFERED
+from charlm_server.rpc.error_interceptor import STATUS_OF, status_from
 from tests.server.wire import Wire, details_of, load, serving
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -187,7 +187,7 @@ def test_every_error_has_a_status() -> None:
 
 
 def test_every_error_has_a_reason_of_its_own() -> None:
-    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    classes = [value for value in vars(base).values() if isinstance(value, type)]
     reasons = [each.reason for each in classes if issubclass(each, CharlmError)]
 
     # InvalidText and ResumeMismatch are given theirs at each place.

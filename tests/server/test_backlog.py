@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_model.language_model import Burst
-from charlm_server.backlog import Backlog, Sampled
-from charlm_server.columns import TokenColumns
+from charlm_server.engine.backlog import Backlog, Sampled
+from charlm_server.engine.token_columns import TokenColumns
 
 Move = tuple[
     int, int, bool, bool

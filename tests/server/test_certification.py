@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from charlm_model.state import State
-from charlm_server.certification import certify
-from charlm_server.loaded import batch_sizes
+from charlm_server.models.batch_invariance import certify
+from charlm_server.models.registry import batch_sizes
 from tests.server.conftest import Clock, PeriodicModel
 from tests.server.wire import checkpoint_of, vocabulary_of
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from charlm_server.checkpoints import named_checkpoints
-from charlm_server.errors import ServeError
+from charlm_server.config.checkpoint_names import named_checkpoints
+from charlm_server.errors.base import ServeError
 
 
 def make(directory: Path) -> Path:

@@ -23,9 +23,9 @@ from charlm_model import checkpoint
 from charlm_server.cluster import proxy
 from charlm_server.cluster.replica import METHODS, Refusal, Replica, ReplicaUnwell
 from charlm_server.cluster.scale import Scale
-from charlm_server.config import ServeConfig
-from charlm_server.errors import ServeError
-from charlm_server.interceptors import STATUS_DETAILS
+from charlm_server.config.settings import ServeConfig
+from charlm_server.errors.base import ServeError
+from charlm_server.rpc.error_interceptor import STATUS_DETAILS
 from tests.server.test_security import write_tokens
 from tests.server.wire import checkpoint_of, data_of, serving, vocabulary_of
 

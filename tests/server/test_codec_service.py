@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from charlm.v1 import codec_pb2 as pb
 from charlm.v1 import codec_pb2_grpc
 from charlm.v1 import generation_pb2 as gen
-from charlm_model.codec import FRAME_BYTES
-from charlm_model.frames import FRAME_HEAD_BYTES, HEADER_BYTES
+from charlm_model.compression.frames import FRAME_HEAD_BYTES, HEADER_BYTES
+from charlm_model.compression.range_coding import FRAME_BYTES
 from tests.server.wire import Wire, details_of, serving
 
 KINDS = [

@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import dataclass
 
-from charlm_server.accumulator import Accumulator
-from charlm_server.delivery import AT_ONCE, KEPT_TIMES, MOST_KEPT_S, Delivery
-from charlm_server.job import Event
+from charlm_server.engine.job import Event
+from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.scheduling.delivery import AT_ONCE, KEPT_TIMES, MOST_KEPT_S, Delivery
 from tests.server.conftest import Clock
 
 

@@ -17,8 +17,8 @@ from charlm.v1 import admin_pb2, admin_pb2_grpc, scoring_pb2, state_pb2
 from charlm.v1 import generation_pb2 as gen
 from charlm_model import checkpoint as checkpoints
 from charlm_server.app import App
-from charlm_server.config import ServeConfig
-from charlm_server.loaded import LoadedModel, load_models
+from charlm_server.config.settings import ServeConfig
+from charlm_server.models.registry import LoadedModel, load_models
 from tests.server.wire import Wire, checkpoint_of, vocabulary_of
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

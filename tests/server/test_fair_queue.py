@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm_server.callers import TURNS_OF
-from charlm_server.errors import QueueFull
-from charlm_server.fair_queue import FairQueue, Waiting
-from charlm_server.job import Job
-from charlm_server.overload_errors import ShareTaken
-from charlm_server.scheduler import Scheduler
-from charlm_server.sequence import GenerationJob
-from charlm_server.waiting_room import QueueLimits
+from charlm_server.calls.callers import TURNS_OF
+from charlm_server.engine.job import Job
+from charlm_server.engine.sequence import GenerationJob
+from charlm_server.errors.base import QueueFull
+from charlm_server.errors.overload import ShareTaken
+from charlm_server.scheduling.admission import QueueLimits
+from charlm_server.scheduling.fair_queue import FairQueue, Waiting
+from charlm_server.scheduling.scheduler import Scheduler
 from tests.server.conftest import Bench, deltas_of
 
 

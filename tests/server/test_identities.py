@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from charlm.v1 import context_pb2, distribution_pb2
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import scoring_pb2 as pb
-from charlm_model.vocabulary import END_OF_TEXT_ID
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from tests.server.wire import TEXT, Wire, column, serving
 
 KINDS = [

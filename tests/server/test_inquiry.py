@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from charlm_server.errors import Draining, EngineFailed, InvalidRequest
-from charlm_server.inquiry import Answer, InquiryJob, Start
+from charlm_server.engine.search import Answer, InquiryJob, Start
+from charlm_server.errors.base import Draining, EngineFailed, InvalidRequest
 from tests.server.conftest import Bench, ids_of
 
 Search = Callable[[Start], Generator[None, None, Any]]

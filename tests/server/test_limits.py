@@ -15,10 +15,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import models_pb2, models_pb2_grpc, sampling_pb2
 from charlm_server.cli import serve
-from charlm_server.config import Limits
-from charlm_server.errors import ServeError
-from charlm_server.limit_flags import parameter_name
-from charlm_server.model_conversion import limits_from
+from charlm_server.config.limit_flags import parameter_name
+from charlm_server.config.settings import Limits
+from charlm_server.errors.base import ServeError
+from charlm_server.rpc.convert.models import limits_from
 from tests.server.wire import OWN_CONNECTION, Wire, details_of, serving
 
 MODEL = "models/lstm-char"

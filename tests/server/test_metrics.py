@@ -15,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from charlm.v1 import codec_pb2, scoring_pb2, state_pb2
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1.codec_pb2_grpc import CodecServiceStub
-from charlm_server.config import Limits
-from charlm_server.errors import ServeError
+from charlm_server.config.settings import Limits
+from charlm_server.errors.base import ServeError
+from charlm_server.observing.call_counters import Tallies
 from charlm_server.observing.metrics import MetricsServer
 from charlm_server.observing.sources import Sources
-from charlm_server.observing.tallies import Tallies
-from charlm_server.pulse import Pulse
+from charlm_server.scheduling.heartbeat import Pulse
 from tests.server.conftest import Clock
 from tests.server.gate import Gate
 from tests.server.wire import Wire, serving, text_of

@@ -8,10 +8,10 @@ import pytest
 
 from charlm.v1 import context_pb2, inference_pb2, models_pb2, sampling_pb2, scoring_pb2
 from charlm.v1 import generation_pb2 as gen
-from charlm_server.config import ServeConfig
-from charlm_server.errors import ServeError
-from charlm_server.loaded import mixtures_of
-from charlm_server.mixtures import MixtureConfig, named_mixtures
+from charlm_server.config.mixtures import MixtureConfig, named_mixtures
+from charlm_server.config.settings import ServeConfig
+from charlm_server.errors.base import ServeError
+from charlm_server.models.registry import mixtures_of
 from tests.server.wire import Wire, column, load, serving
 
 LOADED = ("models/lstm-char", "models/gru-char")

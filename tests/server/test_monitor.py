@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from charlm.v1 import generation_pb2 as gen
-from charlm_server.pulse import Pulse
+from charlm_server.scheduling.heartbeat import Pulse
 from tests.server.conftest import Clock
 from tests.server.gate import Gate
 from tests.server.wire import Wire, load, serving

@@ -15,17 +15,17 @@ import torch
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import scoring_pb2 as sco
 from charlm_model.checkpoint import Checkpoint
-from charlm_model.compiled import ARITHMETIC
 from charlm_model.config import ModelConfig
-from charlm_model.counter import Counters
-from charlm_model.families import build
+from charlm_model.families.registry import build
+from charlm_model.kernels.cpu import ARITHMETIC
 from charlm_model.language_model import LanguageModel
-from charlm_model.vocabulary import Vocabulary
-from charlm_server import loaded
-from charlm_server.certification import Certification, certify
-from charlm_server.config import ServeConfig
-from charlm_server.errors import ServeError
-from charlm_server.loaded import numerics_id, serve_checkpoint
+from charlm_model.sampling.philox import Counters
+from charlm_model.text.vocabulary import Vocabulary
+from charlm_server.config.settings import ServeConfig
+from charlm_server.errors.base import ServeError
+from charlm_server.models import registry
+from charlm_server.models.batch_invariance import Certification, certify
+from charlm_server.models.registry import numerics_id, serve_checkpoint
 from tests.server import wire as wires
 from tests.server.test_state_service import by_name, created, exported, imported, of_text
 from tests.server.wire import Wire, checkpoint_of, serving, vocabulary_of
@@ -57,7 +57,7 @@ class Recorded:
 def test_what_was_certified_needs_no_new_graph(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charlm_model.gpu.room.Graphs", Recorded)
+    monkeypatch.setattr("charlm_model.gpu.workspace.Graphs", Recorded)
     gpu, sizes = interpreted(checkpoint_of(family, vocabulary_of("char")).model), [1, 2, 48]
 
     certify(gpu, sizes)
@@ -88,8 +88,8 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[LanguageModel], None]
     """Lets every model go to a GPU, where it becomes the one given."""
 
     def become(served: LanguageModel) -> None:
-        monkeypatch.setattr(loaded, "device_named", lambda name: GPU)
-        monkeypatch.setattr(loaded, "on_device", lambda model, device: served)
+        monkeypatch.setattr(registry, "device_named", lambda name: GPU)
+        monkeypatch.setattr(registry, "on_device", lambda model, device: served)
 
     return become
 
@@ -113,7 +113,7 @@ def test_a_model_that_does_not_fit_is_said(
     def certify(*_: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(loaded, "certify", certify)
+    monkeypatch.setattr(registry, "certify", certify)
     with pytest.raises(ServeError, match="models/x does not fit into the memory of cuda:0"):
         serve_checkpoint("models/x", checkpoint, CONFIG)
 
@@ -136,8 +136,8 @@ async def test_a_server_of_kernels_gives_the_same_bits_in_company(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(wires, "checkpoint_of", small)
-    monkeypatch.setattr(loaded, "on_device", lambda model, device: interpreted(model))
-    monkeypatch.setattr(loaded, "certify", lambda *_: Certification((1, 3), True))
+    monkeypatch.setattr(registry, "on_device", lambda model, device: interpreted(model))
+    monkeypatch.setattr(registry, "certify", lambda *_: Certification((1, 3), True))
     monkeypatch.setattr("charlm_model.checkpoint._NUM_GOLDEN_TOKENS", 3)
     async with serving(("transformer", "char")) as wire:
         calls = _generated, _generated_after_a_state, _scored

@@ -18,8 +18,8 @@ from google.protobuf.message import Message
 from charlm.v1 import generation_pb2, state_pb2
 from charlm_model import checkpoint as checkpoints
 from charlm_server.app import ADMIN, OFFERED, App
-from charlm_server.config import ServeConfig
-from charlm_server.loaded import Models, load_model
+from charlm_server.config.settings import ServeConfig
+from charlm_server.models.registry import Models, load_model
 from tests.e2e.fuzz.calls import Fuzz
 from tests.server.wire import Wire, checkpoint_of, vocabulary_of
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
-from charlm_server.row_memory import RowMemory
+from charlm_server.engine.row_states import RowMemory
 
 Read = Callable[[int], State]
 

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from charlm_server import scheduler as scheduling
-from charlm_server.errors import DeadlineTooShort, Draining, EngineFailed, QueueFull
-from charlm_server.scheduler import Scheduler
-from charlm_server.sequence import FinishReason, GenerationJob
-from charlm_server.waiting_room import QueueLimits
+from charlm_server.engine.sequence import FinishReason, GenerationJob
+from charlm_server.errors.base import DeadlineTooShort, Draining, EngineFailed, QueueFull
+from charlm_server.scheduling import scheduler as scheduling
+from charlm_server.scheduling.admission import QueueLimits
+from charlm_server.scheduling.scheduler import Scheduler
 from tests.server.conftest import Bench, deltas_of, periodic, text_of
 
 ENDLESS = 10**9

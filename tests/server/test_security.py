@@ -23,14 +23,14 @@ from charlm.v1 import (
 from charlm.v1 import generation_pb2 as gen
 from charlm_server import new_token
 from charlm_server.app import ADMIN, OFFERED, App
-from charlm_server.callers import Callers, callers_from
-from charlm_server.config import Limits, ServeConfig, TlsFiles
-from charlm_server.errors import ServeError
-from charlm_server.guard import ROLE_OF_SERVICE
-from charlm_server.loaded import Models
-from charlm_server.overload_errors import QuotaExceeded
-from charlm_server.tls import server_credentials
-from charlm_server.unoffered import UNOFFERED
+from charlm_server.calls.callers import Callers, callers_from
+from charlm_server.config.settings import Limits, ServeConfig, TlsFiles
+from charlm_server.errors.base import ServeError
+from charlm_server.errors.overload import QuotaExceeded
+from charlm_server.models.registry import Models
+from charlm_server.rpc.auth_interceptor import ROLE_OF_SERVICE
+from charlm_server.rpc.disabled_services import UNOFFERED
+from charlm_server.rpc.tls import server_credentials
 from tests.server.certificates import Authority, Pair
 from tests.server.wire import OWN_CONNECTION, details_of, load
 

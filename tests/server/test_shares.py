@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from charlm_model.language_model import LanguageModel
 from charlm_model.snapshot import Snapshot
-from charlm_server.callers import TURNS_OF
-from charlm_server.engine import Engine, EngineConfig
-from charlm_server.errors import DeadlineTooShort
-from charlm_server.fair_queue import Waiting
+from charlm_server.calls.callers import TURNS_OF
+from charlm_server.engine.engine import Engine, EngineConfig
+from charlm_server.engine.fair_sharing import Shares, deal, fair_share
+from charlm_server.engine.sequence import GenerationJob
+from charlm_server.errors.base import DeadlineTooShort
 from charlm_server.lines import Lines
-from charlm_server.scheduler import Scheduler
-from charlm_server.sequence import GenerationJob
-from charlm_server.shares import Shares, deal, fair_share
-from charlm_server.waiting_room import QueueLimits, WaitingRoom
+from charlm_server.scheduling.admission import QueueLimits, WaitingRoom
+from charlm_server.scheduling.fair_queue import Waiting
+from charlm_server.scheduling.scheduler import Scheduler
 from tests.server.conftest import Bench, deltas_of, periodic, text_of
 from tests.server.test_fair_queue import SizedJob
 from tests.server.wire import checkpoint_of, vocabulary_of

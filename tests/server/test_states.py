@@ -18,16 +18,16 @@ from hypothesis.stateful import (
 
 from charlm_model.snapshot import Maker, Snapshot
 from charlm_model.state import State
-from charlm_server.config import Limits
-from charlm_server.errors import InvalidRequest
-from charlm_server.state_errors import (
+from charlm_server.config.settings import Limits
+from charlm_server.errors.base import InvalidRequest
+from charlm_server.errors.states import (
     PositionNotKept,
     StateChanged,
     StateNotFound,
     StatesFull,
     StateShareTaken,
 )
-from charlm_server.states import KeptState, States
+from charlm_server.state_store import KeptState, States
 from tests.server.conftest import Clock
 
 SIZE = 4 * (3 + 5)  # bytes of each snapshot below

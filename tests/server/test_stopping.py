@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm_server.stopping import StopAutomaton, StopMatch, StopMatcher
+from charlm_server.engine.stop_sequences import StopAutomaton, StopMatch, StopMatcher
 
 SHORT_TEXTS = st.binary(max_size=30).map(lambda data: bytes(byte % 3 + 97 for byte in data))
 STOPS = st.lists(SHORT_TEXTS.filter(len).map(lambda stop: stop[:5]), min_size=1, max_size=4)

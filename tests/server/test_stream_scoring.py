@@ -13,12 +13,12 @@ import pytest
 
 from charlm.v1 import context_pb2
 from charlm.v1 import scoring_pb2 as pb
-from charlm_server.config import Limits
-from charlm_server.errors import QueueFull
-from charlm_server.inquiry import InquiryJob, Start
-from charlm_server.series import InquirySeries
-from charlm_server.stream_conversion import scorer_from
-from charlm_server.stream_scoring import MAX_BLOCK
+from charlm_server.config.settings import Limits
+from charlm_server.engine.search import InquiryJob, Start
+from charlm_server.errors.base import QueueFull
+from charlm_server.rpc.convert.long_text import scorer_from
+from charlm_server.tasks.long_text_scoring import MAX_BLOCK
+from charlm_server.tasks.search_series import InquirySeries
 from tests.server.wire import TEXT, Wire, details_of, serving
 
 KINDS = [

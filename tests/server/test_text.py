@@ -3,8 +3,8 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charlm_server.stopping import StopAutomaton
-from charlm_server.text import Release, TextAssembler, Utf8Assembler
+from charlm_server.engine.detokenizer import Release, TextAssembler, Utf8Assembler
+from charlm_server.engine.stop_sequences import StopAutomaton
 
 HANGUL_AND_EMOJI = "한국어 텍스트 👩‍🚀🇰🇷 naïve\u0301 text\n"
 

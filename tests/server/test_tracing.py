@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from charlm.v1 import generation_pb2 as gen
 from charlm_client import Client, ModelNotFound, Stopping
-from charlm_server.observing import observation
+from charlm_server.observing import setup
 from charlm_server.observing.tracing import Tracing
 from tests.server.wire import Wire, serving
 
@@ -41,7 +41,7 @@ def spans() -> Spans:
 
 @pytest.fixture
 async def wire(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
-    monkeypatch.setattr(observation, "_tracing_of", lambda _: Tracing(spans.provider))
+    monkeypatch.setattr(setup, "_tracing_of", lambda _: Tracing(spans.provider))
     async with serving(("lstm", "char")) as running:
         yield running
 
@@ -121,7 +121,7 @@ async def test_no_span_holds_a_text_or_a_token(wire: Wire, spans: Spans) -> None
 async def test_what_the_sampler_drops_is_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
     provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter := InMemorySpanExporter()))
-    monkeypatch.setattr(observation, "_tracing_of", lambda _: Tracing(provider))
+    monkeypatch.setattr(setup, "_tracing_of", lambda _: Tracing(provider))
 
     async with serving(("lstm", "char")) as wire:
         await wire.generation.Generate(gen.GenerateRequest(model=MODEL))

@@ -24,17 +24,17 @@ from charlm.v1 import (
 )
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.kneser_ney import fit
+from charlm_model.families.kneser_ney import fit
+from charlm_model.families.ngram import NGram
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_model.ngram import NGram
-from charlm_model.pieces import SentencePieceVocabulary
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
+from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 from charlm_server.app import App
-from charlm_server.config import Limits, ServeConfig
-from charlm_server.interceptors import STATUS_DETAILS
-from charlm_server.loaded import LoadedModel, Models, mixtures_of, serve_checkpoint
-from charlm_server.mixtures import named_mixtures
+from charlm_server.config.mixtures import named_mixtures
+from charlm_server.config.settings import Limits, ServeConfig
+from charlm_server.models.registry import LoadedModel, Models, mixtures_of, serve_checkpoint
+from charlm_server.rpc.error_interceptor import STATUS_DETAILS
 
 TEXT = "한국어 문장과 emoji 👩‍🚀🇰🇷 with naïve text, and more: 다람쥐 헌 쳇바퀴에 타고파. 🎉\n" * 40
 LATIN = "abcdefghijklmnopqrstuvwxyz .,\n"

@@ -44,7 +44,7 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["charlm_client", "charlm_client.cli"])
+@pytest.mark.parametrize("module", ["charlm_client", "charlm_client.cli.main"])
 def test_the_client_loads_no_tensors(module: str) -> None:
     heavy = {"torch", "numpy", "safetensors", "sentencepiece", "charlm_model", "charlm_server"}
     heavy |= {"opentelemetry", "prometheus_client"}

@@ -13,11 +13,11 @@ import typer
 from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 
 from charlm_client import Client, SyncClient
-from charlm_client.admin import Admin
-from charlm_client.cli import app
-from charlm_client.states import States
-from charlm_client.sync_admin import SyncAdmin
-from charlm_client.sync_states import SyncStates
+from charlm_client.api.admin import Admin
+from charlm_client.api.states import States
+from charlm_client.cli.main import app
+from charlm_client.sync.admin import SyncAdmin
+from charlm_client.sync.states import SyncStates
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = ROOT / "proto" / "charlm" / "v1"
@@ -27,7 +27,7 @@ DOCUMENTS = "\n".join(
     if path.name != "LOG.md"
 )
 CLIENT = "\n".join(
-    path.read_text(encoding="utf-8") for path in (ROOT / "client" / "charlm_client").glob("*.py")
+    path.read_text(encoding="utf-8") for path in (ROOT / "client" / "charlm_client").rglob("*.py")
 )
 
 

@@ -26,7 +26,7 @@ RUN_WHAT_IS_READ = {
 ONLY_WITH = {"allow_pickle"}  # arguments that turn such a thing on
 # Processes of one run, which torchrun started with the same program, tell each other what the first
 # one found; torch does that by pickles. Nothing from a file or another host's caller is among it.
-AMONG_THE_PROCESSES_OF_ONE_RUN = {"training/charlm_training/distributed.py"}
+AMONG_THE_PROCESSES_OF_ONE_RUN = {"training/charlm_training/process_group.py"}
 
 
 @pytest.mark.parametrize("requirement", DEPENDENCIES)

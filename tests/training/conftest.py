@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from charlm_training.corpus import open_corpus
-from charlm_training.data import Data, DataOptions, read_data
+from charlm_training.corpus.dataset import Data, DataOptions, read_data
+from charlm_training.corpus.reader import open_corpus
 
 
 @dataclass

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from charlm_training.distributed import Crew, crew_of
-from charlm_training.learner import Learner, StepResult
-from charlm_training.options import TrainOptions
-from charlm_training.plan import SizeOptions
-from charlm_training.session import train_in_terminal
+from charlm_training.planning.options import TrainOptions
+from charlm_training.planning.plan import SizeOptions
+from charlm_training.process_group import Crew, crew_of
+from charlm_training.run.session import train_in_terminal
+from charlm_training.step.learner import Learner, StepResult
 
 FAMILIES = ["lstm", "transformer"]
 # Five rows for two processes: their shares are unequal.

@@ -19,7 +19,7 @@ from typing import Any
 import typer
 
 from charlm_training.cli import train
-from charlm_training.learner import Learner
+from charlm_training.step.learner import Learner
 
 # A step with its save and its log passes about twenty of them.
 MOST_MOMENTS = 200

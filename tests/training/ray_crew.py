@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from ray.cluster_utils import Cluster
 
-from charlm_training import on_ray
+from charlm_training import ray_train
 from charlm_training.errors import TrainingError
-from charlm_training.learner import Learner, StepResult
-from charlm_training.on_ray import RayOptions, train_on_ray
-from charlm_training.options import TrainOptions
-from charlm_training.plan import SizeOptions
-from charlm_training.session import train_in_terminal
+from charlm_training.planning.options import TrainOptions
+from charlm_training.planning.plan import SizeOptions
+from charlm_training.ray_train import RayOptions, train_on_ray
+from charlm_training.run.session import train_in_terminal
+from charlm_training.step.learner import Learner, StepResult
 
 SIZES = {"hidden_size": 16, "num_layers": 2, "dropout": 0.2, "window_length": 16}
 RATE = 2e-3
@@ -49,7 +49,7 @@ def deadly_work(task: dict[str, Any]) -> dict[str, Any]:
         Learner.step = step  # type: ignore[method-assign]
 
 
-work = on_ray.work
+work = ray_train.work
 
 if __name__ == "__main__":
     text, folder = map(Path, sys.argv[1:])
@@ -59,10 +59,10 @@ if __name__ == "__main__":
         initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
     )
     where = RayOptions(address=cluster.address, workers=2)
-    on_ray.work = deadly_work
+    ray_train.work = deadly_work
     outcome = train_on_ray(options(text, folder / "together", 5), where, tensorboard=False)
     print(outcome.stopped_by, outcome.report["training"]["processes"])
-    on_ray.work = work
+    ray_train.work = work
     try:
         train_on_ray(options(text, folder / "refused", 1), where, tensorboard=False)
     except TrainingError as error:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from charlm_training.average import HORIZON, WeightAverage
+from charlm_training.optim.weight_average import HORIZON, WeightAverage
 
 
 def model_at(value: float) -> nn.Linear:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from charlm_training import corpus as corpus_module
-from charlm_training.corpus import Corpus, open_corpus
+from charlm_training.corpus import reader as corpus_module
+from charlm_training.corpus.reader import Corpus, open_corpus
 from charlm_training.errors import CorpusIsBinary, CorpusIsNotUtf8, CorpusNotFound
 
 

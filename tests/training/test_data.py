@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charlm_model.vocabulary import ByteVocabulary
-from charlm_training.data import Data, DataOptions, Encoder
+from charlm_model.text.vocabulary import ByteVocabulary
+from charlm_training.corpus.dataset import Data, DataOptions, Encoder
+from charlm_training.corpus.vocabularies import build_vocabulary
 from charlm_training.errors import CorpusTooSmall, InvalidOption
-from charlm_training.vocabularies import build_vocabulary
 
 Read = Callable[..., Data]
 

@@ -6,7 +6,7 @@ import torch
 from charlm_model.devices import CPU
 from charlm_training.device import described, training_device
 from charlm_training.errors import InvalidOption
-from charlm_training.options import TrainOptions
+from charlm_training.planning.options import TrainOptions
 
 
 @pytest.fixture

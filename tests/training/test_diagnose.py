@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_training.baseline import fit_ngram
-from charlm_training.data import Data, DataOptions
+from charlm_model.families.registry import build
+from charlm_training.corpus.dataset import Data, DataOptions
 from charlm_training.diagnose import context, order, truncation
 from charlm_training.diagnose.context import Loss, effective_length, losses_of
 from charlm_training.diagnose.diagnosis import Diagnosis
@@ -19,10 +18,11 @@ from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.truncation import truncated_gradient
 from charlm_training.diagnose.windows import spread_windows
 from charlm_training.errors import CorpusTooSmall, InvalidOption, NotPossible
-from charlm_training.options import TrainOptions
-from charlm_training.plan import SizeOptions
-from charlm_training.run import Run
-from charlm_training.workspace import Workspace
+from charlm_training.planning.options import TrainOptions
+from charlm_training.planning.plan import SizeOptions
+from charlm_training.run.ngram_baseline import fit_ngram
+from charlm_training.run.run import Run
+from charlm_training.run.workspace import Workspace
 
 random = np.random.default_rng(0)
 NOISE = "".join(random.choice(list("abcdefgh"), 6000))

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from charlm_training.budget import Spent, StepBudget, TimeBudget
-from charlm_training.distributed import ALONE, Crew, crew_of
+from charlm_training.corpus.windows import Shape
 from charlm_training.errors import InvalidOption
-from charlm_training.shared_budget import shared
-from charlm_training.windows import Shape
+from charlm_training.planning.shared_budget import shared
+from charlm_training.process_group import ALONE, Crew, crew_of
 
 PROGRAM = Path(__file__).parent / "crew.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

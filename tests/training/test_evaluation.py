@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
 from charlm_model.scoring import evaluate_blocks, total_logprob
-from charlm_model.vocabulary import CharVocabulary
-from charlm_training import evaluation
-from charlm_training.baseline import fit_ngram
-from charlm_training.data import Data
-from charlm_training.evaluation import cold_blocks, evaluate, lines, score_slice, streamed
+from charlm_model.text.vocabulary import CharVocabulary
+from charlm_training.corpus.dataset import Data
+from charlm_training.evaluation import batched
+from charlm_training.evaluation.batched import cold_blocks, evaluate, lines, score_slice, streamed
+from charlm_training.run.ngram_baseline import fit_ngram
 
 Read = Callable[..., Data]
 VOCABULARY = CharVocabulary("abcd")
@@ -62,8 +62,8 @@ def test_lanes_score_every_token_once_and_warm(monkeypatch: pytest.MonkeyPatch, 
     data = read("the quick brown fox jumps over the lazy dog. " * 60)
     model, ids_N = fit_ngram(data, order=4), data.train.ids_N
     whole = streamed(model, ids_N)
-    monkeypatch.setattr(evaluation, "TOKENS_PER_LANE", 300)
-    monkeypatch.setattr(evaluation, "WARMUP_TOKENS", 256)
+    monkeypatch.setattr(batched, "TOKENS_PER_LANE", 300)
+    monkeypatch.setattr(batched, "WARMUP_TOKENS", 256)
 
     measured = streamed(model, ids_N)
 
@@ -87,7 +87,7 @@ def test_lines_agree_with_the_exact_path(family: str) -> None:
 def test_a_line_longer_than_a_window_is_scored_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids_N = tiny("lstm"), np.concatenate([[0], random_ids(50), [0], random_ids(9), [0]])
     whole = lines(model, ids_N)
-    monkeypatch.setattr(evaluation, "MAX_WINDOW", 7)
+    monkeypatch.setattr(batched, "MAX_WINDOW", 7)
 
     assert lines(model, ids_N).nats == pytest.approx(whole.nats, rel=1e-6)
 

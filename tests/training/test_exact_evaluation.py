@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from charlm_model.scoring import total_logprob
-from charlm_model.vocabulary import END_OF_TEXT_ID
-from charlm_training.baseline import fit_ngram
-from charlm_training.data import Data
-from charlm_training.exact_evaluation import evaluate_exactly
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
+from charlm_training.corpus.dataset import Data
+from charlm_training.evaluation.exact import evaluate_exactly
+from charlm_training.run.ngram_baseline import fit_ngram
 
 Read = Callable[..., Data]
 

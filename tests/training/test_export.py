@@ -10,12 +10,12 @@ import torch
 
 from charlm_model import checkpoint
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.vocabulary import CharVocabulary
-from charlm_training.baseline import fit_ngram
+from charlm_model.families.registry import build
+from charlm_model.text.vocabulary import CharVocabulary
 from charlm_training.errors import InvalidOption, NotPossible
 from charlm_training.export.bundle import FORMATS, export
 from charlm_training.export.step_program import step_program
+from charlm_training.run.ngram_baseline import fit_ngram
 
 FAMILIES = ["rnn", "gru", "lstm", "transformer"]
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "context_length": 6}

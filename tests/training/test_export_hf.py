@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from charlm_model import checkpoint, transformer
+from charlm_model import checkpoint
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.generation import generate
-from charlm_model.sampling_params import SamplingParams
-from charlm_model.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_model.families import transformer
+from charlm_model.families.registry import build
+from charlm_model.inference.sampling_loop import generate
+from charlm_model.sampling.params import SamplingParams
+from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 from charlm_training.errors import NotPossible
 from charlm_training.export.bundle import export
 

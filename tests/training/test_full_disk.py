@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from tiny_run import Killed, options, train, weights
 
-from charlm_training.events import Event, Noticed, Resumed
-from charlm_training.learner import Learner, StepResult
-from charlm_training.log import JsonLog
-from charlm_training.run import Run
-from charlm_training.session import Broadcast
-from charlm_training.state_store import StateStore
-from charlm_training.workspace import Workspace
+from charlm_training.monitoring.events import Event, Noticed, Resumed
+from charlm_training.monitoring.log import JsonLog
+from charlm_training.run.run import Run
+from charlm_training.run.run_state_store import StateStore
+from charlm_training.run.session import Broadcast
+from charlm_training.run.workspace import Workspace
+from charlm_training.step.learner import Learner, StepResult
 
 DISK_BYTES, PAGE_BYTES = 4 << 20, 4096
 STEPS = range(3, 21)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.recurrent import RecurrentModel
+from charlm_model.families.recurrent import RecurrentModel
+from charlm_model.families.registry import build
 from charlm_training.diagnose.gradient_flow import diagnose as diagnose_flow
 from charlm_training.diagnose.gradient_flow import flows_of, half_life
 from charlm_training.diagnose.input_gradients import input_gradients

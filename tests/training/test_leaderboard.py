@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_training.budget import TimeBudget
-from charlm_training.data import DataOptions
+from charlm_training.corpus.dataset import DataOptions
 from charlm_training.errors import InvalidOption, NotPossible
 from charlm_training.leaderboard.compare import Comparison, ContestOptions, compare
 from charlm_training.leaderboard.match import Arena, flops_per_token, width_for
 from charlm_training.leaderboard.output import curves, save
 from charlm_training.leaderboard.standing import Standing, verdict
-from charlm_training.plan import Planner
+from charlm_training.planning.plan import Planner
 
 TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\n" * 60
 

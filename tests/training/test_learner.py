@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_training.data import Data
-from charlm_training.learner import Learner
-from charlm_training.plan import windows_of
-from charlm_training.update import token_loss
-from charlm_training.windows import NO_TARGET, Shape
+from charlm_model.families.registry import build
+from charlm_training.corpus.dataset import Data
+from charlm_training.corpus.windows import NO_TARGET, Shape
+from charlm_training.planning.plan import windows_of
+from charlm_training.step.learner import Learner
+from charlm_training.step.update import token_loss
 
 Read = Callable[..., Data]
 FAMILIES = ["rnn", "gru", "lstm", "transformer"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from charlm_training.errors import NotPossible, OutputFailed
-from charlm_training.events import Evaluated, Noticed, Progressed, Sampled
-from charlm_training.log import JsonLog, TensorBoardLog
+from charlm_training.monitoring.events import Evaluated, Noticed, Progressed, Sampled
+from charlm_training.monitoring.log import JsonLog, TensorBoardLog
 
 PROGRESSED = Progressed(
     step=3,

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from charlm_training.average import WeightAverage
 from charlm_training.budget import Budget, Spent, StepBudget, TimeBudget
 from charlm_training.errors import Diverged
-from charlm_training.events import Evaluated, Event, Noticed, Progressed, Sampled
-from charlm_training.learner import StepResult
-from charlm_training.loop import MAX_ROLLBACKS, Course, Loop, Milestones
-from charlm_training.schedule import Schedule
+from charlm_training.monitoring.events import Evaluated, Event, Noticed, Progressed, Sampled
+from charlm_training.optim.lr_scheduler import Schedule
+from charlm_training.optim.weight_average import WeightAverage
+from charlm_training.run.loop import MAX_ROLLBACKS, Course, Loop, Milestones
+from charlm_training.step.learner import StepResult
 
 
 @dataclass

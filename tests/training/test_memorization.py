@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm_training.baseline import fit_ngram
 from charlm_training.diagnose.memorization import overlaps_with, samples, sentence
 from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.suffix_automaton import SuffixAutomaton
+from charlm_training.run.ngram_baseline import fit_ngram
 
 FEW = st.text(alphabet="ab", max_size=30)
 SOME = st.text(alphabet="abcd ", min_size=1, max_size=60)

@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import resource
 import torch
-from charlm_training.memory import keep_memory
+from charlm_training.step.memory import keep_memory
 
 keep_memory()
 faults = []

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_model.precision import has_fast_bfloat16
-from charlm_training import muon
-from charlm_training.muon import Muon
-from charlm_training.optimizer import Optimizer
+from charlm_model.layers.mixed_precision import has_fast_bfloat16
+from charlm_training.optim import muon
+from charlm_training.optim.muon import Muon
+from charlm_training.optim.optimizer import Optimizer
 
 
 def direction(gradient_GMN: torch.Tensor) -> torch.Tensor:

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_training.data import Data
+from charlm_training.corpus.dataset import Data
+from charlm_training.corpus.windows import Shape
 from charlm_training.device import ready
-from charlm_training.evaluate import evaluate_checkpoint
-from charlm_training.learner import Learner
-from charlm_training.options import TrainOptions
-from charlm_training.plan import SizeOptions, windows_of
-from charlm_training.recorded import RecordedUpdate
-from charlm_training.run import Run
-from charlm_training.windows import Shape
-from charlm_training.workspace import Workspace
+from charlm_training.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from charlm_training.planning.options import TrainOptions
+from charlm_training.planning.plan import SizeOptions, windows_of
+from charlm_training.run.run import Run
+from charlm_training.run.workspace import Workspace
+from charlm_training.step.cuda_graph_update import RecordedUpdate
+from charlm_training.step.learner import Learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from charlm_training.cli import train
 from charlm_training.errors import InvalidOption
-from charlm_training.on_ray import Board, RayOptions, cpus_of_worker, everywhere
-from charlm_training.options import TrainOptions
+from charlm_training.planning.options import TrainOptions
+from charlm_training.ray_train import Board, RayOptions, cpus_of_worker, everywhere
 
 PROGRAM = Path(__file__).parent / "ray_crew.py"
 TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\nWho is it that can tell me?\n" * 40

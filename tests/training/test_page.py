@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
-from charlm_model.generation import generate
-from charlm_model.sampling_params import SamplingParams
-from charlm_training.baseline import fit_ngram
-from charlm_training.options import TrainOptions
-from charlm_training.page import history_of, page
-from charlm_training.plan import SizeOptions
-from charlm_training.plot import Curve, Plot
-from charlm_training.session import train_in_terminal
-from charlm_training.svg import svg, ticks
-from charlm_training.temperatures import TEMPERATURES, samples_by_temperature
-from charlm_training.verdict import History, fit_verdict
-from charlm_training.workspace import Workspace
+from charlm_model.families.registry import build
+from charlm_model.inference.sampling_loop import generate
+from charlm_model.sampling.params import SamplingParams
+from charlm_training.evaluation.samples_by_temperature import TEMPERATURES, samples_by_temperature
+from charlm_training.planning.options import TrainOptions
+from charlm_training.planning.plan import SizeOptions
+from charlm_training.report.page import history_of, page
+from charlm_training.report.plot import Curve, Plot
+from charlm_training.report.svg import svg, ticks
+from charlm_training.report.verdict import History, fit_verdict
+from charlm_training.run.ngram_baseline import fit_ngram
+from charlm_training.run.session import train_in_terminal
+from charlm_training.run.workspace import Workspace
 
 TEXT = "the <b>cat</b> & the dog sat on the mat.\n" * 40
 FETCHING = {"link", "script", "img", "iframe", "object", "embed"}

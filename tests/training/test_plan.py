@@ -9,10 +9,10 @@ import torch
 
 from charlm_model.errors import InvalidConfig
 from charlm_training.budget import StepBudget, TimeBudget
-from charlm_training.data import Data
+from charlm_training.corpus.dataset import Data
 from charlm_training.errors import InvalidOption
-from charlm_training.plan import Planner, SizeOptions, tokens_per_s
-from charlm_training.presets import RECIPES, Rung, choose_rung, dropout_for
+from charlm_training.planning.plan import Planner, SizeOptions, tokens_per_s
+from charlm_training.planning.presets import RECIPES, Rung, choose_rung, dropout_for
 
 Read = Callable[..., Data]
 

@@ -7,8 +7,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from charlm_training.events import Evaluated, Finished, Noticed, Planned, Progressed, Sampled
-from charlm_training.progress import LiveProgress, PlainProgress, planned_line, progress_on
+from charlm_training.monitoring.events import (
+    Evaluated,
+    Finished,
+    Noticed,
+    Planned,
+    Progressed,
+    Sampled,
+)
+from charlm_training.monitoring.progress import (
+    LiveProgress,
+    PlainProgress,
+    planned_line,
+    progress_on,
+)
 
 PLANNED = Planned(
     family="lstm",

@@ -8,16 +8,16 @@ import torch
 
 from charlm_model.config import ModelConfig
 from charlm_model.devices import CPU
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.state import State
-from charlm_training.data import Data
-from charlm_training.distributed import ALONE
-from charlm_training.learner import Learner
-from charlm_training.optimizer import Optimizer
-from charlm_training.plan import windows_of
-from charlm_training.recorded import LENGTH_STEP, Desk, RecordedUpdate, Work
-from charlm_training.update import Update
-from charlm_training.windows import NO_TARGET, Position, Shape, Window
+from charlm_training.corpus.dataset import Data
+from charlm_training.corpus.windows import NO_TARGET, Position, Shape, Window
+from charlm_training.optim.optimizer import Optimizer
+from charlm_training.planning.plan import windows_of
+from charlm_training.process_group import ALONE
+from charlm_training.step.cuda_graph_update import LENGTH_STEP, Desk, RecordedUpdate, Work
+from charlm_training.step.learner import Learner
+from charlm_training.step.update import Update
 
 Read = Callable[..., Data]
 FAMILIES = ["rnn", "gru", "lstm", "transformer"]
@@ -134,7 +134,7 @@ def test_what_is_recorded_asks_for_no_number(
     Muon, clipping and all of the model are the real ones; of AdamW torch has no kernel there.
     """
     monkeypatch.setattr(
-        "charlm_training.optimizer._adamw",
+        "charlm_training.optim.optimizer._adamw",
         lambda parameters, weight_decay: torch.optim.SGD(parameters, lr=0.1),
     )
     update = update_of(family, read("the cat sat on the mat. " * 30), dropout=0.3, device=META)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from charlm_model import packing, transformer_block
-from charlm_training.fitting import FITTERS
-from charlm_training.rehearsal import config_of, rehearse
+from charlm_model.kernels.autograd import packing, transformer_block
+from charlm_training.run.fitting import FITTERS
+from charlm_training.run.warm_up import config_of, rehearse
 
 
 @pytest.mark.slow

@@ -15,12 +15,12 @@ import pytest
 from tiny_run import SIZES, TEXT, Killed, options, train, weights
 
 from charlm_training.errors import InvalidOption
-from charlm_training.events import Event, Noticed, Resumed
-from charlm_training.learner import Learner, StepResult
-from charlm_training.options import TrainOptions
-from charlm_training.run import Run
-from charlm_training.session import train_in_terminal
-from charlm_training.workspace import Workspace
+from charlm_training.monitoring.events import Event, Noticed, Resumed
+from charlm_training.planning.options import TrainOptions
+from charlm_training.run.run import Run
+from charlm_training.run.session import train_in_terminal
+from charlm_training.run.workspace import Workspace
+from charlm_training.step.learner import Learner, StepResult
 
 LIVES = Path(__file__).parent / "lives.py"
 # CHARLM_KILLS=25 pytest tests/training/test_resume.py is the full trial.

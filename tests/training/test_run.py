@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from charlm_model import checkpoint
-from charlm_training.data import DataOptions
+from charlm_training.corpus.dataset import DataOptions
 from charlm_training.errors import InvalidOption, OutputFailed, OutputInTheWay
-from charlm_training.evaluate import evaluate_checkpoint
-from charlm_training.events import Event, Noticed, Sampled
-from charlm_training.options import TrainOptions
-from charlm_training.plan import SizeOptions
-from charlm_training.run import Run
-from charlm_training.workspace import Workspace
+from charlm_training.evaluation.checkpoint_evaluation import evaluate_checkpoint
+from charlm_training.monitoring.events import Event, Noticed, Sampled
+from charlm_training.planning.options import TrainOptions
+from charlm_training.planning.plan import SizeOptions
+from charlm_training.run.run import Run
+from charlm_training.run.workspace import Workspace
 
 FAMILIES = ["ngram", "rnn", "gru", "lstm", "transformer"]
 TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\n" * 30

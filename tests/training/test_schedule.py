@@ -3,7 +3,7 @@
 import pytest
 
 from charlm_training.errors import InvalidOption
-from charlm_training.schedule import Schedule
+from charlm_training.optim.lr_scheduler import Schedule
 
 SCHEDULE = Schedule(peak=0.01, warmup=0.1, final_share=0.01)
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charlm_training.corpus.split import between, split_characters, split_lines, whole_lines
 from charlm_training.errors import CorpusTooSmall, InvalidOption
-from charlm_training.split import between, split_characters, split_lines, whole_lines
 
 chunkings = st.lists(st.text(alphabet="ab\n", max_size=9), max_size=9)
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from charlm_training.budget import Clock
 from charlm_training.errors import StateDamaged
-from charlm_training.events import Event, Noticed
-from charlm_training.keeper import Keeper
-from charlm_training.record import flatten, unflatten
-from charlm_training.state_store import StateStore
+from charlm_training.monitoring.events import Event, Noticed
+from charlm_training.run.checkpointer import Keeper
+from charlm_training.run.run_state_store import StateStore
+from charlm_training.state_tree import flatten, unflatten
 
 KEYS = st.text() | st.integers()
 VALUES = st.recursive(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from charlm_training.threads import COLD_STEPS, RETRIAL_INTERVAL_S, ThreadGovernor
+from charlm_training.step.threads import COLD_STEPS, RETRIAL_INTERVAL_S, ThreadGovernor
 
 
 class Machine:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from charlm_training.token_file import Ids, positions_of, write_token_file
-from charlm_training.windows import (
+from charlm_training.corpus.token_file import Ids, positions_of, write_token_file
+from charlm_training.corpus.windows import (
     NO_TARGET,
     DocumentWindows,
     Position,

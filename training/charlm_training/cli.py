@@ -31,7 +31,7 @@ Measured = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")]
 
 WRONG_USAGE, INTERRUPTED = 2, 130
-# How long a thread of torch spins while it waits for another; charlm_training.threads says why.
+# How long a thread of torch spins while it waits for another; `step.threads` says why.
 SPIN_VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "2000"
 
 
@@ -111,15 +111,15 @@ def train(
     charlm train book.txt --out book --budget 3m --resume[/dim]
     """
     shorten_spinning()
-    from charlm_training.data import DataOptions
-    from charlm_training.distributed import crew_of
-    from charlm_training.on_ray import RayOptions, train_on_ray
-    from charlm_training.options import TrainOptions
-    from charlm_training.plan import SizeOptions
-    from charlm_training.report import print_lines, training_lines
-    from charlm_training.session import train_in_terminal
-    from charlm_training.size_flags import refuse_unused
-    from charlm_training.workspace import Workspace
+    from charlm_training.corpus.dataset import DataOptions
+    from charlm_training.planning.options import TrainOptions
+    from charlm_training.planning.plan import SizeOptions
+    from charlm_training.planning.size_flags import refuse_unused
+    from charlm_training.process_group import crew_of
+    from charlm_training.ray_train import RayOptions, train_on_ray
+    from charlm_training.report.report import print_lines, training_lines
+    from charlm_training.run.session import train_in_terminal
+    from charlm_training.run.workspace import Workspace
 
     with clear_errors(), crew_of(os.environ) as crew:
         options = TrainOptions(
@@ -188,8 +188,8 @@ def evaluate(
     charlm score --file other.txt --total --model book[/dim]
     """
     shorten_spinning()
-    from charlm_training.evaluate import evaluate_checkpoint
-    from charlm_training.report import evaluation_report_lines, print_lines
+    from charlm_training.evaluation.checkpoint_evaluation import evaluate_checkpoint
+    from charlm_training.report.report import evaluation_report_lines, print_lines
 
     with clear_errors():
         report = evaluate_checkpoint(checkpoint, corpus, exact=exact)

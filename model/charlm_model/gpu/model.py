@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charlm_model.compiled.sampling import logprobs_of_drawn
-from charlm_model.counter import Counters
+from charlm_model.families.recurrent import RecurrentModel
+from charlm_model.families.transformer import Transformer
 from charlm_model.gpu import recurrent, transformer
-from charlm_model.gpu.room import MAX_TOKENS, Room
-from charlm_model.gpu.tiles import TILING, Tiling
+from charlm_model.gpu.workspace import MAX_TOKENS, Room
+from charlm_model.kernels.cpu.sampling import logprobs_of_drawn
+from charlm_model.kernels.triton.tiling import TILING, Tiling
 from charlm_model.language_model import Burst, LanguageModel
-from charlm_model.recurrent import RecurrentModel
+from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
-from charlm_model.transformer import Transformer
 
 MakeRoom = Callable[[int], Room]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from charlm_model.gpu.kernels.cells import GRU, LSTM, RNN, step_layer
-from charlm_model.gpu.room import Room
-from charlm_model.gpu.tiles import Tiling
+from charlm_model.families.recurrent import RecurrentModel
 from charlm_model.gpu.weights import Product, Tables, product_of, side_by_side, tables_of
-from charlm_model.recurrent import RecurrentModel
+from charlm_model.gpu.workspace import Room
+from charlm_model.kernels.triton.recurrent_cells import GRU, LSTM, RNN, step_layer
+from charlm_model.kernels.triton.tiling import Tiling
 from charlm_model.state import State
 
 _KINDS = {"rnn": RNN.value, "gru": GRU.value, "lstm": LSTM.value}

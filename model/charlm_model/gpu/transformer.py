@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm_model.gpu.kernels.attention import LANES, attend, begin, look, remember
-from charlm_model.gpu.room import Room
-from charlm_model.gpu.tiles import Tiling, padded, power_of_two
+from charlm_model.families.transformer import NORM_EPSILON, Block, Transformer
 from charlm_model.gpu.weights import Act, Product, Tables, product_of, tables_of
+from charlm_model.gpu.workspace import Room
+from charlm_model.kernels.triton.attention import LANES, attend, begin, look, remember
+from charlm_model.kernels.triton.tiling import Tiling, padded, power_of_two
 from charlm_model.state import State
-from charlm_model.transformer import NORM_EPSILON, Block, Transformer
 
 _NUMBERS_TOGETHER = 2048  # of keys, that a program looks at together
 _NORMALIZED = Act(epsilon=NORM_EPSILON)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm_model.embedding import TokenEmbedding
-from charlm_model.gpu.kernels.product import multiply
-from charlm_model.gpu.tiles import Tiling, padded, power_of_two
+from charlm_model.kernels.triton.matmul import multiply
+from charlm_model.kernels.triton.tiling import Tiling, padded, power_of_two
+from charlm_model.layers.embedding import TokenEmbedding
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 from ray import serve
 
-from charlm_server.checkpoints import named_checkpoints
 from charlm_server.cluster.replica import Replica
 from charlm_server.cluster.scale import Scale
-from charlm_server.config import ServeConfig
-from charlm_server.errors import ServeError
+from charlm_server.config.checkpoint_names import named_checkpoints
+from charlm_server.config.settings import ServeConfig
+from charlm_server.errors.base import ServeError
 
 NAME = "charlm"
 ADD_SERVICES = "charlm_server.cluster.proxy:add_services"

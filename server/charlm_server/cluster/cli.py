@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from charlm_server.checkpoints import named_checkpoints
 from charlm_server.cluster.scale import Scale
-from charlm_server.config import Limits, ServeConfig
-from charlm_server.errors import ServeError
-from charlm_server.limit_flags import with_limit_flags
-from charlm_server.mixtures import named_mixtures
+from charlm_server.config.checkpoint_names import named_checkpoints
+from charlm_server.config.limit_flags import with_limit_flags
+from charlm_server.config.mixtures import named_mixtures
+from charlm_server.config.settings import Limits, ServeConfig
+from charlm_server.errors.base import ServeError
 
 DEFAULTS = Scale()
 OBJECT_STORE_BYTES = 256 << 20  # of a cluster that is started here: messages are small

@@ -10,9 +10,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2
 
 from charlm_server.app import ADMIN, OFFERED, App, interceptors_of
-from charlm_server.cluster.handlers import Handlers
-from charlm_server.config import ServeConfig
-from charlm_server.loaded import load_models
+from charlm_server.config.settings import ServeConfig
+from charlm_server.models.registry import load_models
+from charlm_server.rpc.in_process import Handlers
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 # Ray knows methods by their bare names, so no two services may share one; a test looks.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from charlm_server.errors import ServeError
+from charlm_server.errors.base import ServeError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 import logging
 
-from charlm_server.observing.call import Call
+from charlm_server.calls.call import Call
 from charlm_server.observing.log_format import fields
 
 logger = logging.getLogger(__name__)

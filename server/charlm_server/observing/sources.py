@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from charlm_server.exchange import Exchange
-from charlm_server.loaded import Models
-from charlm_server.monitor import Monitor
-from charlm_server.states import States
+from charlm_server.health_monitor import Monitor
+from charlm_server.models.hot_swap import Exchange
+from charlm_server.models.registry import Models
+from charlm_server.state_store import States
 
 
 class Sources(NamedTuple):

@@ -23,7 +23,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
-from charlm_server.observing.call import OK, Call
+from charlm_server.calls.call import OK, Call
 from charlm_server.observing.version import VERSION
 
 # Codes that a server answers for; the others are the caller's doing.

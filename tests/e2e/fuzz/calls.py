@@ -9,7 +9,7 @@ from random import Random
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
-from charlm_client.first_status import FirstStatus
+from charlm_client.wire.first_status import FirstStatus
 from tests.e2e.fuzz.messages import Messages
 
 DEADLINE_S, HANG_S = 1.0, 30.0

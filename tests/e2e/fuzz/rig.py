@@ -12,9 +12,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from charlm_model import checkpoint as checkpoints
 from charlm_server.app import ADMIN, OFFERED, App
-from charlm_server.config import Limits, ServeConfig
-from charlm_server.loaded import Models, serve_checkpoint
-from charlm_server.unoffered import UNOFFERED
+from charlm_server.config.settings import Limits, ServeConfig
+from charlm_server.models.registry import Models, serve_checkpoint
+from charlm_server.rpc.disabled_services import UNOFFERED
 from tests.e2e.fuzz.calls import Fuzz
 from tests.e2e.fuzz.messages import Messages, Names
 from tests.server.wire import LATIN, checkpoint_of, vocabulary_of

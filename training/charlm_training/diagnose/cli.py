@@ -40,7 +40,7 @@ def diagnose(
     from rich.console import Console
 
     from charlm_training.diagnose.examine import Request, examine
-    from charlm_training.signals import interruption
+    from charlm_training.run.signals import interruption
 
     progress = Console(stderr=True)
     with (

@@ -15,7 +15,7 @@ from charlm_model.language_model import LanguageModel
 from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.windows import spread_windows
-from charlm_training.plot import Curve, Plot
+from charlm_training.report.plot import Curve, Plot
 
 FULL = 256
 KEPT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from charlm_training.plot import Plot
-from charlm_training.png import save_png
-from charlm_training.tables import Row, make_directory, save_csv
+from charlm_training.report.plot import Plot
+from charlm_training.report.png import save_png
+from charlm_training.report.tables import Row, make_directory, save_csv
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charlm_training.budget import parse_duration
-from charlm_training.data import DataOptions, read_data
+from charlm_training.corpus.dataset import DataOptions, read_data
 from charlm_training.diagnose import context, gradient_flow, memorization, order, truncation
 from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.diagnose.subject import Laboratory, Subject
 from charlm_training.errors import InvalidOption, NotPossible
-from charlm_training.fitting import fitter_for
+from charlm_training.run.fitting import fitter_for
 
 GRADIENT_FAMILIES = ("rnn", "gru", "lstm", "transformer")
 DEFAULT_FAMILIES = {

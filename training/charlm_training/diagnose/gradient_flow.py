@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from charlm_model.cells import CELLS
+from charlm_model.families.recurrent import RecurrentModel
 from charlm_model.language_model import LanguageModel
-from charlm_model.recurrent import RecurrentModel
+from charlm_model.layers.recurrent_cells import CELLS
 from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.diagnose.input_gradients import input_gradients
 from charlm_training.diagnose.jacobians import state_gradients
 from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.windows import spread_windows
-from charlm_training.plot import Curve, Plot
+from charlm_training.report.plot import Curve, Plot
 
 LAGS = 96
 STATE_WINDOWS, INPUT_WINDOWS = 16, 64

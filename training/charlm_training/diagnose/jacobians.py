@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from charlm_model.cells import CELLS
-from charlm_model.recurrent import RecurrentModel
+from charlm_model.families.recurrent import RecurrentModel
+from charlm_model.layers.recurrent_cells import CELLS
 
 NUM_PROBES = 8
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from charlm_model.generation import generate
+from charlm_model.inference.sampling_loop import generate
 from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.diagnose.subject import Laboratory, Subject
 from charlm_training.diagnose.suffix_automaton import SuffixAutomaton
 from charlm_training.errors import CorpusTooSmall
-from charlm_training.plot import Curve, Plot
+from charlm_training.report.plot import Curve, Plot
 
 # Where texts are short, as lines are, there are more of them.
 NUM_SAMPLES, SAMPLE_TOKENS, MOST_SAMPLES = 16, 512, 400

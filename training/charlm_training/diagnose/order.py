@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from charlm_training.baseline import fit_ngram
-from charlm_training.data import Data, Part
+from charlm_training.corpus.dataset import Data, Part
+from charlm_training.corpus.token_file import Ids
 from charlm_training.diagnose.diagnosis import Diagnosis
-from charlm_training.evaluation import evaluate
-from charlm_training.plot import Curve, Plot
-from charlm_training.token_file import Ids
+from charlm_training.evaluation.batched import evaluate
+from charlm_training.report.plot import Curve, Plot
+from charlm_training.run.ngram_baseline import fit_ngram
 
 HIGHEST = 8
 # Enough for two digits after the point; the whole of a small text.

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 
 from charlm_model import checkpoint
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_model.vocabulary import Vocabulary
-from charlm_training.corpus import Corpus, Findings, open_corpus
-from charlm_training.data import DataOptions, Encoder, Part, split_corpus
-from charlm_training.options import TrainOptions
-from charlm_training.run import Run
-from charlm_training.split import Split
-from charlm_training.workspace import Workspace
+from charlm_model.text.vocabulary import Vocabulary
+from charlm_training.corpus.dataset import DataOptions, Encoder, Part, split_corpus
+from charlm_training.corpus.reader import Corpus, Findings, open_corpus
+from charlm_training.corpus.split import Split
+from charlm_training.planning.options import TrainOptions
+from charlm_training.run.run import Run
+from charlm_training.run.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from charlm_model.language_model import LanguageModel
 from charlm_training.budget import Clock, TimeBudget
-from charlm_training.data import Data
+from charlm_training.corpus.dataset import Data
 from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.diagnose.windows import spread_windows
 from charlm_training.errors import CorpusTooSmall
-from charlm_training.evaluation import streamed
-from charlm_training.plan import Plan, Planner, SizeOptions, tokens_per_s
-from charlm_training.plot import Curve, Plot
-from charlm_training.schedule import Schedule
-from charlm_training.update import token_loss
+from charlm_training.evaluation.batched import streamed
+from charlm_training.optim.lr_scheduler import Schedule
+from charlm_training.planning.plan import Plan, Planner, SizeOptions, tokens_per_s
+from charlm_training.report.plot import Curve, Plot
+from charlm_training.step.update import token_loss
 
 LENGTHS = (4, 16, 64, 256)
 USUAL = 64

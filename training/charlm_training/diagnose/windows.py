@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from charlm_training.corpus.token_file import Ids
 from charlm_training.errors import CorpusTooSmall
-from charlm_training.token_file import Ids
 
 
 def spread_windows(ids_N: Ids, num_windows: int, length: int) -> Tensor:

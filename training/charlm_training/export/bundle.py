@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charlm_model.atomic import json_bytes, write_bytes
+from charlm_model.atomic_files import json_bytes, write_bytes
 from charlm_model.checkpoint import PIECES, VOCABULARY, Checkpoint
-from charlm_model.pieces import SentencePieceVocabulary
-from charlm_model.vocabulary import END_OF_TEXT_ID
+from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_training.errors import InvalidOption, NotPossible, OutputFailed
 from charlm_training.export.hf import hf_files
 from charlm_training.export.onnx_file import onnx_bytes, onnx_step
 from charlm_training.export.step_program import StepProgram, step_program
-from charlm_training.tables import make_directory
+from charlm_training.report.tables import make_directory
 
 Step = Callable[..., tuple[Tensor, ...]]
 FORMATS = ("torch-export", "onnx", "hf")

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from charlm_model.checkpoint import Checkpoint
-from charlm_model.transformer import _ROPE_BASE, NORM_EPSILON, Transformer, _norm
-from charlm_model.vocabulary import END_OF_TEXT_ID, ByteVocabulary, CharVocabulary, Vocabulary
+from charlm_model.families.transformer import _ROPE_BASE, NORM_EPSILON, Transformer, _norm
+from charlm_model.text.vocabulary import END_OF_TEXT_ID, ByteVocabulary, CharVocabulary, Vocabulary
 from charlm_training.errors import NotPossible
 
 if TYPE_CHECKING:

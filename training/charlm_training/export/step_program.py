@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from charlm_model.families.recurrent import RecurrentModel
+from charlm_model.families.transformer import Transformer
 from charlm_model.language_model import LanguageModel
-from charlm_model.recurrent import RecurrentModel
-from charlm_model.transformer import Transformer
 from charlm_training.errors import NotPossible
 from charlm_training.export.recurrent_step import RecurrentStep
 from charlm_training.export.transformer_step import TransformerStep

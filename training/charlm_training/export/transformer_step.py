@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from charlm_model.transformer import Transformer, _as_remembered, _join, _norm
+from charlm_model.families.transformer import Transformer, _as_remembered, _join, _norm
 
 
 class TransformerStep(nn.Module):

@@ -35,10 +35,10 @@ def leaderboard(
     shorten_spinning()
     from rich.console import Console
 
-    from charlm_training.data import DataOptions
+    from charlm_training.corpus.dataset import DataOptions
     from charlm_training.leaderboard.compare import ContestOptions, compare
     from charlm_training.leaderboard.output import save, table
-    from charlm_training.signals import interruption
+    from charlm_training.run.signals import interruption
 
     progress = Console(stderr=True)
     with clear_errors(), interruption() as is_interrupted:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from charlm_training.budget import Clock, parse_duration
-from charlm_training.corpus import open_corpus
-from charlm_training.data import DataOptions, read_data
+from charlm_training.corpus.dataset import DataOptions, read_data
+from charlm_training.corpus.reader import open_corpus
 from charlm_training.errors import InvalidOption, NotPossible
-from charlm_training.fitting import fitter_for
 from charlm_training.leaderboard.contest import Contest, Result
 from charlm_training.leaderboard.match import MATCHES, Arena, Entry
 from charlm_training.leaderboard.standing import Standing, standings, verdict
-from charlm_training.report import versions_section
+from charlm_training.report.report import versions_section
+from charlm_training.run.fitting import fitter_for
 
 MOST_SEEDS = 1000
 

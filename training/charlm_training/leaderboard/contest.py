@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from charlm_training.budget import Clock
-from charlm_training.data import DataOptions
-from charlm_training.events import Evaluated, Event
+from charlm_training.corpus.dataset import DataOptions
 from charlm_training.leaderboard.match import Entry
-from charlm_training.options import TrainOptions
-from charlm_training.report import Report
-from charlm_training.run import Run
-from charlm_training.workspace import Workspace
+from charlm_training.monitoring.events import Evaluated, Event
+from charlm_training.planning.options import TrainOptions
+from charlm_training.report.report import Report
+from charlm_training.run.run import Run
+from charlm_training.run.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

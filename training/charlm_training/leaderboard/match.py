@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from charlm_model.config import ModelConfig
-from charlm_model.families import build
+from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
 from charlm_training.budget import Clock, TimeBudget
-from charlm_training.data import Data
-from charlm_training.plan import Plan, Planner, SizeOptions, tokens_per_s
+from charlm_training.corpus.dataset import Data
+from charlm_training.planning.plan import Plan, Planner, SizeOptions, tokens_per_s
 
 MATCHES = ("seconds", "parameters", "flops")
 # One shape for all families, so that the same seed gives every one the same windows.

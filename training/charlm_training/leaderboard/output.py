@@ -11,9 +11,9 @@ from rich.table import Table
 
 from charlm_training.leaderboard.contest import Result
 from charlm_training.leaderboard.standing import Standing
-from charlm_training.plot import Curve, Plot
-from charlm_training.png import save_png
-from charlm_training.tables import make_directory, save_csv, save_json
+from charlm_training.report.plot import Curve, Plot
+from charlm_training.report.png import save_png
+from charlm_training.report.tables import make_directory, save_csv, save_json
 
 
 def save(document: dict[str, Any], results: Sequence[Result], directory: Path) -> list[Path]:

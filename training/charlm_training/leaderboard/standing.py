@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from charlm_training.leaderboard.contest import Result
-from charlm_training.tables import Row
+from charlm_training.report.tables import Row
 
 # Two means this many standard errors of their difference apart are told apart.
 CLEAR = 2.0

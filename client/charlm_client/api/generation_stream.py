@@ -1,0 +1,127 @@
+"""A generation as it happens: iterate over its chunks, leave the block to cancel it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from charlm.v1 import generation_pb2
+from charlm_client.api.resuming import LEFT_BEHIND, Received, Resuming
+from charlm_client.types import Chunk, StreamHeader
+from charlm_client.wire.from_proto import chunk_from, header_from
+from charlm_client.wire.status_errors import translated
+
+STATUS_DETAILS = "grpc-status-details-bin"  # where every gRPC library looks for them
+_GONE = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED
+Call = grpc.aio.UnaryStreamCall[
+    generation_pb2.StreamGenerateRequest, generation_pb2.StreamGenerateResponse
+]
+StartCall = Callable[[Sequence[generation_pb2.ResumePoint]], Call]
+
+
+class GenerationStream:
+    """Chunks in the order in which they were sampled. Leaving early frees the server's row.
+
+    When the server dies or stops, the stream goes on at the next one that answers: with the same
+    characters and the same log-probs, as if nothing had happened.
+    """
+
+    def __init__(
+        self, start_call: StartCall, address: str, *, num_outputs: int, resuming: Resuming
+    ) -> None:
+        self._start_call, self._address = start_call, address
+        self._received, self._resuming = Received(num_outputs), resuming
+        self._call = start_call([])
+        self._is_cancelled = False
+        self.header: StreamHeader | None = None
+        """Set once the first chunk has come."""
+        self.num_resumptions = 0
+        """How often another call went on with it."""
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        with translated(self._address):
+            try:
+                async for chunk in self._unbroken():
+                    yield chunk
+            except asyncio.CancelledError:
+                # gRPC raises the same for a cancelled call as for a cancelled task.
+                if not self._is_cancelled or _is_being_cancelled():
+                    raise
+
+    async def _unbroken(self) -> AsyncIterator[Chunk]:
+        """The chunks of one call after the other, until one comes to the end."""
+        attempt = 0
+        while True:
+            left: list[Chunk] = []  # what a stopping server cut short; others may go on instead
+            try:
+                async for chunk in self._chunks():
+                    if _is_left_behind(chunk):
+                        left.append(chunk)
+                        continue
+                    self._received.add(chunk)
+                    attempt = 0
+                    yield chunk
+                if not left:
+                    return
+            except grpc.aio.AioRpcError as error:
+                if not self._may_resume(error, attempt):
+                    raise
+            if not self._received.is_resumable or attempt >= self._resuming.max_attempts:
+                for chunk in left:
+                    yield chunk
+                return
+            await asyncio.sleep(self._resuming.wait_s(attempt))
+            attempt += 1
+            self.num_resumptions += 1
+            self._call = self._start_call(self._received.points())
+
+    async def _chunks(self) -> AsyncIterator[Chunk]:
+        async for message in self._call:
+            if message.HasField("header") and self.header is None:
+                self.header = header_from(message.header)
+            for chunk in message.chunks:
+                yield chunk_from(chunk)
+
+    def _may_resume(self, error: grpc.aio.AioRpcError, attempt: int) -> bool:
+        return (
+            _is_gone(error)
+            and self._received.is_resumable
+            and attempt < self._resuming.max_attempts
+        )
+
+    def cancel(self) -> None:
+        """End the call now, and with it the iteration; harmless when it is over."""
+        self._is_cancelled = True
+        self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+
+def _is_gone(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the server died or stopped before it began the call (CANCELLED, grpc 41785).
+
+    Proxies call that INTERNAL; of a fault of its own a server gives details.
+    """
+    has_details = any(key == STATUS_DETAILS for key, _ in error.trailing_metadata() or ())
+    is_proxys_word = error.code() is grpc.StatusCode.INTERNAL and not has_details
+    return error.code() in _GONE or is_proxys_word
+
+
+def _is_left_behind(chunk: Chunk) -> bool:
+    return chunk.end is not None and chunk.end.finish_reason is LEFT_BEHIND
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,107 @@
+"""Runs a workload and notes what every stream saw."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from charlm_client.bench.workload import Request, Workload
+from charlm_client.client import Client
+from charlm_client.errors import CharlmError
+from charlm_client.types import Sampling, Stopping
+
+MOST_OPEN = 4096  # streams of an open loop; more wait, as people at a door do
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One stream, in seconds since the load began."""
+
+    started_at: float
+    chunks: list[tuple[float, int]] = field(default_factory=list)  # when, and how many characters
+    is_slow: bool = False
+    error: str = ""  # its kind, where it failed
+    has_ended: bool = False
+
+
+class LoadGenerator:
+    """Streams of one client, as many at once as the workload says."""
+
+    def __init__(
+        self,
+        client: Client,
+        model: str,
+        workload: Workload,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._client, self._model, self._workload = client, model, workload
+        self._clock = clock
+        self._requests = workload.requests()
+        self._text = ""
+        self._began = 0.0
+        self.outcomes: list[Outcome] = []
+
+    async def run(self) -> list[Outcome]:
+        """Every stream that began; those that the end of the time cut off have not ended."""
+        await self._prepare()
+        self._began = self._clock()
+        loops = (
+            [self._keep_going() for _ in range(self._workload.num_streams)]
+            if self._workload.rate is None
+            else [self._let_in()]
+        )
+        tasks = [asyncio.create_task(each) for each in loops]
+        done, open_tasks = await asyncio.wait(tasks, timeout=self._workload.duration_s)
+        for task in open_tasks:
+            task.cancel()
+        await asyncio.gather(*open_tasks, return_exceptions=True)
+        for task in done:
+            task.result()
+        return self.outcomes
+
+    async def _prepare(self) -> None:
+        """The model itself makes the prompts: text of its own alphabet."""
+        length = self._workload.prompt_lengths.most
+        stopping = Stopping(max_new_tokens=length, ignore_end_of_text=True)
+        generation = await self._client.generate(
+            "", model=self._model, sampling=Sampling(seed=self._workload.seed), stopping=stopping
+        )
+        text = generation.outputs[0].text or " "
+        self._text = text * (-(-length // len(text)))
+
+    async def _keep_going(self) -> None:
+        while True:
+            await self._stream(next(self._requests))
+
+    async def _let_in(self) -> None:
+        room = asyncio.Semaphore(MOST_OPEN)
+        async with asyncio.TaskGroup() as streams:
+            for at in self._workload.arrivals():
+                await asyncio.sleep(max(0.0, self._began + at - self._clock()))
+                await room.acquire()
+                task = streams.create_task(self._stream(next(self._requests)))
+                task.add_done_callback(lambda _: room.release())
+
+    async def _stream(self, request: Request) -> None:
+        outcome = Outcome(self._now(), is_slow=request.is_slow)
+        self.outcomes.append(outcome)
+        stopping = Stopping(max_new_tokens=request.output_length, ignore_end_of_text=True)
+        try:
+            async with self._client.stream_generate(
+                self._text[: request.prompt_length],
+                model=self._model,
+                sampling=Sampling(seed=request.seed),
+                stopping=stopping,
+            ) as stream:
+                async for chunk in stream:
+                    outcome.chunks.append((self._now(), len(chunk.text)))
+                    if request.is_slow:
+                        await asyncio.sleep(self._workload.slow_wait_s)
+            outcome.has_ended = True
+        except CharlmError as error:
+            outcome.error = type(error).__name__
+            await asyncio.sleep(0.01)  # a closed loop does not hammer a server that refuses
+
+    def _now(self) -> float:
+        return self._clock() - self._began

@@ -1,0 +1,69 @@
+"""The commands `charlm admin load | alias | unload | list`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from charlm_client.cli.commands import print_json
+from charlm_client.cli.options import SERVER_DEFAULT, AsJson, Server, Timeout
+from charlm_client.cli.session import ask
+
+LOADING_S = 600.0  # large checkpoints are verified first, and unloading waits for calls
+
+app = typer.Typer(help="Change what a server serves: it must offer that, see charlm serve --help.")
+
+
+@app.command()
+def load(
+    checkpoint: Annotated[str, typer.Argument(help="Entry of the server's model directory.")],
+    model: Annotated[str, typer.Option("--as", help="Name to serve it under.")] = "",
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = LOADING_S,
+) -> None:
+    """Load or replace a model.
+
+    [dim]charlm admin load 2024-11 --as candidate[/dim]
+    """
+    loaded = ask(server, timeout, lambda client: client.admin.load_model(checkpoint, model=model))
+    typer.echo(f"{loaded.name} {loaded.digest}")
+
+
+@app.command()
+def alias(
+    name: Annotated[str, typer.Argument(help="The alias.")],
+    model: Annotated[str, typer.Argument(help="The loaded model that it shall stand for.")],
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = LOADING_S,
+) -> None:
+    """Let a name stand for a loaded model, from the next call on.
+
+    [dim]charlm admin alias best candidate[/dim]
+    """
+    previous = ask(server, timeout, lambda client: client.admin.set_alias(name, model=model))
+    typer.echo(f"it stood for {previous}" if previous else "it is new")
+
+
+@app.command()
+def unload(
+    model: Annotated[str, typer.Argument(help="A model or an alias.")],
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = LOADING_S,
+) -> None:
+    """Forget a model once its calls have ended, or an alias."""
+    ask(server, timeout, lambda client: client.admin.unload_model(model))
+
+
+@app.command("list")
+def list_loads(
+    as_json: AsJson = False, server: Server = SERVER_DEFAULT, timeout: Timeout = 10.0
+) -> None:
+    """Tell how busy each model is."""
+    for load in ask(server, timeout, lambda client: client.admin.loads()):
+        if as_json:
+            print_json(asdict(load))
+        else:
+            typer.echo(
+                f"{load.model}  running {load.num_running}  waiting {load.num_waiting}  "
+                f"parked {load.num_parked}  sampled {load.num_sampled_tokens}"
+            )

@@ -1,0 +1,126 @@
+"""The command `charlm bench serve`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from charlm_client.bench.figures import Figures, Spread, figures_of, rates
+from charlm_client.bench.generator import LoadGenerator
+from charlm_client.bench.plot import svg
+from charlm_client.bench.workload import Lengths, Workload
+from charlm_client.cli.commands import chosen_model, print_json
+from charlm_client.cli.options import SERVER_DEFAULT, AsJson, Color, Model, Server
+from charlm_client.cli.output_file import check_writable, written
+from charlm_client.cli.rendering import console
+from charlm_client.cli.session import ask
+from charlm_client.client import Client
+from charlm_client.errors import InvalidRequest
+
+# What calls may take beyond the time of the load.
+_PATIENCE_S = 60.0
+
+app = typer.Typer(help="Measure a running server.", no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure a running server."""
+
+
+@app.command()
+def serve(
+    model: Model = "",
+    streams: Annotated[
+        int, typer.Option(min=1, max=4096, help="Streams that are kept going at once.")
+    ] = 64,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Start so many streams a second instead, come what may."),
+    ] = None,
+    duration: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="Seconds, warming up included.")
+    ] = 10.0,
+    warm_up: Annotated[float, typer.Option(min=0, help="Seconds that do not count.")] = 1.0,
+    prompt_length: Annotated[
+        str, typer.Option(metavar="N|A-B", help="Characters of a prompt.")
+    ] = "20",
+    output_length: Annotated[
+        str, typer.Option(metavar="N|A-B", help="Tokens of an output.")
+    ] = "256",
+    slow_readers: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of streams that read twice a second.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same load.")] = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Write characters a second over time, as SVG, in a FILE.svg."),
+    ] = None,
+    as_json: AsJson = False,
+    color: Color = "auto",
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Put a load on a server and tell how it fared.
+
+    [dim]charlm bench serve --streams 64 --duration 30
+    charlm bench serve --rate 20 --prompt-length 100-1000 --slow-readers 0.1 --json[/dim]
+    """
+    if warm_up >= duration:
+        raise InvalidRequest(
+            f"--warm-up is {warm_up:g} s, but must be less than --duration, {duration:g} s."
+        )
+    if plot is not None:
+        _check_plot(plot)
+    workload = Workload(
+        num_streams=streams,
+        rate=rate,
+        duration_s=duration,
+        warm_up_s=warm_up,
+        prompt_lengths=Lengths.parse(prompt_length),
+        output_lengths=Lengths.parse(output_length),
+        slow_share=slow_readers,
+        seed=seed,
+    )
+
+    async def measure(client: Client) -> None:
+        name = await chosen_model(client, model)
+        outcomes = await LoadGenerator(client, name, workload).run()
+        figures = figures_of(outcomes, workload)
+        if plot is not None:
+            drawn = svg(rates(outcomes, duration), f"{name}, {server}")
+            with written(plot) as out:
+                out.write(drawn.encode())
+        if as_json:
+            print_json(figures.as_dict())
+        else:
+            _print(figures, console(color))
+
+    ask(server, duration + _PATIENCE_S, measure, may_repeat=False)
+
+
+def _check_plot(path: Path) -> None:
+    """A picture under a name that says another kind would open nowhere."""
+    if str(path) != "-" and path.suffix.lower() != ".svg":
+        raise typer.BadParameter(
+            f"{path.name} would hold an SVG; end its name in .svg.", param_hint="--plot"
+        )
+    check_writable(path, force=True)
+
+
+def _print(figures: Figures, console: Console) -> None:
+    table = Table("", "p50", "p95", "p99")
+    table.add_row("first character", *_milliseconds(figures.first_character_s))
+    table.add_row("between chunks", *_milliseconds(figures.between_chunks_s))
+    console.print(
+        f"{figures.characters_per_s:,.0f} characters/s, {figures.streams_per_s:,.1f} streams/s "
+        f"ended, over {figures.seconds:g} s; {figures.num_streams:,} streams began."
+    )
+    console.print(table)
+    for kind, num in figures.errors.items():
+        console.print(f"{num:,} streams failed: {kind}")
+
+
+def _milliseconds(spread: Spread) -> list[str]:
+    return [f"{1000 * value:.2f} ms" for value in (spread.p50, spread.p95, spread.p99)]

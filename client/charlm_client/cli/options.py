@@ -1,0 +1,56 @@
+"""The flags that several commands share. Every one is also an environment variable."""
+
+from typing import Annotated
+
+import typer
+
+from charlm_client.cli.rendering import COLORS
+from charlm_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
+
+_ASKING = "Asking"
+
+
+def _known_color(color: str) -> str:
+    """Refused while flags are read, before anything is asked."""
+    if color not in COLORS:
+        raise typer.BadParameter(f"{color!r} is not one of {', '.join(COLORS)}.")
+    return color
+
+
+Server = Annotated[
+    str,
+    typer.Option(envvar="CHARLM_SERVER", help="Address of the server.", rich_help_panel=_ASKING),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        envvar="CHARLM_MODEL",
+        help="Name of the model; may be left out when one is loaded.",
+        rich_help_panel=_ASKING,
+    ),
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        envvar="CHARLM_TIMEOUT",
+        help="Longest time for the whole call, in seconds.",
+        min=0.001,
+        rich_help_panel=_ASKING,
+    ),
+]
+ReplaceUnknown = Annotated[
+    bool,
+    typer.Option("--replace-unknown", help="Replace characters that the model does not know."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Color = Annotated[
+    str,
+    typer.Option(
+        envvar="CHARLM_COLOR",
+        help="auto, always or never: auto colors a terminal.",
+        callback=_known_color,
+    ),
+]
+
+SERVER_DEFAULT = DEFAULT_ADDRESS
+TIMEOUT_DEFAULT = DEFAULT_TIMEOUT_S

@@ -1,0 +1,124 @@
+"""What `charlm score --file` does: a file of any size, in constant memory."""
+
+import codecs
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.progress import Progress
+
+from charlm_client.api.long_text import ScoredTokens
+from charlm_client.cli.commands import chosen_model, print_json
+from charlm_client.cli.file_progress import progress_of_files, size_of
+from charlm_client.cli.rendering import ROW_HEADING, figures, token_row, totals
+from charlm_client.cli.session import opened, text_pieces
+from charlm_client.client import Client
+from charlm_client.types import Score
+
+MAX_SHOWN_BYTES = 1 << 16  # of a file that is shown in colors
+
+
+def is_short(file: Path) -> bool:
+    """Whether a person would look at every character of it."""
+    return file.is_file() and file.stat().st_size <= MAX_SHOWN_BYTES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileQuestion:
+    """A file to score, "-" being the standard input, and what to print."""
+
+    path: Path
+    model: str
+    context: str
+    replace_unknown: bool
+    timeout_s: float
+    total_only: bool
+    as_json: bool
+
+
+async def score_file(client: Client, question: FileQuestion) -> None:
+    """Print a row for each token, or JSON for each message of them; then the total."""
+    model = await chosen_model(client, question.model)
+    with opened(question.path) as file, progress_of_files() as progress:
+        has_rows = not question.as_json and not question.total_only
+        text = Reading(file, question.path, progress, keeps_text=has_rows)
+        stream = client.stream_score(
+            text.pieces(),
+            model=model,
+            context=question.context,
+            returns="total" if question.total_only else "details",
+            replace_unknown=question.replace_unknown,
+            timeout_s=question.timeout_s,
+        )
+        rows = _Rows(text) if has_rows else None
+        async for tokens in stream:
+            if rows is None:
+                print_json(asdict(tokens))
+            else:
+                rows.print(tokens)
+        if rows is not None:
+            rows.print_last()
+    assert stream.total is not None
+    _print_total(stream.total, question, {"model": model, "model_digest": stream.model_digest})
+
+
+def _print_total(total: Score, question: FileQuestion, about: dict[str, str]) -> None:
+    if question.as_json:
+        print_json(figures(total) | about)
+    else:
+        # Beside rows, which a program reads, the sentence is for whoever watches.
+        print(totals(total), file=sys.stdout if question.total_only else sys.stderr)
+
+
+class Reading:
+    """A file's bytes on their way up, and if it keeps them its characters until they are shown."""
+
+    def __init__(self, file: BinaryIO, path: Path, progress: Progress, *, keeps_text: bool) -> None:
+        self._pieces, self._progress, self._keeps_text = text_pieces(file), progress, keeps_text
+        self._task = progress.add_task("", total=size_of(path))
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._text = ""
+
+    def pieces(self) -> Iterator[bytes]:
+        for data in self._pieces:
+            if self._keeps_text:
+                self._text += self._decoder.decode(data)
+            yield data
+            self._progress.advance(self._task, len(data))  # the next is asked for when it is gone
+
+    def take(self, num: int) -> str:
+        """The next characters, which are then forgotten."""
+        taken, self._text = self._text[:num], self._text[num:]
+        return taken
+
+    def take_rest(self) -> str:
+        return self.take(len(self._text)) + self._decoder.decode(b"", final=True)
+
+
+class _Rows:
+    """A row for each token. Where the last one ends only the next one tells, so it waits."""
+
+    def __init__(self, text: Reading) -> None:
+        self._text = text
+        self._waiting: tuple[int, float, int] | None = None  # offset, log-prob, rank
+        print(ROW_HEADING)
+
+    def print(self, tokens: ScoredTokens) -> None:
+        known = [] if self._waiting is None else [self._waiting]
+        known += zip(tokens.character_offsets, tokens.logprobs, tokens.ranks, strict=True)
+        *complete, self._waiting = known
+        start = known[0][0]
+        text = self._text.take(self._waiting[0] - start)
+        ends = [offset - start for offset, _, _ in known[1:]]
+        rows = [
+            token_row(offset, text[offset - start : end], logprob, rank)
+            for (offset, logprob, rank), end in zip(complete, ends, strict=True)
+        ]
+        sys.stdout.write("".join(f"{row}\n" for row in rows))
+
+    def print_last(self) -> None:
+        if self._waiting is not None:
+            offset, logprob, rank = self._waiting
+            print(token_row(offset, self._text.take_rest(), logprob, rank))

@@ -1,0 +1,171 @@
+"""The commands `charlm state create | advance | fork | show | list | delete | export | import`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from charlm_client.api.states import State
+from charlm_client.cli.commands import chosen_model, print_json
+from charlm_client.cli.options import (
+    SERVER_DEFAULT,
+    TIMEOUT_DEFAULT,
+    AsJson,
+    Model,
+    ReplaceUnknown,
+    Server,
+    Timeout,
+)
+from charlm_client.cli.output_file import check_writable, written
+from charlm_client.cli.session import ask, opened, read
+from charlm_client.client import Client
+
+app = typer.Typer(help="Keep what a model has read, and go on from it.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the state.")]
+TimeToLive = Annotated[
+    float | None, typer.Option(min=0.001, help="Seconds to keep it after its last use.")
+]
+
+
+@app.command()
+def create(
+    text: Annotated[str, typer.Argument(help="What to read; - reads it from stdin.")] = "",
+    model: Model = "",
+    time_to_live: TimeToLive = None,
+    replace_unknown: ReplaceUnknown = False,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """Read a text and keep the state after it.
+
+    [dim]charlm state create "Chapter 1" --time-to-live 3600[/dim]
+    """
+    given = read(text)
+
+    async def asking(client: Client) -> State:
+        return await client.states.create(
+            given,
+            model=await chosen_model(client, model),
+            time_to_live_s=time_to_live,
+            replace_unknown=replace_unknown,
+        )
+
+    _tell(ask(server, timeout, asking), as_json=as_json)
+
+
+@app.command()
+def advance(
+    name: Name,
+    text: Annotated[str, typer.Argument(help="What to read on; - reads it from stdin.")],
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="Let it be forked at its new end later.")
+    ] = False,
+    etag: Annotated[str, typer.Option(help="Only if the state still has this one.")] = "",
+    replace_unknown: ReplaceUnknown = False,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """Read on, and tell how probable the text was."""
+    given = read(text)
+    state, logprob = ask(
+        server,
+        timeout,
+        lambda client: client.states.advance(
+            name, given, etag=etag, checkpoint=checkpoint, replace_unknown=replace_unknown
+        ),
+    )
+    _tell(state, as_json=as_json, total_logprob=logprob)
+
+
+@app.command()
+def fork(
+    name: Name,
+    position: Annotated[
+        int | None, typer.Option(min=0, help="A checkpointed position, in tokens.")
+    ] = None,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """Copy a state, at its end or at a checkpointed position: that is how to rewind."""
+    _tell(
+        ask(server, timeout, lambda client: client.states.fork(name, position=position)),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def show(
+    name: Name,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """Describe a state."""
+    _tell(ask(server, timeout, lambda client: client.states.get(name)), as_json=as_json)
+
+
+@app.command("list")
+def list_states(
+    model: Model = "",
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """List your states."""
+    for state in ask(server, timeout, lambda client: client.states.every(model=model)):
+        _tell(state, as_json=as_json)
+
+
+@app.command()
+def delete(name: Name, server: Server = SERVER_DEFAULT, timeout: Timeout = TIMEOUT_DEFAULT) -> None:
+    """Forget a state."""
+    ask(server, timeout, lambda client: client.states.delete(name))
+
+
+@app.command("export")
+def export_state(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="Where to write it; - is stdout.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """Write a state to a file, for another server or another day."""
+    check_writable(file, force=force)
+    data = ask(server, timeout, lambda client: client.states.export(name))
+    with written(file) as out:
+        out.write(data)
+
+
+@app.command("import")
+def import_state(
+    file: Annotated[Path, typer.Argument(help="An exported state; - is stdin.")],
+    time_to_live: TimeToLive = None,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+    timeout: Timeout = TIMEOUT_DEFAULT,
+) -> None:
+    """Keep an exported state."""
+    with opened(file) as source:
+        data = source.read()
+    state = ask(
+        server, timeout, lambda client: client.states.bring(data, time_to_live_s=time_to_live)
+    )
+    _tell(state, as_json=as_json)
+
+
+def _tell(state: State, *, as_json: bool, **more: Any) -> None:
+    if as_json:
+        print_json({**asdict(state), "expire_time": state.expire_time.isoformat(), **more})
+        return
+    parts = [state.name, f"{state.num_tokens:,} tokens", f"{state.num_bytes:,} bytes"]
+    if state.checkpointed_positions:
+        parts.append(f"forks at {', '.join(map(str, state.checkpointed_positions))}")
+    parts.append(f"until {state.expire_time:%Y-%m-%d %H:%M:%S} UTC")
+    parts += [f"{name.replace('_', ' ')} {value:.6f}" for name, value in more.items()]
+    typer.echo("  ".join(parts))

@@ -1,0 +1,1 @@
+"""Between the client and gRPC: the channel, messages, and status codes as errors."""

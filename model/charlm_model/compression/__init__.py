@@ -1,0 +1,1 @@
+"""Entropy coding by a language model."""

@@ -1,0 +1,73 @@
+"""Any bytes as tokens of any vocabulary, and back: what it cannot spell is escaped."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from charlm_model.text.vocabulary import END_OF_TEXT_ID, Vocabulary
+
+MAX_RUN = 256  # bytes behind one escape: their number, less 1, is one byte
+_FIRST_SURROGATE, _LAST_SURROGATE = "\ud800", "\udfff"
+
+
+@dataclass(frozen=True, slots=True)
+class Spelled:
+    """Tokens, and the bytes that each end of text among them stands for, in order.
+
+    The end of text never occurs within a text, so it is free to be the escape.
+    """
+
+    ids: list[int]
+    runs: list[bytes]
+
+
+class Speller:
+    """Bytes to tokens and back, without loss."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._token_bytes = [vocabulary.token_bytes(token) for token in range(vocabulary.size)]
+        self._is_known = _known_by(vocabulary.kind, self._token_bytes)
+
+    def spell(self, data: bytes) -> Spelled:
+        if self._vocabulary.kind == "byte":
+            return Spelled(self._vocabulary.encode_bytes(data), [])
+        ids: list[int] = []
+        runs: list[bytes] = []
+        # Bytes that are no UTF-8 become surrogates, which no vocabulary knows.
+        for is_known, characters in groupby(
+            data.decode("utf-8", "surrogateescape"), self._is_known
+        ):
+            text = "".join(characters)
+            spelling = self._vocabulary.encode(text) if is_known else []
+            if not self._is_faithful(spelling, text):
+                new_runs = list(_runs_of(text.encode("utf-8", "surrogateescape")))
+                spelling = [END_OF_TEXT_ID] * len(new_runs)
+                runs += new_runs
+            ids += spelling
+        return Spelled(ids, runs)
+
+    def unspell(self, spelled: Spelled) -> bytes:
+        runs = iter(spelled.runs)
+        return b"".join(
+            next(runs) if token_id == END_OF_TEXT_ID else self._token_bytes[token_id]
+            for token_id in spelled.ids
+        )
+
+    def _is_faithful(self, ids: Sequence[int], text: str) -> bool:
+        """Whether tokens spell exactly this text; pieces normalize what they were not taught."""
+        if not ids or END_OF_TEXT_ID in ids:
+            return False
+        spelled = b"".join(self._token_bytes[token_id] for token_id in ids)
+        return spelled == text.encode("utf-8", "surrogateescape")
+
+
+def _known_by(kind: str, token_bytes: Sequence[bytes]) -> Callable[[str], bool]:
+    if kind == "char":
+        return {token.decode() for token in token_bytes[1:]}.__contains__
+    return lambda character: not _FIRST_SURROGATE <= character <= _LAST_SURROGATE
+
+
+def _runs_of(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), MAX_RUN):
+        yield data[start : start + MAX_RUN]

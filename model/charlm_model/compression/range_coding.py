@@ -1,0 +1,198 @@
+"""Texts to bits and back with the model's own probabilities: a range coder over its distribution.
+
+Both sides see the same bits of the same logits: the encoder reads in chunks, the decoder token by
+token, and the exact path makes no difference between the two. Frames are independent texts, so
+many are rows of one batch.
+
+Legend: B rows, T tokens, V vocabulary.
+"""
+
+from collections.abc import Generator, Sequence
+from math import log
+from typing import Generic, Protocol, TypeVar
+
+import constriction
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm_model.compression.byte_escape import MAX_RUN, Spelled
+from charlm_model.inference.batched_steps import Stepper
+from charlm_model.sampling.draw import logprobs_from
+from charlm_model.sampling.processors import Floats
+from charlm_model.state import State
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
+
+FRAME_BYTES = 16_384  # of text; every token spells a byte or more
+MAX_ROWS = 32
+_MAX_STATE_BYTES = 256 << 20
+_PIECE_TOKENS = 256  # of all rows that are read in one go
+
+# Frequencies of 24 bits from float32; none is 0, so that nothing is impossible.
+_TOKENS = constriction.stream.model.Categorical(perfect=False)
+_BYTES = constriction.stream.model.Uniform(MAX_RUN)
+
+Words = NDArray[np.uint32]
+
+
+class EncodingRow:
+    """One frame on its way to bits."""
+
+    def __init__(self, spelled: Spelled) -> None:
+        self._ids = np.array(spelled.ids, dtype=np.int32)
+        self._runs = iter(spelled.runs)
+        self._coder = constriction.stream.queue.RangeEncoder()
+        self._position = 0
+        self.model_bits = 0.0  # cross-entropy of the tokens, and what escaped bytes cost
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self._ids)
+
+    @property
+    def num_left(self) -> int:
+        return len(self._ids) - self._position
+
+    def ids_from_here(self, num: int) -> list[int]:
+        """The next tokens, padded to this number."""
+        ids: list[int] = self._ids[self._position : self._position + num].tolist()
+        return ids + [0] * (num - len(ids))
+
+    def encode(self, logprobs_TV: Floats) -> None:
+        """Encode the next tokens, given the distribution of each; surplus ones are padding."""
+        ids_T = self._ids[self._position : self._position + len(logprobs_TV)]
+        self._position += len(ids_T)
+        self.model_bits -= float(logprobs_TV[np.arange(len(ids_T)), ids_T].sum()) / log(2)
+        probabilities_TV = np.exp(logprobs_TV[: len(ids_T)]).astype(np.float32)
+        start = 0
+        for escape in np.flatnonzero(ids_T == END_OF_TEXT_ID):
+            until = slice(start, int(escape) + 1)
+            self._coder.encode(ids_T[until], _TOKENS, probabilities_TV[until])
+            self._encode_run(next(self._runs))
+            start = int(escape) + 1
+        if start < len(ids_T):
+            self._coder.encode(ids_T[start:], _TOKENS, probabilities_TV[start:])
+
+    def payload(self) -> bytes:
+        words: Words = self._coder.get_compressed()
+        return words.astype("<u4").tobytes()
+
+    def _encode_run(self, run: bytes) -> None:
+        values = np.array([len(run) - 1, *run], dtype=np.int32)
+        self._coder.encode(values, _BYTES)
+        self.model_bits += 8 * len(values)
+
+
+class DecodingRow:
+    """One frame on its way to tokens. Its payload was checked before: it is what was made."""
+
+    def __init__(self, payload: bytes, num_tokens: int) -> None:
+        words = np.frombuffer(payload, dtype="<u4").astype(np.uint32)
+        self._coder = constriction.stream.queue.RangeDecoder(words)
+        self.num_tokens = num_tokens
+        self.spelled = Spelled([], [])
+        self.model_bits = 0.0
+
+    @property
+    def num_left(self) -> int:
+        return self.num_tokens - len(self.spelled.ids)
+
+    @property
+    def last_id(self) -> int:
+        return self.spelled.ids[-1] if self.spelled.ids else END_OF_TEXT_ID
+
+    def decode(self, probabilities_1V: NDArray[np.float32], logprobs_V: Floats) -> None:
+        token_id = int(self._coder.decode(_TOKENS, probabilities_1V)[0])
+        self.spelled.ids.append(token_id)
+        self.model_bits -= float(logprobs_V[token_id]) / log(2)
+        if token_id == END_OF_TEXT_ID:
+            num_bytes = int(self._coder.decode(_BYTES)) + 1
+            self.spelled.runs.append(bytes(self._coder.decode(_BYTES, num_bytes).tolist()))
+            self.model_bits += 8 * (num_bytes + 1)
+
+
+class _Row(Protocol):
+    @property
+    def num_left(self) -> int: ...
+
+
+RowT = TypeVar("RowT", bound=_Row)
+
+
+def num_rows_together(sizes: Sequence[int], state_bytes: int) -> int:
+    """How many frames make a batch: bounded by what is certified, and by memory."""
+    return min(MAX_ROWS, max(sizes), max(1, _MAX_STATE_BYTES // max(1, state_bytes)))
+
+
+def encode_rows(
+    stepper: Stepper, state_1: State, logits_1V: Tensor, rows: Sequence[EncodingRow]
+) -> Generator[None, None, None]:
+    """Encode all rows, each from the start of a text, of which the state and logits are given."""
+    batch = _Batch(stepper, state_1, rows, EncodingRow(Spelled([], [])))
+    pending_B1V = logits_1V[None].expand(len(batch.rows), -1, -1)
+    while batch.num_left:
+        num = _piece_length(stepper, batch)
+        logits_BTV = batch.advance([row.ids_from_here(num) for row in batch.rows])
+        shifted_BTV = torch.cat([pending_B1V, logits_BTV[:, :-1]], dim=1)
+        for row, logits_TV in zip(batch.rows, shifted_BTV, strict=True):
+            if row.num_left:
+                row.encode(logprobs_from(logits_TV.numpy()))
+        pending_B1V = logits_BTV[batch.shrink(), -1:]
+        yield
+
+
+def decode_rows(
+    stepper: Stepper, state_1: State, logits_1V: Tensor, rows: Sequence[DecodingRow]
+) -> Generator[None, None, None]:
+    """Decode all rows, each from the start of a text, one token of every row at a time."""
+    batch = _Batch(stepper, state_1, rows, DecodingRow(b"", 0))
+    logits_BV = logits_1V.expand(len(batch.rows), -1)
+    while batch.num_left:
+        logprobs_BV = logprobs_from(logits_BV.numpy())
+        probabilities_BV = np.exp(logprobs_BV).astype(np.float32)
+        for at, row in enumerate(batch.rows):
+            if row.num_left:
+                row.decode(probabilities_BV[at : at + 1], logprobs_BV[at])
+        batch.shrink()
+        if batch.num_left:
+            logits_BV = batch.advance([[row.last_id] for row in batch.rows])[:, 0]
+            yield
+
+
+class _Batch(Generic[RowT]):
+    """Rows and their state, in a certified size; who is done idles until a smaller one fits."""
+
+    def __init__(self, stepper: Stepper, state_1: State, rows: Sequence[RowT], idle: RowT) -> None:
+        self._stepper = stepper
+        self.rows = [*rows, *[idle] * (self._size_for(len(rows)) - len(rows))]
+        self._state = state_1.select_rows([0] * len(self.rows))
+
+    @property
+    def num_left(self) -> int:
+        """Of the longest row."""
+        return max((row.num_left for row in self.rows), default=0)
+
+    def advance(self, ids_BT: Sequence[Sequence[int]]) -> Tensor:
+        logits_BTV, self._state = self._stepper.advance(ids_BT, self._state)
+        return logits_BTV
+
+    def shrink(self) -> list[int]:
+        """Drop rows that are done, as far as that makes the batch smaller; returns who stays."""
+        order = sorted(range(len(self.rows)), key=lambda at: not self.rows[at].num_left)
+        num_live = sum(row.num_left > 0 for row in self.rows)
+        size = self._size_for(num_live)
+        if size >= len(self.rows):
+            return list(range(len(self.rows)))
+        kept = order[:size]
+        self.rows, self._state = [self.rows[at] for at in kept], self._state.select_rows(kept)
+        return kept
+
+    def _size_for(self, num: int) -> int:
+        return min((size for size in self._stepper.sizes if size >= num), default=num)
+
+
+def _piece_length(stepper: Stepper, batch: _Batch[EncodingRow]) -> int:
+    if max(stepper.sizes) == 1:
+        return 1  # nothing is certified: read as the decoder will, token by token
+    return max(1, min(_PIECE_TOKENS // len(batch.rows), batch.num_left))

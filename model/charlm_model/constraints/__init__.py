@@ -1,0 +1,1 @@
+"""Languages that a continuation can be held to."""

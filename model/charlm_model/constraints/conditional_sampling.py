@@ -1,0 +1,234 @@
+"""Whole outputs given that they are in a language: by rejection, or by sequential Monte Carlo.
+
+Both are written as generators that yield after every step, so that others may work in between.
+The target is the distribution that is sampled from (after temperature and the filters), given that
+the output, when it ends, is in the language. Legend: B particles or attempts, V vocabulary.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from charlm_model.constraints.guide import Guide, masked
+from charlm_model.inference.batched_steps import Stepper
+from charlm_model.sampling.draw import Ints, draw, logprobs_from
+from charlm_model.sampling.params import SamplingParams
+from charlm_model.sampling.philox import uniforms
+from charlm_model.sampling.processors import Floats, processed
+from charlm_model.state import State
+
+MAX_NEW_TOKENS = 1 << 20  # what a position may be, below the number of an attempt
+_RESAMPLING, _CHOICE = 1 << 62, 1 << 63  # counters that no token has
+_RESAMPLE_BELOW = 0.5  # of the particles, effectively
+
+Steps = Generator[None, None, "Drawn"]
+
+
+class NoMatch(Exception):
+    """No output in the language was found."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What has been read, and how to go on from there."""
+
+    stepper: Stepper
+    state: State  # one row
+    logits_1V: Tensor
+    recent: Sequence[int]  # what the penalties look at
+    params: SamplingParams
+    seed: int
+    output: int
+    new_guide: Callable[[], Guide]
+
+
+@dataclass(kw_only=True)
+class Drawn:
+    """One output: its tokens, its end of text included, and what is known of them (nats)."""
+
+    guide: Guide
+    recent: list[int]
+    ids: list[int] = field(default_factory=list)
+    sampling_logprobs: list[float] = field(default_factory=list)
+    log_masses: list[float] = field(default_factory=list)
+    log_evidence: float | None = None
+    effective_sample_size: float | None = None
+
+    def take(self, token_id: int, logprob: float, log_mass: float) -> None:
+        self.ids.append(token_id)
+        self.recent.append(token_id)
+        self.sampling_logprobs.append(logprob)
+        self.log_masses.append(log_mass)
+        self.guide.take(token_id)
+
+    @property
+    def is_over(self) -> bool:
+        return self.guide.is_over
+
+    def fork(self) -> "Drawn":
+        return Drawn(
+            guide=copy(self.guide),
+            recent=self.recent.copy(),
+            ids=self.ids.copy(),
+            sampling_logprobs=self.sampling_logprobs.copy(),
+            log_masses=self.log_masses.copy(),
+        )
+
+
+def rejection(question: Question, max_attempts: int, num_together: int) -> Steps:
+    """The first of whole outputs that is in the language: exactly the conditional distribution.
+
+    Attempts run together, but the one with the lowest number wins, or short ones would be favored.
+    """
+    for first in range(0, max_attempts, num_together):
+        numbers = np.arange(first, min(first + num_together, max_attempts))
+        attempts = [_start(question) for _ in numbers]
+        rows, live = _Rows(question, len(attempts)), attempts
+        while not _is_decided(attempts):
+            kept = np.array([row for row, each in enumerate(live) if not each.is_over])
+            rows.keep(kept)
+            live, numbers = [live[row] for row in kept], numbers[kept]
+            sampling_BV = rows.sampling_logprobs(live)
+            ids_B = draw(sampling_BV, _uniforms(question, numbers, len(live[0].ids)))
+            for attempt, token_id, logprobs_V in zip(live, ids_B, sampling_BV, strict=True):
+                log_mass = _mass(logprobs_V, attempt.guide)
+                attempt.take(int(token_id), float(logprobs_V[token_id]), log_mass)
+            rows.step(ids_B)
+            yield
+        for attempt in attempts:
+            if attempt.is_over and attempt.guide.is_accepting:
+                return attempt
+    raise NoMatch
+
+
+def _is_decided(attempts: Sequence[Drawn]) -> bool:
+    """Whether the first one that is not refused is known, or that there is none."""
+    for attempt in attempts:
+        if not attempt.is_over:
+            return False
+        if attempt.guide.is_accepting:
+            return True
+    return True
+
+
+def _mass(sampling_V: Floats, guide: Guide) -> float:
+    allowed_V = guide.allowed_V
+    assert allowed_V is not None
+    if np.isneginf(sampling_V[allowed_V]).all():
+        return -np.inf  # the filters left nothing of it
+    return float(masked(sampling_V[None], allowed_V[None])[1][0])
+
+
+def monte_carlo(question: Question, num_particles: int) -> Steps:
+    """One of particles that are kept in the language and weighted by the mass that this removed.
+
+    Resampled systematically when too few weigh; the mean weight estimates the probability of the
+    language without bias. Source: Doucet, de Freitas & Gordon (2001), chapter 1.
+    """
+    particles = [_start(question) for _ in range(num_particles)]
+    numbers = np.arange(num_particles)
+    weights_B = np.zeros(num_particles)
+    log_evidence = 0.0
+    rows = _Rows(question, num_particles)
+    position, is_last = 0, False
+    while not is_last:
+        uniforms_B = _uniforms(question, numbers, position)
+        weights_B += _propose(particles, rows.sampling_logprobs(particles), uniforms_B)
+        if weights_B.max() == -np.inf:
+            raise NoMatch
+        rows.step(np.array([particle.ids[-1] for particle in particles]))
+        yield
+        is_last = all(particle.is_over for particle in particles)
+        if not is_last and _effective(weights_B) < _RESAMPLE_BELOW * num_particles:
+            log_evidence += _log_mean(weights_B)
+            u = _uniforms(question, np.array([0]), _RESAMPLING + position)
+            chosen = _systematic(weights_B, float(u[0]))
+            particles = [particles[row].fork() for row in chosen]
+            rows.keep(chosen)
+            weights_B = np.zeros(num_particles)
+        position += 1
+    u = _uniforms(question, np.array([0]), _CHOICE)
+    drawn = particles[int(draw((weights_B - weights_B.max())[None], u)[0])]
+    drawn.log_evidence = log_evidence + _log_mean(weights_B)
+    drawn.effective_sample_size = _effective(weights_B)
+    return drawn
+
+
+def _propose(particles: Sequence[Drawn], sampling_BV: Floats, uniforms_B: Floats) -> Floats:
+    """Give each live particle a token that its language allows; by what to weight them, in logs."""
+    log_weights_B = np.zeros(len(particles))
+    for row, particle in enumerate(particles):
+        allowed_V = particle.guide.allowed_V
+        if allowed_V is None:
+            continue
+        if sampling_BV[row][allowed_V].max() == -np.inf:  # the filters left nothing of it
+            particle.guide.end()
+            particle.ids.append(0)
+            log_weights_B[row] = -np.inf
+            continue
+        proposal_1V, log_mass_1 = masked(sampling_BV[row : row + 1], allowed_V[None])
+        log_mass = float(log_mass_1[0])
+        token_id = int(draw(proposal_1V, uniforms_B[row : row + 1])[0])
+        particle.take(token_id, float(proposal_1V[0, token_id]), log_mass)
+        is_refused = particle.is_over and not particle.guide.is_accepting
+        log_weights_B[row] = -np.inf if is_refused else log_mass
+    return log_weights_B
+
+
+class _Rows:
+    """State and pending logits of all that is being sampled; over ones run on, unread."""
+
+    def __init__(self, question: Question, num_rows: int) -> None:
+        self._question = question
+        self._state = question.state.select_rows([0] * num_rows)
+        self._logits_BV = question.logits_1V.expand(num_rows, -1)
+
+    def keep(self, rows: Ints) -> None:
+        if len(rows) != len(self._logits_BV) or (rows != np.arange(len(rows))).any():
+            self._state = self._state.select_rows(rows.tolist())
+            self._logits_BV = self._logits_BV[rows.tolist()]
+
+    def sampling_logprobs(self, live: Sequence[Drawn]) -> Floats:
+        logprobs_BV = logprobs_from(self._logits_BV.numpy())
+        params = self._question.params
+        if params.is_plain:
+            return logprobs_BV
+        return processed(logprobs_BV, [params] * len(live), [each.recent for each in live])
+
+    def step(self, ids_B: Ints) -> None:
+        stepper = self._question.stepper
+        self._logits_BV, self._state = stepper.step(ids_B.tolist(), self._state)
+
+
+def _start(question: Question) -> Drawn:
+    return Drawn(guide=question.new_guide(), recent=list(question.recent))
+
+
+def _uniforms(question: Question, numbers: Ints, position: int) -> Floats:
+    """The random numbers of a position, by attempt or particle; number 0's are plain sampling's."""
+    words_B = numbers.astype(np.uint64) * np.uint64(MAX_NEW_TOKENS) + np.uint64(position)
+    same = np.ones(len(numbers), dtype=np.uint64)
+    return uniforms(same * np.uint64(question.seed), same * np.uint64(question.output), words_B)
+
+
+def _log_mean(log_weights_B: Floats) -> float:
+    best = log_weights_B.max()
+    return float(best + np.log(np.exp(log_weights_B - best).mean()))
+
+
+def _effective(log_weights_B: Floats) -> float:
+    """How many particles of one weight would be worth as much. Source: Kong (1992)."""
+    weights_B = np.exp(log_weights_B - log_weights_B.max())
+    return float(weights_B.sum() ** 2 / (weights_B**2).sum())
+
+
+def _systematic(log_weights_B: Floats, u: float) -> Ints:
+    """As many of each particle as its weight says, to within one. Source: Kitagawa (1996)."""
+    num = len(log_weights_B)
+    cumulated_B = np.exp(log_weights_B - log_weights_B.max()).cumsum()
+    points_B = (np.arange(num) + u) / num * cumulated_B[-1]
+    chosen: Ints = np.minimum(np.searchsorted(cumulated_B, points_B, side="right"), num - 1)
+    return chosen

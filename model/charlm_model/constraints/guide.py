@@ -1,0 +1,121 @@
+"""One output's way through its constraint: which tokens may come next, and when it must end.
+
+Legend: B rows, V vocabulary; logprobs are natural logarithms.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charlm_model.constraints.constraint import Constraint
+from charlm_model.constraints.dfa import DEAD
+from charlm_model.constraints.token_spelling import FAR
+from charlm_model.sampling.processors import Floats, Mask
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
+
+
+class Guide:
+    """Allows the tokens after which the output can still end as it must.
+
+    With `keeps_room` in the room that is left: an output that ends by its length is in the language
+    too. `completed_at` is after how many tokens nothing more could follow; past its end a guide
+    allows everything, for nobody reads it.
+    """
+
+    def __init__(
+        self,
+        constraint: Constraint,
+        max_new_tokens: int,
+        *,
+        ignores_end_of_text: bool = False,
+        keeps_room: bool = True,
+    ) -> None:
+        self.constraint = constraint
+        self.state = constraint.start
+        # How many tokens are missing at least until the output is in the language.
+        self.num_missing = constraint.missing(constraint.start)
+        self.num_taken = 0
+        self.completed_at: int | None = None
+        self._max_new_tokens = max_new_tokens
+        self._ignores_end_of_text = ignores_end_of_text
+        self._keeps_room = keeps_room
+        self._is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more may be taken: by an end of text, the language or the length."""
+        return self._is_over or self.num_taken >= self._max_new_tokens
+
+    def end(self) -> None:
+        """Nothing follows: it was cut off from outside."""
+        self._is_over = True
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether what was taken so far is in the language."""
+        return self.state != DEAD and self.constraint.is_accepting(self.state)
+
+    @property
+    def allowed_V(self) -> Mask | None:
+        """Which tokens may come next; None past the end."""
+        if self.is_over:
+            return None
+        room = self._room
+        row = self.constraint.row(self.state)
+        allowed_V: Mask = row.missing_V < room
+        if self._ignores_end_of_text:
+            allowed_V[END_OF_TEXT_ID] = self.num_missing < room
+        return allowed_V
+
+    @property
+    def _room(self) -> int:
+        """Most tokens that may be missing still."""
+        return self._max_new_tokens - self.num_taken if self._keeps_room else FAR
+
+    def take(self, token_id: int) -> None:
+        """Go on by a token. One that the language does not have leads to a dead state."""
+        if self._is_over:
+            return
+        self.num_taken += 1
+        if token_id == END_OF_TEXT_ID and not self._ignores_end_of_text:
+            self._is_over = True
+            return
+        if token_id != END_OF_TEXT_ID:  # which adds nothing to the text
+            row = self.constraint.row(self.state)
+            self.state = int(row.next_V[token_id])
+            self.num_missing = int(row.missing_V[token_id])
+        if self.state == DEAD or self.num_missing > self._room:
+            self._is_over, self.state = True, DEAD
+        elif self.constraint.is_complete(self.state):
+            self._is_over, self.completed_at = True, self.num_taken
+
+
+def masked(logprobs_BV: Floats, allowed_BV: Mask) -> tuple[Floats, Floats]:
+    """The distributions over the allowed tokens, and the logs of the probability they had.
+
+    Each row allows a token that is possible.
+    """
+    kept_BV = np.where(allowed_BV, logprobs_BV, -np.inf)
+    best_B1 = kept_BV.max(axis=-1, keepdims=True)
+    log_masses_B1 = best_B1 + np.log(np.exp(kept_BV - best_B1).sum(axis=-1, keepdims=True))
+    # Rounding may bring one above 0 where next to nothing is excluded.
+    return kept_BV - log_masses_B1, np.minimum(log_masses_B1[:, 0], 0.0)
+
+
+def guided(
+    logprobs_BV: Floats, guides_B: Sequence[Guide | None]
+) -> tuple[Floats, NDArray[np.float64]]:
+    """The rows with their masks, and log-masses; a row without a guide keeps its bits."""
+    log_masses_B = np.zeros(len(guides_B))
+    allowed = {
+        row: allowed_V
+        for row, guide in enumerate(guides_B)
+        if guide is not None and (allowed_V := guide.allowed_V) is not None
+    }
+    if not allowed:
+        return logprobs_BV, log_masses_B
+    rows = list(allowed)
+    result_BV = logprobs_BV.copy()
+    result_BV[rows], log_masses_B[rows] = masked(logprobs_BV[rows], np.stack([*allowed.values()]))
+    return result_BV, log_masses_B

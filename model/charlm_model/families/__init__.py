@@ -1,0 +1,1 @@
+"""The language models: n-gram, RNN, GRU, LSTM and Transformer."""

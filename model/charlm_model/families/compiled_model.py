@@ -1,0 +1,119 @@
+"""A model whose exact path is compiled: how its state and weights reach the kernels.
+
+Legend: B batch, T time, V vocabulary, K tokens remembered.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm_model.config import ModelConfig
+from charlm_model.kernels.cpu.barrier_group import Crew
+from charlm_model.kernels.cpu.weights import zeros
+from charlm_model.kernels.threads.call_sharding import Sharing
+from charlm_model.kernels.threads.row_sharding import rows_of_small_share
+from charlm_model.language_model import Burst, LanguageModel
+from charlm_model.sampling.philox import Counters
+from charlm_model.state import State
+from charlm_model.tensor_memory import bits_of, clone
+
+# Bytes of weights that are read again for every share of the rows: caches hold them, and then the
+# states of those rows for a whole burst, and whoever is done first takes another share.
+SMALL_WEIGHTS = 4 << 20
+
+
+class CompiledModel(LanguageModel):
+    """The exact path works in the storage of the state it is given."""
+
+    _kernel: Any  # the module of its family, with `advance` and `sample`
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self._packed: Any = None
+        self._operations_per_token = 0  # of one row, about
+        self._sharing = Sharing()
+        self._room_sizes: dict[tuple[int, int, int], int] = {}  # by members, rows and tokens
+
+    @abstractmethod
+    def _pack(self) -> Any:
+        """The weights as the kernels want them."""
+
+    @abstractmethod
+    def _carried(self, state: State) -> list[Tensor]:
+        """What the kernels change, beside the tokens remembered."""
+
+    @abstractmethod
+    def _after(self, carried: list[Tensor], state: State) -> dict[str, Tensor]:
+        """The same by name, in the shapes of the state."""
+
+    def train(self, mode: bool = True) -> "CompiledModel":
+        self._packed = None  # the weights may change before the exact path is next asked
+        super().train(mode)
+        return self
+
+    @torch.inference_mode()
+    def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
+        packed, recent_BK, carried = self._ready(state)
+        ids = ids_BT.contiguous().numpy()
+        logits_BTV = np.empty((*ids.shape, self.config.vocab_size), np.float32)
+        arrays = [ids, *map(bits_of, (recent_BK, *carried)), logits_BTV]
+        self._share(self._kernel.advance, packed, arrays, num_tokens=ids.shape[1])
+        return torch.from_numpy(logits_BTV), self._state(recent_BK, carried, state)
+
+    @torch.inference_mode()
+    def sample(
+        self, logits_BV: Tensor, state: State, counters: Counters, num_steps: int
+    ) -> tuple[Burst, Tensor, State]:
+        packed, recent_BK, carried = self._ready(state)
+        logits_B1V = clone(logits_BV)[:, None]
+        burst = Burst.empty(len(logits_BV), num_steps)
+        arrays = [counters.columns_B3, *map(bits_of, (recent_BK, *carried, logits_B1V)), *burst]
+        self._share(self._kernel.sample, packed, arrays, num_tokens=1, num_steps=num_steps)
+        return burst, logits_B1V[:, 0], self._state(recent_BK, carried, state)
+
+    def _share(
+        self,
+        kernel: Any,
+        packed: Any,
+        arrays: list[NDArray[Any]],
+        *,
+        num_tokens: int,
+        num_steps: int = 1,
+    ) -> None:
+        """Have all rows of the arrays worked on, so many tokens at once and so many times."""
+
+        def work(rows: slice, crew: Crew, room: NDArray[np.float32]) -> None:
+            kernel(packed, crew, room, *(array[rows] for array in arrays))
+
+        def make_room(num_members: int, num_rows: int) -> NDArray[np.float32]:
+            sizes = num_members, num_rows, num_tokens
+            if sizes not in self._room_sizes:
+                self._room_sizes[sizes] = self._kernel.room_size(packed, *sizes)
+            return zeros(self._room_sizes[sizes])
+
+        operations = num_tokens * num_steps * self._operations_per_token
+        kind = num_tokens.bit_length(), num_steps > 1
+        num_rows, is_small = len(arrays[0]), packed.weights.nbytes <= SMALL_WEIGHTS
+        most_rows = rows_of_small_share(num_rows) if is_small else None
+        self._sharing.share(work, make_room, num_rows, operations, kind, most_rows)
+
+    def _ready(self, state: State) -> tuple[Any, Tensor, list[Tensor]]:
+        if self._packed is None:
+            self._packed = self._pack()
+            self._operations_per_token = 2 * len(self._packed.weights)
+        recent_BK = state.tensors.get("recent")
+        if recent_BK is None:
+            recent_BK = torch.empty(state.batch_size, 0, dtype=torch.long)
+        return (
+            self._packed,
+            recent_BK.contiguous(),
+            [each.detach().contiguous() for each in self._carried(state)],
+        )
+
+    def _state(self, recent_BK: Tensor, carried: list[Tensor], before: State) -> State:
+        recent = {"recent": recent_BK} if "recent" in before.tensors else {}
+        return State({**self._after(carried, before), **recent})

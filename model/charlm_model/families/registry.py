@@ -1,0 +1,37 @@
+"""Every family by its name."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from charlm_model.config import ModelConfig
+from charlm_model.errors import InvalidConfig
+from charlm_model.families.ngram import NGram
+from charlm_model.families.recurrent import RecurrentModel
+from charlm_model.families.transformer import Transformer
+from charlm_model.language_model import LanguageModel
+
+FAMILIES: dict[str, type[LanguageModel]] = {
+    "ngram": NGram,
+    "rnn": RecurrentModel,
+    "gru": RecurrentModel,
+    "lstm": RecurrentModel,
+    "transformer": Transformer,
+}
+
+
+def build(config: ModelConfig) -> LanguageModel:
+    """A fresh model, its weights drawn from torch's global generator."""
+    return _class_of(config)(config)
+
+
+def restore(config: ModelConfig, tensors: Mapping[str, Tensor]) -> LanguageModel:
+    """The model that has these tensors."""
+    return _class_of(config).from_tensors(config, tensors)
+
+
+def _class_of(config: ModelConfig) -> type[LanguageModel]:
+    if config.family not in FAMILIES:
+        names = ", ".join(FAMILIES)
+        raise InvalidConfig(f"family is {config.family!r}, but must be one of {names}.")
+    return FAMILIES[config.family]

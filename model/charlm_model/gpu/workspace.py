@@ -1,0 +1,186 @@
+"""Where a batch of one size is worked on: memory that stays, so that graphs can be replayed in it.
+
+Legend: B rows, T tokens, V vocabulary, S tokens seen by a row: those remembered, then new ones.
+"""
+
+from abc import ABC, abstractmethod
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm_model.gpu.cuda_graphs import Graphs
+from charlm_model.gpu.weights import Act, Product, Tables
+from charlm_model.kernels.triton.embedding import embed
+from charlm_model.kernels.triton.sampling import COUNTERS, DRAWN, draw
+from charlm_model.kernels.triton.tiling import Tiling, padded, power_of_two
+from charlm_model.sampling.philox import Counters
+from charlm_model.state import State
+
+MAX_TOKENS = 64  # of a row, between two looks of the processor
+_MAX_ROWS = 2048  # rows times tokens that are read at once
+_MAX_BLOCK = 1024  # logits that a program looks at together
+_UNROLLED = 64  # powers that are added in a round
+_SMALL_VOCABULARY = 256  # whose logits one warp looks at
+
+Draws = NDArray[np.float64]
+
+
+class Room(ABC):
+    """Tokens come in, or counters to draw them by; logits go out, and the state is kept inside."""
+
+    _before_head = Act()  # what is done with the rows that the head reads
+
+    def __init__(
+        self, tables: Tables, head: Product, batch_size: int, tiling: Tiling, device: torch.device
+    ) -> None:
+        self._tables, self._head, self._tiling, self._device = tables, head, tiling, device
+        self.batch_size = batch_size
+        self.num_rows = tiling.padded(batch_size)
+        self._graphs = Graphs(device)
+        rows = self.num_rows * self.max_tokens
+        self._seen_BS = self._zeros(self.num_rows, tables.num_recent + MAX_TOKENS, dtype=torch.long)
+        self._x = self._zeros(rows, tables.padded_width)
+        self._logits = self._zeros(rows, head.num_outputs)
+        self._counters = self._zeros(batch_size, COUNTERS.value, dtype=torch.long)
+        self._powers = self._zeros(
+            batch_size, padded(tables.vocab_size, _UNROLLED), dtype=torch.float64
+        )
+        self._drawn = self._zeros(MAX_TOKENS, batch_size, DRAWN.value, dtype=torch.float64)
+        self._host_counters = self._on_host(self._counters)
+        self._host_logits = self._on_host(self._logits[:batch_size])
+        self._host_drawn = self._on_host(self._drawn)
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a row, that are read at once: a power of two."""
+        together = max(1, _MAX_ROWS // self.num_rows)
+        return min(MAX_TOKENS, 1 << (together.bit_length() - 1))
+
+    def read(self, ids_BT: Tensor, state: State) -> Tensor:
+        """Logits (B, T, V) after each token; the state is changed in place."""
+        length = ids_BT.shape[1]
+        first = self._tables.num_recent
+        self._seen_BS[: self.batch_size, first : first + length].copy_(ids_BT)
+        self._begin(state, length)
+        self._graphs.run(("read", length), lambda: self._enqueue_reading(length))
+        self._end(state, length, length)
+        logits_TBV = self._logits.view(self.max_tokens, self.num_rows, -1)
+        told_TBV = logits_TBV[:length, : self.batch_size, : self._tables.vocab_size]
+        return told_TBV.transpose(0, 1).contiguous().cpu()
+
+    def draw(
+        self, logits_BV: Tensor, state: State, counters: Counters, num_steps: int
+    ) -> tuple[Draws, Tensor]:
+        """What is told of the tokens drawn (K, B, 3), and the logits (B, V) after the last."""
+        self._put(logits_BV, counters)
+        self._begin(state, 1)
+        left = num_steps
+        while left:
+            together = 1 << (left.bit_length() - 1)
+            self._graphs.run(("draw", together), partial(self._enqueue_drawing, together))
+            left -= together
+        self._end(state, 1, num_steps)
+        return self._told(num_steps)
+
+    # --- what families do ---
+
+    @abstractmethod
+    def _load(self, state: State, length: int) -> None:
+        """Take over the state before so many tokens are read at once."""
+
+    @abstractmethod
+    def _store(self, state: State, length: int, num_tokens: int) -> None:
+        """Write the state after `num_tokens`, `length` of them at once, over the given one."""
+
+    @abstractmethod
+    def _enqueue_layers(self, length: int, step: int) -> Tensor:
+        """Launch what becomes of the vectors of so many tokens; returns the rows of the head."""
+
+    # --- what all do ---
+
+    def _begin(self, state: State, length: int) -> None:
+        num_recent = self._tables.num_recent
+        if num_recent:
+            self._seen_BS[: self.batch_size, :num_recent].copy_(state["recent"])
+        self._load(state, length)
+
+    def _end(self, state: State, length: int, num_tokens: int) -> None:
+        num_recent = self._tables.num_recent
+        if num_recent:
+            newest_BK = self._seen_BS[: self.batch_size, num_tokens : num_tokens + num_recent]
+            state["recent"].copy_(newest_BK)
+        self._store(state, length, num_tokens)
+
+    def _put(self, logits_BV: Tensor, counters: Counters) -> None:
+        self._host_logits[:, : self._tables.vocab_size] = logits_BV
+        self._host_counters[:, :3] = torch.from_numpy(counters.columns_B3.view(np.int64))
+        self._logits[: self.batch_size].copy_(self._host_logits, non_blocking=True)
+        self._counters.copy_(self._host_counters, non_blocking=True)
+
+    def _told(self, num_steps: int) -> tuple[Draws, Tensor]:
+        self._host_drawn[:num_steps].copy_(self._drawn[:num_steps], non_blocking=True)
+        self._host_logits.copy_(self._logits[: self.batch_size], non_blocking=True)
+        if self._device.type == "cuda":
+            torch.cuda.current_stream(self._device).synchronize()
+        logits_BV = self._host_logits[:, : self._tables.vocab_size].clone()
+        return self._host_drawn[:num_steps].numpy().copy(), logits_BV
+
+    def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=self._device)
+
+    def _on_host(self, tensor: Tensor) -> Tensor:
+        """Memory for copies, which the device reads and writes while the processor goes on."""
+        is_pinned = self._device.type == "cuda"
+        return torch.zeros(tensor.shape, dtype=tensor.dtype, pin_memory=is_pinned)
+
+    # --- launches ---
+
+    def _enqueue_reading(self, length: int) -> None:
+        self._enqueue_embedding(length)
+        self._enqueue_head(self._enqueue_layers(length, 0), length)
+
+    def _enqueue_drawing(self, num_steps: int) -> None:
+        for step in range(num_steps):
+            self._enqueue_draw()
+            self._enqueue_head(self._enqueue_layers(1, step), 1)
+
+    def _enqueue_embedding(self, length: int) -> None:
+        tables = self._tables
+        embed[(self.num_rows, length)](
+            self._seen_BS, tables.rows, self._x,
+            FIRST=tables.num_recent,
+            STRIDE=self._seen_BS.shape[1],
+            OUT_STRIDE=tables.padded_width,
+            VOCAB=tables.vocab_size,
+            WIDTH=tables.width,
+            KERNEL=tables.kernel_size,
+            PAIRS=tables.pair_rows,
+            BLOCK=tables.block,
+            num_warps=1,
+        )  # fmt: skip
+
+    def _enqueue_draw(self) -> None:
+        tables = self._tables
+        draw[(self.batch_size,)](
+            self._logits, self._counters, self._powers, self._seen_BS,
+            tables.rows, self._drawn, self._x,
+            VOCAB=tables.vocab_size,
+            LOGITS_STRIDE=self._logits.shape[1],
+            POWERS_STRIDE=self._powers.shape[1],
+            FIRST=tables.num_recent,
+            SEEN_STRIDE=self._seen_BS.shape[1],
+            OUT_STRIDE=tables.padded_width,
+            WIDTH=tables.width,
+            KERNEL=tables.kernel_size,
+            PAIRS=tables.pair_rows,
+            BLOCK=min(power_of_two(tables.vocab_size), _MAX_BLOCK),
+            WIDTH_BLOCK=tables.block,
+            num_warps=1 if tables.vocab_size <= _SMALL_VOCABULARY else 4,
+        )  # fmt: skip
+
+    def _enqueue_head(self, rows: Tensor, length: int) -> None:
+        num_rows = self.num_rows * length
+        self._head.multiply(rows, self._logits, num_rows, self._tiling, self._before_head)

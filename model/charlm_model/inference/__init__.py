@@ -1,0 +1,1 @@
+"""Sampling, top continuations and gap filling, by batched steps of a model."""

@@ -1,0 +1,208 @@
+"""The most probable continuations, with proof: best-first search over prefixes.
+
+A continuation is never more probable than any of its prefixes, so the best open prefix bounds all
+that is not yet known. A generator that yields after every batch. Legend: V vocabulary.
+"""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from math import fsum, inf
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm_model.inference.batched_steps import Stepper
+from charlm_model.sampling.draw import logprobs_from
+from charlm_model.state import State, concat_rows
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
+
+BATCH = 32  # prefixes read together; those behind the best may turn out not to have been needed
+SMALL_BATCH = 4  # where their states were forgotten, and are made again token by token
+MAX_NODE_BYTES = 128 << 20
+MAX_STATE_BYTES = 64 << 20
+
+Path = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Continuations (tokens, log-prob), best first, and what may be missing (nats)."""
+
+    continuations: list[tuple[Path, float]]
+    is_complete: bool
+    missing_logprob_bound: float
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A prefix that was read: its log-probs of each next token, the best first."""
+
+    path: Path
+    logprobs: tuple[float, ...]
+    ids_V: NDArray[np.int32]
+    logprobs_V: NDArray[np.float32]
+
+    @property
+    def num_bytes(self) -> int:
+        return self.ids_V.nbytes + self.logprobs_V.nbytes + 64 * len(self.path) + 512
+
+
+@dataclass(order=True, slots=True)
+class _Open:
+    """The best child of a node that was not looked at yet; the most probable sorts first."""
+
+    key: float
+    path: Path
+    node: _Node = field(compare=False)
+    rank: int = field(compare=False)
+
+
+class _Best:
+    """The best continuations found so far, and the best of those that had no place."""
+
+    def __init__(self, num: int) -> None:
+        self._num = num
+        self._heap: list[tuple[float, Path]] = []  # the worst first; of equals the last path
+        self.best_dropped = -inf
+
+    def add(self, path: Path, logprob: float) -> None:
+        heapq.heappush(self._heap, (logprob, tuple(-token for token in path)))
+        if len(self._heap) > self._num:
+            self.best_dropped = max(self.best_dropped, heapq.heappop(self._heap)[0])
+
+    @property
+    def worst(self) -> float:
+        """What a continuation must exceed to have a place."""
+        return self._heap[0][0] if len(self._heap) == self._num else -inf
+
+    def listed(self) -> list[tuple[Path, float]]:
+        best = [(tuple(-token for token in path), logprob) for logprob, path in self._heap]
+        return sorted(best, key=lambda each: (-each[1], each[0]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """How many continuations of how many tokens, and what the search may cost."""
+
+    num: int
+    length: int
+    max_steps: int
+    is_late: Callable[[], bool] = lambda: False
+
+
+def search(
+    stepper: Stepper, state: State, logits_1V: Tensor, wanted: Wanted
+) -> Generator[None, None, Found]:
+    """The most probable continuations of `length` tokens, or of fewer and an end of text."""
+    best = _Best(wanted.num)
+    states = _States(stepper, state)
+    frontier = _Frontier(wanted.length, best)
+    frontier.expand(_node((), (), logits_1V))
+    num_bytes = 0
+    while frontier.bound > best.worst:
+        room = wanted.max_steps - states.num_steps
+        each = states.most_steps_each(wanted.length)
+        room = min(BATCH if each == 1 else SMALL_BATCH, room // each)
+        if room <= 0 or num_bytes > MAX_NODE_BYTES or wanted.is_late():
+            break
+        batch = frontier.take(room)
+        for node in states.read(batch):
+            num_bytes += node.num_bytes
+            frontier.expand(node)
+        yield
+    listed = best.listed()
+    bound = max(frontier.bound, best.best_dropped)
+    is_complete = frontier.bound == -inf or (len(listed) == wanted.num and listed[-1][1] >= bound)
+    return Found(listed, is_complete, bound, states.num_steps)
+
+
+class _Frontier:
+    """Prefixes and whole continuations that are not looked at, by their log-probs."""
+
+    def __init__(self, length: int, best: _Best) -> None:
+        self._length, self._best = length, best
+        self._open: list[_Open] = []
+
+    @property
+    def bound(self) -> float:
+        """Nothing that is open is more probable."""
+        return -self._open[0].key if self._open else -inf
+
+    def expand(self, node: _Node) -> None:
+        self._push(node, 0)
+
+    def take(self, num: int) -> list[tuple[_Node, int]]:
+        """The best open prefixes, at most `num`; what is whole goes to the best found."""
+        batch: list[tuple[_Node, int]] = []
+        while self._open and len(batch) < num and self.bound > self._best.worst:
+            each = heapq.heappop(self._open)
+            self._push(each.node, each.rank + 1)
+            token = int(each.node.ids_V[each.rank])
+            if token == END_OF_TEXT_ID or len(each.path) == self._length:
+                self._best.add(each.path, -each.key)
+            else:
+                batch.append((each.node, each.rank))
+        return batch
+
+    def _push(self, node: _Node, rank: int) -> None:
+        if rank < len(node.ids_V):
+            logprob = fsum((*node.logprobs, float(node.logprobs_V[rank])))
+            path = (*node.path, int(node.ids_V[rank]))
+            heapq.heappush(self._open, _Open(-logprob, path, node, rank))
+
+
+class _States:
+    """States after prefixes: the latest are kept, others are read again from the start."""
+
+    def __init__(self, stepper: Stepper, root: State) -> None:
+        self._stepper, self._root = stepper, root
+        self._kept: OrderedDict[Path, State] = OrderedDict()
+        self._max_kept = max(2 * BATCH, MAX_STATE_BYTES // max(root.num_bytes_per_row, 1))
+        self._has_forgotten = False
+        self.num_steps = 0
+
+    def most_steps_each(self, length: int) -> int:
+        """What one prefix may cost: more than a step once states were forgotten."""
+        return length if self._has_forgotten else 1
+
+    def read(self, batch: list[tuple[_Node, int]]) -> list[_Node]:
+        """One token more for each: the nodes of the prefixes that this makes."""
+        if not batch:
+            return []
+        tokens = [int(node.ids_V[rank]) for node, rank in batch]
+        state = concat_rows([self._after(node.path) for node, _ in batch])
+        logits_BV, state = self._stepper.step(tokens, state)
+        self.num_steps += len(batch)
+        nodes = []
+        for row, (parent, rank) in enumerate(batch):
+            path = (*parent.path, tokens[row])
+            logprobs = (*parent.logprobs, float(parent.logprobs_V[rank]))
+            nodes.append(_node(path, logprobs, logits_BV[row : row + 1]))
+            self._keep(path, state.select_rows([row]))
+        return nodes
+
+    def _after(self, path: Path) -> State:
+        if not path:
+            return self._root
+        if path not in self._kept:
+            _, state = self._stepper.advance([path], self._root.clone())
+            self.num_steps += len(path)
+            self._keep(path, state)
+        self._kept.move_to_end(path)
+        return self._kept[path]
+
+    def _keep(self, path: Path, state: State) -> None:
+        self._kept[path] = state
+        while len(self._kept) > self._max_kept:
+            self._kept.popitem(last=False)
+            self._has_forgotten = True
+
+
+def _node(path: Path, logprobs: tuple[float, ...], logits_1V: Tensor) -> _Node:
+    logprobs_V = logprobs_from(logits_1V.numpy())[0].astype(np.float32)
+    ids_V = np.argsort(-logprobs_V, kind="stable").astype(np.int32)
+    return _Node(path, logprobs, ids_V, logprobs_V[ids_V])

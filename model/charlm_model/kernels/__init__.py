@@ -1,0 +1,1 @@
+"""Kernels with a fixed order of operations: for CPUs, for training, and in Triton."""

@@ -1,0 +1,1 @@
+"""Layers whose forward and backward pass are kernels."""

@@ -1,0 +1,53 @@
+"""Tensors as the kernels for training want them.
+
+Legend: B batch, T time, N outputs, K inputs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from charlm_model.kernels.cpu_training import bfloat16_panels
+from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH
+from charlm_model.kernels.threads.openmp_team import in_team
+from charlm_model.kernels.threads.row_sharding import share_rows
+
+_OPERATIONS_PER_WEIGHT = 2
+_ROWS_TOGETHER = 4  # a smaller tile of the kernels; a batch of 24 is better cut evenly
+
+
+def is_fitting(num_inputs: int, num_outputs: int) -> bool:
+    """Whether the kernels of recurrent layers take these sizes: whole panels, inputs in pairs."""
+    return num_outputs % PANEL_WIDTH == 0 and num_inputs % 2 == 0
+
+
+def share_windows(work: Callable[[slice], None], B: int, T: int, num_weights: int) -> None:
+    """Call `work` with slices of the rows of a batch, each to be multiplied T times."""
+    operations = _OPERATIONS_PER_WEIGHT * T * num_weights
+    share_rows(work, B, operations, _ROWS_TOGETHER, in_team)
+
+
+def flat(tensor: Tensor) -> NDArray[Any]:
+    """The same memory; bfloat16, which numpy lacks, as int16."""
+    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+    array: NDArray[Any] = bits.detach().reshape(-1).numpy()
+    return array
+
+
+def panels(weight_NK: Tensor) -> NDArray[Any]:
+    """For x W^T: in each panel of outputs pair of inputs by pair of inputs."""
+    N, K = weight_NK.shape
+    packed = torch.empty(N * K, dtype=torch.bfloat16)
+    bfloat16_panels.panels_of_rows(flat(weight_NK.bfloat16()), N, K, flat(packed))
+    return flat(packed)
+
+
+def panels_back(weight_NK: Tensor) -> NDArray[Any]:
+    """For y W: outputs are the inputs of before, and the other way round."""
+    N, K = weight_NK.shape
+    packed = torch.empty(N * K, dtype=torch.bfloat16)
+    bfloat16_panels.panels_of_columns(flat(weight_NK), 0, K, N, K, N, flat(packed))
+    return flat(packed)

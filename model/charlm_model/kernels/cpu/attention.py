@@ -1,0 +1,269 @@
+"""Attention of one new token over a ring of past ones.
+
+A row's slots of a layer lie in blocks of as many as a vector has lanes: (C / lanes, N, D, lanes).
+So slots fill the lanes, and a text of any length lies in one piece, which memory brings twice as
+fast as the heads' pieces apart (docs/LOG.md). They are bfloat16, for at many rows memory is what a
+step waits for. Two numbers of 16 slots are one load: 16 pairs of neighboring slots, of which the
+first (even) and the second (odd) of each are two vectors of float32.
+
+Legend: N heads, C slots (a multiple of the lanes), D head width (a multiple of 4), X numbers.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from charlm_model.kernels.cpu.elementary import exp, lane_max, lane_sum
+from charlm_model.kernels.cpu.jit import compiled
+from charlm_model.kernels.cpu.simd import (
+    LANES,
+    add,
+    expect,
+    fma,
+    fold_2,
+    fold_4,
+    fold_8,
+    fold_in_turns,
+    halves_of,
+    lane,
+    larger,
+    load,
+    load_evens,
+    load_odds,
+    multiply,
+    splat,
+    store,
+    subtract,
+    twice_evens,
+    twice_odds,
+)
+
+_TOGETHER = 4  # blocks
+_ZERO = np.float32(0)
+_NEVER = np.float32(-np.inf)
+
+
+class Heads(NamedTuple):
+    """Those that are computed, of so many."""
+
+    first: int
+    end: int
+    num: int
+    width: int
+
+
+@compiled
+def attend(query, q_at, keys, values, at, heads, position, window, scores, sums, out, out_at):
+    """Softmax-weighted values of the last `window` tokens, the newest included, for some heads.
+
+    `at` is where the row's ring of the layer begins. `scores` has room for C numbers of each head,
+    which tells C, and `sums` for half a vector of each number.
+    """
+    num_slots = len(scores) // heads.num
+    used = num_slots
+    if position + 1 < num_slots:
+        used = -(-(position + 1) // LANES) * LANES
+    newest = position % num_slots
+    num_visible = min(position + 1, window)
+    _score(query, q_at, keys, values, at, heads, used, scores, sums)
+    for head in range(heads.first, heads.end):
+        _weigh(scores, head * num_slots, used, newest, num_visible, num_slots)
+    _mix(values, at, heads, used, scores, sums)
+    for head in range(heads.first, heads.end):
+        _answer(scores, head * num_slots, used, sums, heads.width, head, out, out_at)
+
+
+@compiled
+def _score(query, q_at, keys, values, at, heads, used, scores, pairs):
+    """Products of the query with the keys of all used slots.
+
+    `pairs` is filled with every two numbers of the query, each in half of the lanes. Meanwhile
+    memory is asked for the values, line by line: all at once would be a wait.
+    """
+    half, num_slots = LANES // 2, len(scores) // heads.num
+    for d in range(heads.first * heads.width, heads.end * heads.width, 2):
+        store(pairs, d * half, halves_of(splat(query[q_at + d]), splat(query[q_at + d + 1])))
+    of_head = heads.width * LANES
+    block = heads.num * of_head
+    c = 0
+    while c < used:
+        is_many = c + _TOGETHER * LANES <= used
+        for head in range(heads.first, heads.end):
+            key, to = at + c // LANES * block + head * of_head, head * num_slots + c
+            if is_many:
+                _score_four(keys, values, key, block, heads.width, pairs, head, scores, to)
+            else:
+                _score_one(keys, values, key, heads.width, pairs, head, scores, to)
+        c += _TOGETHER * LANES if is_many else LANES
+
+
+@compiled
+def _score_four(keys, values, at, block, width, pairs, head, scores, to):
+    a, b, c, d = splat(_ZERO), splat(_ZERO), splat(_ZERO), splat(_ZERO)
+    s, t, u, v = splat(_ZERO), splat(_ZERO), splat(_ZERO), splat(_ZERO)
+    pair = head * width * LANES // 2
+    for i in range(0, width * LANES, 2 * LANES):
+        q, key = load(pairs, pair + i // 2), at + i
+        a = fma(q, load_evens(keys, key), a)
+        s = fma(q, load_odds(keys, key), s)
+        expect(values, key)
+        b = fma(q, load_evens(keys, key + block), b)
+        t = fma(q, load_odds(keys, key + block), t)
+        expect(values, key + block)
+        c = fma(q, load_evens(keys, key + 2 * block), c)
+        u = fma(q, load_odds(keys, key + 2 * block), u)
+        expect(values, key + 2 * block)
+        d = fma(q, load_evens(keys, key + 3 * block), d)
+        v = fma(q, load_odds(keys, key + 3 * block), v)
+        expect(values, key + 3 * block)
+    store(scores, to, fold_in_turns(a, s))
+    store(scores, to + LANES, fold_in_turns(b, t))
+    store(scores, to + 2 * LANES, fold_in_turns(c, u))
+    store(scores, to + 3 * LANES, fold_in_turns(d, v))
+
+
+@compiled
+def _score_one(keys, values, at, width, pairs, head, scores, to):
+    evens, odds = splat(_ZERO), splat(_ZERO)
+    pair = head * width * LANES // 2
+    for i in range(0, width * LANES, 2 * LANES):
+        q, key = load(pairs, pair + i // 2), at + i
+        evens = fma(q, load_evens(keys, key), evens)
+        odds = fma(q, load_odds(keys, key), odds)
+        expect(values, key)
+    store(scores, to, fold_in_turns(evens, odds))
+
+
+@compiled
+def _weigh(scores, at, used, newest, num_visible, num_slots):
+    """One head's scores become powers of e: 1 the largest, 0 those that may not be looked at."""
+    if num_visible < used:
+        _hide(scores, at, used, newest, num_visible, num_slots, _NEVER)
+    largest = splat(_NEVER)
+    for c in range(at, at + used, LANES):
+        largest = larger(load(scores, c), largest)
+    top = splat(np.float32(lane_max(largest)))
+    for c in range(at, at + used, LANES):
+        store(scores, c, exp(subtract(load(scores, c), top)))
+    if num_visible < used:
+        _hide(scores, at, used, newest, num_visible, num_slots, _ZERO)
+
+
+@compiled
+def _hide(scores, at, used, newest, num_visible, num_slots, value):
+    """Set the scores of the slots that hold no token that may be looked at."""
+    first = newest - num_visible + 1
+    if first >= 0:
+        scores[at : at + first] = value
+        scores[at + newest + 1 : at + used] = value
+    else:
+        scores[at + newest + 1 : at + first + num_slots] = value
+
+
+@compiled
+def _mix(values, at, heads, used, scores, sums):
+    """For every two numbers of a value, the sums of weighted slots, each in half of the lanes."""
+    half, num_slots = LANES // 2, len(scores) // heads.num
+    for i in range(heads.first * heads.width * half, heads.end * heads.width * half, LANES):
+        store(sums, i, splat(_ZERO))
+    of_head = heads.width * LANES
+    block = heads.num * of_head
+    c = 0
+    while c < used:
+        is_many = c + _TOGETHER * LANES <= used
+        for head in range(heads.first, heads.end):
+            value, weight = at + c // LANES * block + head * of_head, head * num_slots + c
+            if is_many:
+                _mix_four(values, value, block, heads.width, scores, weight, sums, head)
+            else:
+                _mix_one(values, value, heads.width, scores, weight, sums, head)
+        c += _TOGETHER * LANES if is_many else LANES
+
+
+@compiled
+def _mix_four(values, at, block, width, scores, weight, sums, head):
+    s, t = load(scores, weight), load(scores, weight + LANES)
+    u, v = load(scores, weight + 2 * LANES), load(scores, weight + 3 * LANES)
+    a, b, c, d = twice_evens(s), twice_evens(t), twice_evens(u), twice_evens(v)
+    s, t, u, v = twice_odds(s), twice_odds(t), twice_odds(u), twice_odds(v)
+    pair = head * width * LANES // 2
+    for i in range(0, width * LANES, 2 * LANES):
+        value, to = at + i, pair + i // 2
+        total = fma(a, load_evens(values, value), load(sums, to))
+        total = fma(s, load_odds(values, value), total)
+        total = fma(b, load_evens(values, value + block), total)
+        total = fma(t, load_odds(values, value + block), total)
+        total = fma(c, load_evens(values, value + 2 * block), total)
+        total = fma(u, load_odds(values, value + 2 * block), total)
+        total = fma(d, load_evens(values, value + 3 * block), total)
+        store(sums, to, fma(v, load_odds(values, value + 3 * block), total))
+
+
+@compiled
+def _mix_one(values, at, width, scores, weight, sums, head):
+    weights = load(scores, weight)
+    evens, odds = twice_evens(weights), twice_odds(weights)
+    pair = head * width * LANES // 2
+    for i in range(0, width * LANES, 2 * LANES):
+        total = fma(evens, load_evens(values, at + i), load(sums, pair + i // 2))
+        store(sums, pair + i // 2, fma(odds, load_odds(values, at + i), total))
+
+
+@compiled
+def _answer(scores, at, used, sums, width, head, out, out_at):
+    """One head's weighted sums over the sum of its weights."""
+    total = splat(_ZERO)
+    for c in range(at, at + used, LANES):
+        total = add(total, load(scores, c))
+    share = np.float32(1) / lane_sum(total)
+    for d in range(head * width, (head + 1) * width, 4):
+        pairs = d * LANES // 2
+        eights = fold_8(load(sums, pairs), load(sums, pairs + LANES))
+        four = fold_2(fold_4(eights, eights), eights)
+        for i in range(4):
+            out[out_at + d + i] = lane(four, i) * share
+
+
+@compiled
+def normalize(x, at, width, epsilon):
+    """x over its root mean square, in place; the width is a multiple of 4.
+
+    Source: RMSNorm, Zhang & Sennrich (2019).
+    """
+    a, b, c, d = _ZERO, _ZERO, _ZERO, _ZERO
+    for i in range(at, at + width, 4):
+        a += x[i] * x[i]
+        b += x[i + 1] * x[i + 1]
+        c += x[i + 2] * x[i + 2]
+        d += x[i + 3] * x[i + 3]
+    scale = np.float32(1) / np.float32(
+        math.sqrt(((a + b) + (c + d)) / np.float32(width) + np.float32(epsilon))
+    )
+    for i in range(at, at + width):
+        x[i] *= scale
+
+
+@compiled
+def normalized(x, at, lanes, width, epsilon, out, out_at):
+    """The same for a row of whole vectors, written elsewhere; what pads it is zero."""
+    squares = splat(_ZERO)
+    for e in range(0, lanes, LANES):
+        part = load(x, at + e)
+        squares = fma(part, part, squares)
+    mean = lane_sum(squares) / np.float32(width)
+    scale = splat(np.float32(1) / np.float32(math.sqrt(mean + np.float32(epsilon))))
+    for e in range(0, lanes, LANES):
+        store(out, out_at + e, multiply(load(x, at + e), scale))
+
+
+@compiled
+def rotate(x, at, half, cosines, sines):
+    """Turn the pairs of a head's first and second half by the angles.
+
+    Source: RoPE, Su et al. (2021).
+    """
+    for i in range(half):
+        a, b = x[at + i], x[at + half + i]
+        x[at + i] = a * cosines[i] - b * sines[i]
+        x[at + half + i] = a * sines[i] + b * cosines[i]

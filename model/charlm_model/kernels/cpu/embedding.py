@@ -1,0 +1,79 @@
+"""What goes into the first layer: the token's vector, and what tokens before it add.
+
+Legend: B rows, T tokens, K tokens remembered, V vocabulary, E width.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from charlm_model.kernels.cpu.jit import compiled
+from charlm_model.kernels.cpu.weights import Packer, array_of
+from charlm_model.layers.embedding import NO_TOKEN, TokenEmbedding
+
+NONE = NO_TOKEN
+
+
+class Tables(NamedTuple):
+    """Where the tables are, and their sizes."""
+
+    tokens: int
+    earlier: int
+    pairs: int
+    vocab_size: int
+    width: int
+    kernel_size: int
+    pair_rows: int
+
+
+def pack_tables(embedding: TokenEmbedding, packer: Packer) -> Tables:
+    tokens_VE = array_of(embedding.weight)
+    return Tables(
+        tokens=packer.add(tokens_VE),
+        earlier=packer.add(array_of(embedding.earlier)) if embedding.kernel_size > 1 else 0,
+        pairs=packer.add(array_of(embedding.pairs)) if embedding.pair_rows else 0,
+        vocab_size=tokens_VE.shape[0],
+        width=tokens_VE.shape[1],
+        kernel_size=embedding.kernel_size,
+        pair_rows=embedding.pair_rows,
+    )
+
+
+@compiled
+def embed(tables, weights, ids_T, recent_K, t, x, at):
+    """Write the vector of token t of a row into x, flat, from `at` on."""
+    width, vocab_size = tables.width, tables.vocab_size
+    token = ids_T[t]
+    row = tables.tokens + token * width
+    for e in range(width):
+        x[at + e] = weights[row + e]
+    for age in range(1, tables.kernel_size):
+        earlier = seen(ids_T, recent_K, t - age)
+        if earlier != NONE:
+            row = tables.earlier + ((age - 1) * vocab_size + earlier) * width
+            for e in range(width):
+                x[at + e] += weights[row + e]
+    if tables.pair_rows:
+        before = seen(ids_T, recent_K, t - 1)
+        if before != NONE:
+            row = tables.pairs + ((before * vocab_size + token) % tables.pair_rows) * width
+            for e in range(width):
+                x[at + e] += weights[row + e]
+
+
+@compiled
+def seen(ids_T, recent_K, t):
+    """The token at a place of the row; places before 0 are those that were remembered."""
+    return ids_T[t] if t >= 0 else recent_K[len(recent_K) + t]
+
+
+@compiled
+def remember(ids_BT, recent_BK):
+    """Move the row's newest tokens into what it remembers."""
+    num_recent = recent_BK.shape[1]
+    length = ids_BT.shape[1]
+    newest_K = np.empty(num_recent, np.int64)
+    for b in range(len(ids_BT)):
+        for k in range(num_recent):
+            newest_K[k] = seen(ids_BT[b], recent_BK[b], length - num_recent + k)
+        recent_BK[b] = newest_K

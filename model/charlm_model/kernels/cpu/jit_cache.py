@@ -1,0 +1,132 @@
+"""Where compiled code is kept for the next process, and from whom it is taken.
+
+numba keeps it as pickles, and whoever writes those has code run by whoever reads them. So nothing
+is taken from a folder that anyone but this user and root can write to.
+"""
+
+import atexit
+import hashlib
+import logging
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache
+
+logger = logging.getLogger(__name__)
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Keeper(FunctionCache):
+    """Compiled code of one kernel. What cannot be kept or read is compiled again, and no more."""
+
+    def load_overload(self, *signature: Any) -> Any:
+        try:
+            return super().load_overload(*signature)
+        except Exception as error:  # noqa: BLE001 - a torn file can raise anything
+            logger.warning("kept compiled code cannot be read, and is made anew: %r", error)
+            return None
+
+    def save_overload(self, *compiled: Any) -> None:
+        try:
+            super().save_overload(*compiled)
+        except OSError as error:
+            logger.warning("compiled code cannot be kept: %s", error.strerror)
+
+
+def kept(kernel: Any, function: Callable[..., object]) -> Any:
+    """The kernel, whose compiled code lasts if there is a place for it."""
+    if FOLDER is not None:
+        kernel._cache = Keeper(function)
+    return kernel
+
+
+def chosen_folder() -> Path | None:
+    """The user's cache, apart for every version of the sources; else one for this process alone.
+
+    A folder named by CHARLM_KERNELS_DIR that cannot be written, as in a read-only container, is
+    copied first. None where nothing can be written at all.
+    """
+    wanted, mode = _wanted_folder()
+    try:
+        wanted.mkdir(mode, parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=wanted).close()
+        is_writable = True
+    except OSError:
+        is_writable = False
+    is_safe = wanted.is_dir() and is_only_ours(wanted)
+    if wanted.is_dir() and not is_safe:
+        logger.warning("%s is not used: others than its user can write there or above", wanted)
+    if is_writable and is_safe:
+        return wanted
+    return _temporary(wanted if is_safe else None)
+
+
+def _temporary(made_before: Path | None) -> Path | None:
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="charlm-kernels-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        if made_before is not None:
+            shutil.copytree(made_before, folder, dirs_exist_ok=True)
+    except OSError as error:
+        logger.warning("compiled code cannot be kept: %s", error)
+        return None
+    return folder
+
+
+def is_only_ours(folder: Path) -> bool:
+    """Whether nobody but this user and root can write there, or put another in its place."""
+    folder = folder.resolve()
+    try:
+        status = folder.stat()
+        is_closed = not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        inside = [] if is_closed else [each.lstat() for each in folder.rglob("*")]
+        above = [each.stat() for each in folder.parents]
+    except OSError:
+        return False
+    return (
+        _are_owned((status, *inside, *above))
+        and not any(each.st_mode & _OTHERS_WRITE for each in (status, *inside))
+        and not any(_is_open(each) for each in above)
+    )
+
+
+def _are_owned(found: Iterable[os.stat_result]) -> bool:
+    return all(each.st_uid in (0, os.geteuid()) for each in found)
+
+
+def _is_open(above: os.stat_result) -> bool:
+    """Anyone may rename what is in it; a sticky folder, such as /tmp, lets owners alone do that."""
+    return bool(above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX)
+
+
+def _wanted_folder() -> tuple[Path, int]:
+    """And who may read it: an image is built by one user and used by another."""
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return Path(os.environ["NUMBA_CACHE_DIR"]), 0o755
+    named = os.environ.get("CHARLM_KERNELS_DIR")
+    if named:
+        return Path(named) / _sources_digest(), 0o755
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
+        cache = Path(os.devnull)
+    return cache / "charlm" / "kernels" / _sources_digest(), 0o700
+
+
+def _sources_digest() -> str:
+    """Of all kernels: numba alone would not notice that a part in another file changed."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+FOLDER = chosen_folder()
+numba.config.CACHE_DIR = "" if FOLDER is None else str(FOLDER)

@@ -1,0 +1,119 @@
+"""From logits to log-probs and from them to a token, compiled; row by row.
+
+Legend: R rows, V vocabulary.
+"""
+
+import math
+
+import numpy as np
+
+from charlm_model.kernels.cpu.elementary import exp_64, lane_sum_64
+from charlm_model.kernels.cpu.jit import compiled
+from charlm_model.kernels.cpu.simd import DOUBLE_LANES, add, load, splat, store
+
+_LEAST = -708.0  # the log of the smallest probability that counts
+
+_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_ADDENDS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_LOW, _WORD = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+@compiled
+def room_for(vocab_size):
+    """What the functions below work in: whole vectors, the rest of them unlikely."""
+    lanes = -(-vocab_size // DOUBLE_LANES) * DOUBLE_LANES
+    return np.full(lanes, _LEAST), np.empty(lanes)
+
+
+@compiled
+def logprobs_of(logits_V, logprobs):
+    """Log-softmax in float64 into `logprobs`, which has whole vectors."""
+    vocab_size = len(logits_V)
+    largest = logits_V[0]
+    for v in range(1, vocab_size):
+        largest = max(largest, logits_V[v])
+    top = np.float64(largest)
+    for v in range(vocab_size):
+        logprobs[v] = np.float64(logits_V[v]) - top
+    total = splat(0.0)
+    for v in range(0, len(logprobs), DOUBLE_LANES):
+        total = add(total, exp_64(load(logprobs, v)))
+    log_total = math.log(lane_sum_64(total))
+    for v in range(vocab_size):
+        logprobs[v] -= log_total
+
+
+@compiled
+def drawn(logprobs, powers, vocab_size, uniform):
+    """The first token whose cumulated probability exceeds its share of the whole."""
+    for v in range(0, len(logprobs), DOUBLE_LANES):
+        store(powers, v, exp_64(load(logprobs, v)))
+    total = 0.0
+    for v in range(vocab_size):
+        if logprobs[v] > _LEAST:  # what was excluded has no probability at all
+            total += powers[v]
+        powers[v] = total
+    target = uniform * total
+    token = 0
+    while token < vocab_size - 1 and powers[token] <= target:
+        token += 1
+    return token
+
+
+@compiled
+def uniform(seed, output, position):
+    """One number in [0, 1): Philox4x32-10, as in `charlm_model.sampling.philox`."""
+    c0, c1, c2, c3 = position & _LOW, position >> _WORD, output & _LOW, np.uint64(0)
+    k0, k1 = seed & _LOW, seed >> _WORD
+    for _ in range(10):
+        p0, p1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
+        c0, c1, c2, c3 = (p1 >> _WORD) ^ c1 ^ k0, p1 & _LOW, (p0 >> _WORD) ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + _ADDENDS[0]) & _LOW, (k1 + _ADDENDS[1]) & _LOW
+    return np.float64(((c0 << _WORD) | c1) >> np.uint64(11)) * 2.0**-53
+
+
+@compiled
+def logprobs_of_rows(logits_RV, logprobs_RV):
+    """`logprobs_of` for every row."""
+    logprobs, _ = room_for(logits_RV.shape[1])
+    for row in range(len(logits_RV)):
+        logprobs_of(logits_RV[row], logprobs)
+        for v in range(logits_RV.shape[1]):
+            logprobs_RV[row, v] = logprobs[v]
+
+
+@compiled
+def draw_rows(logprobs_RV, uniforms_R, ids_R):
+    """`drawn` for every row."""
+    vocab_size = logprobs_RV.shape[1]
+    logprobs, powers = room_for(vocab_size)
+    for row in range(len(logprobs_RV)):
+        for v in range(vocab_size):
+            logprobs[v] = logprobs_RV[row, v]
+        ids_R[row] = drawn(logprobs, powers, vocab_size, uniforms_R[row])
+
+
+@compiled
+def sample_rows(logits_R1V, draws, step, room, ids_R1, ids_RK, logprobs_RK):
+    """Step number `step` of a burst: a token for each row from the model's own distribution.
+
+    `draws` are seeds, output indices and the positions of step 0, a column each.
+    """
+    logprobs, powers = room
+    for row in range(len(ids_R1)):
+        logprobs_of(logits_R1V[row, 0], logprobs)
+        position = draws[row, 2] + np.uint64(step)
+        number = uniform(draws[row, 0], draws[row, 1], position)
+        token = drawn(logprobs, powers, logits_R1V.shape[2], number)
+        ids_R1[row, 0] = token
+        ids_RK[row, step] = token
+        logprobs_RK[row, step] = np.float32(logprobs[token])
+
+
+@compiled
+def logprobs_of_drawn(drawn_KR3, logprobs_RK):
+    """As `logprobs_of` ends: of a token, its logit less the largest and the sum of all powers."""
+    for step in range(len(drawn_KR3)):
+        for row in range(drawn_KR3.shape[1]):
+            logprob = drawn_KR3[step, row, 1] - math.log(drawn_KR3[step, row, 2])
+            logprobs_RK[row, step] = np.float32(logprob)

@@ -1,0 +1,1 @@
+"""Kernels for training on a CPU, most of them in bfloat16."""

@@ -1,0 +1,123 @@
+"""A whole window of an LSTM's layer in one call, forward and backward, in bfloat16 products.
+
+Rows are independent, so threads share them and never wait for each other within a window. All
+arrays are flat, row after row; bfloat16 numbers are kept as int16.
+
+Legend: B rows, T time, E inputs, H hidden, U units that fill a vector.
+"""
+
+import numpy as np
+
+from charlm_model.kernels.cpu.elementary import sigmoid, tanh
+from charlm_model.kernels.cpu.jit import compiled
+from charlm_model.kernels.cpu.simd import (
+    LANES,
+    add,
+    fma,
+    load,
+    load_halves,
+    multiply,
+    splat,
+    store,
+    subtract,
+)
+from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH, add_panel, store_halves
+from charlm_model.kernels.cpu_training.gates import go_back, keep
+
+GATES = 4
+_ONE, _ZERO = np.float32(1), np.float32(0)
+
+
+@compiled
+def forward(sizes, x, weights, bias, hidden_BH, cell_BH, gates, cells, y):
+    """Reads x (B, T, E); writes y (B, T, H), and what `backward` needs: gates and cells by step.
+
+    `weights` are panels of input and hidden weights side by side, input and forget gate of U units
+    in one panel, candidate and output gate in the next. A step's gates lie the same way.
+    """
+    num_rows, length, E, H = sizes
+    depth = E + H
+    both = np.zeros(2 * num_rows * depth, np.int16)  # input and hidden state of a step and the next
+    sums = np.empty(num_rows * GATES * LANES, np.float32)
+    for row in range(num_rows):
+        for h in range(0, H, LANES):
+            store_halves(both, row * depth + E + h, load(hidden_BH, row * H + h))
+    for t in range(length):
+        now, later = (t % 2) * num_rows * depth, (1 - t % 2) * num_rows * depth
+        for row in range(num_rows):
+            for e in range(E):
+                both[now + row * depth + e] = x[(row * length + t) * E + e]
+        for unit in range(0, H, LANES):
+            _add_up(num_rows, depth, both, now, weights, bias, unit, sums)
+            for row in range(num_rows):
+                step, at = row * length + t, row * H + unit
+                before = load(cells, (step - 1) * H + unit) if t else load(cell_BH, at)
+                hidden = _remember(step, H, unit, before, sums, row, gates, cells)
+                store_halves(y, step * H + unit, hidden)
+                store_halves(both, later + row * depth + E + unit, hidden)
+
+
+@compiled
+def _add_up(num_rows, depth, both, now, weights, bias, unit, sums):
+    """The four gates of U units, before their functions, for every row."""
+    for row in range(num_rows):
+        for gate in range(0, GATES * LANES, LANES):
+            store(sums, row * GATES * LANES + gate, load(bias, unit * GATES + gate))
+    for panel in range(0, GATES * LANES, PANEL_WIDTH):
+        add_panel(
+            both, now, depth, num_rows, depth,
+            weights, (unit * GATES + panel) * depth, sums, panel, GATES * LANES,
+        )  # fmt: skip
+
+
+@compiled
+def _remember(step, H, unit, before, sums, row, gates, cells):
+    """One row's new hidden state of U units."""
+    at, kept = row * GATES * LANES, (step * H + unit) * GATES
+    i, f = sigmoid(load(sums, at)), sigmoid(load(sums, at + LANES))
+    g, o = tanh(load(sums, at + 2 * LANES)), sigmoid(load(sums, at + 3 * LANES))
+    cell = fma(f, before, multiply(i, g))
+    store(gates, kept, i)
+    store(gates, kept + LANES, f)
+    store(gates, kept + 2 * LANES, g)
+    store(gates, kept + 3 * LANES, o)
+    store(cells, step * H + unit, cell)
+    return multiply(o, tanh(cell))
+
+
+@compiled
+def backward(sizes, weights, cell_BH, gates, cells, dy, d_hidden_BH, d_cell_BH, d_gates, d_bias):
+    """Reads dy (B, T, H); writes what the loss gains by the sums of every gate (B, T, 4 H).
+
+    The gradients of the last state become those of the first one; `d_bias` (B, 4 H) is added to.
+    `weights` are panels of the hidden weights, by what they multiply forward.
+    """
+    num_rows, length, _, H = sizes
+    width = GATES * H
+    stride = width + LANES  # rows must not all fall into the same places of the cache
+    scratch = np.empty(num_rows * stride, np.int16)
+    one = splat(_ONE)
+    for t in range(length - 1, -1, -1):
+        for row in range(num_rows):
+            step = row * length + t
+            for unit in range(0, H, LANES):
+                kept, at = step * width + unit * GATES, row * H + unit
+                i, f = load(gates, kept), load(gates, kept + LANES)
+                g, o = load(gates, kept + 2 * LANES), load(gates, kept + 3 * LANES)
+                before = load(cells, (step - 1) * H + unit) if t else load(cell_BH, at)
+                shown = tanh(load(cells, step * H + unit))
+                d_hidden = add(load(d_hidden_BH, at), load_halves(dy, step * H + unit))
+                d_shown = multiply(d_hidden, o)
+                d_cell = load(d_cell_BH, at)
+                d_cell = add(d_cell, multiply(d_shown, subtract(one, multiply(shown, shown))))
+                d_i = multiply(multiply(d_cell, g), multiply(i, subtract(one, i)))
+                d_f = multiply(multiply(d_cell, before), multiply(f, subtract(one, f)))
+                d_g = multiply(multiply(d_cell, i), subtract(one, multiply(g, g)))
+                d_o = multiply(multiply(d_hidden, shown), multiply(o, subtract(one, o)))
+                store(d_cell_BH, at, multiply(d_cell, f))
+                keep(d_i, row, step, unit, width, stride, d_gates, scratch, d_bias)
+                keep(d_f, row, step, H + unit, width, stride, d_gates, scratch, d_bias)
+                keep(d_g, row, step, 2 * H + unit, width, stride, d_gates, scratch, d_bias)
+                keep(d_o, row, step, 3 * H + unit, width, stride, d_gates, scratch, d_bias)
+        d_hidden_BH[:] = _ZERO
+        go_back(num_rows, GATES, H, weights, scratch, 0, stride, d_hidden_BH)

@@ -1,0 +1,149 @@
+"""Muon's step of a matrix, orthogonalized by quintics in bfloat16 products.
+
+Products of a matrix with its own transpose are symmetric: half of each is computed.
+
+Legend: M rows, N columns; R the shorter side, C the longer one.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from charlm_model.kernels.cpu.elementary import lane_sum
+from charlm_model.kernels.cpu.jit import compiled
+from charlm_model.kernels.cpu.simd import (
+    LANES,
+    fma,
+    load,
+    load_halves,
+    multiply,
+    splat,
+    store,
+    subtract,
+)
+from charlm_model.kernels.cpu_training.bfloat16 import (
+    PANEL_WIDTH,
+    move_half,
+    put_panel,
+    store_halves,
+)
+from charlm_model.kernels.cpu_training.bfloat16_panels import (
+    halves_of,
+    multiply_rows,
+    panels_of_columns,
+    panels_of_rows,
+    turn,
+)
+
+_ZERO, _ONE = np.float32(0), np.float32(1)
+
+
+class Factors(NamedTuple):
+    """Of one step of one matrix."""
+
+    momentum: np.float32
+    safety: np.float32  # the norm becomes 1 / safety
+    tiny: np.float32
+    shrink: np.float32  # what is left of a weight
+    rate: np.float32
+
+
+@compiled
+def step(sizes, start, weight, gradient, momentum, quintics, factors):
+    """One step of Muon for one block of a stacked matrix, from `start` on: all three are flat.
+
+    M and N are multiples of PANEL_WIDTH; each quintic is (a, b, c).
+    """
+    M, N = sizes
+    R, C = min(M, N), max(M, N)
+    x, product = np.empty(R * C, np.float32), np.empty(R * C, np.float32)
+    norm = _look_ahead(gradient, momentum, start, M * N, factors.momentum, product)
+    _bring(product, M, N, _ONE / (norm * factors.safety + factors.tiny), x)
+    orthogonalize(R, C, quintics, x, product)
+    _give(x, M, N, factors.shrink, factors.rate, weight, start)
+
+
+@compiled
+def orthogonalize(R, C, quintics, x, product):
+    """X <- aX + (bG + cGG) X with G = X X^T, for every quintic; `product` is room for both."""
+    halves, panels = np.empty(R * C, np.int16), np.empty(R * C, np.int16)
+    gram, polynomial = np.empty(R * R, np.int16), np.empty(R * R, np.int16)
+    for quintic in quintics:
+        a, b, c = quintic[0], quintic[1], quintic[2]
+        halves_of(x, 0, C, R, C, halves)
+        panels_of_rows(halves, R, C, panels)
+        _put_lower(halves, R, C, panels, product)
+        _round_lower(product, R, _ZERO, _ONE, gram, gram)
+        panels_of_rows(gram, R, R, panels)
+        _put_lower(gram, R, R, panels, product)
+        _round_lower(product, R, b, c, gram, polynomial)
+        panels_of_columns(x, 0, C, R, C, R, panels)
+        multiply_rows(polynomial, 0, R, R, R, panels, C, product, 0, C)
+        for n in range(0, R * C, LANES):
+            store(x, n, fma(splat(a), load(x, n), load(product, n)))
+
+
+@compiled
+def _look_ahead(gradient, momentum, start, num, factor, ahead):
+    """Where the momentum is going (Nesterov), after it has taken the gradient in; and its norm."""
+    kept, taken, squares = splat(factor), splat(_ONE - factor), splat(_ZERO)
+    for n in range(0, num, LANES):
+        slope, old = load(gradient, start + n), load(momentum, start + n)
+        new = fma(taken, subtract(slope, old), old)
+        there = fma(kept, subtract(new, slope), slope)
+        store(momentum, start + n, new)
+        store(ahead, n, there)
+        squares = fma(there, there, squares)
+    return np.sqrt(lane_sum(squares))
+
+
+@compiled
+def _bring(block, M, N, scale, x):
+    """A block, scaled, on its side if it is tall."""
+    if M <= N:
+        for n in range(0, M * N, LANES):
+            store(x, n, multiply(splat(scale), load(block, n)))
+    else:
+        for m in range(M):
+            for n in range(N):
+                x[n * M + m] = scale * block[m * N + n]
+
+
+@compiled
+def _give(x, M, N, shrink, rate, weight, start):
+    """Weights, shrunk, go against x."""
+    if M <= N:
+        for n in range(0, M * N, LANES):
+            shrunk = multiply(splat(shrink), load(weight, start + n))
+            store(weight, start + n, fma(splat(-rate), load(x, n), shrunk))
+    else:
+        for m in range(M):
+            for n in range(N):
+                at = start + m * N + n
+                weight[at] = shrink * weight[at] - rate * x[n * M + m]
+
+
+@compiled
+def _put_lower(halves, R, depth, panels, out):
+    """The part below the diagonal, in rows of R."""
+    for column in range(0, R, PANEL_WIDTH):
+        put_panel(
+            halves, column * depth, depth, R - column, depth,
+            panels, column * depth, out, column * R + column, R,
+        )  # fmt: skip
+
+
+@compiled
+def _round_lower(product, R, of_gram, of_product, gram, out):
+    """A multiple of the gram and one of the product, symmetric again."""
+    for row in range(R):
+        for column in range(0, row + 1, LANES):
+            value = multiply(splat(of_product), load(product, row * R + column))
+            if of_gram != _ZERO:
+                value = fma(splat(of_gram), load_halves(gram, row * R + column), value)
+            store_halves(out, row * R + column, value)
+    for top in range(0, R, PANEL_WIDTH):
+        turn(out, top * R, R, PANEL_WIDTH, top, out, top, R)
+        for row in range(top, top + PANEL_WIDTH):
+            for column in range(top, row):
+                move_half(out, row * R + column, out, column * R + row)

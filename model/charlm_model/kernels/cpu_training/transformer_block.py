@@ -1,0 +1,185 @@
+"""A Transformer's block in training: all positions of a row in one call, forward and backward.
+
+A row's activations stay in the caches from the first product to the last, and threads share rows
+without waiting for each other. Arrays are flat, row after row; bfloat16 numbers are kept as int16.
+
+Legend: B rows, L layers, T time, E width, F hidden width of the MLP, N heads, D head width, C ring
+slots, P remembered positions, S = P + T padded to whole panels.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from charlm_model.kernels.cpu.elementary import lane_sum
+from charlm_model.kernels.cpu.jit import compiled
+from charlm_model.kernels.cpu.simd import (
+    LANES,
+    fma,
+    larger,
+    load,
+    load_halves,
+    multiply,
+    splat,
+    store,
+)
+from charlm_model.kernels.cpu_training.attention import (
+    attend,
+    attend_back,
+    room_to_attend,
+    scale_of,
+)
+from charlm_model.kernels.cpu_training.bfloat16 import load_kept, store_halves
+from charlm_model.kernels.cpu_training.bfloat16_panels import multiply_rows
+
+Array = Any  # a tensor outside, flat inside
+HIDDEN_FACTOR = 4
+_ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
+
+
+class Sizes(NamedTuple):
+    """Of all rows, which of them to compute, and what the window shows."""
+
+    first_row: int
+    end_row: int
+    length: int
+    width: int
+    num_heads: int
+    layer: int
+    num_layers: int
+    num_slots: int
+    num_past: int
+    context_length: int
+    dropped: int  # of 256
+    epsilon: Any
+
+
+class Kept(NamedTuple):
+    """What `backward` needs of `forward`; sums that the next product reads are in bfloat16."""
+
+    normed: Array  # (B, T, E)
+    qkv: Array  # (B, T, 3 E), before norm and rotation
+    shares: Array  # (B, N, T, S) of attention
+    heads: Array  # (B, T, E)
+    middle: Array  # (B, T, E), between attention and MLP
+    middle_normed: Array  # (B, T, E)
+    lit: Array  # (B, T, F), what is above zero
+    squared: Array  # (B, T, F)
+
+
+class Past(NamedTuple):
+    """What a row remembers, and where it is in its text."""
+
+    keys: Array  # (B, L, C / lanes, N, D, lanes), rings in bfloat16
+    values: Array  # (B, L, C / lanes, N, D, lanes)
+    position: Array  # (B,)
+    cosine: Array  # (B, T, D / 2)
+    sine: Array  # (B, T, D / 2)
+
+
+class Gradients(NamedTuple):
+    """What the loss gains by the results of the four products, in bfloat16."""
+
+    qkv: Array
+    attention_out: Array
+    up: Array
+    down: Array
+
+
+@compiled
+def forward(sizes, weights, x, bytes_2BTE, past, kept, keys, values, out):
+    """Reads x (B, T, E); writes `out` (B, T, E), into rings of keys and values, and `kept`.
+
+    `weights` are panels of qkv, attention_out, up and down. A position's number survives if its
+    byte is not below `dropped`.
+    """
+    qkv, attention_out, up, down = weights
+    T, E = sizes.length, sizes.width
+    F = HIDDEN_FACTOR * E
+    room = room_to_attend(sizes)
+    added, hidden = np.empty(T * E, np.float32), np.empty(T * F, np.float32)
+    for row in range(sizes.first_row, sizes.end_row):
+        at, hidden_at = row * T * E, row * T * F
+        _normalize(x, at, T, E, sizes.epsilon, kept.normed)
+        multiply_rows(kept.normed, at, E, T, E, qkv, 3 * E, kept.qkv, 3 * at, 3 * E)
+        attend(sizes, row, past, kept.qkv, kept.shares, keys, values, kept.heads, room)
+        multiply_rows(kept.heads, at, E, T, E, attention_out, E, added, 0, E)
+        _add_dropped(sizes.dropped, added, bytes_2BTE[0], x, at, T * E, kept.middle)
+        _normalize(kept.middle, at, T, E, sizes.epsilon, kept.middle_normed)
+        multiply_rows(kept.middle_normed, at, E, T, E, up, F, hidden, 0, F)
+        for n in range(0, T * F, LANES):
+            lit = larger(load(hidden, n), splat(_ZERO))
+            store_halves(kept.lit, hidden_at + n, lit)
+            store_halves(kept.squared, hidden_at + n, multiply(lit, lit))
+        multiply_rows(kept.squared, hidden_at, F, T, F, down, E, added, 0, E)
+        _add_dropped(sizes.dropped, added, bytes_2BTE[1], kept.middle, at, T * E, out)
+
+
+@compiled
+def backward(sizes, weights, x, bytes_2BTE, past, kept, d_out, d_x, gradients):
+    """Reads d_out (B, T, E); writes d_x (B, T, E) and `gradients`.
+
+    `weights` are panels of the same matrices, transposed.
+    """
+    qkv, attention_out, up, down = weights
+    T, E = sizes.length, sizes.width
+    F = HIDDEN_FACTOR * E
+    room = room_to_attend(sizes)
+    wide, narrow = np.empty(T * F, np.float32), np.empty(T * E, np.float32)
+    d_middle = np.empty(T * E, np.float32)
+    for row in range(sizes.first_row, sizes.end_row):
+        at, hidden_at = row * T * E, row * T * F
+        _drop_back(sizes.dropped, d_out, at, bytes_2BTE[1], at, T * E, gradients.down)
+        multiply_rows(gradients.down, at, E, T, E, down, F, wide, 0, F)
+        for n in range(0, T * F, LANES):
+            slope = multiply(splat(_TWO), load_halves(kept.lit, hidden_at + n))
+            store_halves(gradients.up, hidden_at + n, multiply(load(wide, n), slope))
+        multiply_rows(gradients.up, hidden_at, F, T, F, up, E, narrow, 0, E)
+        _normalize_back(kept.middle, at, T, E, sizes.epsilon, narrow, d_out, at, d_middle, 0)
+        _drop_back(sizes.dropped, d_middle, 0, bytes_2BTE[0], at, T * E, gradients.attention_out)
+        multiply_rows(gradients.attention_out, at, E, T, E, attention_out, E, narrow, 0, E)
+        attend_back(sizes, row, past, kept.qkv, kept.shares, narrow, gradients.qkv, room)
+        multiply_rows(gradients.qkv, 3 * at, 3 * E, T, 3 * E, qkv, E, narrow, 0, E)
+        _normalize_back(x, at, T, E, sizes.epsilon, narrow, d_middle, 0, d_x, at)
+
+
+@compiled
+def _normalize(x, at, num, width, epsilon, out):
+    """RMSNorm of every position, in bfloat16."""
+    for position in range(num):
+        start = at + position * width
+        scale = splat(scale_of(x, start, width, epsilon))
+        for n in range(start, start + width, LANES):
+            store_halves(out, n, multiply(load(x, n), scale))
+
+
+@compiled
+def _normalize_back(x, at, num, width, epsilon, d_normed, d_direct, direct_at, d_x, d_x_at):
+    """d_x = d_direct + the gradient through the norm of x."""
+    for position in range(num):
+        offset = position * width
+        scale = scale_of(x, at + offset, width, epsilon)
+        along = splat(_ZERO)
+        for n in range(offset, offset + width, LANES):
+            along = fma(load(x, at + n), load(d_normed, n), along)
+        pull = -lane_sum(along) * scale * scale * scale / np.float32(width)
+        for n in range(offset, offset + width, LANES):
+            through = fma(splat(pull), load(x, at + n), load(d_direct, direct_at + n))
+            store(d_x, d_x_at + n, fma(splat(scale), load(d_normed, n), through))
+
+
+@compiled
+def _add_dropped(dropped, added, random_bytes, x, at, num, out):
+    """out = x + what is left of `added`."""
+    scale = np.float32(256 / (256 - dropped))
+    for n in range(0, num, LANES):
+        kept = load_kept(random_bytes, at + n, dropped, scale)
+        store(out, at + n, fma(load(added, n), kept, load(x, at + n)))
+
+
+@compiled
+def _drop_back(dropped, gradient, gradient_at, random_bytes, at, num, out):
+    scale = np.float32(256 / (256 - dropped))
+    for n in range(0, num, LANES):
+        kept = load_kept(random_bytes, at + n, dropped, scale)
+        store_halves(out, at + n, multiply(load(gradient, gradient_at + n), kept))

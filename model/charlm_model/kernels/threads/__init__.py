@@ -1,0 +1,1 @@
+"""How kernels share their work among threads."""

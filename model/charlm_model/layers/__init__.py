@@ -1,0 +1,1 @@
+"""Layers of the neural families, and the precision they train in."""

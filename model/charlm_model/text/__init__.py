@@ -1,0 +1,1 @@
+"""Vocabularies: characters, bytes and sentencepiece."""

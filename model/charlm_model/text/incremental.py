@@ -1,0 +1,50 @@
+"""A text that comes in pieces, cut anywhere, as the very token ids of the whole."""
+
+import codecs
+
+import numpy as np
+
+from charlm_model.errors import InvalidText, UnknownCharacter
+from charlm_model.text.vocabulary import ByteVocabulary, Ids, UnknownPolicy, Vocabulary
+
+
+class IncrementalEncoder:
+    """Holds back only what may still become another token: a character, or a stretch of pieces.
+
+    Errors name the offset in the whole text.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, unknown: UnknownPolicy = "error") -> None:
+        self._vocabulary, self._unknown = vocabulary, unknown
+        self._is_of_bytes = isinstance(vocabulary, ByteVocabulary)  # which need not be UTF-8
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._held = ""
+        self._num_bytes = 0
+        self._num_characters = 0  # that were encoded
+
+    def feed(self, data: bytes, *, is_last: bool = False) -> Ids:
+        """More of the text, as ids. Raises InvalidText, UnknownCharacter."""
+        if self._is_of_bytes:
+            return np.array(self._vocabulary.encode_bytes(data), dtype=np.int64)
+        text = self._held + self._decoded(data, is_last=is_last)
+        num_settled = len(text) if is_last else self._vocabulary.num_settled(text)
+        ids = self._encoded(text[:num_settled])
+        self._held = text[num_settled:]
+        self._num_characters += num_settled
+        return ids
+
+    def _decoded(self, data: bytes, *, is_last: bool) -> str:
+        pending, _ = self._utf8.getstate()
+        try:
+            text = self._utf8.decode(data, is_last)
+        except UnicodeDecodeError as error:
+            raise InvalidText(self._num_bytes - len(pending) + error.start) from None
+        self._num_bytes += len(data)
+        return text
+
+    def _encoded(self, text: str) -> Ids:
+        try:
+            return self._vocabulary.encode_array(text, unknown=self._unknown)
+        except UnknownCharacter as error:
+            offset = self._num_characters + error.offset
+            raise UnknownCharacter(error.character, offset) from None

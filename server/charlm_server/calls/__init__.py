@@ -1,0 +1,1 @@
+"""Who calls, and the record of one call."""

@@ -1,0 +1,94 @@
+"""One call as it is observed: what it is, how far it came, how it ended."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from charlm_server.calls.amounts import Amounts, ModelTally
+from charlm_server.engine.job import Job
+
+OK, CANCELLED, LATE = "OK", "CANCELLED", "DEADLINE_EXCEEDED"
+
+
+class Observer(Protocol):
+    """Hears of every call, on the loop."""
+
+    def began(self, call: "Call") -> None: ...
+
+    def ended(self, call: "Call") -> None: ...
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Call:
+    """Times are in seconds of the monotonic clock, which is the engines' too."""
+
+    method: str  # of a bounded set, as "charlm.v1.GenerationService/Generate"
+    request_id: str
+    caller: str = ""  # its name, never its token
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold secrets
+    tally_of: Callable[[str], ModelTally] | None = None  # where to count while the call runs
+    count_response: Callable[[Any, list[Amounts]], None] | None = None  # None: nobody wants to know
+    streams_text: bool = False  # so that its first message, and the waits for others, matter
+    began_at: float = field(default_factory=time.monotonic)
+    first_at: float = 0.0  # of the first message back; 0 until then
+    last_at: float = 0.0
+    ended_at: float = 0.0
+    submitted_at: float = 0.0  # of its first job, as what follows
+    started_at: float = 0.0
+    prefilled_at: float = 0.0
+    code: str = OK
+    reason: str = ""  # of a refusal, stable
+    model: str = ""  # the last that was looked up, by its own name
+    trace_id: str = ""
+    amounts: Amounts = field(default_factory=Amounts)
+    _tally: ModelTally | None = field(default=None, init=False)
+    _totals: list[Amounts] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._totals = [self.amounts]
+
+    @property
+    def duration_s(self) -> float:
+        return self.ended_at - self.began_at
+
+    def uses(self, model: str) -> None:
+        """A loaded model was looked up for it."""
+        self.model = model
+        if self.tally_of is not None:
+            self._tally = self.tally_of(model)
+            self._totals = [self.amounts, self._tally.amounts]
+
+    def wrote(self, response: Any) -> None:
+        """A message goes back. Whatever is done here is done for every message."""
+        if self.count_response is None:
+            return
+        if self.streams_text:
+            self._note_time(time.monotonic())
+        self.count_response(response, self._totals)
+
+    def left(self, job: Job) -> None:
+        """A job of this call has left the engine."""
+        if not self.submitted_at:
+            self.submitted_at, self.started_at = job.submitted_at, job.started_at
+            self.prefilled_at = getattr(job, "prefilled_at", 0.0)
+
+    def _note_time(self, now: float) -> None:
+        if self._tally is not None and self.first_at:
+            self._tally.between_chunks.add(now - self.last_at)
+        elif self._tally is not None:
+            self._tally.first_character.add(now - self.began_at)
+        self.first_at = self.first_at or now
+        self.last_at = now
+
+
+PRESENT: ContextVar[Call | None] = ContextVar("call", default=None)
+"""The call that is being answered; gRPC runs each in a task, and so in a context, of its own."""
+
+
+def note_model(name: str) -> None:
+    """The present call, if there is one, uses a model."""
+    call = PRESENT.get()
+    if call is not None:
+        call.uses(name)

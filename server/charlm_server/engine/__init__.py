@@ -1,0 +1,1 @@
+"""Continuous batching in one thread: prefill, decoding, placement, scoring, search."""

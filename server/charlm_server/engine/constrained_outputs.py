@@ -1,0 +1,97 @@
+"""Outputs that are drawn as wholes, given their language; they are told once they are known.
+
+Legend: T tokens, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from charlm_model.constraints.conditional_sampling import (
+    Drawn,
+    NoMatch,
+    Question,
+    Steps,
+    monte_carlo,
+    rejection,
+)
+from charlm_server.engine.search import Start
+from charlm_server.engine.sequence import GenerationJob, Search, Sequence
+from charlm_server.engine.token_columns import Ids, TokenColumns, columns_of
+from charlm_server.errors.base import InvalidRequest
+
+CHUNK = 64  # tokens whose details are made in one go
+
+Take = Callable[[Sequence, TokenColumns], None]
+
+
+def draw_outputs(job: GenerationJob, start: Start, take: Take) -> Iterator[None]:
+    """Draw each output of a job and have it taken. Raises InvalidRequest where none is found."""
+    search = job.stopping.search
+    assert search is not None
+    for sequence in job.sequences:
+        if sequence.has_ended:
+            continue
+        question = _question(sequence, start)
+        method = _monte_carlo if search.is_monte_carlo else _rejection
+        try:
+            drawn = yield from method(question, search)
+        except NoMatch:
+            raise _unmet(search) from None
+        sequence.adopt(drawn)
+        yield from _told(sequence, drawn, start, take)
+
+
+def _rejection(question: Question, search: Search) -> Steps:
+    return rejection(question, search.num, search.num_together)
+
+
+def _monte_carlo(question: Question, search: Search) -> Steps:
+    return monte_carlo(question, search.num)
+
+
+def _question(sequence: Sequence, start: Start) -> Question:
+    job = sequence.job
+    constraint = job.stopping.constraint
+    assert constraint is not None
+    return Question(
+        stepper=start.stepper,
+        state=start.state,
+        logits_1V=start.logits_1V,
+        recent=sequence.recent,
+        params=job.params,
+        seed=job.seed,
+        output=sequence.index,
+        new_guide=partial(job.stopping.new_guide, keeps_room=constraint.counts_symbols),
+    )
+
+
+def _unmet(search: Search) -> InvalidRequest:
+    if search.is_monte_carlo:
+        allowed = "larger, or the sampling less narrow: every particle ran into a dead end"
+        return InvalidRequest("constraint.num_particles", search.num, allowed)
+    allowed = "larger, or the mode SMC: none of so many outputs was in the language"
+    return InvalidRequest("constraint.max_attempts", search.num, allowed)
+
+
+def _told(sequence: Sequence, drawn: Drawn, start: Start, take: Take) -> Iterator[None]:
+    """Read the output once more for its log-probs and details: the very bits of Score."""
+    pending_11V, state = start.logits_1V[None], start.state.clone()
+    for first in range(0, len(drawn.ids), CHUNK):
+        ids = drawn.ids[first : first + CHUNK]
+        after_1TV, state = start.stepper.advance([ids], state)
+        logits_1TV = torch.cat([pending_11V, after_1TV[:, :-1]], dim=1)
+        pending_11V = after_1TV[:, -1:]
+        ids_T: Ids = np.array(ids, dtype=np.int64)
+        columns = columns_of(logits_1TV[0], ids_T, sequence.job.returns)
+        these = slice(first, first + CHUNK)
+        columns = replace(
+            columns,
+            sampling_logprobs_T=np.array(drawn.sampling_logprobs[these], dtype=np.float32),
+            constraint_log_masses_T=np.array(drawn.log_masses[these], dtype=np.float32),
+        )
+        take(sequence, columns)
+        yield

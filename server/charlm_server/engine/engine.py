@@ -1,0 +1,383 @@
+"""The engine: reads prompts, decodes all rows together, scores texts, a bounded piece at a time.
+
+It belongs to one thread and never waits: not for a reader, a write, or the event loop.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from charlm_model.inference.batched_steps import Stepper
+from charlm_model.language_model import LanguageModel
+from charlm_model.state import State
+from charlm_server.engine.batch import PlacedSequence, RowBatch
+from charlm_server.engine.constrained_outputs import draw_outputs
+from charlm_server.engine.decoding import burst
+from charlm_server.engine.fair_sharing import Shares
+from charlm_server.engine.job import Event, Job, Outbox
+from charlm_server.engine.pacing import ReadingPace
+from charlm_server.engine.placement import Seating
+from charlm_server.engine.prefill import ReadingLane
+from charlm_server.engine.scoring import ItemReader, NextJob, NextReader, ScoringJob
+from charlm_server.engine.search import ContextReader, Inquiries, InquiryJob, Start
+from charlm_server.engine.sequence import (
+    Delta,
+    FinishReason,
+    GenerationJob,
+    PromptReader,
+    ReceivedReader,
+    Sequence,
+)
+from charlm_server.engine.token_columns import TokenColumns
+from charlm_server.errors.base import DeadlinePassed, Draining
+from charlm_server.pace import Pace
+
+# Of the target time: a burst, after which the engine looks who came (where all rows are taken, only
+# who borrows one can), and one while prompts are read; and what short prompts may take.
+BURST_SHARE, WAITING_SHARE, SHORT_PROMPT_SHARE = 0.4, 0.2, 0.5
+# Steps that a chunk of a long prompt may delay the others: with what chunks vary, less than two.
+READING_STEPS = 1.0
+SHORT_PROMPT = 64  # tokens
+MANY_COMPLETE = 16  # one row in so many
+MAX_PART_BYTES = 1 << 18  # of one hand-over; a message joins parts up to its own bound
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """How the engine divides its time. None of it changes a result."""
+
+    batch_sizes: tuple[int, ...]  # certified; the largest is the number of rows decoded together
+    max_prefill_rows: int = 16
+    max_scoring_rows: int = 32
+    max_burst: int = 64
+    max_chunk: int = 256  # tokens of one row that are read in one go
+    max_scoring_chunk: int = 1024  # the same, where nobody waits for a first character
+    tick_target_s: float = 0.01  # of each kind of work in a tick, and between two hand-overs
+    threads: int | None = None  # of torch; None leaves its own choice
+
+    def sizes_up_to(self, max_rows: int) -> list[int]:
+        return [size for size in self.batch_sizes if size <= max_rows] or [min(self.batch_sizes)]
+
+
+class Engine:
+    """Owns one model's tensors. Sequences go prefill -> ready -> batch (<-> parked) -> out."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        token_bytes: list[bytes],
+        config: EngineConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        work_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._model, self._token_bytes, self._config = model, token_bytes, config
+        self.clock = clock
+        # What a step costs is measured without the waits for other threads: else a busy loop would
+        # make steps look slow, bursts short, messages many, and the loop busier still.
+        self._work_clock = work_clock
+        self._outbox = Outbox()
+        self._decode_pace = Pace(config.max_burst)
+        self._prefill_pace = ReadingPace(config.max_chunk)
+        self._scoring_pace = ReadingPace(config.max_scoring_chunk)
+        self.num_sampled_tokens = 0  # in rows of the batch, since the start
+        self.num_pieces = 0  # of work done, whatever its kind
+        self.num_steps = 0  # of the batch, since the start
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all work; those who wait for it are the caller's business."""
+        config = self._config
+        self._batch = RowBatch(self._model, list(config.batch_sizes))
+        self._prefill = ReadingLane(
+            self._model, config.sizes_up_to(config.max_prefill_rows), keeps_state=True
+        )
+        self._scoring = ReadingLane(
+            self._model, config.sizes_up_to(config.max_scoring_rows), keeps_state=False
+        )
+        self._seating = Seating(self._batch)
+        self._generations: list[GenerationJob] = []
+        self._scorings: list[Job] = []  # and all else that takes no row of the batch
+        self._inquiries = Inquiries(self._outbox)
+        self._stepper = Stepper(self._model, config.batch_sizes)
+        self._handed_over_at = -math.inf
+
+    def enter_thread(self) -> None:
+        """Called once by the thread that will run the ticks: torch counts threads per thread."""
+        if self._config.threads is not None:
+            torch.set_num_threads(self._config.threads)
+
+    # --- what comes in ---
+
+    def begin_generation(self, job: GenerationJob) -> None:
+        job.started_at = self.clock()
+        self._generations.append(job)
+        again = [each for each in job.sequences if each.must_read_received]
+        if len(again) < job.num_open_outputs:
+            self._prefill.add(PromptReader(job, self._place), job.caller)
+        for sequence in again:
+            reader = ReceivedReader(sequence, self._take, self._place_again)
+            self._prefill.add(reader, job.caller)
+
+    def begin_scoring(self, job: ScoringJob) -> None:
+        job.started_at = self.clock()
+        self._scorings.append(job)
+        for index in range(len(job.items)):
+            self._scoring.add(ItemReader(job, index, self._outbox), job.caller)
+
+    def begin_next(self, job: NextJob) -> None:
+        job.started_at = self.clock()
+        self._scorings.append(job)
+        self._scoring.add(NextReader(job, self._outbox), job.caller)
+
+    def begin_inquiry(self, job: InquiryJob) -> None:
+        job.started_at = self.clock()
+        self._scorings.append(job)
+        self._prefill.add(ContextReader(job, self._inquire), job.caller)
+
+    # --- what it is doing ---
+
+    @property
+    def num_running(self) -> int:
+        """Live rows of the batch."""
+        return len(self._batch.sequences)
+
+    @property
+    def num_parked(self) -> int:
+        return len(self._seating.parked)
+
+    @property
+    def capacity(self) -> int:
+        return self._batch.capacity
+
+    @property
+    def row_shares(self) -> Shares:
+        """Whose the rows will be when all who were begun are ready."""
+        wanted: Counter[str] = Counter()
+        for job in self._generations:
+            if job.num_rows and not job.is_over:
+                wanted[job.caller] += job.num_open_outputs
+        parked = (each.sequence for each in self._seating.parked)
+        wanted.subtract(sequence.job.caller for sequence in parked if not sequence.is_over)
+        return Shares(wanted, self.capacity)
+
+    @property
+    def scoring_shares(self) -> Shares:
+        """Whose jobs are those that take no row of the batch."""
+        searches = [job for job in self._generations if not job.num_rows]
+        jobs = Counter(job.caller for job in [*self._scorings, *searches])
+        return Shares(jobs, self._config.max_scoring_rows)
+
+    @property
+    def seconds_per_prompt_token(self) -> float:
+        """As measured lately; 0 before anything was read."""
+        return self._prefill_pace.seconds_per_step
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Of the batch, as measured lately; 0 before anything was decoded."""
+        return self._decode_pace.seconds_per_step
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a tick would do something now."""
+        return bool(
+            self._batch.sequences
+            or self._seating.can_go_on
+            or self._prefill.num_readers
+            or self._scoring.num_readers
+            or self._inquiries.num
+            or any(job.is_over for job in [*self._generations, *self._scorings])
+        )
+
+    @property
+    def next_deadline(self) -> float:
+        """When a tick is due even if there is no work, for the parked ones' sake."""
+        return min(
+            (parked.sequence.job.ends_at for parked in self._seating.parked), default=float("inf")
+        )
+
+    # --- one tick ---
+
+    @torch.inference_mode()
+    def tick(self, *, kept_s: float = 0.0) -> list[Event]:
+        """A bounded piece of each kind of work; returns what there is to hand over.
+
+        First tokens are handed over at once. The others' are kept for a while, for handing them
+        over takes longer than making them: for `kept_s` where that is longer than a tick's target.
+        """
+        self._drop_over(self.clock())
+        self._seating.unpark()
+        self._read_prompts()
+        has_newcomers = self._fill_rows()
+        self._decode(has_newcomers)
+        if self._is_hand_over_due(kept_s):
+            self._hand_over()
+        self._score()
+        self._search()
+        return self._outbox.take()
+
+    def fail_all(self, error: Exception) -> list[Event]:
+        """After a fault of our own: tell everyone and begin afresh."""
+        for job in [*self._generations, *self._scorings]:
+            if not job.is_over:
+                self._outbox.close(job, error)
+        self.reset()
+        return self._outbox.take()
+
+    @torch.inference_mode()
+    def stop_all(self) -> list[Event]:
+        """End every job now: continuations with what they have, scores without."""
+        self._hand_over()
+        for generation in self._generations:
+            self._end(generation, FinishReason.DRAINED)
+        for scoring in self._scorings:
+            if not scoring.is_over:
+                self._outbox.close(scoring, Draining())
+        self.reset()
+        return self._outbox.take()
+
+    def _drop_over(self, now: float) -> None:
+        """Free the rows of whatever ended, was cancelled or ran out of time."""
+        if any(live.job.ends_at <= now or live.is_over for live in self._batch.sequences):
+            self._hand_over()
+        for generation in self._generations:
+            if generation.ends_at <= now:
+                self._end(generation, FinishReason.TIME_LIMIT)
+        for scoring in self._scorings:
+            if scoring.deadline <= now and not scoring.is_over:
+                self._outbox.close(scoring, DeadlinePassed(now - scoring.submitted_at))
+        self._generations = [job for job in self._generations if not job.is_over]
+        self._scorings = [job for job in self._scorings if not job.is_over]
+        self._seating.drop_over()
+
+    def _end(self, job: GenerationJob, reason: FinishReason) -> None:
+        for sequence in job.sequences:
+            if not sequence.is_over:
+                self._put(sequence, sequence.end(reason, self.clock()))
+
+    def _read_prompts(self) -> None:
+        if self._prefill.num_readers:
+            is_short = self._prefill.longest_left <= SHORT_PROMPT
+            self._read(self._prefill, self._prefill_pace, self._reading_target_s(is_short))
+
+    def _score(self) -> None:
+        if self._scoring.num_readers:
+            self._read(self._scoring, self._scoring_pace, self._reading_target_s())
+
+    def _read(self, lane: ReadingLane, pace: ReadingPace, target_s: float) -> None:
+        started = self._work_clock()
+        num_steps = lane.read_chunk(pace.num_steps(target_s))
+        if num_steps:
+            self.num_pieces += 1
+            pace.record(num_steps, self._work_clock() - started)
+
+    def _reading_target_s(self, is_short: bool = False) -> float:
+        """While others decode, a chunk may delay them by no more than two steps.
+
+        Short prompts are read in one go: in pieces they would keep bursts short for longer.
+        """
+        if not self._batch.sequences:
+            return self._config.tick_target_s
+        least_s = SHORT_PROMPT_SHARE * self._config.tick_target_s if is_short else 0.0
+        return max(READING_STEPS * self._decode_pace.seconds_per_step, least_s)
+
+    def _place(self, job: GenerationJob, state: State, logits_1V: Tensor) -> None:
+        """A prompt is read: fork what was read into the job's outputs."""
+        job.prefilled_at = self.clock()
+        if job.stopping.search is not None:
+            start = Start(self._stepper, state.clone(), logits_1V)
+            self._inquiries.add(job, draw_outputs(job, start, self._take))
+            return
+        new = [sequence for sequence in job.sequences if not sequence.must_read_received]
+        is_lent = len(new) == 1
+        state = state if is_lent else state.clone()
+        for sequence in new:
+            self._seating.add(PlacedSequence(sequence, state, logits_1V, is_lent=is_lent))
+
+    def _place_again(self, sequence: Sequence, state: State, logits_1V: Tensor) -> None:
+        """What was received is read: go on after it."""
+        sequence.job.prefilled_at = self.clock()
+        self._seating.add(PlacedSequence(sequence, state, logits_1V, is_lent=True))
+
+    def _inquire(self, job: InquiryJob, state: State, logits_1V: Tensor) -> None:
+        self._inquiries.ask(job, Start(self._stepper, state.clone(), logits_1V))
+
+    def _search(self) -> None:
+        if not self._inquiries.num:
+            return
+        ends_at = self._work_clock() + self._reading_target_s()
+        self._inquiries.work_on(lambda: self._work_clock() >= ends_at)
+        self.num_pieces += 1
+
+    def _fill_rows(self) -> bool:
+        """Give rows to who is ready, and their first tokens to who waits for them, if any do."""
+        num_newcomers = self._seating.seat(tell_all=self._hand_over)
+        if num_newcomers:
+            self._burst(1)
+            self._tell(len(self._batch.sequences) - num_newcomers)
+        return bool(num_newcomers)
+
+    def _decode(self, has_newcomers: bool) -> None:
+        """The tick's burst. Newcomers' first tokens leave after it: where that is long, without."""
+        target_s = self._burst_share(has_newcomers) * self._config.tick_target_s
+        is_long = self._decode_pace.seconds_per_step > target_s
+        if self._batch.num_missing > 0 and not (has_newcomers and is_long):
+            self._burst(min(self._decode_pace.num_steps(target_s), self._batch.num_missing))
+
+    def _burst_share(self, has_newcomers: bool) -> float:
+        if has_newcomers or self._prefill.num_readers:
+            return WAITING_SHARE
+        return BURST_SHARE if self._batch.num_free else 1.0
+
+    def _burst(self, num_steps: int) -> None:
+        started = self._work_clock()
+        num_steps = burst(self._batch, num_steps)
+        self._decode_pace.record(num_steps, self._work_clock() - started)
+        self.num_pieces += 1
+        self.num_sampled_tokens += num_steps * len(self._batch.sequences)
+        self.num_steps += num_steps
+
+    def _is_hand_over_due(self, kept_s: float) -> bool:
+        """By the work since the last one; a wait for other threads is no reason to write more.
+
+        Nothing is kept for long where many a row is complete and holds a place that others want.
+        """
+        if self._batch.num_missing <= 0:
+            return True
+        since_s = self._work_clock() - self._handed_over_at
+        if self._batch.num_complete * MANY_COMPLETE >= len(self._batch.sequences):
+            kept_s = 0.0
+        return since_s >= max(kept_s, self._config.tick_target_s)
+
+    def _hand_over(self) -> None:
+        """All that rows sampled; who has ended leaves, and who reads too slowly."""
+        self._tell(0)
+        self._handed_over_at = self._work_clock()
+        self._seating.drop_over()
+        self._seating.park_slow()
+
+    def _tell(self, first_row: int) -> None:
+        """What the rows from that one on sampled."""
+        told = self._batch.backlog.take(first_row)
+        for sequence, columns in zip(self._batch.sequences[first_row:], told, strict=False):
+            self._take(sequence, columns)
+
+    def _take(self, sequence: Sequence, columns: TokenColumns) -> None:
+        """Hand a row's tokens over in parts that fit a message."""
+        per_part = max(1, MAX_PART_BYTES // sequence.job.bytes_per_token)
+        for start in range(0, len(columns), per_part):
+            if not sequence.is_over:
+                is_all = len(columns) <= per_part
+                part = columns if is_all else columns[start : start + per_part]
+                self._put(sequence, sequence.accept(part, self._token_bytes, self.clock()))
+
+    def _put(self, sequence: Sequence, deltas: list[Delta]) -> None:
+        for delta in deltas:
+            if delta.finish is not None or delta.data or len(delta.columns):
+                self._outbox.put(sequence.job, delta, closes=delta.is_last)

@@ -1,0 +1,87 @@
+"""What every request is to the scheduler, whatever it wants of the model; and the way back."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+from charlm_server.engine.output_buffer import Accumulator, Part
+
+FOREVER = float("inf")
+
+
+@dataclass(kw_only=True, eq=False)
+class Job(ABC):
+    """One admitted request. Times are on the engine's clock, in seconds."""
+
+    output: Accumulator[Any]
+    caller: str = ""  # whose turn it takes, and whose rows
+    deadline: float = FOREVER  # past it the caller hears nothing, so it must end before
+    time_limit: float = FOREVER  # asked for: what there is by then is the answer
+    submitted_at: float = 0.0
+    started_at: float = 0.0
+    is_cancelled: bool = False  # written by the loop, read by the engine's thread
+    is_closed: bool = False  # written and read by the engine's thread, as what follows
+    is_answered: bool = False  # something was put out for it
+
+    @property
+    def ends_at(self) -> float:
+        return min(self.deadline, self.time_limit)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more is to be done: all is told, or nobody listens any more."""
+        return self.is_closed or self.is_cancelled
+
+    @property
+    @abstractmethod
+    def num_tokens(self) -> int:
+        """An upper bound of the work it brings, by which the queue is bounded."""
+
+    @property
+    def num_used_tokens(self) -> int:
+        """How much of that work there has been."""
+        return self.num_tokens
+
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """How many places of the decoding batch it will take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something for a call: a part of its answer, its end, or both."""
+
+    output: Accumulator[Any]
+    part: Part | None = None
+    closes: bool = False
+    error: Exception | None = None
+    is_first: bool = False  # nothing else is on its way to this call
+
+    def deliver(self) -> None:
+        """Runs on the loop."""
+        if self.part is not None:
+            self.output.add(self.part)
+        if self.closes:
+            self.output.close(self.error)
+
+
+@dataclass(slots=True)
+class Outbox:
+    """The events of one tick."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def put(self, job: Job, part: Part, *, closes: bool = False) -> None:
+        job.output.count(part)
+        job.is_closed = closes
+        self.events.append(Event(job.output, part, closes, is_first=not job.is_answered))
+        job.is_answered = True
+
+    def close(self, job: Job, error: Exception | None = None) -> None:
+        job.is_closed = True
+        self.events.append(Event(job.output, None, closes=True, error=error))
+
+    def take(self) -> list[Event]:
+        events, self.events = self.events, []
+        return events

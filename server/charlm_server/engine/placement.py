@@ -1,0 +1,86 @@
+"""Who has a row and who waits beside the batch with its state: ready <-> batch <-> parked."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from charlm_server.engine.batch import PlacedSequence, RowBatch
+from charlm_server.engine.fair_sharing import Deal, deal, lenders
+from charlm_server.engine.sequence import Sequence
+from charlm_server.lines import Lines
+
+
+class Seating:
+    """Moves sequences into rows and out of them; what they say is the same wherever they were."""
+
+    def __init__(self, batch: RowBatch) -> None:
+        self._batch = batch
+        self._ready: Lines[PlacedSequence] = Lines(lambda placed: placed.sequence.is_over)
+        self.parked: list[PlacedSequence] = []  # until their readers catch up
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether one of those that wait beside the batch need not wait for its reader."""
+        return bool(self._ready) or any(_has_room(parked) for parked in self.parked)
+
+    def drop_over(self) -> None:
+        """Forget whoever ended or is listened to no more; rows when all they sampled is told."""
+        if not self._batch.backlog:
+            self._batch.remove({live for live in self._batch.sequences if live.is_over})
+        self.parked = [placed for placed in self.parked if not placed.sequence.is_over]
+
+    def add(self, placed: PlacedSequence) -> None:
+        """One more that is ready."""
+        self._ready.add(placed.sequence.job.caller, placed)
+
+    def seat(self, tell_all: Callable[[], None]) -> int:
+        """Give rows to who is ready, those that are lent among them; returns to how many.
+
+        They are the last rows of the batch. `tell_all` hands over what all rows sampled: it is
+        called before one leaves, and whoever ended or reads too slowly leaves with it.
+        """
+        if not self._ready:
+            return 0
+        dealt = self._deal()
+        if dealt.lent:
+            tell_all()
+            dealt = self._deal()
+        newcomers = self._ready.take(dealt.seated)
+        lent = lenders(
+            dealt.lent,
+            self._batch.sequences,
+            caller_of=lambda live: live.job.caller,
+            num_left=lambda live: live.num_missing,
+        )
+        for placed in self._take_out(lent):
+            self._ready.add_first(placed.sequence.job.caller, placed)
+        if newcomers:
+            self._batch.join(newcomers)
+        for placed in self._ready:
+            placed.keep()
+        return len(newcomers)
+
+    def park_slow(self) -> None:
+        """Rows whose reader is too far behind leave the batch; their state waits with them."""
+        self.parked += self._take_out(
+            [live for live in self._batch.sequences if live.job.output.is_full]
+        )
+
+    def unpark(self) -> None:
+        """Those whose readers have caught up are ready, before others."""
+        asked = [(parked, _has_room(parked)) for parked in self.parked]  # readers run meanwhile
+        for parked in reversed([parked for parked, has_room in asked if has_room]):
+            self._ready.add_first(parked.sequence.job.caller, parked)
+        self.parked = [parked for parked, has_room in asked if not has_room]
+
+    def _deal(self) -> Deal:
+        held = Counter(live.job.caller for live in self._batch.sequences)
+        return deal(held, self._ready.lengths(), self._batch.num_free)
+
+    def _take_out(self, leaving: list[Sequence]) -> list[PlacedSequence]:
+        placed = [self._batch.take_out(sequence) for sequence in leaving]
+        self._batch.remove(set(leaving))
+        return placed
+
+
+def _has_room(placed: PlacedSequence) -> bool:
+    return placed.sequence.job.output.has_room

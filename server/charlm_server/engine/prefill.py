@@ -1,0 +1,180 @@
+"""Feeding known tokens to the model: prompts before decoding, and texts to be scored.
+
+Legend: B rows, T tokens, V vocabulary.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from charlm_model.language_model import LanguageModel
+from charlm_model.snapshot import Snapshot
+from charlm_model.state import State
+from charlm_server.engine.fair_sharing import deal, lenders
+from charlm_server.engine.row_states import RowMemory
+from charlm_server.lines import Lines
+
+MAX_LOGITS = 1 << 21  # of one chunk, over rows, tokens and vocabulary: 16 MB in float64
+
+
+class Reader(Protocol):
+    """Someone with tokens to read, at least one where it begins with no snapshot."""
+
+    @property
+    def ids(self) -> Sequence[int]: ...
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """What was read before; None is the start of a text."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Nobody waits for it any more."""
+        ...
+
+    def accept(self, logits_TV: Tensor, start: int) -> None:
+        """Take the logits of what follows each of ids[start], ids[start + 1], ...
+
+        A snapshot's own come first, with a start of -1: they are of ids[0].
+        """
+        ...
+
+    def done(self, state: State | None, logits_1V: Tensor) -> None:
+        """All is read; the state is None where the lane does not keep it.
+
+        It is there until the lane reads on: clone it to keep it for longer.
+        """
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """A reader, how far it came, and, while it has no row, the state there."""
+
+    reader: Reader
+    caller: str
+    num_read: int = 0
+    state: State | None = None
+
+    @property
+    def num_left(self) -> int:
+        return len(self.reader.ids) - self.num_read
+
+    @property
+    def is_reading(self) -> bool:
+        return not self.reader.is_over and self.num_left > 0
+
+
+class ReadingLane:
+    """Reads many texts together, a bounded chunk at a time; callers share the rows.
+
+    With `keeps_state` a chunk ends where the shortest text does, so that its state is exact there;
+    without, shorter rows run on over padding and only their results are cut.
+    """
+
+    def __init__(self, model: LanguageModel, sizes: list[int], *, keeps_state: bool) -> None:
+        self._model = model
+        self._sizes = sorted(sizes)
+        self._keeps_state = keeps_state
+        self._waiting: Lines[Place] = Lines(lambda place: place.reader.is_over)
+        self._rows: list[Place] = []
+        self._memory = RowMemory(model, self._sizes[0])
+
+    @property
+    def num_readers(self) -> int:
+        """Those with something left to read, and those that wait for a row."""
+        return sum(place.is_reading for place in self._rows) + len(self._waiting)
+
+    @property
+    def longest_left(self) -> int:
+        """Most tokens that a reader has before it, of those in rows and of those that wait."""
+        return max((place.num_left for place in [*self._rows, *self._waiting]), default=0)
+
+    def add(self, reader: Reader, caller: str) -> None:
+        self._waiting.add(caller, Place(reader, caller))
+
+    def read_chunk(self, max_steps: int) -> int:
+        """Read on by one chunk; returns how many tokens of each row were read."""
+        self._regroup()
+        if not self._rows:
+            return 0
+        num_steps = self._chunk_length(max_steps)
+        ids_BT = torch.tensor(self._padded_ids(num_steps), dtype=torch.int64)
+        logits_BTV, self._memory.state = self._model.advance(ids_BT, self._memory.state)
+        for row, place in enumerate(self._rows):
+            self._advance(row, place, logits_BTV[row])
+        return num_steps
+
+    def _regroup(self) -> None:
+        """Drop who has read all or is gone, let others in; fresh rows start from the beginning."""
+        kept = [row for row, place in enumerate(self._rows) if place.is_reading]
+        newcomers = self._exchange(kept)
+        if len(kept) == len(self._rows) and not newcomers:
+            return
+        self._rows = [self._rows[row] for row in kept] + newcomers
+        for row, old_row in enumerate(kept):
+            if row != old_row:
+                self._memory.put(row, self._memory.row(old_row))
+        for row in range(len(kept), len(self._memory)):
+            self._memory.put(row, None)
+        self._memory.resize(next(size for size in self._sizes if size >= len(self._rows)))
+        for row, place in enumerate(newcomers, len(kept)):
+            if place.state is not None:
+                self._memory.put(row, place.state)
+                place.state = None
+
+    def _exchange(self, kept: list[int]) -> list[Place]:
+        """Who gets a row now; rows that are lent leave `kept`, and their places wait."""
+        held = Counter(self._rows[row].caller for row in kept)
+        dealt = deal(held, self._waiting.lengths(), self._sizes[-1] - len(kept))
+        newcomers = self._waiting.take(dealt.seated)
+        lent = lenders(
+            dealt.lent,
+            kept,
+            caller_of=lambda row: self._rows[row].caller,
+            num_left=lambda row: self._rows[row].num_left,
+        )
+        for row in lent:
+            place = self._rows[row]
+            place.state = self._memory.row(row).clone()
+            self._waiting.add_first(place.caller, place)
+            kept.remove(row)
+        return [place for place in newcomers if self._begin(place)]
+
+    def _begin(self, place: Place) -> bool:
+        """Hand a snapshot's reader what is expected next; whether there is anything to read."""
+        reader, snapshot = place.reader, place.reader.snapshot
+        if reader.is_over or snapshot is None or place.num_read:
+            return not reader.is_over
+        place.state = snapshot.state.to(self._model.device)
+        reader.accept(snapshot.pending_logits_1V, -1)
+        if not reader.ids:
+            state = place.state.clone() if self._keeps_state else None
+            reader.done(state, snapshot.pending_logits_1V.clone())
+        return bool(reader.ids)
+
+    def _chunk_length(self, max_steps: int) -> int:
+        left = [place.num_left for place in self._rows]
+        wanted = min(left) if self._keeps_state else max(left)
+        bound = MAX_LOGITS // (len(self._memory) * self._model.config.vocab_size)
+        return max(1, min(wanted, max_steps, bound))
+
+    def _padded_ids(self, num_steps: int) -> list[list[int]]:
+        starts = ((place.reader.ids, place.num_read) for place in self._rows)
+        rows = [list(ids[num_read : num_read + num_steps]) for ids, num_read in starts]
+        rows += [[]] * (len(self._memory) - len(rows))
+        return [row + [0] * (num_steps - len(row)) for row in rows]
+
+    def _advance(self, row: int, place: Place, logits_TV: Tensor) -> None:
+        reader, start = place.reader, place.num_read
+        num_new = min(len(logits_TV), place.num_left)
+        place.num_read += num_new
+        reader.accept(logits_TV[:num_new], start)
+        if not place.num_left:
+            state = self._memory.row(row) if self._keeps_state else None
+            reader.done(state, logits_TV[num_new - 1 : num_new].clone())

@@ -1,0 +1,149 @@
+"""Where a stream may be taken up again: small tokens, and what a job makes of them.
+
+A token holds no state. Who resumes sends the request and the received ids once more; reading is
+exact, so that the state after them has the very bits that it had on the first server.
+"""
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+from charlm_server.errors.base import ResumeMismatch, ResumeTokenDamaged
+
+_VERSION = 1
+_LAYOUT = struct.Struct("<B?IQQQQ8s8s16s")
+_CHECK_BYTES = 8
+TOKEN_BYTES = _LAYOUT.size + _CHECK_BYTES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resumption:
+    """How much of one output its reader has; none of it is told again."""
+
+    received_ids: list[int]
+    num_bytes: int
+    num_characters: int
+    has_ended: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What a stream was made of: its token fits this and nothing else."""
+
+    model: bytes  # 8 bytes, of the checkpoint and the arithmetic
+    request: bytes  # 8 bytes, of everything asked that changes the text
+    seed: int
+
+    @classmethod
+    def of(cls, model: str, request: bytes, seed: int) -> "Origin":
+        return cls(model=_digest(model.encode(), 8), request=_digest(request, 8), seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A place in one output of a stream, after everything that was shown by then."""
+
+    origin: Origin
+    index: int
+    num_tokens: int
+    num_bytes: int
+    num_characters: int
+    has_ended: bool
+    received: bytes  # 16 bytes, of the ids shown
+
+    def to_token(self) -> bytes:
+        body = _LAYOUT.pack(
+            _VERSION,
+            self.has_ended,
+            self.index,
+            self.num_tokens,
+            self.num_bytes,
+            self.num_characters,
+            self.origin.seed,
+            self.origin.model,
+            self.origin.request,
+            self.received,
+        )
+        return body + _digest(body, _CHECK_BYTES)
+
+    @classmethod
+    def from_token(cls, token: bytes) -> "Place":
+        """Raises ResumeTokenDamaged for anything but a whole token."""
+        body, check = token[: _LAYOUT.size], token[_LAYOUT.size :]
+        if len(token) != TOKEN_BYTES or _digest(body, _CHECK_BYTES) != check:
+            raise ResumeTokenDamaged(len(token), TOKEN_BYTES)
+        version, has_ended, index, *counts, seed, model, request, received = _LAYOUT.unpack(body)
+        if version != _VERSION:
+            raise ResumeMismatch("VERSION")
+        return cls(
+            origin=Origin(model=model, request=request, seed=seed),
+            index=index,
+            num_tokens=counts[0],
+            num_bytes=counts[1],
+            num_characters=counts[2],
+            has_ended=has_ended,
+            received=received,
+        )
+
+    def resumption(self, here: Origin, received_ids: list[int]) -> Resumption:
+        """How to go on from here. Raises ResumeMismatch where the stream was another."""
+        if self.origin.model != here.model:
+            raise ResumeMismatch("MODEL")
+        if self.origin.request != here.request or self.origin.seed != here.seed:
+            raise ResumeMismatch("REQUEST")
+        if not self.has_ended and self.received != _Received(received_ids).digest:
+            raise ResumeMismatch("RECEIVED", f"{len(received_ids)} of {self.num_tokens} tokens")
+        return Resumption(
+            received_ids=received_ids,
+            num_bytes=self.num_bytes,
+            num_characters=self.num_characters,
+            has_ended=self.has_ended,
+        )
+
+
+class Progress:
+    """Follows one output on its way out, and knows its place at any time."""
+
+    def __init__(self, origin: Origin, index: int, resumed: Resumption | None = None) -> None:
+        self._origin, self._index = origin, index
+        received_ids = resumed.received_ids if resumed else []
+        self._received, self._num_tokens = _Received(received_ids), len(received_ids)
+        self._num_bytes = resumed.num_bytes if resumed else 0
+        self._num_characters = resumed.num_characters if resumed else 0
+
+    def show(self, ids: list[int], data: bytes, text: str) -> None:
+        self._received.add(ids)
+        self._num_tokens += len(ids)
+        self._num_bytes += len(data)
+        self._num_characters += len(text)
+
+    def token(self, *, has_ended: bool) -> bytes:
+        place = Place(
+            origin=self._origin,
+            index=self._index,
+            num_tokens=self._num_tokens,
+            num_bytes=self._num_bytes,
+            num_characters=self._num_characters,
+            has_ended=has_ended,
+            received=self._received.digest,
+        )
+        return place.to_token()
+
+
+class _Received:
+    """A digest of ids that grows with them."""
+
+    def __init__(self, ids: list[int]) -> None:
+        self._hash = hashlib.sha256()
+        self.add(ids)
+
+    def add(self, ids: list[int]) -> None:
+        self._hash.update(struct.pack(f"<{len(ids)}I", *ids))
+
+    @property
+    def digest(self) -> bytes:
+        return self._hash.copy().digest()[:16]
+
+
+def _digest(data: bytes, num_bytes: int) -> bytes:
+    return hashlib.sha256(data).digest()[:num_bytes]

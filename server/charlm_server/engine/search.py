@@ -1,0 +1,132 @@
+"""Work with many steps of its own: searches and samplers, run in pieces between the other work.
+
+Each is a generator that yields after every piece; two are under way at a time, so that the rows
+that they carry are bounded.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from charlm_model.inference.batched_steps import Stepper
+from charlm_model.snapshot import Snapshot
+from charlm_model.state import State
+from charlm_server.engine.job import Job, Outbox
+from charlm_server.engine.output_buffer import Part
+from charlm_server.errors.base import CharlmError
+
+NUM_TOGETHER = 2
+# Of all rows that one inquiry carries: what it may ask for is bounded by it.
+MAX_STATE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What has been read: the state after it, one row, and the logits of what comes next."""
+
+    stepper: Stepper
+    state: State
+    logits_1V: Tensor
+
+
+@dataclass(kw_only=True, eq=False)
+class InquiryJob(Job):
+    """A question about what follows a context; the generator returns the answer."""
+
+    context_ids: list[int]  # begins with the start context unless there is a snapshot
+    num_steps: int  # an upper bound, by which the queue is bounded
+    search: Callable[[Start], Generator[None, None, Any]]
+    snapshot: Snapshot | None = None  # what was read before the context
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.context_ids) + self.num_steps
+
+    @property
+    def num_rows(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a search found."""
+
+    value: Any
+
+    @property
+    def num_bytes(self) -> int:
+        return 0  # it is one part, whatever its size
+
+
+class Inquiries:
+    """All that is being searched, in the order of arrival; the first few take turns."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._works: deque[tuple[Job, Iterator[None]]] = deque()
+
+    @property
+    def num(self) -> int:
+        return len(self._works)
+
+    def add(self, job: Job, work: Iterator[None]) -> None:
+        self._works.append((job, work))
+
+    def ask(self, job: InquiryJob, start: Start) -> None:
+        self.add(job, self._answering(job, start))
+
+    def work_on(self, must_stop: Callable[[], bool]) -> None:
+        """A piece of each of the first few, and again until it must stop."""
+        self._works = deque(each for each in self._works if not each[0].is_over)
+        while self._works:
+            for _ in range(min(NUM_TOGETHER, len(self._works))):
+                self._take_turn()
+            if must_stop():
+                return
+
+    def _take_turn(self) -> None:
+        job, work = self._works.popleft()
+        try:
+            next(work)
+        except StopIteration:
+            return
+        except CharlmError as error:
+            self._outbox.close(job, error)
+            return
+        # Behind those it takes turns with, before those that wait.
+        self._works.insert(min(NUM_TOGETHER - 1, len(self._works)), (job, work))
+
+    def _answering(self, job: InquiryJob, start: Start) -> Iterator[None]:
+        part: Part = Answer((yield from job.search(start)))
+        self._outbox.put(job, part, closes=True)
+
+
+class ContextReader:
+    """Reads what comes before an inquiry."""
+
+    def __init__(
+        self, job: InquiryJob, on_read: Callable[[InquiryJob, State, Tensor], None]
+    ) -> None:
+        self._job, self._on_read = job, on_read
+
+    @property
+    def ids(self) -> list[int]:
+        return self._job.context_ids
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        return self._job.snapshot
+
+    @property
+    def is_over(self) -> bool:
+        return self._job.is_over
+
+    def accept(self, logits_TV: Tensor, start: int) -> None:
+        """Only what follows the last token counts."""
+
+    def done(self, state: State | None, logits_1V: Tensor) -> None:
+        assert state is not None
+        self._on_read(self._job, state, logits_1V)

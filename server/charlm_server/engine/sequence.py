@@ -1,0 +1,380 @@
+"""A request inside the engine: one prompt, and each of its growing continuations."""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from torch import Tensor
+
+from charlm_model.constraints.conditional_sampling import Drawn
+from charlm_model.constraints.constraint import Constraint
+from charlm_model.constraints.guide import Guide
+from charlm_model.sampling.params import SamplingParams
+from charlm_model.snapshot import Snapshot
+from charlm_model.state import State
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
+from charlm_server.engine.detokenizer import Release, TextAssembler
+from charlm_server.engine.job import Job
+from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.resume import Origin, Resumption
+from charlm_server.engine.stop_sequences import StopAutomaton
+from charlm_server.engine.token_columns import (
+    NO_TOKENS,
+    Float32s,
+    Returns,
+    TokenColumns,
+    columns_of,
+    concat_columns,
+    exact_sum,
+)
+
+
+class FinishReason(enum.Enum):
+    """Why a continuation ended."""
+
+    LENGTH = enum.auto()
+    STOP = enum.auto()
+    END_OF_TEXT = enum.auto()
+    CONSTRAINT_COMPLETE = enum.auto()
+    TIME_LIMIT = enum.auto()
+    DRAINED = enum.auto()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """How whole outputs are drawn given their language: by Monte Carlo or by rejection."""
+
+    is_monte_carlo: bool
+    num: int  # particles, or attempts at most
+    num_together: int  # attempts made together; it changes nothing but the time
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stopping:
+    """What ends a continuation, beside the deadline of its job."""
+
+    max_new_tokens: int
+    stops: StopAutomaton | None = None
+    include_stop: bool = False
+    ignore_end_of_text: bool = False
+    constraint: Constraint | None = None  # a language that the output must be in
+
+    search: Search | None = None  # how to draw given the constraint; None is step by step
+
+    def new_guide(self, *, keeps_room: bool = True) -> Guide:
+        """For one output, from its start."""
+        assert self.constraint is not None
+        return Guide(
+            self.constraint,
+            self.max_new_tokens,
+            ignores_end_of_text=self.ignore_end_of_text,
+            keeps_room=keeps_room,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finish:
+    """How a continuation ended, and what it took. Times are in seconds."""
+
+    reason: FinishReason
+    matched_stop: bytes | None
+    num_new_tokens: int  # all that were sampled, those that are not shown included
+    total_logprob: float  # of the tokens shown, exactly summed
+    queued_s: float
+    prefill_s: float
+    decode_s: float
+    log_evidence: float | None = None  # of the constraint, estimated, in nats
+    effective_sample_size: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delta:
+    """What one tick added to one continuation; the last one alone has a finish."""
+
+    index: int
+    position: int  # of its first token in the continuation
+    data: bytes
+    text: str
+    columns: TokenColumns
+    num_bytes: int
+    finish: Finish | None = None
+    is_last: bool = False  # nothing follows for any output
+
+
+@dataclass(kw_only=True, eq=False)
+class GenerationJob(Job):
+    """One request: a prompt and how to continue it, `num_outputs` times."""
+
+    prompt_ids: list[int]  # begins with the start context unless there is a snapshot
+    params: SamplingParams
+    seed: int
+    stopping: Stopping
+    returns: Returns
+    num_outputs: int
+    bytes_per_token: int
+    max_chunk_tokens: int | None = None
+    output: Accumulator[Delta]
+    resumed: dict[int, Resumption] = field(default_factory=dict)  # by index of the output
+    origin: Origin | None = None
+    snapshot: Snapshot | None = None  # what was read before the prompt
+    prefilled_at: float = 0.0
+    sequences: list["Sequence"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sequences = [Sequence(self, index) for index in range(self.num_outputs)]
+
+    @property
+    def prompt_text_ids(self) -> list[int]:
+        """The prompt without its start context."""
+        return self.prompt_ids if self.snapshot is not None else self.prompt_ids[1:]
+
+    @property
+    def num_open_outputs(self) -> int:
+        return sum(not sequence.has_ended for sequence in self.sequences)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + self.num_outputs * self.stopping.max_new_tokens
+
+    @property
+    def num_used_tokens(self) -> int:
+        return len(self.prompt_ids) + sum(sequence.num_sampled for sequence in self.sequences)
+
+    @property
+    def num_rows(self) -> int:
+        """Outputs that are drawn as wholes have rows of their own."""
+        return 0 if self.stopping.search is not None else self.num_outputs
+
+
+class Sequence:
+    """One continuation of a job's prompt: owns its counts and what is held back of it."""
+
+    def __init__(self, job: GenerationJob, index: int) -> None:
+        self.job = job
+        self.index = index
+        self.num_sampled = 0
+        # What the penalties look at: the prompt's text, and what was sampled.
+        self.recent = list(job.prompt_text_ids) if job.params.is_penalizing else []
+        self.guide = job.stopping.new_guide() if job.stopping.constraint is not None else None
+        self._evidence: tuple[float | None, float | None] = None, None
+        self.finish: Finish | None = None
+        self._assembler = TextAssembler(
+            job.stopping.stops,
+            include_stop=job.stopping.include_stop,
+            max_tokens=job.max_chunk_tokens,
+        )
+        self._held: TokenColumns | None = None
+        self._resumed = job.resumed.get(index)
+        self._shown = Shown(self._resumed)
+        self._logprobs: list[Float32s] = []
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that is wanted is tokens of the model's own distribution."""
+        job = self.job
+        return job.params.is_plain and self.guide is None and not job.returns.details
+
+    @property
+    def received_ids(self) -> list[int]:
+        """What its reader has of an earlier stream."""
+        return [] if self._resumed is None else self._resumed.received_ids
+
+    @property
+    def must_read_received(self) -> bool:
+        """Outputs that are drawn as wholes are drawn again instead."""
+        return bool(self.received_ids and not self.has_ended and self.job.num_rows)
+
+    @property
+    def has_ended(self) -> bool:
+        """In this stream or in the one that this one goes on with."""
+        return self.finish is not None or (self._resumed is not None and self._resumed.has_ended)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more is to be done for it: it ended, or nobody listens any more."""
+        return self.has_ended or self.job.is_over
+
+    @property
+    def num_missing(self) -> int:
+        """How many more tokens it may take."""
+        return self.job.stopping.max_new_tokens - self.num_sampled
+
+    def accept(self, sampled: TokenColumns, token_bytes: list[bytes], now: float) -> list[Delta]:
+        """Take what was sampled, up to its end; what was sampled past it is discarded."""
+        kept, reason = self._kept(sampled)
+        releases, stopped = self._assembler.feed([token_bytes[token] for token in kept.ids_T])
+        self._held = concat_columns([self._held, kept]) if self._held is not None else kept
+        if stopped is not None:
+            self.num_sampled += stopped.num_tokens
+            return self._end(FinishReason.STOP, releases, now, stopped.stop)
+        self.num_sampled += len(kept) + (reason is FinishReason.END_OF_TEXT)
+        if reason is None:
+            return [self._delta(release) for release in releases]
+        return self._end(reason, releases + self._assembler.finish(), now)
+
+    def retrace(self, ids: list[int]) -> None:
+        """Go the way again that led to received tokens; they are yet to be accepted."""
+        if self.job.params.is_penalizing:
+            self.recent += ids
+        if self.guide is not None:
+            for token in ids:
+                self.guide.take(token)
+
+    def as_sampled(self, columns: TokenColumns) -> TokenColumns:
+        """Received tokens among sampled ones. What only sampling knows was told before."""
+        unknown_T = np.zeros(len(columns), np.float32)
+        masses_T = unknown_T if self.guide is not None else None
+        return replace(columns, sampling_logprobs_T=unknown_T, constraint_log_masses_T=masses_T)
+
+    def adopt(self, drawn: Drawn) -> None:
+        """Be the output that was drawn as a whole; its tokens are yet to be accepted."""
+        self.guide = drawn.guide
+        self._evidence = drawn.log_evidence, drawn.effective_sample_size
+
+    def end(self, reason: FinishReason, now: float) -> list[Delta]:
+        """End it from outside, with all that was held back."""
+        return self._end(reason, self._assembler.finish(), now)
+
+    def _kept(self, sampled: TokenColumns) -> tuple[TokenColumns, FinishReason | None]:
+        room, last = self.num_missing, FinishReason.LENGTH
+        if self.guide is not None and self.guide.completed_at is not None:
+            room = self.guide.completed_at - self.num_sampled
+            last = FinishReason.CONSTRAINT_COMPLETE
+        if not self.job.stopping.ignore_end_of_text:
+            (ends,) = np.nonzero(sampled.ids_T[:room] == END_OF_TEXT_ID)
+            if len(ends):
+                return sampled[: ends[0]], FinishReason.END_OF_TEXT
+        if len(sampled) < room:
+            return sampled, None
+        return sampled[:room], last
+
+    def _delta(self, release: Release) -> Delta:
+        columns = self._take_held(release.num_tokens)
+        self._logprobs.append(columns.logprobs_T)
+        release, columns, position = self._shown.new_of(release, columns)
+        return Delta(
+            index=self.index,
+            position=position,
+            data=release.data,
+            text=release.text,
+            columns=columns,
+            num_bytes=len(columns) * self.job.bytes_per_token + 2 * len(release.data) + 64,
+        )
+
+    def _take_held(self, num_tokens: int) -> TokenColumns:
+        if self._held is None:
+            return NO_TOKENS
+        held = self._held
+        if num_tokens == len(held):
+            self._held = None
+            return held
+        self._held = held[num_tokens:]
+        return held[:num_tokens]
+
+    def _end(
+        self, reason: FinishReason, releases: list[Release], now: float, stop: bytes | None = None
+    ) -> list[Delta]:
+        deltas = [self._delta(release) for release in releases]
+        self.finish = Finish(
+            reason=reason,
+            matched_stop=stop,
+            num_new_tokens=self.num_sampled,
+            total_logprob=exact_sum(self._logprobs),
+            queued_s=max(self.job.started_at - self.job.submitted_at, 0.0),
+            prefill_s=max(self.job.prefilled_at - self.job.started_at, 0.0),
+            decode_s=max(now - self.job.prefilled_at, 0.0) if self.job.prefilled_at else 0.0,
+            log_evidence=self._evidence[0],
+            effective_sample_size=self._evidence[1],
+        )
+        is_last = self.job.num_open_outputs == 0
+        deltas[-1] = replace(deltas[-1], finish=self.finish, is_last=is_last)
+        return deltas
+
+
+class Shown:
+    """How much of an output was shown, and what of a release its reader does not have yet."""
+
+    def __init__(self, resumed: Resumption | None) -> None:
+        self._num_tokens = self._num_bytes = self._num_characters = 0
+        self._resumed = resumed
+
+    def new_of(self, release: Release, columns: TokenColumns) -> tuple[Release, TokenColumns, int]:
+        """What is new, and the position of its first token."""
+        position = self._num_tokens
+        if self._resumed is not None:
+            known = max(len(self._resumed.received_ids) - position, 0)
+            data = release.data[max(self._resumed.num_bytes - self._num_bytes, 0) :]
+            text = release.text[max(self._resumed.num_characters - self._num_characters, 0) :]
+            self._add(release, columns)
+            columns = columns[known:]
+            return Release(data, text, len(columns)), columns, self._num_tokens - len(columns)
+        self._add(release, columns)
+        return release, columns, position
+
+    def _add(self, release: Release, columns: TokenColumns) -> None:
+        self._num_tokens += len(columns)
+        self._num_bytes += len(release.data)
+        self._num_characters += len(release.text)
+
+
+class PromptReader:
+    """Reads a job's prompt, once for all of its outputs."""
+
+    def __init__(
+        self, job: GenerationJob, on_read: Callable[[GenerationJob, State, Tensor], None]
+    ) -> None:
+        self._job, self._on_read = job, on_read
+
+    @property
+    def ids(self) -> list[int]:
+        return self._job.prompt_ids
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        return self._job.snapshot
+
+    @property
+    def is_over(self) -> bool:
+        return self._job.is_over
+
+    def accept(self, logits_TV: Tensor, start: int) -> None:
+        """Only what follows the last token counts."""
+
+    def done(self, state: State | None, logits_1V: Tensor) -> None:
+        assert state is not None
+        self._on_read(self._job, state, logits_1V)
+
+
+class ReceivedReader:
+    """Reads a prompt and what was received of one output: nothing is drawn anew."""
+
+    def __init__(
+        self,
+        sequence: Sequence,
+        on_received: Callable[[Sequence, TokenColumns], None],
+        on_read: Callable[[Sequence, State, Tensor], None],
+    ) -> None:
+        self._sequence, self._on_received, self._on_read = sequence, on_received, on_read
+        self._num_known = len(sequence.job.prompt_ids)
+        self.ids = sequence.job.prompt_ids + sequence.received_ids
+        self.snapshot = sequence.job.snapshot
+
+    @property
+    def is_over(self) -> bool:
+        return self._sequence.is_over
+
+    def accept(self, logits_TV: Tensor, start: int) -> None:
+        """Logits after the prompt's last token and later ones are those of received tokens."""
+        first = max(self._num_known - 1, start)
+        stop = min(start + len(logits_TV), len(self.ids) - 1)
+        if first < stop:
+            self._sequence.retrace(self.ids[first + 1 : stop + 1])
+            ids_T = np.array(self.ids[first + 1 : stop + 1], dtype=np.int64)
+            returns = self._sequence.job.returns
+            columns = columns_of(logits_TV[first - start : stop - start], ids_T, returns)
+            self._on_received(self._sequence, self._sequence.as_sampled(columns))
+
+    def done(self, state: State | None, logits_1V: Tensor) -> None:
+        assert state is not None
+        self._on_read(self._sequence, state, logits_1V)

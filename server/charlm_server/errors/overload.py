@@ -1,0 +1,49 @@
+"""What can go wrong when more is asked than may be. The wire names are in interceptors.py.
+
+QueueFull
+  QuotaExceeded      as much as this caller may ask for
+  ShareTaken         as much as one caller may have waiting
+  TooManyCalls       as many calls as may be open
+"""
+
+from charlm_server.errors.base import CharlmError, QueueFull
+
+
+class QuotaExceeded(QueueFull):
+    """This caller has asked for all that it may."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, quota: str, retry_after_s: float) -> None:
+        self.quota, self.retry_after_s = quota, retry_after_s
+        CharlmError.__init__(
+            self, f"Your token allows {quota}; try again in {retry_after_s:.1f} s."
+        )
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"limit": self.quota}
+
+
+class ShareTaken(QueueFull):
+    """This caller has taken its share of the queue."""
+
+    reason = "CALLER_SHARE"
+
+    def __init__(self, what: str, limit: int, retry_after_s: float) -> None:
+        self.limit, self.retry_after_s = limit, retry_after_s
+        CharlmError.__init__(
+            self,
+            f"You have as many {what} waiting as one caller may ({limit}); try again in "
+            f"{retry_after_s:.1f} s.",
+        )
+
+
+class TooManyCalls(QueueFull):
+    """As many calls are open as may be."""
+
+    reason = "TOO_MANY_CALLS"
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.retry_after_s = limit, 1.0
+        CharlmError.__init__(self, f"As many calls are open as may be ({limit}); try again in 1 s.")

@@ -1,0 +1,74 @@
+"""Turns what the engines do into what the health service says."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.probe import probe
+from charlm_server.rpc.services.health import Health
+
+logger = logging.getLogger(__name__)
+
+LOOKS_PER_BOUND = 4  # so that a stuck engine is noticed within 1.25 times the bound
+
+
+class Monitor:
+    """Looks at every engine now and then: one that is stuck in a step cannot say so itself.
+
+    A model serves while its engine's thread lives and, where there is work, some of it was done
+    within the bound; work that failed was not done. The server and its services serve while every
+    model does: a stuck thread ends only with its process, so whoever watches the server should
+    replace it. An engine that failed last and has no calls is asked for a token: so that one bad
+    call is not held against it, nor a recovery missed because nobody calls.
+    """
+
+    def __init__(
+        self, health: Health, services: Iterable[str], models: Models, bound_s: float
+    ) -> None:
+        self._health, self._services, self._models = health, ["", *services], models
+        self._bound_s = bound_s
+        self._are_well: dict[str, bool] = {}
+        self.probes: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(self._bound_s / LOOKS_PER_BOUND)
+            self.look()
+
+    def look(self) -> None:
+        """Tell the health service what has changed since the last look."""
+        are_well = {model.name: self.is_well(model) for model in self._models}
+        for old in self._models.replaced:  # states go on with it, under the same name
+            are_well[old.name] &= self.is_well(old)
+        are_well |= {alias: are_well[name] for alias, name in self._models.aliases.items()}
+        for name, is_well in are_well.items():
+            if is_well != self._are_well.get(name):
+                self._tell(name, is_well)
+        for name in self._are_well.keys() - are_well.keys():
+            self._health.forget(name)
+        if all(are_well.values()) != all(self._are_well.values()) or not self._are_well:
+            for service in self._services:
+                self._health.set(service, is_serving=all(are_well.values()))
+        self._are_well = are_well
+        for model in self._models:
+            if model.scheduler.is_in_doubt:
+                self._probe(model)
+
+    def _probe(self, model: LoadedModel) -> None:
+        task = asyncio.create_task(probe(model))
+        self.probes.add(task)
+        task.add_done_callback(self.probes.discard)
+
+    def is_well(self, model: LoadedModel) -> bool:
+        """Whether its engine's thread lives and is not stuck; any thread may ask."""
+        scheduler = model.scheduler
+        return scheduler.is_alive and scheduler.pulse.silent_s < self._bound_s
+
+    def _tell(self, name: str, is_well: bool) -> None:
+        self._health.set(name, is_serving=is_well)
+        if not is_well:
+            logger.error("%s does not work: nothing was done for %g s", name, self._bound_s)
+        elif name in self._are_well:
+            logger.warning("%s works again", name)

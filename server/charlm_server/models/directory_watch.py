@@ -1,0 +1,58 @@
+"""Looks for new and replaced checkpoints in the model directory, and has them served."""
+
+import asyncio
+import contextlib
+import logging
+
+from charlm_server.errors.base import CharlmError, Draining
+from charlm_server.models.hot_swap import PREFIX, Exchange
+from charlm_server.models.model_directory import Version
+
+logger = logging.getLogger(__name__)
+
+
+class Watch:
+    """Every `seconds`, and whenever it is told to look. What was refused is not tried again
+    before one of its files changes; what disappears is served on."""
+
+    def __init__(self, exchange: Exchange, seconds: float | None) -> None:
+        self._exchange, self._seconds = exchange, seconds
+        self._seen: dict[str, Version] = {}
+        self._asked = asyncio.Event()
+
+    def look_now(self) -> None:
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Look until cancelled; at once if there is an interval, else when asked to."""
+        if self._seconds is not None:
+            self.look_now()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), self._seconds)
+            self._asked.clear()
+            await self.look()
+
+    async def look(self) -> None:
+        """Load whatever has changed since the last look."""
+        versions = await asyncio.to_thread(self._versions)
+        for name in sorted(versions):
+            if versions[name] != self._seen.get(name):
+                await self._load(name)
+        self._seen = versions
+
+    async def _load(self, name: str) -> None:
+        if await asyncio.to_thread(self._exchange.is_served, name):
+            return
+        try:
+            await self._exchange.load(name)
+        except Draining:
+            return
+        except CharlmError as error:
+            logger.error("%s%s stays as it is: %s", PREFIX, name, error)
+        except Exception:
+            logger.exception("%s%s stays as it is", PREFIX, name)
+
+    def _versions(self) -> dict[str, Version]:
+        root = self._exchange.root
+        return {} if root is None else {name: root.version(name) for name in root.names()}

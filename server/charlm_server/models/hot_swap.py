@@ -1,0 +1,206 @@
+"""Changes which models are served, while they are: loads, renames and retires them."""
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from charlm_server.config.checkpoint_names import NAME
+from charlm_server.config.settings import ServeConfig
+from charlm_server.errors.base import (
+    CheckpointUnknown,
+    CheckpointUnusable,
+    Draining,
+    InvalidRequest,
+    ModelInUse,
+    ModelNotFound,
+    ServeError,
+    TooManyModels,
+)
+from charlm_server.models.model_directory import ModelRoot
+from charlm_server.models.registry import LoadedModel, Models, check_named, load_model
+from charlm_server.state_store import States
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "models/"
+NAMES = "models/ and 1 to 63 letters, digits, '.', '_' or '-'"
+
+
+class Exchange:
+    """One change at a time, on the loop; the heavy part of it on a thread."""
+
+    def __init__(
+        self, config: ServeConfig, models: Models, states: States, on_change: Callable[[], None]
+    ) -> None:
+        self._config, self._models, self._states = config, models, states
+        self._on_change = on_change
+        self.root = None if config.model_root is None else ModelRoot(config.model_root)
+        self._one_at_a_time = asyncio.Lock()
+        self._retiring: dict[asyncio.Task[None], LoadedModel] = {}
+        self._is_closed = False
+
+    async def load(self, checkpoint: str, name: str = "") -> LoadedModel:
+        """Read, verify and warm a checkpoint, then serve it under the name.
+
+        A model that had the name goes on with the calls and the kept states that it has.
+        Raises CheckpointUnknown, CheckpointUnusable, InvalidRequest, TooManyModels or Draining.
+        """
+        # A checkpoint of a name that no model can have is not there, as others are not.
+        name = checked_resource("model", name) if name else PREFIX + checkpoint
+        async with self._one_at_a_time:
+            self._refuse_if_closed()
+            if name in self._models.aliases:
+                raise InvalidRequest("model", name, "another name: this one is an alias")
+            self._refuse_too_many(name, is_new=name not in self._models)
+            model = await asyncio.to_thread(self._read, checkpoint, name)
+            self._refuse_if_closed()
+            model.scheduler.start()
+            old = self._models.put(model)
+            self._on_change()
+        if old is not None:
+            self._retire(old)
+        logger.warning("%s serves %s now", name, model.checkpoint.digest)
+        return model
+
+    async def unload(self, name: str) -> None:
+        """Forget an alias, or a model once its calls have ended (bounded).
+
+        Raises InvalidRequest, ModelNotFound, or ModelInUse while an alias stands for the model.
+        """
+        async with self._one_at_a_time:
+            self._refuse_if_closed()
+            if name in self._models.aliases:
+                self._models.alias(name, None)
+                self._on_change()
+                return
+            self._refuse_unknown(name)
+            for alias, target in self._models.aliases.items():
+                if target == name:
+                    raise ModelInUse(name, alias)
+            retiring = self._retire_all(name)
+            self._on_change()
+        await asyncio.shield(asyncio.gather(*retiring))
+
+    def _retire_all(self, name: str) -> list[asyncio.Task[None]]:
+        """The model and those it replaced; whoever awaits the tasks holds none of them."""
+        replaced = [old for old in self._models.replaced if old.name == name]
+        gone = [self._models.take(name), *replaced]
+        self._models.replaced = [old for old in self._models.replaced if old not in gone]
+        for model in gone:
+            if model not in self._retiring.values():
+                self._retire(model)
+        return [task for task, model in self._retiring.items() if model in gone]
+
+    def release(self) -> None:
+        """Let go of replaced models that no kept state needs any more."""
+        for model in self._models.replaced:
+            if model not in self._retiring.values() and not self._is_needed(model):
+                self._retire(model)
+
+    async def set_alias(self, alias: str, target: str) -> str | None:
+        """Let a name stand for a loaded model; returns what it stood for.
+
+        Raises InvalidRequest, ModelNotFound or TooManyModels.
+        """
+        checked_resource("alias", alias)
+        async with self._one_at_a_time:
+            self._refuse_if_closed()
+            self._refuse_unknown(target)
+            if alias in self._models:
+                raise InvalidRequest("alias", alias, "another name: a model has this one")
+            self._refuse_too_many(alias, is_new=alias not in self._models.aliases)
+            previous = self._models.alias(alias, target)
+            self._on_change()
+        return previous
+
+    def is_served(self, checkpoint: str) -> bool:
+        """Whether the very files of a checkpoint are served under its own name."""
+        name = PREFIX + checkpoint
+        if self.root is None or name not in self._models:
+            return False
+        return self.root.digest(checkpoint) == self._models.digest(name)
+
+    @property
+    def retiring(self) -> list[LoadedModel]:
+        """Models that are no longer served, but have calls to finish or states to go on with."""
+        return list({*self._retiring.values(), *self._models.replaced})
+
+    def _is_needed(self, model: LoadedModel) -> bool:
+        """Whether a state that is kept goes on with these weights, and no others would do."""
+        digest = model.checkpoint.digest
+        is_served = model.name in self._models and self._models.digest(model.name) == digest
+        return not is_served and self._states.num_of(model.name, digest) > 0
+
+    async def close(self) -> list[LoadedModel]:
+        """Change nothing any more; returns the models that are left to drain."""
+        self._is_closed = True
+        left = self.retiring
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        return left
+
+    def _read(self, checkpoint: str, name: str) -> LoadedModel:
+        if self.root is None:
+            raise CheckpointUnknown(checkpoint)
+        if self._config.threads is not None:
+            torch.set_num_threads(self._config.threads)  # torch counts threads per thread
+        directory: Path = self.root.checkpoint(checkpoint)
+        try:
+            return load_model(name, directory, self._config)
+        except ServeError as error:
+            raise CheckpointUnusable(checkpoint, str(error)) from error
+
+    def _retire(self, model: LoadedModel) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._finish(model))
+        self._retiring[task] = model
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._retiring.pop(task, None)
+        gc.collect()  # modules hold themselves in circles, and they may be large
+        torch.cuda.empty_cache()  # torch would keep a GPU's memory; without one this is nothing
+
+    async def _finish(self, model: LoadedModel) -> None:
+        """Wait for the model's calls, end those that last too long, stop its thread; or leave a
+        replaced one to the states that need it."""
+        started = time.monotonic()
+        is_idle = await model.pins.nobody_within(self._config.unload_grace_s)
+        if model in self._models.replaced:
+            if self._is_needed(model):
+                return
+            self._models.replaced.remove(model)
+        if not is_idle:
+            logger.warning("%s: %d calls are ended for its unloading", model.name, model.pins.num)
+        await model.scheduler.drain(0.0)
+        await model.scheduler.close()
+        seconds = time.monotonic() - started
+        logger.warning("%s (%s) is gone after %.1f s", model.name, model.checkpoint.digest, seconds)
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise Draining
+
+    def _refuse_unknown(self, name: str) -> None:
+        check_named(name, "model")
+        if name not in self._models:
+            raise ModelNotFound(name, self._models.names)
+
+    def _refuse_too_many(self, name: str, *, is_new: bool) -> None:
+        limit = self._config.limits.max_models
+        num = len(self._models.names) + len(self._models.aliases) + len(self._models.replaced)
+        if is_new and num >= limit:
+            raise TooManyModels(limit)
+
+
+def checked_resource(field: str, name: str) -> str:
+    """Raises InvalidRequest unless it can be the name of a model."""
+    if not name.startswith(PREFIX) or not NAME.fullmatch(name.removeprefix(PREFIX)):
+        raise InvalidRequest(field, name, NAMES)
+    return name

@@ -1,0 +1,56 @@
+"""The directory that new checkpoints come from. Names from requests are never paths."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from charlm_model.checkpoint import MANIFEST
+from charlm_server.config.checkpoint_names import MARKER, NAME
+from charlm_server.errors.base import CheckpointUnknown, ServeError
+
+Version = tuple[tuple[str, int, int, int], ...]
+
+
+class ModelRoot:
+    """Its entries are checkpoints. Nothing outside it is read, by whatever link."""
+
+    def __init__(self, directory: Path) -> None:
+        if not directory.is_dir():
+            raise ServeError(f"--model-root {directory} is no directory; make it first.")
+        self._directory = directory.resolve()
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the entry is. Raises CheckpointUnknown for whatever is not one of the names."""
+        directory = self._directory / name
+        if not NAME.fullmatch(name) or not (directory / MARKER).is_file():
+            raise CheckpointUnknown(name)
+        if not all(self._is_inside(path) for path in (directory, *directory.iterdir())):
+            raise CheckpointUnknown(name)
+        return directory
+
+    def names(self) -> list[str]:
+        """Entries that look like checkpoints; empty if the directory cannot be read."""
+        try:
+            found = [path.parent.name for path in self._directory.glob(f"*/{MARKER}")]
+        except OSError:
+            return []
+        return sorted(name for name in found if NAME.fullmatch(name))
+
+    def version(self, name: str) -> Version:
+        """Differs once any file of the checkpoint was written or replaced; empty if it is gone."""
+        try:
+            with os.scandir(self._directory / name) as entries:
+                stats = [(entry.name, entry.stat()) for entry in entries]
+        except OSError:
+            return ()
+        return tuple(sorted((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats))
+
+    def digest(self, name: str) -> str:
+        """The identity of the files, as the manifest has it; empty if it cannot be read."""
+        try:
+            return hashlib.sha256((self._directory / name / MANIFEST).read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+    def _is_inside(self, path: Path) -> bool:
+        return path.resolve().is_relative_to(self._directory)

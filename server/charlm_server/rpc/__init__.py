@@ -1,0 +1,1 @@
+"""gRPC: interceptors, TLS, services, and messages to values and back."""

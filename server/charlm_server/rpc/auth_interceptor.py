@@ -1,0 +1,62 @@
+"""Stands before every method when tokens are asked for: who calls, may they, not too often."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from charlm_server.calls.callers import PRESENT, TURNS_OF, Callers
+from charlm_server.errors.base import CharlmError, Unauthenticated
+from charlm_server.rpc.refusal import refusing
+
+SCHEME = "bearer "
+OPEN_SERVICES = {"grpc.health.v1.Health"}  # probes carry no token, and learn no more than health
+# A service that is not named here needs a known token of whatever role: it only tells.
+ROLE_OF_SERVICE = {
+    "charlm.v1.AdminService": "admin",
+    "charlm.v1.CodecService": "score",
+    "charlm.v1.GenerationService": "generate",
+    "charlm.v1.InferenceService": "score",
+    "charlm.v1.ScoringService": "score",
+    "charlm.v1.StateService": "state",
+}
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Comes after the reporting interceptor, which tells callers why they are refused."""
+
+    def __init__(self, callers: Callers) -> None:
+        self._callers = callers
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        service = handler_call_details.method.split("/")[1]
+        if service not in OPEN_SERVICES:
+            try:
+                self._let_in(handler_call_details.invocation_metadata, service)
+            except CharlmError as error:
+                return refusing(error)
+        return await continuation(handler_call_details)
+
+    def _let_in(self, metadata: Any, service: str) -> None:
+        """Raises Unauthenticated, NotAllowed or QuotaExceeded; before the request is read."""
+        caller = self._callers.caller(token_of(metadata))
+        caller.begin(ROLE_OF_SERVICE.get(service), time.monotonic())
+        task = asyncio.current_task()  # gRPC runs every call in a task, and context, of its own
+        assert task is not None
+        task.add_done_callback(lambda _: caller.end())
+        PRESENT.set(caller.name)
+        TURNS_OF.set(caller.name)
+
+
+def token_of(metadata: Any) -> str:
+    """What the call's metadata carry. Raises Unauthenticated."""
+    for key, value in metadata or ():
+        if key == "authorization" and value[: len(SCHEME)].lower() == SCHEME:
+            return str(value[len(SCHEME) :]).strip()
+    raise Unauthenticated

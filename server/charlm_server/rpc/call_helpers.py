@@ -1,0 +1,60 @@
+"""What every servicer does around its work: deadlines, large requests, answers that must fit."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+from google.protobuf.message import Message
+
+from charlm_server.engine.job import FOREVER
+from charlm_server.errors.base import AnswerTooLarge
+from charlm_server.models.registry import LoadedModel
+
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
+MessageT = TypeVar("MessageT", bound=Message)
+
+LARGE_REQUEST_BYTES = 1 << 16
+# A call must end this long before its deadline, or its last message would come too late: longer
+# where more was made that must be put together, and never most of a short time.
+LEAST_MARGIN_S, MOST_MARGIN_S = 0.05, 1.0
+MARGIN_SHARE, MOST_MARGIN_SHARE = 0.02, 0.2
+
+
+def deadline_of(context: Any, model: LoadedModel) -> float:
+    """When the call must have ended, on the engine's clock."""
+    remaining_s: float | None = context.time_remaining()
+    if remaining_s is None:
+        return FOREVER
+    margin_s = min(max(LEAST_MARGIN_S, MARGIN_SHARE * remaining_s), MOST_MARGIN_S)
+    margin_s = min(margin_s, MOST_MARGIN_SHARE * remaining_s)
+    return model.scheduler.now() + remaining_s - margin_s
+
+
+async def converted(
+    request: Message,
+    convert: Callable[Params, Result],
+    *args: Params.args,
+    **kwargs: Params.kwargs,
+) -> Result:
+    """The conversion's result; a large request is converted off the loop, which serves others."""
+    if request.ByteSize() < LARGE_REQUEST_BYTES:
+        return convert(*args, **kwargs)
+    return await asyncio.to_thread(convert, *args, **kwargs)
+
+
+def fitting(response: MessageT, limit: int, advice: str) -> MessageT:
+    """The response, if it fits a message."""
+    if response.ByteSize() > limit:
+        raise AnswerTooLarge(limit, advice)
+    return response
+
+
+async def all_of(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """What each returns, done side by side; the first error ends the others and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,124 @@
+"""Makes a Call of every call, and tells those who observe when it begins and ends."""
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2
+
+from charlm.v1 import (
+    admin_pb2,
+    codec_pb2,
+    generation_pb2,
+    inference_pb2,
+    models_pb2,
+    scoring_pb2,
+    state_pb2,
+    tokenizer_pb2,
+)
+from charlm_server.calls.call import CANCELLED, LATE, OK, PRESENT, Call, Observer
+from charlm_server.calls.callers import PRESENT as PRESENT_CALLER
+from charlm_server.rpc.reflection import PACKAGES
+from charlm_server.rpc.text_counters import COUNTER_OF, num_characters
+
+REQUEST_ID = "x-request-id"  # in the metadata of a call and of its answer
+OTHER = "other"  # a method that is none of ours: names from outside are no labels
+STREAMED_TEXT = "charlm.v1.GenerationService/StreamGenerate"
+
+MAX_ID = 128
+_ids = random.Random()  # of the system's entropy; an id is no secret
+_SENDABLE = re.compile(r"[!-~]+")
+_FILES = (
+    admin_pb2, codec_pb2, generation_pb2, inference_pb2, models_pb2, scoring_pb2, state_pb2,
+    tokenizer_pb2, health_pb2,
+)  # fmt: skip
+
+
+def _methods() -> frozenset[str]:
+    services: list[ServiceDescriptor] = [
+        service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
+    ]
+    names = [f"{each.full_name}/{method.name}" for each in services for method in each.methods]
+    reflections = [f"{package}.ServerReflection/ServerReflectionInfo" for package in PACKAGES]
+    return frozenset([*names, *reflections])
+
+
+METHODS = _methods()
+
+
+class Calls:
+    """Every call of one server. Without observers a call is given its id, and no more is done."""
+
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self._observers = tuple(observers)
+
+    @contextmanager
+    def observed(self, name: str, request: Any, context: Any) -> Iterator[Call]:
+        """Around the answering of one call, by whatever road it ends."""
+        call = self._begun(name, request, context.invocation_metadata())
+        context.set_trailing_metadata(trailing_of(call))
+        try:
+            yield call
+        except grpc.aio.AbortError:
+            if call.code == OK:  # a servicer told the caller by itself
+                call.code = _name_of(context.code())
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            call.code = LATE if context.time_remaining() == 0 else CANCELLED
+            raise
+        finally:
+            self._end(call)
+
+    def refuse_unknown(self, name: str, metadata: Any) -> None:
+        """A method was called that does not exist; gRPC itself says so."""
+        call = self._begun(name, None, metadata)
+        call.code = grpc.StatusCode.UNIMPLEMENTED.name
+        self._end(call)
+
+    def receive(self, call: Call, request: Any) -> None:
+        """A request was read: the call's only one, or one of its stream."""
+        if self._observers:
+            call.amounts.received_characters += num_characters(request)
+
+    def _begun(self, name: str, request: Any, metadata: Any) -> Call:
+        carried = dict(metadata or ())
+        method = name.removeprefix("/")
+        call = Call(
+            method=method if method in METHODS else OTHER,
+            request_id=_id_of(request, carried),
+            caller=PRESENT_CALLER.get(),
+            metadata=carried,
+            count_response=COUNTER_OF.get(method) if self._observers else None,
+            streams_text=method == STREAMED_TEXT,
+        )
+        PRESENT.set(call)
+        for observer in self._observers:
+            observer.began(call)
+        return call
+
+    def _end(self, call: Call) -> None:
+        call.ended_at = time.monotonic()
+        for observer in reversed(self._observers):
+            observer.ended(call)
+
+
+def trailing_of(call: Call) -> tuple[tuple[str, str], ...]:
+    """What goes back with every answer; an id that metadata cannot hold stays in the log."""
+    return ((REQUEST_ID, call.request_id),) if _SENDABLE.fullmatch(call.request_id) else ()
+
+
+def _id_of(request: Any, metadata: Mapping[str, Any]) -> str:
+    """The caller's own, or a new one."""
+    told = getattr(getattr(request, "generate", request), "request_id", "")
+    return (metadata.get(REQUEST_ID) or told)[:MAX_ID] or f"{_ids.getrandbits(64):016x}"
+
+
+def _name_of(code: Any) -> str:
+    """gRPC tells a number here and there."""
+    return next((each.name for each in grpc.StatusCode if code in (each, each.value[0])), "UNKNOWN")

@@ -1,0 +1,46 @@
+"""Bounds the calls that are open at the same time, of all connections together."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from charlm_server.errors.overload import TooManyCalls
+from charlm_server.rpc.refusal import refusing
+
+HEALTH, WATCH = "/grpc.health.v1.Health/", "/grpc.health.v1.Health/Watch"
+Tasks = set[asyncio.Task[Any]]
+
+
+class OpenCalls(grpc.aio.ServerInterceptor):
+    """Comes after the reporting interceptor, which tells callers why they are refused.
+
+    A server that is full is not ill: questions after its health are not counted, and those who
+    watch it have a bound of the same size for themselves.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._calls: Tasks = set()
+        self._watches: Tasks = set()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        method = handler_call_details.method
+        tasks = self._watches if method == WATCH else self._calls
+        if tasks is self._watches or not method.startswith(HEALTH):
+            if len(tasks) >= self._limit:
+                return refusing(TooManyCalls(self._limit))
+            _add_until_done(tasks)
+        return await continuation(handler_call_details)
+
+
+def _add_until_done(tasks: Tasks) -> None:
+    task = asyncio.current_task()  # gRPC runs every call in a task of its own
+    assert task is not None
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)

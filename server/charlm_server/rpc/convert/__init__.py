@@ -1,0 +1,1 @@
+"""Messages to engine values and back, a file a proto file."""

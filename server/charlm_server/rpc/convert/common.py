@@ -1,0 +1,148 @@
+"""Messages to what the engine understands: the parts that every request shares.
+
+Every value out of its range is refused here, with the name of its field.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+
+from charlm.v1 import context_pb2, distribution_pb2
+from charlm_model import errors as model_errors
+from charlm_model.text.incremental import IncrementalEncoder
+from charlm_model.text.vocabulary import END_OF_TEXT_ID, UnknownPolicy
+from charlm_server.engine.token_columns import Ids, Returns
+from charlm_server.errors.base import InvalidRequest, InvalidText, NotOffered
+from charlm_server.models.registry import LoadedModel
+
+Encoded = TypeVar("Encoded")
+
+DATA_TYPES = frozenset(distribution_pb2.DataType.values())
+MOST_SECONDS = 315_576_000_000  # of a google.protobuf.Duration
+
+POLICIES: dict[int, UnknownPolicy] = {
+    context_pb2.UNKNOWN_CHARACTER_POLICY_UNSPECIFIED: "error",
+    context_pb2.UNKNOWN_CHARACTER_POLICY_ERROR: "error",
+    context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE: "replace",
+}
+
+REASONS: dict[type[model_errors.ModelError], str] = {
+    model_errors.UnknownCharacter: "UNKNOWN_CHARACTER",
+    model_errors.InvalidText: "INVALID_UTF8",
+}
+
+
+class TextReader:
+    """One model's view of the texts in one request."""
+
+    def __init__(self, model: LoadedModel, policy: int) -> None:
+        if policy not in POLICIES:
+            allowed = _one_of(context_pb2.UnknownCharacterPolicy.keys())
+            raise InvalidRequest("unknown_characters", policy, allowed)
+        self._vocabulary = model.vocabulary
+        self._policy = POLICIES[policy]
+
+    def context_ids(self, context: context_pb2.Context, field: str) -> list[int]:
+        """The start of a text, then the context, which is no state."""
+        kind = context.WhichOneof("kind")
+        if kind in ("state", "resume_token"):
+            raise NotOffered(f"{field}.{kind}")
+        ids: list[int] = []
+        if kind == "text":
+            ids = self.text_ids(context.text, f"{field}.text")
+        elif kind == "data":
+            ids = self.data_ids(context.data, f"{field}.data")
+        elif kind == "token_ids":
+            ids = self.token_ids(context.token_ids, f"{field}.token_ids")
+        return [END_OF_TEXT_ID, *ids]
+
+    def text_ids(self, text: str, field: str) -> list[int]:
+        if not text:
+            return []  # as most appended texts are
+        return self._encoded(lambda: self._vocabulary.encode(text, unknown=self._policy), field)
+
+    def data_ids(self, data: bytes, field: str) -> list[int]:
+        return self._encoded(
+            lambda: self._vocabulary.encode_bytes(data, unknown=self._policy), field
+        )
+
+    def token_ids(self, tokens: context_pb2.TokenIds, field: str) -> list[int]:
+        check_token_ids(tokens.ids, self._vocabulary.size, f"{field}.ids")
+        return list(tokens.ids)
+
+    def incremental(self, field: str) -> Callable[[bytes, bool], Ids]:
+        """Encodes a text that comes in pieces; told whether each is the last."""
+        encoder = IncrementalEncoder(self._vocabulary, unknown=self._policy)
+
+        def encode(data: bytes, is_last: bool) -> Ids:
+            return self._encoded(lambda: encoder.feed(data, is_last=is_last), field)
+
+        return encode
+
+    @staticmethod
+    def _encoded(encode: Callable[[], Encoded], field: str) -> Encoded:
+        try:
+            return encode()
+        except (model_errors.UnknownCharacter, model_errors.InvalidText) as error:
+            reason = REASONS[type(error)]
+            raise InvalidText(field, str(error), error.offset, reason=reason) from error
+
+
+def check_token_ids(ids: Iterable[int], vocab_size: int, field: str, part: str = "") -> None:
+    """Of a list of ids, or of messages of which the part is one."""
+    for index, token_id in enumerate(ids):
+        if token_id >= vocab_size:
+            raise InvalidRequest(f"{field}[{index}]{part}", token_id, f"below {vocab_size}")
+
+
+def returns_from(options: distribution_pb2.ReturnOptions, model: LoadedModel) -> Returns:
+    """Which columns are wanted; log-probs unless declined."""
+    check_data_type(options.data_type, "returns.data_type")
+    return Returns(
+        logprobs=options.logprobs if options.HasField("logprobs") else True,
+        ranks=options.ranks,
+        entropies=options.entropies,
+        num_alternatives=num_alternatives(
+            options.top_k, model, "returns.top_k", all_are_in="`returns.distributions`"
+        ),
+        distributions=options.distributions,
+        is_float64=options.data_type == distribution_pb2.DATA_TYPE_FLOAT64,
+    )
+
+
+def num_alternatives(top_k: int, model: LoadedModel, field: str, *, all_are_in: str) -> int:
+    limit = model.limits.max_top_k
+    if top_k > limit:
+        raise InvalidRequest(field, top_k, f"in [0, {limit}]; {all_are_in} has all")
+    return min(top_k, model.vocab_size)
+
+
+def check_data_type(data_type: int, field: str) -> None:
+    if data_type not in DATA_TYPES:
+        raise InvalidRequest(field, data_type, _one_of(distribution_pb2.DataType.keys()))
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return f"one of {', '.join(names)}"
+
+
+def check_count(field: str, value: int, low: int, high: int) -> int:
+    """The value, if it lies in [low, high]."""
+    if not low <= value <= high:
+        raise InvalidRequest(field, value, f"in [{low}, {high}]")
+    return value
+
+
+def seconds_of(duration: Duration, field: str) -> float:
+    """Raises InvalidRequest for what protobuf's own definition does not allow."""
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(nanos) >= 10**9 or seconds * nanos < 0 or abs(seconds) > MOST_SECONDS:
+        allowed = f"of less than 10^9 nanos, with the sign of its at most {MOST_SECONDS} seconds"
+        raise InvalidRequest(field, f"{seconds} s and {nanos} ns", allowed)
+    return float(seconds) + nanos * 1e-9
+
+
+def duration_from(seconds: float) -> Duration:
+    whole = int(seconds)
+    return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))

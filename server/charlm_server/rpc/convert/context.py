@@ -1,0 +1,103 @@
+"""What a request conditions on: a text from its start, or a state and what is read after it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from charlm.v1 import context_pb2 as pb
+from charlm_model import snapshot as snapshots
+from charlm_model.errors import SnapshotDamaged, SnapshotError, SnapshotMismatch
+from charlm_model.snapshot import Maker, Snapshot
+from charlm_server.calls.callers import PRESENT
+from charlm_server.errors.base import CharlmError, InvalidRequest
+from charlm_server.errors.states import StateDamaged, StateMismatch
+from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.convert.common import TextReader
+from charlm_server.state_store import States
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Ids to read after a snapshot, or from the start of a text, whose id is then the first."""
+
+    ids: list[int]
+    snapshot: Snapshot | None = None
+
+    @property
+    def num_new_tokens(self) -> int:
+        """Those to be read; the start is not counted."""
+        return len(self.ids) - (self.snapshot is None)
+
+    @property
+    def num_tokens(self) -> int:
+        """All of the text, with what the snapshot has read."""
+        return self.num_new_tokens + (self.snapshot.num_tokens if self.snapshot else 0)
+
+
+class ContextReader:
+    """One model's view of the contexts in one request."""
+
+    def __init__(self, reader: TextReader, model: LoadedModel, states: States) -> None:
+        self._reader, self._model, self._states = reader, model, states
+
+    def prefix(self, context: pb.Context, field: str, appended_ids: Sequence[int] = ()) -> Prefix:
+        """What to read before anything else. Raises CharlmError for what cannot be read."""
+        snapshot = None
+        if context.WhichOneof("kind") == "state":
+            snapshot = self._snapshot(context.state, f"{field}.state")
+            prefix = Prefix(list(appended_ids), snapshot)
+        else:
+            prefix = Prefix([*self._reader.context_ids(context, field), *appended_ids])
+        limit = self._model.limits.max_prompt_tokens
+        if prefix.num_new_tokens > limit:
+            allowed = f"at most {limit} tokens"
+            raise InvalidRequest(field, prefix.num_new_tokens, allowed, reason="CONTEXT_TOO_LONG")
+        return prefix
+
+    def _snapshot(self, reference: pb.StateReference, field: str) -> Snapshot:
+        kind = reference.WhichOneof("kind")
+        if kind is None:
+            raise InvalidRequest(field, "unset", "a name or an inline_state")
+        if kind == "name":
+            kept = self._states.use(PRESENT.get(), reference.name)
+            check_maker(kept.maker, self._model)
+            return kept.snapshot
+        maker, network = maker_of(self._model), self._model.checkpoint.model
+        try:
+            return snapshots.decode(reference.inline_state, maker, network)
+        except SnapshotError as error:
+            raise state_error_from(error) from error
+
+
+def model_asked(
+    models: Models, states: States, name: str, contexts: Iterable[pb.Context]
+) -> LoadedModel:
+    """The model of that name; where a kept state is gone on with, the weights that made it, even
+    if the name has got others since. Raises InvalidRequest, ModelNotFound or StateNotFound."""
+    for context in contexts:
+        if context.state.WhichOneof("kind") == "name":
+            kept = states.get(PRESENT.get(), context.state.name)
+            if name in (kept.model, kept.asked_as):
+                return models.of(kept.model, kept.maker.model_digest)
+    return models[name]
+
+
+def maker_of(model: LoadedModel) -> Maker:
+    """Whose states are this model's."""
+    return Maker(model.checkpoint.digest, model.numerics)
+
+
+def check_maker(maker: Maker, model: LoadedModel) -> None:
+    """Raises StateMismatch unless the model may go on with what the maker made."""
+    try:
+        maker_of(model).refuse_other(maker)
+    except SnapshotMismatch as error:
+        raise state_error_from(error) from error
+
+
+def state_error_from(error: SnapshotError) -> CharlmError:
+    """What a caller is told of it."""
+    if isinstance(error, SnapshotMismatch):
+        return StateMismatch(str(error), "MODEL" if error.what == "checkpoint" else "NUMERICS")
+    if isinstance(error, SnapshotDamaged):
+        return StateDamaged(str(error))
+    return StateMismatch(str(error), "VERSION")

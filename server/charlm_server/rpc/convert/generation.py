@@ -1,0 +1,259 @@
+"""Generation requests to jobs, and what the engine made of them to messages."""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from charlm.v1 import generation_pb2 as pb
+from charlm.v1 import sampling_pb2
+from charlm_model.errors import InvalidSampling
+from charlm_model.sampling.params import SamplingParams
+from charlm_server.config.settings import DEFAULT_MAX_NEW_TOKENS, Limits
+from charlm_server.engine.job import FOREVER
+from charlm_server.engine.resume import Place
+from charlm_server.engine.sequence import Delta, Finish, FinishReason, GenerationJob, Stopping
+from charlm_server.engine.stop_sequences import StopAutomaton
+from charlm_server.engine.token_columns import Returns, TokenColumns, concat_columns
+from charlm_server.errors.base import InvalidRequest
+from charlm_server.models.registry import LoadedModel
+from charlm_server.rpc.convert.common import (
+    TextReader,
+    check_count,
+    check_token_ids,
+    duration_from,
+    returns_from,
+    seconds_of,
+)
+from charlm_server.rpc.convert.constraint import Language, check_fits
+from charlm_server.rpc.convert.context import ContextReader, Prefix
+from charlm_server.rpc.convert.distribution import distributions_of, top_tokens_from
+from charlm_server.rpc.convert.resume import (
+    check_something_is_left,
+    origin_of,
+    resumed_from,
+    seed_of,
+)
+from charlm_server.rpc.convert.returned_states import check_states_fit
+from charlm_server.state_store import States
+
+PLAIN_FIELDS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "penalty_window",
+)
+FINISH_REASONS = {
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.STOP: pb.FINISH_REASON_STOP_SEQUENCE,
+    FinishReason.END_OF_TEXT: pb.FINISH_REASON_END_OF_TEXT,
+    FinishReason.CONSTRAINT_COMPLETE: pb.FINISH_REASON_CONSTRAINT_COMPLETE,
+    FinishReason.TIME_LIMIT: pb.FINISH_REASON_TIME_LIMIT,
+    FinishReason.DRAINED: pb.FINISH_REASON_DRAINED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """What is asked of a stream beside its text."""
+
+    max_chunk_tokens: int | None = None
+    places: list[tuple[Place, list[int]]] = field(default_factory=list)  # to go on from
+
+
+def generation_job_from(
+    request: pb.GenerateRequest,
+    model: LoadedModel,
+    *,
+    states: States,
+    deadline: float,
+    language: Language | None = None,
+    streaming: Streaming | None = None,
+) -> GenerationJob:
+    """The job that a request asks for. Raises InvalidRequest or NotOffered."""
+    limits, streaming = model.limits, streaming or Streaming()
+    num_outputs = request.num_outputs if request.HasField("num_outputs") else 1
+    check_count("num_outputs", num_outputs, 1, limits.max_outputs)
+    check_states_fit(num_outputs * request.return_state, model)
+    returns = returns_from(request.returns, model)
+    sampling = request.sampling
+    seed = seed_from(sampling, streaming.places)
+    prefix = _prefix(request, model, states)
+    origin = origin_of(request, model, seed, prefix.snapshot)
+    resumed = resumed_from(streaming.places, origin, model)
+    check_something_is_left(resumed, num_outputs)
+    job = GenerationJob(
+        prompt_ids=prefix.ids,
+        snapshot=prefix.snapshot,
+        params=sampling_params_from(sampling, model.vocab_size, limits),
+        seed=seed,
+        stopping=stopping_from(request.stopping, limits, language),
+        returns=returns,
+        num_outputs=num_outputs,
+        bytes_per_token=returns.bytes_per_token(model.vocab_size),
+        max_chunk_tokens=streaming.max_chunk_tokens,
+        output=model.accumulator(),
+        deadline=deadline,
+        time_limit=_time_limit(request.stopping, model),
+        resumed=resumed,
+        origin=origin,
+    )
+    if job.stopping.search is not None:
+        check_fits(job)
+    return job
+
+
+def seed_from(sampling: sampling_pb2.SamplingParams, places: list[tuple[Place, list[int]]]) -> int:
+    """The seed given, else that of the stream that goes on, else a new one."""
+    if sampling.HasField("seed"):
+        return sampling.seed
+    seed = seed_of(places)
+    return secrets.randbits(64) if seed is None else seed
+
+
+def _prefix(request: pb.GenerateRequest, model: LoadedModel, states: States) -> Prefix:
+    reader = TextReader(model, request.unknown_characters)
+    appended_ids = reader.text_ids(request.append_text, "append_text")
+    return ContextReader(reader, model, states).prefix(request.context, "context", appended_ids)
+
+
+def sampling_params_from(
+    message: sampling_pb2.SamplingParams, vocab_size: int, limits: Limits
+) -> SamplingParams:
+    """The request's values, and SamplingParams' own defaults for what is unset."""
+    check_count("sampling.biases", len(message.biases), 0, limits.max_biases)
+    biased_ids = [bias.token_id for bias in message.biases]
+    check_token_ids(biased_ids, vocab_size, "sampling.biases", ".token_id")
+    if len(set(biased_ids)) < len(biased_ids):
+        raise InvalidRequest("sampling.biases", biased_ids, "at most one for each token")
+    given = {field.name: value for field, value in message.ListFields()}
+    given = {name: given[name] for name in PLAIN_FIELDS if name in given}
+    logit_bias = {bias.token_id: bias.bias for bias in message.biases}
+    try:
+        return SamplingParams(**given, logit_bias=logit_bias)
+    except InvalidSampling as error:
+        # There the biases are a mapping, on the wire a list.
+        names = {f"logit_bias[{each}]": f"biases[{i}].bias" for i, each in enumerate(biased_ids)}
+        field = names.get(error.field, error.field)
+        raise InvalidRequest(f"sampling.{field}", error.value, error.allowed) from error
+
+
+def sampling_message_from(params: SamplingParams) -> sampling_pb2.SamplingParams:
+    """Every value spelled out, as GetModel tells the defaults."""
+    return sampling_pb2.SamplingParams(**{name: getattr(params, name) for name in PLAIN_FIELDS})
+
+
+def stopping_from(
+    message: sampling_pb2.StoppingParams, limits: Limits, language: Language | None = None
+) -> Stopping:
+    stops = [stop.encode() for stop in message.stop_sequences]
+    check_count("stopping.stop_sequences", len(stops), 0, limits.max_stop_sequences)
+    for index, stop in enumerate(stops):
+        if not 1 <= len(stop) <= limits.max_stop_sequence_bytes:
+            allowed = f"1 to {limits.max_stop_sequence_bytes} bytes long"
+            text = message.stop_sequences[index]
+            raise InvalidRequest(f"stopping.stop_sequences[{index}]", text, allowed)
+    given = message.max_new_tokens if message.HasField("max_new_tokens") else DEFAULT_MAX_NEW_TOKENS
+    constraint = None if language is None else language.constraint
+    check_count("stopping.max_new_tokens", given, 1, limits.max_new_tokens)
+    least = 1 if constraint is None else constraint.missing(constraint.start)
+    if given < least:
+        allowed = f"at least {least}, which the constraint's shortest output has"
+        raise InvalidRequest("stopping.max_new_tokens", given, allowed)
+    return Stopping(
+        max_new_tokens=given,
+        stops=StopAutomaton(stops) if stops else None,
+        include_stop=message.include_stop_sequence,
+        ignore_end_of_text=message.ignore_end_of_text,
+        constraint=constraint,
+        search=None if language is None else language.search,
+    )
+
+
+def _time_limit(message: sampling_pb2.StoppingParams, model: LoadedModel) -> float:
+    if not message.HasField("max_time"):
+        return FOREVER
+    seconds = seconds_of(message.max_time, "stopping.max_time")
+    if seconds <= 0:
+        raise InvalidRequest("stopping.max_time", f"{seconds} s", "longer than 0 s")
+    return model.scheduler.now() + seconds
+
+
+def chunk_from(deltas: list[Delta], returns: Returns) -> pb.OutputChunk:
+    """Deltas of one output, in order, as one chunk."""
+    finish = deltas[-1].finish
+    return pb.OutputChunk(
+        index=deltas[0].index,
+        text="".join(delta.text for delta in deltas),
+        data=b"".join(delta.data for delta in deltas),
+        tokens=_series_from(deltas, returns),
+        end=None if finish is None else _end_from(finish),
+    )
+
+
+def chunks_from(deltas: Iterable[Delta], returns: Returns) -> list[pb.OutputChunk]:
+    """One chunk for each output that has something new."""
+    by_index: dict[int, list[Delta]] = {}
+    for delta in deltas:
+        by_index.setdefault(delta.index, []).append(delta)
+    return [chunk_from(by_index[index], returns) for index in sorted(by_index)]
+
+
+def output_from(chunk: pb.OutputChunk) -> pb.Output:
+    """A chunk that holds a whole output."""
+    return pb.Output(
+        index=chunk.index, text=chunk.text, data=chunk.data, tokens=chunk.tokens, end=chunk.end
+    )
+
+
+def _series_from(deltas: list[Delta], returns: Returns) -> pb.TokenSeries:
+    filled = [delta.columns for delta in deltas if len(delta.columns)]
+    position = next((delta.position for delta in deltas if len(delta.columns)), deltas[0].position)
+    if not filled:
+        return pb.TokenSeries(first_position=position)
+    columns = concat_columns(filled)
+    return pb.TokenSeries(
+        first_position=position,
+        token_ids=columns.ids_T.tolist(),
+        logprobs=columns.logprobs_T.tolist() if returns.logprobs else None,
+        sampling_logprobs=_sampling_logprobs(columns) if returns.logprobs else None,
+        constraint_log_masses=_log_masses(columns) if returns.logprobs else None,
+        ranks=None if columns.ranks_T is None else columns.ranks_T.tolist(),
+        entropies=None if columns.entropies_T is None else columns.entropies_T.tolist(),
+        top_tokens=top_tokens_from(columns),
+        distributions=distributions_of(columns, returns),
+    )
+
+
+def _sampling_logprobs(columns: TokenColumns) -> list[float]:
+    assert columns.sampling_logprobs_T is not None
+    values: list[float] = columns.sampling_logprobs_T.tolist()
+    return values
+
+
+def _log_masses(columns: TokenColumns) -> list[float] | None:
+    masses_T = columns.constraint_log_masses_T
+    return None if masses_T is None else masses_T.tolist()
+
+
+def _end_from(finish: Finish) -> pb.OutputEnd:
+    return pb.OutputEnd(
+        finish_reason=FINISH_REASONS[finish.reason],
+        matched_stop_sequence=(finish.matched_stop or b"").decode(),
+        num_new_tokens=finish.num_new_tokens,
+        total_logprob=finish.total_logprob,
+        log_evidence=finish.log_evidence,
+        effective_sample_size=finish.effective_sample_size,
+    )
+
+
+def timings_from(finish: Finish) -> pb.Timings:
+    return pb.Timings(
+        queued=duration_from(finish.queued_s),
+        prefill=duration_from(finish.prefill_s),
+        decode=duration_from(finish.decode_s),
+    )

@@ -1,0 +1,92 @@
+"""Long texts: what the stream of requests says, and what the stream of responses tells."""
+
+from collections.abc import AsyncIterator
+
+from charlm.v1 import scoring_pb2 as pb
+from charlm_model.exact_sum import ExactSum
+from charlm_server.engine.detokenizer import CharacterCounter
+from charlm_server.engine.token_columns import Ids, Returns
+from charlm_server.errors.base import InvalidRequest
+from charlm_server.models.registry import LoadedModel
+from charlm_server.rpc.convert.common import TextReader, returns_from
+from charlm_server.rpc.convert.context import ContextReader
+from charlm_server.rpc.convert.distribution import numerics_from
+from charlm_server.rpc.convert.scoring import bits_per, tokens_from
+from charlm_server.state_store import States
+from charlm_server.tasks.long_text_scoring import Encode, ScoredBlock, StreamScorer
+
+
+async def first_of(requests: AsyncIterator[pb.StreamScoreRequest]) -> pb.StreamScoreRequest:
+    """The message that says how. Raises InvalidRequest if none came, or it does not say."""
+    async for request in requests:
+        if request.HasField("start"):
+            return request
+        break
+    raise InvalidRequest("start", "unset", "set in the first message")
+
+
+async def pieces_of(
+    first: pb.StreamScoreRequest, requests: AsyncIterator[pb.StreamScoreRequest]
+) -> AsyncIterator[bytes]:
+    """What each message brings of the text. Raises InvalidRequest."""
+    yield first.data
+    async for request in requests:
+        if request.HasField("start"):
+            raise InvalidRequest("start", "set again", "unset after the first message")
+        yield request.data
+
+
+def scorer_from(
+    start: pb.StreamScoreStart, model: LoadedModel, *, states: States, deadline: float
+) -> tuple[StreamScorer, Encode, "StreamBuilder"]:
+    """What does the work, spells the text and makes the messages. Raises InvalidRequest."""
+    reader = TextReader(model, start.unknown_characters)
+    returns = returns_from(start.returns, model)
+    prefix = ContextReader(reader, model, states).prefix(start.context, "start.context")
+    scorer = StreamScorer(model, prefix.ids, returns, deadline, prefix.snapshot)
+    builder, encode = StreamBuilder(model, returns), reader.incremental("data")
+
+    def encode_counted(data: bytes, is_last: bool) -> Ids:
+        builder.num_bytes += len(data)
+        return encode(data, is_last)
+
+    return scorer, encode_counted, builder
+
+
+class StreamBuilder:
+    """Makes messages of blocks, and of all of them the totals; holds counts only."""
+
+    def __init__(self, model: LoadedModel, returns: Returns) -> None:
+        self._model, self._returns = model, returns
+        self._characters = CharacterCounter()
+        self._nats = ExactSum()
+        self._num_tokens = 0
+        self.num_bytes = 0  # of the text as it was sent: characters may have been replaced
+        self._is_greedy = True
+
+    def response(self, block: ScoredBlock) -> pb.StreamScoreResponse | None:
+        """What is told of a block; None if only totals are wanted."""
+        columns, first_position = block.columns, self._num_tokens
+        tokens = [self._model.token_bytes[token] for token in columns.ids_T.tolist()]
+        offsets = self._characters.feed(tokens)
+        self._nats.add(columns.logprobs_T)
+        self._num_tokens += len(columns)
+        self._is_greedy &= block.is_greedy
+        told = tokens_from(columns, offsets, self._returns, first_position=first_position)
+        return pb.StreamScoreResponse(tokens=told) if told else None
+
+    def last_response(self) -> pb.StreamScoreResponse:
+        nats, num_characters = self._nats.value, self._characters.finish()
+        return pb.StreamScoreResponse(
+            total=pb.Score(
+                total_logprob=nats,
+                num_tokens=self._num_tokens,
+                num_characters=num_characters,
+                num_bytes=self.num_bytes,
+                bits_per_character=bits_per(nats, num_characters),
+                bits_per_byte=bits_per(nats, self.num_bytes),
+                is_greedy=self._is_greedy,
+            ),
+            model_digest=self._model.checkpoint.digest,
+            numerics=numerics_from(self._model),
+        )

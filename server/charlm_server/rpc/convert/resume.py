@@ -1,0 +1,86 @@
+"""Resume tokens on the wire: into every chunk, and back from those who go on."""
+
+from collections.abc import Iterable
+
+from charlm.v1 import generation_pb2 as pb
+from charlm_model.snapshot import Snapshot
+from charlm_server.engine.resume import Origin, Place, Progress, Resumption
+from charlm_server.engine.sequence import Delta, FinishReason, GenerationJob
+from charlm_server.errors.base import InvalidRequest
+from charlm_server.models.registry import LoadedModel
+from charlm_server.rpc.convert.common import check_token_ids
+
+# There the text that was held back is shown too, which may be more than the stream would show.
+CUT_SHORT = (FinishReason.TIME_LIMIT, FinishReason.DRAINED)
+
+
+def places_from(request: pb.StreamGenerateRequest) -> list[tuple[Place, list[int]]]:
+    """Where a stream is to go on, and what was received by there. Raises ResumeTokenDamaged."""
+    return [
+        (Place.from_token(point.resume_token), list(point.received.ids)) for point in request.resume
+    ]
+
+
+def seed_of(places: Iterable[tuple[Place, list[int]]]) -> int | None:
+    """The seed of the stream that goes on."""
+    return next((place.origin.seed for place, _ in places), None)
+
+
+def resumed_from(
+    places: list[tuple[Place, list[int]]], origin: Origin, model: LoadedModel
+) -> dict[int, Resumption]:
+    """By index of the output. Raises ResumeMismatch, or InvalidRequest for what makes no sense."""
+    resumed: dict[int, Resumption] = {}
+    for at, (place, ids) in enumerate(places):
+        check_token_ids(ids, model.vocab_size, f"resume[{at}].received.ids")
+        if place.index in resumed:
+            allowed = "named once in `resume`"
+            raise InvalidRequest(f"resume[{at}].resume_token", f"of output {place.index}", allowed)
+        resumed[place.index] = place.resumption(origin, ids)
+    return resumed
+
+
+def check_something_is_left(resumed: dict[int, Resumption], num_outputs: int) -> None:
+    if sum(each.has_ended for each in resumed.values()) == num_outputs:
+        raise InvalidRequest("resume", "of outputs that all ended", "of one at least that goes on")
+
+
+def origin_of(
+    request: pb.GenerateRequest, model: LoadedModel, seed: int, snapshot: Snapshot | None
+) -> Origin:
+    """What may differ when a stream goes on changes no character, or is known from elsewhere.
+
+    A state counts by what it holds, wherever it is kept by then.
+    """
+    asked = pb.GenerateRequest()
+    asked.CopyFrom(request)
+    asked.ClearField("model")
+    asked.ClearField("returns")
+    asked.ClearField("return_state")
+    asked.ClearField("request_id")
+    asked.sampling.ClearField("seed")
+    asked.stopping.ClearField("max_time")
+    if snapshot is not None:
+        asked.context.data = snapshot.digest()
+    made_by = f"{model.checkpoint.digest} {model.numerics}"
+    return Origin.of(made_by, asked.SerializeToString(deterministic=True), seed)
+
+
+class Tokens:
+    """Gives every chunk of a stream its resume token."""
+
+    def __init__(self, origin: Origin, job: GenerationJob) -> None:
+        self._progress = {
+            index: Progress(origin, index, job.resumed.get(index))
+            for index in range(job.num_outputs)
+        }
+
+    def add_to(self, chunks: Iterable[pb.OutputChunk], deltas: list[Delta]) -> None:
+        """The deltas are those that the chunks were made of."""
+        finishes = {delta.index: delta.finish for delta in deltas if delta.finish is not None}
+        for chunk in chunks:
+            progress = self._progress[chunk.index]
+            progress.show(list(chunk.tokens.token_ids), chunk.data, chunk.text)
+            finish = finishes.get(chunk.index)
+            if finish is None or finish.reason not in CUT_SHORT:
+                chunk.resume_token = progress.token(has_ended=finish is not None)

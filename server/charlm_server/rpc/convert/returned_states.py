@@ -1,0 +1,58 @@
+"""States that come with an answer, so that the server need not keep them.
+
+They are read anew after the answer is known: reading has the same bits as what was done before.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from charlm.v1 import generation_pb2, state_pb2
+from charlm_model import snapshot as snapshots
+from charlm_model.snapshot import Snapshot
+from charlm_server.engine.sequence import GenerationJob
+from charlm_server.errors.base import AnswerTooLarge
+from charlm_server.models.registry import LoadedModel
+from charlm_server.rpc.convert.context import maker_of
+from charlm_server.rpc.convert.resume import CUT_SHORT
+from charlm_server.rpc.convert.state_import import num_bytes_of
+from charlm_server.tasks.state_reading import read
+
+TOO_LARGE = "ask for fewer states a call, or use CreateState and ExportState"
+
+
+def check_states_fit(num_states: int, model: LoadedModel) -> None:
+    """Refuse before the work what cannot fit after it."""
+    limit = model.limits.max_response_message_bytes
+    if num_states and num_states * num_bytes_of(model) > limit:
+        raise AnswerTooLarge(limit, TOO_LARGE)
+
+
+async def state_after(
+    model: LoadedModel, ids: list[int], before: Snapshot | None, deadline: float
+) -> state_pb2.StateSnapshot:
+    """The state after these ids, as it is exported."""
+    snapshot = await read(model, ids, before, deadline)
+    data = await asyncio.to_thread(snapshots.encode, snapshot, maker_of(model))
+    return state_pb2.StateSnapshot(data=data, num_tokens=snapshot.num_tokens)
+
+
+class EndStates:
+    """Gives every output of a job the state after it, except where time cut it short."""
+
+    def __init__(self, model: LoadedModel, job: GenerationJob) -> None:
+        self._model, self._job = model, job
+        self._ids = [[*job.prompt_ids, *each.received_ids] for each in job.sequences]
+
+    async def add_to(self, chunks: Iterable[generation_pb2.OutputChunk]) -> None:
+        """The chunks are all that is told of each output since the last time."""
+        for chunk in chunks:
+            ids = self._ids[chunk.index]
+            ids += chunk.tokens.token_ids
+            if chunk.HasField("end") and not self._is_cut_short(chunk.index):
+                deadline = self._job.deadline
+                state = await state_after(self._model, ids, self._job.snapshot, deadline)
+                chunk.end.state.CopyFrom(state)
+
+    def _is_cut_short(self, index: int) -> bool:
+        finish = self._job.sequences[index].finish
+        return finish is not None and finish.reason in CUT_SHORT

@@ -1,0 +1,212 @@
+"""Scoring requests to jobs, and what the engine made of them to messages."""
+
+from collections.abc import Iterable
+from math import log
+
+import numpy as np
+
+from charlm.v1 import distribution_pb2
+from charlm.v1 import scoring_pb2 as pb
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
+from charlm_server.engine.detokenizer import CharacterCounter
+from charlm_server.engine.scoring import NextJob, ScorePart, ScoringItem, ScoringJob
+from charlm_server.engine.token_columns import (
+    NO_TOKENS,
+    Float64s,
+    Returns,
+    TokenColumns,
+    alternatives,
+    concat_columns,
+    exact_sum,
+)
+from charlm_server.errors.base import AnswerTooLarge, InvalidRequest
+from charlm_server.models.registry import LoadedModel
+from charlm_server.rpc.convert.common import (
+    TextReader,
+    check_count,
+    check_data_type,
+    num_alternatives,
+    returns_from,
+)
+from charlm_server.rpc.convert.context import ContextReader
+from charlm_server.rpc.convert.distribution import (
+    distributions_from,
+    distributions_of,
+    numerics_from,
+    top_tokens_from,
+)
+from charlm_server.rpc.convert.returned_states import check_states_fit
+from charlm_server.state_store import States
+
+NATS_PER_BIT = log(2)
+TOO_LARGE = "ask for less per token, score fewer or shorter texts a call, or use StreamScore"
+
+
+def scoring_job_from(
+    request: pb.ScoreRequest, model: LoadedModel, *, states: States, deadline: float
+) -> ScoringJob:
+    """The job that a request asks for. Raises InvalidRequest, NotOffered or AnswerTooLarge."""
+    limits = model.limits
+    check_count("items", len(request.items), 1, limits.max_score_items)
+    reader = TextReader(model, request.unknown_characters)
+    contexts = ContextReader(reader, model, states)
+    returns = returns_from(request.returns, model)
+    job = ScoringJob(
+        items=[
+            _item_from(item, reader, contexts, f"items[{i}]")
+            for i, item in enumerate(request.items)
+        ],
+        returns=returns,
+        bytes_per_token=returns.bytes_per_token(model.vocab_size),
+        output=model.accumulator(),
+        deadline=deadline,
+    )
+    check_count("items (tokens in all)", job.num_tokens, 1, limits.max_score_tokens)
+    _check_answer_fits(job, model)
+    check_states_fit(sum(item.return_state for item in request.items), model)
+    return job
+
+
+def _check_answer_fits(job: ScoringJob, model: LoadedModel) -> None:
+    """Refuse before the work what cannot fit after it: at least so many bytes a token."""
+    returns = job.returns
+    if not wants_tokens(returns):
+        return
+    least = returns.least_bytes_per_token(model.vocab_size) + 1  # its offset
+    limit = model.limits.max_response_message_bytes
+    if least * sum(len(item.continuation_ids) for item in job.items) > limit:
+        raise AnswerTooLarge(limit, TOO_LARGE)
+
+
+def _item_from(
+    item: pb.ScoreItem, reader: TextReader, contexts: ContextReader, field: str
+) -> ScoringItem:
+    prefix = contexts.prefix(item.context, f"{field}.context")
+    continuation_ids = _continuation_ids(item, reader, field)
+    if not continuation_ids:
+        raise InvalidRequest(f"{field}.continuation", "", "at least one token, or end_of_text")
+    return ScoringItem(
+        context_ids=prefix.ids,
+        continuation_ids=continuation_ids,
+        snapshot=prefix.snapshot,
+        num_text_bytes=_num_text_bytes(item),
+    )
+
+
+def _num_text_bytes(item: pb.ScoreItem) -> int | None:
+    kind = item.WhichOneof("continuation")
+    if kind == "text":
+        return len(item.text.encode())
+    return len(item.data) if kind == "data" else None
+
+
+def _continuation_ids(item: pb.ScoreItem, reader: TextReader, field: str) -> list[int]:
+    kind = item.WhichOneof("continuation")
+    ids: list[int] = []
+    if kind == "text":
+        ids = reader.text_ids(item.text, f"{field}.text")
+    elif kind == "data":
+        ids = reader.data_ids(item.data, f"{field}.data")
+    elif kind == "token_ids":
+        ids = reader.token_ids(item.token_ids, f"{field}.token_ids")
+    return [*ids, END_OF_TEXT_ID] if item.end_of_text else ids
+
+
+def _num_alternatives(request: pb.GetNextDistributionRequest, model: LoadedModel) -> int:
+    return num_alternatives(request.top_k, model, "top_k", all_are_in="`distribution`")
+
+
+def next_job_from(
+    request: pb.GetNextDistributionRequest, model: LoadedModel, *, states: States, deadline: float
+) -> NextJob:
+    check_data_type(request.data_type, "data_type")
+    _num_alternatives(request, model)
+    reader = TextReader(model, request.unknown_characters)
+    prefix = ContextReader(reader, model, states).prefix(request.context, "context")
+    return NextJob(
+        context_ids=prefix.ids,
+        snapshot=prefix.snapshot,
+        output=model.accumulator(),
+        deadline=deadline,
+    )
+
+
+class ScoreBuilder:
+    """Collects the parts of one job's items, which come mixed, and makes messages of them."""
+
+    def __init__(self, job: ScoringJob, model: LoadedModel) -> None:
+        self._job, self._token_bytes = job, model.token_bytes
+        self._parts: list[list[ScorePart]] = [[] for _ in job.items]
+
+    def add(self, parts: Iterable[ScorePart]) -> None:
+        for part in parts:
+            self._parts[part.item].append(part)
+
+    def scores(self) -> list[pb.Score]:
+        return list(map(self._score, self._job.items, self._parts))
+
+    def _score(self, item: ScoringItem, parts: list[ScorePart]) -> pb.Score:
+        columns = concat_columns([part.columns for part in parts])
+        tokens = [self._token_bytes[token] for token in columns.ids_T.tolist()]
+        counter = CharacterCounter()
+        offsets, num_characters = counter.feed(tokens), counter.finish()
+        sent = item.num_text_bytes
+        num_bytes = sum(map(len, tokens)) if sent is None else sent
+        nats = exact_sum([columns.logprobs_T])
+        return pb.Score(
+            total_logprob=nats,
+            num_tokens=len(columns),
+            num_characters=num_characters,
+            num_bytes=num_bytes,
+            bits_per_character=bits_per(nats, num_characters),
+            bits_per_byte=bits_per(nats, num_bytes),
+            is_greedy=all(part.is_greedy for part in parts),
+            tokens=tokens_from(columns, offsets, self._job.returns),
+        )
+
+
+def bits_per(nats: float, count: int) -> float:
+    """0 where there is nothing to divide by: an end of text alone has no characters."""
+    return -nats / count / NATS_PER_BIT if count else 0.0
+
+
+def wants_tokens(returns: Returns) -> bool:
+    """Whether anything is wanted token by token, not only in total."""
+    return returns.logprobs or returns.details
+
+
+def tokens_from(
+    columns: TokenColumns, offsets: list[int], returns: Returns, *, first_position: int = 0
+) -> pb.ScoredTokens | None:
+    """What is wanted token by token; None if nothing is."""
+    if not wants_tokens(returns):
+        return None
+    return pb.ScoredTokens(
+        first_position=first_position,
+        token_ids=columns.ids_T.tolist(),
+        character_offsets=offsets,
+        logprobs=columns.logprobs_T.tolist() if returns.logprobs else None,
+        ranks=None if columns.ranks_T is None else columns.ranks_T.tolist(),
+        entropies=None if columns.entropies_T is None else columns.entropies_T.tolist(),
+        top_tokens=top_tokens_from(columns),
+        distributions=distributions_of(columns, returns),
+    )
+
+
+def next_response_from(
+    request: pb.GetNextDistributionRequest, logprobs_V: Float64s, model: LoadedModel
+) -> pb.GetNextDistributionResponse:
+    logprobs_1V = logprobs_V[None]
+    is_float64 = request.data_type == distribution_pb2.DATA_TYPE_FLOAT64
+    columns = TokenColumns(
+        ids_T=NO_TOKENS.ids_T,
+        logprobs_T=NO_TOKENS.logprobs_T,
+        **alternatives(logprobs_1V, _num_alternatives(request, model)),
+    )
+    return pb.GetNextDistributionResponse(
+        distribution=distributions_from(logprobs_1V, is_float64=is_float64),
+        top_tokens=top_tokens_from(columns),
+        entropy=float(-(np.exp(logprobs_V) * logprobs_V).sum()),
+        model_digest=model.checkpoint.digest,
+        numerics=numerics_from(model),
+    )

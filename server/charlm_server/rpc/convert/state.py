@@ -1,0 +1,83 @@
+"""Messages about states to what is kept, and back."""
+
+import re
+import time
+from collections.abc import Sequence
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from charlm.v1 import distribution_pb2
+from charlm.v1 import state_pb2 as pb
+from charlm_server.config.settings import Limits
+from charlm_server.errors.base import InvalidRequest
+from charlm_server.rpc.convert.common import TextReader, check_count, seconds_of
+from charlm_server.state_store import PREFIX, KeptState
+
+MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 100
+_PAGE_TOKEN = re.compile(PREFIX + "[0-9a-f]{32}")
+
+
+def state_from(kept: KeptState, now: float, *, is_batch_invariant: bool) -> pb.State:
+    """A kept state as it is told; `now` is on the store's clock."""
+    numerics = distribution_pb2.Numerics(
+        id=kept.maker.numerics, is_batch_invariant=is_batch_invariant
+    )
+    return pb.State(
+        name=kept.name,
+        model=kept.model,
+        model_digest=kept.maker.model_digest,
+        numerics=numerics,
+        num_tokens=kept.snapshot.num_tokens,
+        num_bytes=kept.num_bytes,
+        checkpointed_positions=list(kept.checkpoints),
+        etag=kept.etag,
+        expire_time=_timestamp(time.time() + kept.expires_at - now),
+    )
+
+
+def continuation_ids(request: pb.AdvanceStateRequest, reader: TextReader) -> list[int]:
+    """What to read next. Raises InvalidRequest if that is nothing."""
+    kind = request.WhichOneof("continuation")
+    ids: list[int] = []
+    if kind == "text":
+        ids = reader.text_ids(request.text, "text")
+    elif kind == "data":
+        ids = reader.data_ids(request.data, "data")
+    elif kind == "token_ids":
+        ids = reader.token_ids(request.token_ids, "token_ids")
+    if not ids:
+        raise InvalidRequest("continuation", "", "at least one token")
+    return ids
+
+
+def time_to_live_from(
+    request: pb.CreateStateRequest | pb.ImportStateRequest, limits: Limits
+) -> float:
+    """Seconds after the last use. Raises InvalidRequest."""
+    if not request.HasField("time_to_live"):
+        return limits.state_time_to_live_s
+    duration: Duration = request.time_to_live
+    seconds, longest = seconds_of(duration, "time_to_live"), limits.max_state_time_to_live_s
+    if not 0 < seconds <= longest:
+        raise InvalidRequest("time_to_live", f"{seconds:g} s", f"in (0, {longest:g}] seconds")
+    return seconds
+
+
+def page_of(
+    request: pb.ListStatesRequest, states: Sequence[KeptState]
+) -> tuple[Sequence[KeptState], str]:
+    """Those that the request wants of all states, and the next page's token. The states are in
+    order of name. Raises InvalidRequest."""
+    size = request.page_size if request.HasField("page_size") else DEFAULT_PAGE_SIZE
+    check_count("page_size", size, 1, MAX_PAGE_SIZE)
+    if request.page_token and not _PAGE_TOKEN.fullmatch(request.page_token):
+        raise InvalidRequest("page_token", request.page_token, "the token of an earlier answer")
+    later = [state for state in states if state.name > request.page_token]
+    page = later[:size]
+    return page, page[-1].name if len(later) > size else ""
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    whole = int(seconds)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))

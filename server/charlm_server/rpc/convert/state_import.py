@@ -1,0 +1,64 @@
+"""Exported states that come in pieces: gathered within a bound, and given to their model."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from charlm.v1 import state_pb2 as pb
+from charlm_model import snapshot as snapshots
+from charlm_model.snapshot import Snapshot
+from charlm_server.config.settings import Limits
+from charlm_server.errors.base import InvalidRequest
+from charlm_server.errors.states import StateMismatch
+from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.convert.context import maker_of
+from charlm_server.rpc.convert.state import time_to_live_from
+
+MAX_DATA_BYTES = 1 << 20  # of one message
+MAX_HEADER_BYTES = 1 << 16  # of an exported state beside its values
+BYTES_PER_LOGIT = 4
+
+
+async def received(
+    requests: AsyncIterator[pb.ImportStateRequest], models: Models, limits: Limits
+) -> tuple[bytes, float]:
+    """The bytes of all messages, and the time to live of the first. Raises InvalidRequest."""
+    largest = max(map(num_bytes_of, models), default=0) + MAX_HEADER_BYTES
+    data, time_to_live_s = bytearray(), None
+    async for request in requests:
+        if time_to_live_s is None:
+            time_to_live_s = time_to_live_from(request, limits)
+        if len(request.data) > MAX_DATA_BYTES:
+            allowed = f"at most {MAX_DATA_BYTES} bytes"
+            raise InvalidRequest("data", f"{len(request.data)} bytes", allowed)
+        data += request.data
+        if len(data) > largest:
+            allowed = f"at most {largest} bytes in all, as of the models that are served here"
+            raise InvalidRequest("data", f"{len(data)} bytes", allowed)
+    if time_to_live_s is None:
+        raise InvalidRequest("data", "unset", "an exported state")
+    return bytes(data), time_to_live_s
+
+
+async def imported(data: bytes, models: Models) -> tuple[LoadedModel, Snapshot]:
+    """The model that goes on with a state, and the state.
+
+    Raises SnapshotError, or StateMismatch if no model made it.
+    """
+    sealed = await asyncio.to_thread(snapshots.unseal, data)
+    digest = sealed.maker.model_digest
+    name = next((name for name in models.names if models.digest(name) == digest), None)
+    if name is None:
+        raise StateMismatch(
+            f"The state was made by the checkpoint {digest[:64]}, but none of the models served "
+            f"here is that one ({', '.join(models.names)}); load it first.",
+            "MODEL",
+        )
+    model = models[name]
+    network = model.checkpoint.model
+    return model, await asyncio.to_thread(sealed.opened, maker_of(model), network)
+
+
+def num_bytes_of(model: LoadedModel) -> int:
+    """What the values of one of its states take."""
+    state_bytes = model.checkpoint.model.initial_state(1).num_bytes_per_row
+    return state_bytes + BYTES_PER_LOGIT * model.vocab_size

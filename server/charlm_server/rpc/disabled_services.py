@@ -1,0 +1,46 @@
+"""Services of the contract that a server was not started with: they say so in a sentence."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from charlm.v1 import admin_pb2
+from charlm_server.errors.base import NotOffered
+
+REMEDY = "Start it with --admin, or with --tokens of which one has the role admin."
+UNOFFERED: list[ServiceDescriptor] = [
+    file.DESCRIPTOR.services_by_name[name] for file, name in ((admin_pb2, "AdminService"),)
+]
+
+
+def add_unoffered(server: grpc.aio.Server, services: Iterable[ServiceDescriptor]) -> None:
+    server.add_generic_rpc_handlers(
+        tuple(
+            grpc.method_handlers_generic_handler(
+                service.full_name, {method.name: _refusing(method) for method in service.methods}
+            )
+            for service in services
+        )
+    )
+
+
+def _refusing(method: MethodDescriptor) -> Any:
+    name = f"{method.containing_service.name}.{method.name}"
+
+    async def refuse(_request: Any, _context: Any) -> NoReturn:
+        raise NotOffered(name, REMEDY)
+
+    async def refuse_stream(_request: Any, _context: Any) -> AsyncIterator[bytes]:
+        raise NotOffered(name, REMEDY)
+        yield b""  # makes this a stream, as the contract says
+
+    kinds = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    handler_of: Any = kinds[method.client_streaming, method.server_streaming]
+    return handler_of(refuse_stream if method.server_streaming else refuse)

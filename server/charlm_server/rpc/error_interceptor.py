@@ -1,0 +1,211 @@
+"""The one seam where our errors become gRPC's, with the details that machines read."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from charlm_server.calls.call import Call
+from charlm_server.calls.callers import TURNS_OF
+from charlm_server.damaged import checked, tolerant
+from charlm_server.errors.base import (
+    AnswerTooLarge,
+    CharlmError,
+    CheckpointUnknown,
+    CheckpointUnusable,
+    CodecDamaged,
+    CodecMismatch,
+    DeadlineTooShort,
+    Draining,
+    EngineDied,
+    EngineFailed,
+    InvalidRequest,
+    MessageDamaged,
+    ModelInUse,
+    ModelNotFound,
+    NotAllowed,
+    NotOffered,
+    QueueFull,
+    ResumeMismatch,
+    ResumeTokenDamaged,
+    TooManyModels,
+    Unauthenticated,
+)
+from charlm_server.errors.states import (
+    PositionNotKept,
+    StateChanged,
+    StateDamaged,
+    StateMismatch,
+    StateNotFound,
+    StatesFull,
+)
+from charlm_server.rpc.call_tracking import Calls, trailing_of
+from charlm_server.rpc.convert.common import duration_from
+
+logger = logging.getLogger(__name__)
+
+DOMAIN = "charlm"
+STATUS_DETAILS = "grpc-status-details-bin"  # where every gRPC library looks for them
+
+STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    MessageDamaged: grpc.StatusCode.INVALID_ARGUMENT,
+    AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    CheckpointUnknown: grpc.StatusCode.NOT_FOUND,
+    CheckpointUnusable: grpc.StatusCode.DATA_LOSS,
+    ModelInUse: grpc.StatusCode.FAILED_PRECONDITION,
+    TooManyModels: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    NotAllowed: grpc.StatusCode.PERMISSION_DENIED,
+    DeadlineTooShort: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Draining: grpc.StatusCode.UNAVAILABLE,
+    CodecMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    CodecDamaged: grpc.StatusCode.DATA_LOSS,
+    ResumeMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    ResumeTokenDamaged: grpc.StatusCode.DATA_LOSS,
+    StateNotFound: grpc.StatusCode.NOT_FOUND,
+    StateChanged: grpc.StatusCode.ABORTED,
+    PositionNotKept: grpc.StatusCode.OUT_OF_RANGE,
+    StatesFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    StateMismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    StateDamaged: grpc.StatusCode.DATA_LOSS,
+    NotOffered: grpc.StatusCode.UNIMPLEMENTED,
+    EngineFailed: grpc.StatusCode.INTERNAL,
+    EngineDied: grpc.StatusCode.UNAVAILABLE,
+}
+
+Method = Callable[[Any, Any], Any]
+
+
+class ReportingInterceptor(grpc.aio.ServerInterceptor):
+    """Tells callers of our errors in full and of our faults only that there was one.
+
+    It is the outermost, so it also tells those who observe of every call.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        name, metadata = handler_call_details.method, handler_call_details.invocation_metadata
+        if handler is None:
+            self._calls.refuse_unknown(name, metadata)
+            return None  # gRPC answers UNIMPLEMENTED by itself
+        return _reporting(handler, name, self._calls)
+
+
+def _reporting(handler: Any, name: str, calls: Calls) -> Any:
+    """The same handler, with reports around its method."""
+    kinds: dict[tuple[bool, bool], tuple[Method, Callable[..., Any]]] = {
+        (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
+        (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
+        (True, False): (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
+        (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
+    }
+    method, handler_of = kinds[handler.request_streaming, handler.response_streaming]
+    wrapped = _reporting_stream if handler.response_streaming else _reporting_unary
+    return handler_of(
+        wrapped(method, name, calls, is_stream=handler.request_streaming),
+        request_deserializer=tolerant(handler.request_deserializer),
+        response_serializer=handler.response_serializer,
+    )
+
+
+def _reporting_unary(method: Method, name: str, calls: Calls, *, is_stream: bool) -> Method:
+    async def reporting(request: Any, context: Any) -> Any:
+        _take_turns(context)
+        with calls.observed(name, request, context) as call:
+            try:
+                intact = checked(request, partial(calls.receive, call), is_stream=is_stream)
+                response = await method(intact, context)
+                call.wrote(response)
+                return response
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the seam: whatever it is, it is told
+                await _abort(context, error, call)
+
+    return reporting
+
+
+def _reporting_stream(method: Method, name: str, calls: Calls, *, is_stream: bool) -> Method:
+    async def reporting(request: Any, context: Any) -> AsyncIterator[Any]:
+        _take_turns(context)
+        with calls.observed(name, request, context) as call:
+            try:
+                intact = checked(request, partial(calls.receive, call), is_stream=is_stream)
+                async with aclosing(method(intact, context)) as responses:
+                    async for response in responses:
+                        call.wrote(response)
+                        yield response
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the seam: whatever it is, it is told
+                await _abort(context, error, call)
+
+    return reporting
+
+
+def _take_turns(context: Any) -> None:
+    """Of callers without a token, those at one address share their turns."""
+    if not TURNS_OF.get():
+        TURNS_OF.set(context.peer().rpartition(":")[0])
+
+
+async def _abort(context: Any, error: Exception, call: Call) -> NoReturn:
+    status = status_from(error)
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    call.code, call.reason = code.name, error.reason if isinstance(error, CharlmError) else ""
+    if code is grpc.StatusCode.INTERNAL:
+        logger.error("call %r failed by a fault of ours", call.request_id, exc_info=error)
+    details = (STATUS_DETAILS, status.SerializeToString())
+    await context.abort(code, status.message, (details, *trailing_of(call)))
+    raise AssertionError("abort always raises")
+
+
+def status_from(error: Exception) -> status_pb2.Status:
+    """What a caller is told. The text of an error that is not ours stays in the log."""
+    if not isinstance(error, CharlmError):
+        code = grpc.StatusCode.INTERNAL
+        return status_pb2.Status(code=code.value[0], message="The server failed; see its log.")
+    code = next(STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF)
+    details = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata),
+        *_further_details(error),
+    ]
+    return status_pb2.Status(
+        code=code.value[0], message=str(error), details=[_packed(detail) for detail in details]
+    )
+
+
+def _further_details(error: CharlmError) -> list[Message]:
+    if isinstance(error, InvalidRequest):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=str(error)
+        )
+        return [error_details_pb2.BadRequest(field_violations=[violation])]
+    if isinstance(error, ModelNotFound):
+        return [error_details_pb2.ResourceInfo(resource_type="model", resource_name=error.name)]
+    if isinstance(error, QueueFull | Draining | StatesFull):
+        delay = duration_from(error.retry_after_s)
+        return [error_details_pb2.RetryInfo(retry_delay=delay)]
+    return []
+
+
+def _packed(message: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return packed

@@ -1,0 +1,1 @@
+"""One servicer a proto service: convert, call, convert."""

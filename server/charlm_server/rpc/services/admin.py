@@ -1,0 +1,62 @@
+"""AdminService: changes what is served, and tells how busy it is."""
+
+from __future__ import annotations  # gRPC's context is generic for type checkers only
+
+import grpc
+
+from charlm.v1 import admin_pb2 as pb
+from charlm.v1 import admin_pb2_grpc as pb_grpc
+from charlm_server.models.hot_swap import Exchange
+from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.convert.models import model_from
+from charlm_server.state_store import States
+
+
+class AdminService(pb_grpc.AdminServiceServicer):
+    def __init__(self, exchange: Exchange, models: Models, states: States) -> None:
+        self._exchange, self._models, self._states = exchange, models, states
+
+    async def LoadModel(
+        self,
+        request: pb.LoadModelRequest,
+        context: grpc.aio.ServicerContext[pb.LoadModelRequest, pb.LoadModelResponse],
+    ) -> pb.LoadModelResponse:
+        model = await self._exchange.load(request.checkpoint, request.model)
+        return pb.LoadModelResponse(model=model_from(model))
+
+    async def UnloadModel(
+        self,
+        request: pb.UnloadModelRequest,
+        context: grpc.aio.ServicerContext[pb.UnloadModelRequest, pb.UnloadModelResponse],
+    ) -> pb.UnloadModelResponse:
+        await self._exchange.unload(request.model)
+        return pb.UnloadModelResponse()
+
+    async def SetAlias(
+        self,
+        request: pb.SetAliasRequest,
+        context: grpc.aio.ServicerContext[pb.SetAliasRequest, pb.SetAliasResponse],
+    ) -> pb.SetAliasResponse:
+        previous = await self._exchange.set_alias(request.alias, request.model)
+        return pb.SetAliasResponse(previous_model=previous or "")
+
+    async def GetLoad(
+        self,
+        request: pb.GetLoadRequest,
+        context: grpc.aio.ServicerContext[pb.GetLoadRequest, pb.GetLoadResponse],
+    ) -> pb.GetLoadResponse:
+        models = [self._models[request.model]] if request.model else list(self._models)
+        return pb.GetLoadResponse(loads=[load_of(model, self._states) for model in models])
+
+
+def load_of(model: LoadedModel, states: States) -> pb.ModelLoad:
+    """Read while the engine works: each number is right, their moments differ a little."""
+    load = model.scheduler.load
+    return pb.ModelLoad(
+        model=model.name,
+        num_running=load.num_running,
+        num_waiting=load.num_waiting,
+        num_parked=load.num_parked,
+        num_sampled_tokens=load.num_sampled_tokens,
+        num_states=states.num_of(model.name),
+    )

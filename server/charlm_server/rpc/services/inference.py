@@ -1,0 +1,54 @@
+"""InferenceService: convert, call, convert."""
+
+from __future__ import annotations  # gRPC's context is generic for type checkers only
+
+from typing import Any
+
+import grpc
+
+from charlm.v1 import inference_pb2 as pb
+from charlm.v1 import inference_pb2_grpc as pb_grpc
+from charlm_server.engine.search import InquiryJob
+from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.call_helpers import converted, deadline_of, fitting
+from charlm_server.rpc.convert.context import model_asked
+from charlm_server.rpc.convert.inference import GapQuestion, TopQuestion
+from charlm_server.state_store import States
+
+TOO_LARGE = "ask for fewer"
+
+
+class InferenceService(pb_grpc.InferenceServiceServicer):
+    def __init__(self, models: Models, states: States) -> None:
+        self._models, self._states = models, states
+
+    async def FillGap(
+        self,
+        request: pb.FillGapRequest,
+        context: grpc.aio.ServicerContext[pb.FillGapRequest, pb.FillGapResponse],
+    ) -> pb.FillGapResponse:
+        model = model_asked(self._models, self._states, request.model, [request.left])
+        deadline = deadline_of(context, model)
+        question = await converted(request, GapQuestion, request, model, self._states)
+        response = question.response(await _answer(question.job(deadline), model))
+        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
+
+    async def ListTopContinuations(
+        self,
+        request: pb.ListTopContinuationsRequest,
+        context: grpc.aio.ServicerContext[
+            pb.ListTopContinuationsRequest, pb.ListTopContinuationsResponse
+        ],
+    ) -> pb.ListTopContinuationsResponse:
+        model = model_asked(self._models, self._states, request.model, [request.context])
+        deadline = deadline_of(context, model)
+        question = await converted(request, TopQuestion, request, model, self._states)
+        response = question.response(await _answer(question.job(deadline), model))
+        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
+
+
+async def _answer(job: InquiryJob, model: LoadedModel) -> Any:
+    """What the search found."""
+    async with model.scheduler.inquire(job):
+        [answer] = await job.output.take(1)
+    return answer.value

@@ -1,0 +1,122 @@
+"""ScoringService: convert, call, convert."""
+
+from __future__ import annotations  # gRPC's context is generic for type checkers only
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import grpc
+
+from charlm.v1 import scoring_pb2 as pb
+from charlm.v1 import scoring_pb2_grpc as pb_grpc
+from charlm_server.engine.scoring import ScoringJob
+from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.call_helpers import all_of, converted, deadline_of, fitting
+from charlm_server.rpc.convert.comparison import (
+    compare_response_from,
+    compared_models,
+    comparing_job_from,
+)
+from charlm_server.rpc.convert.context import model_asked
+from charlm_server.rpc.convert.distribution import numerics_from
+from charlm_server.rpc.convert.long_text import first_of, pieces_of, scorer_from
+from charlm_server.rpc.convert.returned_states import state_after
+from charlm_server.rpc.convert.scoring import (
+    TOO_LARGE,
+    ScoreBuilder,
+    next_job_from,
+    next_response_from,
+    scoring_job_from,
+)
+from charlm_server.state_store import States
+
+FEWER_TEXTS = "compare fewer texts or models a call"
+
+
+class ScoringService(pb_grpc.ScoringServiceServicer):
+    def __init__(self, models: Models, states: States) -> None:
+        self._models, self._states = models, states
+
+    async def Score(
+        self,
+        request: pb.ScoreRequest,
+        context: grpc.aio.ServicerContext[pb.ScoreRequest, pb.ScoreResponse],
+    ) -> pb.ScoreResponse:
+        contexts = [item.context for item in request.items]
+        model = model_asked(self._models, self._states, request.model, contexts)
+        deadline = deadline_of(context, model)
+        job = await converted(
+            request, scoring_job_from, request, model, states=self._states, deadline=deadline
+        )
+        scores = await _scores(request, job, model)
+        for asked, item, score in zip(request.items, job.items, scores, strict=True):
+            if asked.return_state:
+                ids = [*item.context_ids, *item.continuation_ids]
+                state = await state_after(model, ids, item.snapshot, deadline)
+                score.state.CopyFrom(state)
+        response = pb.ScoreResponse(
+            scores=scores,
+            model_digest=model.checkpoint.digest,
+            numerics=numerics_from(model),
+        )
+        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
+
+    async def GetNextDistribution(
+        self,
+        request: pb.GetNextDistributionRequest,
+        context: grpc.aio.ServicerContext[
+            pb.GetNextDistributionRequest, pb.GetNextDistributionResponse
+        ],
+    ) -> pb.GetNextDistributionResponse:
+        model = model_asked(self._models, self._states, request.model, [request.context])
+        deadline = deadline_of(context, model)
+        job = await converted(
+            request, next_job_from, request, model, states=self._states, deadline=deadline
+        )
+        async with model.scheduler.look_ahead(job):
+            [part] = await job.output.take(1)
+        return next_response_from(request, part.logprobs_V, model)
+
+    async def StreamScore(
+        self,
+        request_iterator: AsyncIterator[pb.StreamScoreRequest],
+        context: grpc.aio.ServicerContext[pb.StreamScoreRequest, pb.StreamScoreResponse],
+    ) -> AsyncIterator[pb.StreamScoreResponse]:
+        first = await first_of(request_iterator)
+        start = first.start
+        model = model_asked(self._models, self._states, start.model, [start.context])
+        deadline = deadline_of(context, model)
+        scorer, encode, builder = await converted(
+            first, scorer_from, first.start, model, states=self._states, deadline=deadline
+        )
+        async with aclosing(scorer.run(pieces_of(first, request_iterator), encode)) as blocks:
+            async for block in blocks:
+                if response := builder.response(block):
+                    yield response
+        yield builder.last_response()
+
+    async def Compare(
+        self,
+        request: pb.CompareRequest,
+        context: grpc.aio.ServicerContext[pb.CompareRequest, pb.CompareResponse],
+    ) -> pb.CompareResponse:
+        models = compared_models(request, self._models)
+
+        async def row(model: LoadedModel) -> list[pb.Score]:
+            deadline = deadline_of(context, model)
+            job = await converted(request, comparing_job_from, request, model, deadline=deadline)
+            return await _scores(request, job, model)
+
+        response = compare_response_from(request, models, await all_of(map(row, models)))
+        return fitting(response, models[0].limits.max_response_message_bytes, FEWER_TEXTS)
+
+
+async def _scores(
+    request: pb.ScoreRequest | pb.CompareRequest, job: ScoringJob, model: LoadedModel
+) -> list[pb.Score]:
+    """Have a job done, and what it found made into messages."""
+    builder = ScoreBuilder(job, model)
+    async with model.scheduler.score(job):
+        async for parts in job.output.batches(model.limits.max_response_message_bytes):
+            builder.add(parts)
+    return await converted(request, builder.scores)

@@ -1,0 +1,168 @@
+"""StateService: convert, call, convert."""
+
+from __future__ import annotations  # gRPC's context is generic for type checkers only
+
+import asyncio
+from collections.abc import AsyncIterator
+from weakref import WeakValueDictionary
+
+import grpc
+
+from charlm.v1 import state_pb2 as pb
+from charlm.v1 import state_pb2_grpc as pb_grpc
+from charlm_model import snapshot as snapshots
+from charlm_model.errors import SnapshotError
+from charlm_server.calls.callers import PRESENT
+from charlm_server.errors.states import StateChanged
+from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.call_helpers import converted, deadline_of
+from charlm_server.rpc.convert.common import TextReader
+from charlm_server.rpc.convert.context import (
+    ContextReader,
+    Prefix,
+    check_maker,
+    maker_of,
+    model_asked,
+    state_error_from,
+)
+from charlm_server.rpc.convert.state import (
+    continuation_ids,
+    page_of,
+    state_from,
+    time_to_live_from,
+)
+from charlm_server.rpc.convert.state_import import MAX_DATA_BYTES, imported, received
+from charlm_server.state_store import KeptState, States
+from charlm_server.tasks.state_reading import advance, read
+
+
+class StateService(pb_grpc.StateServiceServicer):
+    def __init__(self, models: Models, states: States) -> None:
+        self._models, self._states = models, states
+        # Two that advance one state do so one after the other; a lock lives while it is used.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def CreateState(
+        self,
+        request: pb.CreateStateRequest,
+        context: grpc.aio.ServicerContext[pb.CreateStateRequest, pb.CreateStateResponse],
+    ) -> pb.CreateStateResponse:
+        model = model_asked(self._models, self._states, request.model, [request.context])
+        time_to_live_s = time_to_live_from(request, self._states.limits)
+        prefix = await converted(request, _prefix, request, model, self._states)
+        self._states.check_room(PRESENT.get())
+        deadline = deadline_of(context, model)
+        kept = KeptState(
+            owner=PRESENT.get(),
+            model=model.name,
+            asked_as=request.model,
+            maker=maker_of(model),
+            snapshot=await read(model, prefix.ids, prefix.snapshot, deadline),
+            time_to_live_s=time_to_live_s,
+        )
+        return pb.CreateStateResponse(state=self._told(self._states.add(kept)))
+
+    async def AdvanceState(
+        self,
+        request: pb.AdvanceStateRequest,
+        context: grpc.aio.ServicerContext[pb.AdvanceStateRequest, pb.AdvanceStateResponse],
+    ) -> pb.AdvanceStateResponse:
+        lock = self._locks.setdefault(request.name, asyncio.Lock())
+        async with lock:
+            kept = self._states.use(PRESENT.get(), request.name)
+            _check_etag(request, kept)
+            model = self._models.of(kept.model, kept.maker.model_digest)
+            check_maker(kept.maker, model)
+            reader = TextReader(model, request.unknown_characters)
+            ids = await converted(request, continuation_ids, request, reader)
+            advanced = await advance(model, kept.snapshot, ids, deadline_of(context, model))
+            further = kept.advanced(advanced.snapshot, is_checkpoint=request.checkpoint)
+            changed = self._states.change(kept, further)
+        return pb.AdvanceStateResponse(
+            state=self._told(changed), total_logprob=advanced.total_logprob
+        )
+
+    async def ForkState(
+        self,
+        request: pb.ForkStateRequest,
+        _context: grpc.aio.ServicerContext[pb.ForkStateRequest, pb.ForkStateResponse],
+    ) -> pb.ForkStateResponse:
+        kept = self._states.use(PRESENT.get(), request.name)
+        fork = kept.forked(request.position if request.HasField("position") else None)
+        return pb.ForkStateResponse(state=self._told(self._states.add(fork)))
+
+    async def GetState(
+        self,
+        request: pb.GetStateRequest,
+        _context: grpc.aio.ServicerContext[pb.GetStateRequest, pb.GetStateResponse],
+    ) -> pb.GetStateResponse:
+        kept = self._states.get(PRESENT.get(), request.name)
+        return pb.GetStateResponse(state=self._told(kept))
+
+    async def ListStates(
+        self,
+        request: pb.ListStatesRequest,
+        _context: grpc.aio.ServicerContext[pb.ListStatesRequest, pb.ListStatesResponse],
+    ) -> pb.ListStatesResponse:
+        owned = self._states.owned_by(PRESENT.get())
+        name = self._models.aliases.get(request.model, request.model)
+        page, token = page_of(request, [kept for kept in owned if name in ("", kept.model)])
+        return pb.ListStatesResponse(
+            states=[self._told(kept) for kept in page], next_page_token=token
+        )
+
+    async def DeleteState(
+        self,
+        request: pb.DeleteStateRequest,
+        _context: grpc.aio.ServicerContext[pb.DeleteStateRequest, pb.DeleteStateResponse],
+    ) -> pb.DeleteStateResponse:
+        self._states.delete(PRESENT.get(), request.name)
+        return pb.DeleteStateResponse()
+
+    async def ExportState(
+        self,
+        request: pb.ExportStateRequest,
+        _context: grpc.aio.ServicerContext[pb.ExportStateRequest, pb.ExportStateResponse],
+    ) -> AsyncIterator[pb.ExportStateResponse]:
+        kept = self._states.use(PRESENT.get(), request.name)
+        data = await asyncio.to_thread(snapshots.encode, kept.snapshot, kept.maker)
+        for start in range(0, len(data), MAX_DATA_BYTES):
+            yield pb.ExportStateResponse(data=data[start : start + MAX_DATA_BYTES])
+
+    async def ImportState(
+        self,
+        request_iterator: AsyncIterator[pb.ImportStateRequest],
+        _context: grpc.aio.ServicerContext[pb.ImportStateRequest, pb.ImportStateResponse],
+    ) -> pb.ImportStateResponse:
+        self._states.check_room(PRESENT.get())
+        data, time_to_live_s = await received(request_iterator, self._models, self._states.limits)
+        try:
+            model, snapshot = await imported(data, self._models)
+        except SnapshotError as error:
+            raise state_error_from(error) from error
+        kept = KeptState(
+            owner=PRESENT.get(),
+            model=model.name,
+            maker=maker_of(model),
+            snapshot=snapshot,
+            time_to_live_s=time_to_live_s,
+        )
+        return pb.ImportStateResponse(state=self._told(self._states.add(kept)))
+
+    def _told(self, kept: KeptState) -> pb.State:
+        is_batch_invariant = any(
+            model.certification.is_batch_invariant
+            for model in (*self._models, *self._models.replaced)
+            if (model.name, model.checkpoint.digest) == (kept.model, kept.maker.model_digest)
+        )
+        return state_from(kept, self._states.clock(), is_batch_invariant=is_batch_invariant)
+
+
+def _prefix(request: pb.CreateStateRequest, model: LoadedModel, states: States) -> Prefix:
+    reader = TextReader(model, request.unknown_characters)
+    return ContextReader(reader, model, states).prefix(request.context, "context")
+
+
+def _check_etag(request: pb.AdvanceStateRequest, kept: KeptState) -> None:
+    if request.etag and request.etag != kept.etag:
+        raise StateChanged(kept.name, request.etag, kept.etag)

@@ -1,0 +1,1 @@
+"""Admission, the fair queue, delivery, and the thread of an engine."""

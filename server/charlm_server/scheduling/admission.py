@@ -1,0 +1,95 @@
+"""Who may wait for a place, and for how long: bounded, fairly between callers, told early."""
+
+from dataclasses import dataclass
+
+from charlm_server.engine.job import Job
+from charlm_server.errors.base import DeadlineTooShort, QueueFull
+from charlm_server.errors.overload import ShareTaken
+from charlm_server.scheduling.fair_queue import FairQueue, Waiting
+from charlm_server.wait import WaitEstimate
+
+MIN_RETRY_S, MAX_RETRY_S = 0.05, 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueLimits:
+    """Bounds of the calls that wait for a place; one alone is never refused for its tokens."""
+
+    max_requests: int = 256
+    max_tokens: int = 16_000_000
+    per_caller: "QueueLimits | None" = None  # of one caller's, where callers are told apart
+
+
+class WaitingRoom:
+    """Two queues and their common bounds. The scheduler's lock stands around every use."""
+
+    def __init__(self, limits: QueueLimits) -> None:
+        self._limits = limits
+        self.generations, self.scorings = FairQueue(), FairQueue()
+        self._wait = WaitEstimate()
+
+    def __len__(self) -> int:
+        return len(self.generations) + len(self.scorings)
+
+    @property
+    def num_tokens(self) -> int:
+        """Of work that those who wait bring, at most."""
+        return self.generations.num_tokens + self.scorings.num_tokens
+
+    def refuse_if_full(self, now: float) -> None:
+        """Raises QueueFull if no call may wait, whatever it asks for."""
+        self._refuse_one_more(len(self), self._limits, QueueFull, now)
+
+    def admit(self, waiting: Waiting, queue: FairQueue, *, work_s: float) -> None:
+        """Let a job wait that needs so many seconds of work before its first answer.
+
+        Raises QueueFull, or DeadlineTooShort if its turn would come too late.
+        """
+        job = waiting.job
+        self._refuse_excess(waiting)
+        wait_s = self._wait.seconds_for(queue.num_ahead(waiting.caller), job.submitted_at)
+        is_waiting = len(queue) and not queue.is_next(waiting.caller)
+        needed_s = work_s + (wait_s if is_waiting else 0.0)
+        if job.submitted_at + needed_s >= job.deadline:
+            raise DeadlineTooShort(job.deadline - job.submitted_at, needed_s)
+        queue.add(waiting)
+
+    def begin_next(self, queue: FairQueue, caller: str, now: float) -> None:
+        """Begin that caller's next job."""
+        queue.pop(caller).begin()
+        if queue:
+            self._wait.record(now)
+
+    def too_late(self, job: Job, queue: FairQueue, now: float) -> DeadlineTooShort:
+        """What to tell a job whose turn did not come in time."""
+        return DeadlineTooShort(job.deadline - now, self._wait.seconds_for(len(queue), now))
+
+    def _refuse_excess(self, newcomer: Waiting) -> None:
+        """Raise a refusal if the newcomer is one too many, or brings too much."""
+        self._refuse(newcomer, len(self), self.num_tokens, self._limits, QueueFull)
+        if newcomer.caller and self._limits.per_caller is not None:
+            own = [*self.generations.of(newcomer.caller), *self.scorings.of(newcomer.caller)]
+            num_tokens = sum(each.num_tokens for each in own)
+            self._refuse(newcomer, len(own), num_tokens, self._limits.per_caller, ShareTaken)
+
+    def _refuse(
+        self,
+        newcomer: Waiting,
+        num_waiting: int,
+        num_tokens: int,
+        limits: QueueLimits,
+        refusal: type[QueueFull],
+    ) -> None:
+        now = newcomer.job.submitted_at
+        self._refuse_one_more(num_waiting, limits, refusal, now)
+        if num_waiting and num_tokens + newcomer.num_tokens > limits.max_tokens:
+            raise refusal("tokens", limits.max_tokens, self._retry_after_s(now))
+
+    def _refuse_one_more(
+        self, num_waiting: int, limits: QueueLimits, refusal: type[QueueFull], now: float
+    ) -> None:
+        if num_waiting >= limits.max_requests:
+            raise refusal("requests", limits.max_requests, self._retry_after_s(now))
+
+    def _retry_after_s(self, now: float) -> float:
+        return min(max(self._wait.seconds_for(0, now), MIN_RETRY_S), MAX_RETRY_S)

@@ -1,0 +1,318 @@
+"""Decides who is admitted and when, and owns the thread on which the engine runs.
+
+The loop and the thread meet in two places: a queue going in, under one lock, and what happened to
+all calls in a tick coming out.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from charlm_server.calls.call import PRESENT, Call
+from charlm_server.calls.callers import TURNS_OF
+from charlm_server.calls.histogram import Histogram
+from charlm_server.engine.engine import Engine
+from charlm_server.engine.fair_sharing import Shares
+from charlm_server.engine.job import Event, Job
+from charlm_server.engine.scoring import NextJob, ScoringJob
+from charlm_server.engine.search import InquiryJob
+from charlm_server.engine.sequence import GenerationJob
+from charlm_server.errors.base import Draining, EngineDied, EngineFailed
+from charlm_server.scheduling.admission import QueueLimits, WaitingRoom
+from charlm_server.scheduling.delivery import Delivery
+from charlm_server.scheduling.fair_queue import FairQueue, Waiting
+from charlm_server.scheduling.heartbeat import Pulse
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 5.0
+MAX_SLEEP_S = 3600.0  # a wait that never ends would overflow the platform's clock
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """How busy one model is."""
+
+    num_running: int
+    capacity: int  # rows that can run together
+    num_waiting: int
+    num_waiting_tokens: int
+    num_parked: int
+    num_sampled_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far one engine came, in ticks and in the steps that they are made of."""
+
+    num_steps: int
+    seconds_per_step: float  # of processor time, as measured lately
+    num_ticks: int
+    ticks_s: float  # that the ticks took, together
+    silent_s: float  # see Pulse
+
+
+class Scheduler:
+    """One model's door: admission on the loop, work on a thread of its own."""
+
+    def __init__(self, engine: Engine, limits: QueueLimits) -> None:
+        self._engine = engine
+        self.pulse = Pulse(engine.clock)
+        self.queue_waits = Histogram()  # of those that began, in seconds
+        self._changed = threading.Condition()
+        self._room = WaitingRoom(limits)  # under the lock, as all that follows
+        self._must_stop_all = False
+        self._is_closing = False
+        self._is_draining = False  # of the loop alone, as what follows
+        self._open: set[Job] = set()
+        self._delivery = Delivery()
+        self._num_ticks, self._ticks_s = 0, 0.0  # of the thread alone
+        self._nothing_open = asyncio.Event()
+        self._nothing_open.set()
+
+    # --- lifecycle, on the loop ---
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._delivery.start()
+        self._thread = threading.Thread(target=self._run, name="charlm-engine", daemon=True)
+        self._thread.start()
+
+    async def drain(self, grace_s: float) -> None:
+        """Admit no one, let those inside finish; after `grace_s` end them with what they have."""
+        self._is_draining = True
+        if not await self._finished_within(grace_s):
+            with self._changed:
+                self._must_stop_all = True
+                self._changed.notify()
+            await self._finished_within(STOP_TIMEOUT_S)
+
+    async def close(self) -> None:
+        """End the thread; what is left is dropped."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)  # it may be stuck
+
+    async def nothing_open(self) -> None:
+        """Return once no call is inside."""
+        await self._nothing_open.wait()
+
+    async def _finished_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.nothing_open(), seconds)
+        return self._nothing_open.is_set()
+
+    # --- calls, on the loop ---
+
+    def refuse_if_full(self) -> None:
+        """Raise QueueFull if a call would be refused anyway, before anything is done for it.
+
+        In an overload there are many of them, and what they take the others lack.
+        """
+        with self._changed:
+            self._room.refuse_if_full(self._engine.clock())
+
+    def generate(self, job: GenerationJob) -> AbstractAsyncContextManager[None]:
+        """Admit the job or raise; leaving the block, by any road, frees its rows."""
+        begin, engine = self._engine.begin_generation, self._engine
+        reading_s = len(job.prompt_ids) * engine.seconds_per_prompt_token
+        queue = self._room.generations if job.num_rows else self._room.scorings
+        return self._running(job, lambda: begin(job), queue, work_s=reading_s)
+
+    def score(self, job: ScoringJob) -> AbstractAsyncContextManager[None]:
+        """As `generate`, for scores."""
+        begin = self._engine.begin_scoring
+        return self._running(job, lambda: begin(job), self._room.scorings)
+
+    def look_ahead(self, job: NextJob) -> AbstractAsyncContextManager[None]:
+        """As `generate`, for the distribution of what comes next."""
+        begin = self._engine.begin_next
+        return self._running(job, lambda: begin(job), self._room.scorings)
+
+    def inquire(self, job: InquiryJob) -> AbstractAsyncContextManager[None]:
+        """As `generate`, for searches."""
+        begin = self._engine.begin_inquiry
+        return self._running(job, lambda: begin(job), self._room.scorings)
+
+    def now(self) -> float:
+        """The clock by which deadlines are given."""
+        return self._engine.clock()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs: it ends only when closed, or by a fault of ours."""
+        return self._thread.is_alive()
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the last work failed, and no call is there to show if the next would."""
+        return self.is_alive and not self._open and self.pulse.silent_s > 0
+
+    @property
+    def num_open(self) -> int:
+        """Calls inside, waiting or running."""
+        return len(self._open)
+
+    @property
+    def load(self) -> Load:
+        """Numbers of this moment; any thread may ask."""
+        with self._changed:
+            num_waiting, num_waiting_tokens = len(self._room), self._room.num_tokens
+        return Load(
+            num_running=self._engine.num_running,
+            capacity=self._engine.capacity,
+            num_waiting=num_waiting,
+            num_waiting_tokens=num_waiting_tokens,
+            num_parked=self._engine.num_parked,
+            num_sampled_tokens=self._engine.num_sampled_tokens,
+        )
+
+    @property
+    def progress(self) -> Progress:
+        """What the engine has done so far; any thread may ask."""
+        return Progress(
+            num_steps=self._engine.num_steps,
+            seconds_per_step=self._engine.seconds_per_step,
+            num_ticks=self._num_ticks,
+            ticks_s=self._ticks_s,
+            silent_s=self.pulse.silent_s,
+        )
+
+    def wake(self) -> None:
+        """Something changed that the thread should look at."""
+        with self._changed:
+            self._changed.notify()
+
+    @asynccontextmanager
+    async def _running(
+        self, job: Job, begin: Callable[[], None], queue: FairQueue, *, work_s: float = 0.0
+    ) -> AsyncIterator[None]:
+        job.caller = TURNS_OF.get()
+        waiting = Waiting(job, begin)
+        call = PRESENT.get()  # the task that ends an abandoned call has another context
+        self._admit(waiting, queue, work_s)
+        self._open.add(job)
+        self._nothing_open.clear()
+        try:
+            yield
+        finally:
+            job.is_cancelled = True
+            self._open.remove(job)
+            if not self._open:
+                self._nothing_open.set()
+            with self._changed:
+                queue.settle(waiting)
+                self._changed.notify()
+            self._note(job, call)
+
+    def _note(self, job: Job, call: Call | None) -> None:
+        """For those who observe."""
+        if job.started_at:
+            self.queue_waits.add(job.started_at - job.submitted_at)
+        if call is not None:
+            call.left(job)
+
+    def _admit(self, waiting: Waiting, queue: FairQueue, work_s: float) -> None:
+        if self._is_draining:
+            raise Draining
+        if not self.is_alive:
+            raise EngineDied
+        waiting.job.submitted_at = self._engine.clock()
+        with self._changed:
+            self._room.admit(waiting, queue, work_s=work_s)
+            self._changed.notify()
+
+    def _give_up(self) -> None:
+        """The thread has died: nobody else would tell those inside."""
+        for job in self._open:
+            job.output.close(EngineDied())
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        try:
+            self._engine.enter_thread()
+            while self._has_something_to_do():
+                began_at = self._engine.clock()
+                events = self._tick()
+                self._num_ticks += 1
+                self._ticks_s += self._engine.clock() - began_at
+                if events:
+                    self._delivery.hand_over(events)
+        except BaseException:
+            logger.critical("the engine's thread has died", exc_info=True)
+            with contextlib.suppress(RuntimeError):  # the loop may be closed
+                self._loop.call_soon_threadsafe(self._give_up)
+
+    def _has_something_to_do(self) -> bool:
+        """Sleep until there is work or a deadline; False when closing."""
+        with self._changed:
+            seconds = min(self._engine.next_deadline - self._engine.clock(), MAX_SLEEP_S)
+            self._changed.wait_for(self._is_due, max(seconds, 0.0))
+            return not self._is_closing
+
+    def _is_due(self) -> bool:
+        return bool(self._is_closing or self._must_stop_all or self._room or self._engine.has_work)
+
+    def _tick(self) -> list[Event]:
+        # What goes wrong in here is a fault of ours: those inside are told, the thread lives on.
+        self.pulse.begin()
+        events: list[Event] = []
+        num_pieces = self._engine.num_pieces
+        try:
+            with self._changed:
+                events += self._let_in()
+                must_stop, self._must_stop_all = self._must_stop_all, False
+            if must_stop:
+                events += self._engine.stop_all()
+            else:
+                events += self._engine.tick(kept_s=self._delivery.kept_s)
+        except Exception:
+            logger.exception("the engine failed; all of its calls are told so")
+            return events + self._engine.fail_all(EngineFailed())
+        if self._engine.num_pieces > num_pieces or not (self._room or self._engine.has_work):
+            self.pulse.beat()
+        return events
+
+    def _let_in(self) -> list[Event]:
+        """Begin whoever has a place, by turns; turn away who came too late."""
+        engine, generations, scorings = self._engine, self._room.generations, self._room.scorings
+        events = []
+        for queue in (generations, scorings):
+            events += self._turn_away(queue)
+            for waiting in queue.take(self._has_ended):
+                waiting.begin()
+        self._begin(generations, lambda: engine.row_shares)
+        self._begin(scorings, lambda: engine.scoring_shares)
+        return events
+
+    def _begin(self, queue: FairQueue, shares: Callable[[], Shares]) -> None:
+        """By turns, all for whom there is room."""
+        while queue:
+            queue.shares = shares()
+            caller = next(filter(queue.shares.has_room_for, queue.callers), None)
+            if caller is None:
+                return
+            self._room.begin_next(queue, caller, self._engine.clock())
+
+    def _has_ended(self, job: Job) -> bool:
+        """Whether its own time limit has passed: the engine answers it at once, without a place."""
+        return job.time_limit <= self._engine.clock()
+
+    def _turn_away(self, queue: FairQueue) -> list[Event]:
+        """Drop the cancelled, the expired and, when all is to stop, everyone."""
+        now = self._engine.clock()
+        events = []
+        for waiting in queue.take(lambda job: self._must_leave(job, now)):
+            job, late = waiting.job, self._room.too_late(waiting.job, queue, now)
+            error = Draining() if self._must_stop_all else late
+            events.append(Event(job.output, closes=True, error=error))
+        return events
+
+    def _must_leave(self, job: Job, now: float) -> bool:
+        return self._must_stop_all or job.is_over or job.deadline <= now

@@ -1,0 +1,196 @@
+"""A stream of bytes compressed or restored with a model, some frames at a time.
+
+Frames are gathered until they fill a batch; the engine works on them as one inquiry, in turns with
+everything else. Nothing more is read meanwhile, so a fast sender waits and memory stays constant.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from charlm_model.compression.byte_escape import Speller
+from charlm_model.compression.frames import HEADER_BYTES, Damage, Deframer, Frame, Header
+from charlm_model.compression.range_coding import (
+    DecodingRow,
+    EncodingRow,
+    decode_rows,
+    encode_rows,
+    num_rows_together,
+)
+from charlm_model.compression.rows import (
+    Cutter,
+    decoding_rows,
+    encoding_rows,
+    frames_from,
+    text_from,
+)
+from charlm_server.engine.search import Start
+from charlm_server.errors.base import (
+    CodecDamaged,
+    CodecHeaderDamaged,
+    CodecMismatch,
+    NumericsMismatch,
+)
+from charlm_server.models.registry import LoadedModel
+from charlm_server.tasks.search_series import InquirySeries
+
+Pieces = AsyncIterator[bytes]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a stream has come to so far."""
+
+    num_text_bytes: int = 0
+    num_compressed_bytes: int = 0
+    num_frames: int = 0
+    model_bits: float = 0.0
+
+
+class FrameWorker:
+    """Has one call's batches of frames worked on, one after the other."""
+
+    def __init__(self, model: LoadedModel, deadline: float) -> None:
+        self._series = InquirySeries(model, deadline)
+        state_bytes = model.checkpoint.model.initial_state(1).num_bytes_per_row
+        self.num_rows = num_rows_together(model.certification.sizes, state_bytes)
+
+    async def encode(self, rows: Sequence[EncodingRow]) -> None:
+        num_steps = sum(row.num_tokens for row in rows)
+        await self._series.ask(lambda start: encode_rows(*_parts(start), rows), num_steps=num_steps)
+
+    async def decode(self, rows: Sequence[DecodingRow]) -> None:
+        num_steps = sum(row.num_tokens for row in rows)
+        await self._series.ask(lambda start: decode_rows(*_parts(start), rows), num_steps=num_steps)
+
+
+def _parts(start: Start) -> tuple[Any, Any, Any]:
+    return start.stepper, start.state, start.logits_1V
+
+
+class Compressor:
+    """One call of Compress."""
+
+    def __init__(self, model: LoadedModel, deadline: float) -> None:
+        self.totals = Totals()
+        self._worker = FrameWorker(model, deadline)
+        self._speller = Speller(model.vocabulary)
+        self._header = _header_of(model)
+
+    async def run(self, pieces: Pieces) -> AsyncGenerator[bytes, None]:
+        """The compressed form, cut anywhere."""
+        cutter = Cutter()
+        yield self._counted(self._header.to_bytes())
+        waiting: list[bytes] = []
+        async for data in pieces:
+            for piece in cutter.feed(data):
+                waiting.append(piece)
+                if len(waiting) == self._worker.num_rows:
+                    yield await self._frames(waiting, is_end=False)
+                    waiting = []
+        yield await self._frames([*waiting, cutter.rest()], is_end=True)
+
+    async def _frames(self, pieces: list[bytes], *, is_end: bool) -> bytes:
+        rows = await asyncio.to_thread(encoding_rows, self._speller, pieces)
+        await self._worker.encode(rows)
+        frames = frames_from(rows, pieces, self.totals.num_frames, is_end=is_end)
+        self.totals.num_frames += len(frames)
+        self.totals.num_text_bytes += sum(map(len, pieces))
+        self.totals.model_bits += sum(row.model_bits for row in rows)
+        return self._counted(b"".join(frame.to_bytes() for frame in frames))
+
+    def _counted(self, data: bytes) -> bytes:
+        self.totals.num_compressed_bytes += len(data)
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredPart:
+    """Some text, and which frames around it were damaged."""
+
+    data: bytes = b""
+    damaged_frames: list[int] = field(default_factory=list)
+
+
+class Decompressor:
+    """One call of Decompress."""
+
+    def __init__(self, model: LoadedModel, deadline: float, *, skips_damaged: bool) -> None:
+        self.totals = Totals()
+        self._worker = FrameWorker(model, deadline)
+        self._speller = Speller(model.vocabulary)
+        self._header, self._numerics = _header_of(model), model.numerics
+        self._skips_damaged = skips_damaged
+        self._head = bytearray()
+        self._deframer = Deframer()
+
+    async def run(self, pieces: Pieces) -> AsyncGenerator[RestoredPart, None]:
+        """The text. Raises CodecMismatch, CodecDamaged; the latter after all text before it."""
+        waiting: list[Frame] = []
+        async for data in pieces:
+            for found in self._deframer.feed(self._after_head(data)):
+                async for part in self._take(found, waiting):
+                    yield part
+        if len(self._head) < HEADER_BYTES:
+            raise CodecHeaderDamaged
+        for found in self._deframer.finish():
+            async for part in self._take(found, waiting):
+                yield part
+        async for part in self._restored(waiting):
+            yield part
+
+    def _after_head(self, data: bytes) -> bytes:
+        """What follows the header, which is checked as soon as it is whole."""
+        self.totals.num_compressed_bytes += len(data)
+        num_missing = HEADER_BYTES - len(self._head)
+        if num_missing > 0:
+            self._head += data[:num_missing]
+            if len(self._head) == HEADER_BYTES:
+                self._check(Header.from_bytes(bytes(self._head)))
+        return data[max(num_missing, 0) :]
+
+    def _check(self, header: Header | None) -> None:
+        if header is None:
+            raise CodecHeaderDamaged
+        if header.model != self._header.model:
+            raise CodecMismatch(header.model.hex(), self._header.model.hex())
+        if header.numerics != self._header.numerics:
+            raise NumericsMismatch(self._numerics)
+
+    async def _take(
+        self, found: Frame | Damage, waiting: list[Frame]
+    ) -> AsyncIterator[RestoredPart]:
+        """Gather frames; a full batch, or damage after them, has them restored."""
+        if isinstance(found, Frame):
+            waiting.append(found)
+        if isinstance(found, Damage) or len(waiting) == self._worker.num_rows:
+            async for part in self._restored(waiting):
+                yield part
+        if isinstance(found, Damage):
+            yield self._damaged(found.number, found.offset)
+
+    async def _restored(self, waiting: list[Frame]) -> AsyncIterator[RestoredPart]:
+        frames, waiting[:] = list(waiting), []
+        if not frames:
+            return
+        rows = decoding_rows(frames)
+        await self._worker.decode(rows)
+        for frame, row in zip(frames, rows, strict=True):
+            data = await asyncio.to_thread(text_from, self._speller, frame, row)
+            self.totals.num_frames += 1
+            if data is None:
+                yield self._damaged(frame.number, frame.offset)
+                continue
+            self.totals.num_text_bytes += len(data)
+            self.totals.model_bits += row.model_bits
+            yield RestoredPart(data)
+
+    def _damaged(self, number: int, offset: int) -> RestoredPart:
+        if not self._skips_damaged:
+            raise CodecDamaged(number, offset)
+        return RestoredPart(damaged_frames=[number])
+
+
+def _header_of(model: LoadedModel) -> Header:
+    return Header.of(model.checkpoint.digest, model.numerics)

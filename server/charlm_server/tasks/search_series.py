@@ -1,0 +1,52 @@
+"""One call's inquiries, one after the other: what codecs and long texts have worked on."""
+
+import asyncio
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from charlm_model.snapshot import Snapshot
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
+from charlm_server.engine.search import InquiryJob, Start
+from charlm_server.errors.base import QueueFull
+from charlm_server.models.registry import LoadedModel
+
+Search = Callable[[Start], Generator[None, None, Any]]
+
+
+class InquirySeries:
+    """Each inquiry takes its turn with everything else that the engine does."""
+
+    def __init__(self, model: LoadedModel, deadline: float) -> None:
+        self._model, self._deadline = model, deadline
+        self._was_admitted = False
+
+    async def ask(
+        self,
+        search: Search,
+        *,
+        num_steps: int,
+        context_ids: Sequence[int] = (END_OF_TEXT_ID,),
+        snapshot: Snapshot | None = None,
+    ) -> Any:
+        """The context is read after the snapshot, if there is one.
+
+        Raises QueueFull for the first only: a call that has begun waits for its turn.
+        """
+        while True:
+            job = InquiryJob(
+                context_ids=list(context_ids),
+                num_steps=num_steps,
+                search=search,
+                snapshot=snapshot,
+                output=self._model.accumulator(),
+                deadline=self._deadline,
+            )
+            try:
+                async with self._model.scheduler.inquire(job):
+                    self._was_admitted = True
+                    [answer] = await job.output.take(1)
+                return answer.value
+            except QueueFull as full:
+                if not self._was_admitted:
+                    raise
+                await asyncio.sleep(full.retry_after_s)

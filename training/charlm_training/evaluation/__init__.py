@@ -1,0 +1,1 @@
+"""Figures and samples of a model."""

@@ -1,0 +1,64 @@
+"""Evaluates a checkpoint on a corpus; on its own corpus, just as its training did."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from charlm_model import checkpoint
+from charlm_training.corpus.dataset import Encoder, Part, split_corpus
+from charlm_training.corpus.reader import Corpus, Findings, open_corpus
+from charlm_training.evaluation.batched import evaluate
+from charlm_training.evaluation.exact import evaluate_exactly
+from charlm_training.report.report import Report, evaluations_section
+
+
+def evaluate_checkpoint(directory: Path, corpus_name: str, *, exact: bool = False) -> Report:
+    """The figures of a checkpoint.
+
+    A text that it was trained on is cut as it was then, and its validation part evaluated; any
+    other text is evaluated as a whole. `exact` ones are in the arithmetic of a server.
+    """
+    loaded = checkpoint.load(directory)
+    corpus = open_corpus(corpus_name)
+    findings = corpus.scan()
+    data = loaded.report["data"]
+    is_own = findings.sha256 == data["sha256"]
+    with tempfile.TemporaryDirectory(prefix="charlm-evaluate-") as folder:
+        encoder = Encoder(loaded.vocabulary, loaded.config.unit)
+        path = Path(folder) / "evaluated.tokens"
+        part = (
+            _validation(encoder, corpus, findings, loaded.report, path, is_cut=not exact)
+            if is_own
+            else (encoder.write(corpus.chunks(), path))
+        )
+        evaluations = (evaluate_exactly if exact else evaluate)(loaded.model, part)
+    return {
+        "checkpoint": str(directory),
+        "digest": loaded.digest,
+        "family": loaded.config.family,
+        "corpus": corpus_name,
+        "sha256": findings.sha256,
+        "part": "validation" if is_own else "whole",
+        "evaluated_characters": part.num_characters,
+        "unknown_characters": part.num_unknown,
+        "validation": evaluations_section(evaluations),
+    }
+
+
+def _validation(
+    encoder: Encoder,
+    corpus: Corpus,
+    findings: Findings,
+    report: Report,
+    path: Path,
+    *,
+    is_cut: bool,
+) -> Part:
+    """The part that training kept back; cut, as much of it as training had time to evaluate."""
+    data = report["data"]
+    split = split_corpus(corpus, findings, data["unit"], data["validation_fraction"])
+    part = encoder.write(split.validation(corpus.chunks()), path)
+    if not is_cut:
+        return part
+    return part.first(report.get("evaluated_tokens", len(part.ids_N) - 1))

@@ -1,0 +1,1 @@
+"""Optimizers, the learning rate, and the mean of weights."""

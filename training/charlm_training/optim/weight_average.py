@@ -1,0 +1,64 @@
+"""The mean of the latest weights: what steps at a high rate add to them is mostly noise."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from charlm_training.state_tree import Record
+
+# Over so much of a run, but no more than this share of what has been done of it so far.
+HORIZON, YOUNG_SHARE = 0.05, 0.2
+INTERVAL = 0.0025  # of a run, between two weights that are added
+
+
+class WeightAverage:
+    """An exponential mean of a model's weights, whose horizon is a share of the run.
+
+    Source: Polyak & Juditsky (1992), "Acceleration of stochastic approximation by averaging".
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._mean: dict[str, Tensor] = {}
+        self._at = 0.0  # the progress at which weights were last added
+
+    def follow(self, progress: float) -> None:
+        """Add the weights as they are after a step, where the last ones are old enough."""
+        if not self._mean:
+            self._mean, self._at = self._own(), progress
+        if progress - self._at < INTERVAL:
+            return
+        share = 1 - math.exp((self._at - progress) / min(HORIZON, YOUNG_SHARE * progress))
+        for name, weight in self._model.state_dict().items():
+            self._mean[name].lerp_(weight, share)
+        self._at = progress
+
+    def forget(self) -> None:
+        """Begin anew: the weights have gone back to earlier ones."""
+        self._mean = {}
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Lets the model have the mean for its weights; its own come back afterwards."""
+        own = self._own()
+        self._model.load_state_dict(self._mean or own)
+        try:
+            yield
+        finally:
+            self._model.load_state_dict(own)
+
+    def to_record(self) -> Record:
+        return {"mean": dict(self._mean), "at": self._at}
+
+    def resume(self, record: Record) -> None:
+        """Go on exactly where a record was made."""
+        self._mean = {name: record["mean"][name].clone() for name in record["mean"]}
+        self._at = record["at"]
+
+    def _own(self) -> dict[str, Tensor]:
+        return copy.deepcopy(self._model.state_dict())

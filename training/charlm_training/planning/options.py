@@ -1,0 +1,73 @@
+"""What `charlm train` can be asked to do, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from charlm_training.budget import (
+    Budget,
+    Clock,
+    EpochBudget,
+    StepBudget,
+    TimeBudget,
+    parse_duration,
+)
+from charlm_training.corpus.dataset import DataOptions
+from charlm_training.device import CHOICES, is_choice
+from charlm_training.errors import InvalidOption
+from charlm_training.planning.plan import SizeOptions
+
+DEFAULT_BUDGET = "3m"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOptions:
+    """One run. Of `budget`, `steps` and `epochs` at most one is given."""
+
+    corpus: str
+    out: Path
+    family: str = "lstm"
+    device: str = "cpu"
+    budget: str | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    seed: int = 0
+    data: DataOptions = field(default_factory=DataOptions)
+    size: SizeOptions = field(default_factory=SizeOptions)
+    force: bool = False
+    command: str = ""
+    resume: bool = False
+    save_interval_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("budget", "steps", "epochs") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InvalidOption(f"--{given[0]} and --{given[1]} exclude each other; give one.")
+        if self.steps is not None and not 1 <= self.steps <= 1_000_000_000:
+            raise InvalidOption(f"--steps is {self.steps}; it must be from 1 to 1000000000.")
+        if self.epochs is not None and not 0 < self.epochs <= 1_000_000:
+            raise InvalidOption(f"--epochs is {self.epochs}; it must be above 0, up to 1000000.")
+        if not is_choice(self.device):
+            raise InvalidOption(f"--device is {self.device!r}; it must be {CHOICES}.")
+        if not 0 <= self.seed < 1 << 63:
+            raise InvalidOption(f"--seed is {self.seed}; it must be from 0 to 2**63 - 1.")
+        if not 0 <= self.save_interval_s <= 86_400:
+            raise InvalidOption(
+                f"--save-interval is {self.save_interval_s:g}; it must be from 0 to 86400 seconds."
+            )
+        if self.budget is not None:
+            parse_duration(self.budget)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a wall clock ends the run."""
+        return self.steps is None and self.epochs is None
+
+    def start_budget(self, clock: Clock) -> Budget:
+        """The budget that was asked for; a wall clock starts to run now."""
+        if self.steps is not None:
+            return StepBudget(self.steps)
+        if self.epochs is not None:
+            return EpochBudget(self.epochs)
+        return TimeBudget(parse_duration(self.budget or DEFAULT_BUDGET), clock)

@@ -1,0 +1,263 @@
+"""Decides size, batch and schedule before the first step, from the flags, the text and a probe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import TypeVar
+
+import torch
+
+from charlm_model.config import ModelConfig
+from charlm_model.devices import CPU
+from charlm_model.families.registry import build
+from charlm_training.budget import Budget, Clock, Pace
+from charlm_training.corpus.dataset import Data
+from charlm_training.corpus.windows import (
+    DocumentWindows,
+    Shape,
+    StreamWindows,
+    Windows,
+    document_shape,
+    stream_shape,
+)
+from charlm_training.errors import InvalidOption
+from charlm_training.optim.lr_scheduler import check_rate
+from charlm_training.planning.presets import RECIPES, Recipe, Rung, choose_rung, dropout_for
+from charlm_training.process_group import ALONE, Crew
+from charlm_training.state_tree import Record
+from charlm_training.step.learner import Learner
+
+T = TypeVar("T", int, float)
+
+# Long enough to be repeatable, short enough not to be missed.
+PROBE_S, PROBE_STEPS = 0.3, 4
+# Of a wall clock, a probe takes no more than this share, or its two first steps.
+PROBE_SHARE = 0.03
+PROBE_RATE = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizeOptions:
+    """What a person set by hand; None leaves the choice to the plan."""
+
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
+    embedding_size: int | None = None
+    context_length: int | None = None
+    dropout: float | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    window_length: int | None = None
+    kernel_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "window_length"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 65_536:
+                raise InvalidOption(f"{flag_of(name)} is {value}; it must be from 1 to 65536.")
+        if self.learning_rate is not None:
+            check_rate(self.learning_rate)
+
+
+def flag_of(name: str) -> str:
+    """The flag that sets an option."""
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything that is decided before training. The same plan gives the same model."""
+
+    config: ModelConfig
+    shape: Shape
+    learning_rate: float
+    clip_norm: float
+    weight_decay: float
+    muon_rate: float
+    notices: tuple[str, ...] = ()
+
+    def learner(self, data: Data, crew: Crew = ALONE, device: torch.device = CPU) -> Learner:
+        # Probing drew random numbers too; the run itself must not depend on that.
+        torch.manual_seed(self.shape.seed)
+        return Learner(
+            build(self.config).to(device),  # drawn by the processor: the same weights anywhere
+            windows_of(data, crew.share_of(self.shape)),
+            clip_norm=self.clip_norm,
+            weight_decay=self.weight_decay,
+            muon_rate=self.muon_rate,
+            crew=crew,
+        )
+
+    def to_record(self) -> Record:
+        return {**asdict(self), "config": self.config.to_json()}
+
+    @classmethod
+    def from_record(cls, record: Record) -> Plan:
+        config, shape = ModelConfig.from_json(record["config"]), Shape(**record["shape"])
+        return cls(**{**record, "config": config, "shape": shape})
+
+    def settings(self) -> dict[str, int | float]:
+        """What decides a run beside the model's own sizes."""
+        return {
+            "batch_size": self.shape.batch_size,
+            "window_length": self.shape.length,
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "muon_rate": self.muon_rate,
+            "clip_norm": self.clip_norm,
+        }
+
+
+def windows_of(data: Data, shape: Shape) -> Windows:
+    """Lanes of one long text, or batches of short ones."""
+    kind = StreamWindows if data.unit == "stream" else DocumentWindows
+    return kind(data.train.ids_N, shape)
+
+
+@dataclass(slots=True)
+class Planner:
+    """Chooses a plan for one family, one text and one budget."""
+
+    family: str
+    data: Data
+    budget: Budget
+    options: SizeOptions
+    clock: Clock
+    crew: Crew = ALONE
+    device: torch.device = CPU
+    _speeds: dict[Rung, float] = field(default_factory=dict)
+
+    def plan(self, seed: int) -> Plan:
+        shape, notices = self._shape(seed)
+        rung = self._rung(shape)
+        plan = self._plan_for(rung, shape)
+        if self.options.dropout is None:
+            train_tokens = len(self.data.train.ids_N)
+            dropout = dropout_for(
+                self._recipe(),
+                epochs=self._affordable_tokens(rung, shape) / train_tokens,
+                parameters_per_token=self._num_parameters(rung) / train_tokens,
+            )
+            plan = replace(plan, config=replace(plan.config, dropout=dropout))
+        return replace(plan, notices=notices)
+
+    def _shape(self, seed: int) -> tuple[Shape, tuple[str, ...]]:
+        recipe, ids_N = self._recipe(), self.data.train.ids_N
+        wanted = Shape(
+            batch_size=given(self.options.batch_size, recipe.batch_size),
+            length=given(self.options.window_length, recipe.window_length),
+            seed=seed,
+            fresh_share=recipe.fresh_share,
+        )
+        if self.data.unit == "line":
+            return document_shape(ids_N, wanted), ()
+        shape = stream_shape(len(ids_N), wanted)
+        return shape, () if shape == wanted else (shrunk(wanted, shape, self.data),)
+
+    def _rung(self, shape: Shape) -> Rung:
+        if self.options.hidden_size is not None:
+            return self._nearest(self.options.hidden_size)
+        return choose_rung(
+            self._recipe().ladder,
+            num_parameters=self._num_parameters,
+            affordable_tokens=lambda rung: self._affordable_tokens(rung, shape),
+            train_tokens=len(self.data.train.ids_N),
+        )
+
+    def _nearest(self, hidden_size: int) -> Rung:
+        """Layers and heads that suit a width chosen by hand."""
+        ladder = self._recipe().ladder
+        rung = min(ladder, key=lambda rung: abs(rung.hidden_size - hidden_size))
+        return replace(rung, hidden_size=hidden_size)
+
+    def _num_parameters(self, rung: Rung) -> int:
+        """Those that every token passes through: rows that are looked up are no work."""
+        named = build(self._config(rung)).named_parameters()
+        return sum(each.numel() for name, each in named if not name.startswith("embedding."))
+
+    def _affordable_tokens(self, rung: Rung, shape: Shape) -> float:
+        return self.budget.affordable_tokens(
+            Pace(
+                tokens_per_step=shape.batch_size * shape.length,
+                tokens_per_epoch=len(self.data.train.ids_N),
+                measure_tokens_per_s=lambda: self._speed(rung, shape),
+            )
+        )
+
+    def _speed(self, rung: Rung, shape: Shape) -> float:
+        if rung not in self._speeds:
+            learner = self._plan_for(rung, shape).learner(self.data, self.crew, self.device)
+            most_s = PROBE_SHARE * (self.budget.seconds() or math.inf)
+            self._speeds[rung] = tokens_per_s(learner, self.clock, self.crew, most_s)
+        return self._speeds[rung]
+
+    def _plan_for(self, rung: Rung, shape: Shape) -> Plan:
+        recipe, options = self._recipe(), self.options
+        return Plan(
+            config=self._config(rung),
+            shape=shape,
+            learning_rate=given(options.learning_rate, recipe.learning_rate),
+            clip_norm=recipe.clip_norm,
+            weight_decay=recipe.weight_decay,
+            muon_rate=recipe.muon_rate,
+        )
+
+    def _config(self, rung: Rung) -> ModelConfig:
+        recipe, options = self._recipe(), self.options
+        # A kernel of one token means just that: the input is the token alone.
+        most_pair_rows = 0 if options.kernel_size == 1 else recipe.most_pair_rows
+        return ModelConfig(
+            family=self.family,
+            vocab_size=self.data.vocabulary.size,
+            unit=self.data.unit,
+            embedding_size=given(options.embedding_size, recipe.embedding_size),
+            hidden_size=rung.hidden_size,
+            num_layers=given(options.num_layers, rung.num_layers),
+            num_heads=given(options.num_heads, rung.num_heads),
+            dropout=given(options.dropout, 0.0),
+            context_length=given(options.context_length, recipe.context_length),
+            kernel_size=given(options.kernel_size, recipe.kernel_size),
+            pair_rows=min(self.data.vocabulary.size**2, most_pair_rows),
+        )
+
+    def _recipe(self) -> Recipe:
+        return RECIPES[self.family]
+
+
+def given(by_hand: T | None, otherwise: T) -> T:
+    """What a person set, even when that is zero and will be refused."""
+    return otherwise if by_hand is None else by_hand
+
+
+def tokens_per_s(
+    learner: Learner, clock: Clock, crew: Crew = ALONE, most_s: float = math.inf
+) -> float:
+    """The training speed of a learner: its fastest step, since a busy machine only adds time.
+
+    Of a crew's learner, the speed of all processes together, by the first one's clock.
+    """
+    began, fastest, steps = clock(), 0.0, 0
+    learner.step(PROBE_RATE)
+
+    def is_telling() -> bool:
+        if not steps:
+            return False
+        elapsed_s = clock() - began
+        return elapsed_s > most_s or (steps >= PROBE_STEPS and elapsed_s >= PROBE_S)
+
+    while not crew.number_from_first(is_telling()):
+        since = clock()
+        num_targets = learner.step(PROBE_RATE).num_targets
+        fastest = max(fastest, num_targets / max(clock() - since, 1e-9))
+        steps += 1
+    return fastest
+
+
+def shrunk(wanted: Shape, shape: Shape, data: Data) -> str:
+    return (
+        f"The training text is short ({data.train.num_characters:,} characters): batch and window "
+        f"were shrunk from {wanted.batch_size} x {wanted.length} to "
+        f"{shape.batch_size} x {shape.length}. Expect the model to learn it by heart."
+    )

@@ -1,0 +1,163 @@
+"""Several processes that train one model: each takes its share of the rows of every batch.
+
+`torchrun` starts them. They stay in step because all that a clock, a signal or a disk decides is
+decided by the first and told to the others, and all else follows from sums they have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from charlm_model.state import State
+from charlm_training.corpus.windows import Shape
+from charlm_training.errors import CrewLost, InvalidOption
+
+T = TypeVar("T")
+
+# What torchrun tells each process; all of it, or the process is alone.
+TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# The others wait this long for the first, which evaluates; a process that dies is noticed at once.
+MOST_PATIENCE = timedelta(days=1)
+FIRST = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The processes of a run, seen from one of them. All must make the same calls in turn."""
+
+    rank: int = 0
+    size: int = 1
+    number_on_host: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """The first one alone writes, prints and evaluates."""
+        return self.rank == FIRST
+
+    @property
+    def is_alone(self) -> bool:
+        return self.size == 1
+
+    @property
+    def command(self) -> list[str]:
+        """What starts as many processes on one host."""
+        if self.is_alone:
+            return []
+        return ["torchrun", "--nproc-per-node", str(self.size), "--no-python"]
+
+    def share_of(self, shape: Shape) -> Shape:
+        """The same batch, of which this process takes its own rows."""
+        if shape.batch_size < self.size:
+            raise InvalidOption(
+                f"{self.size} processes cannot share a batch of {shape.batch_size} rows; start at "
+                f"most {shape.batch_size}, or give a larger --batch-size or a longer text."
+            )
+        return replace(shape, rank=self.rank, num_ranks=self.size)
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes of it; the others only wait. `make` must not call a crew."""
+        if self.is_alone:
+            return make()
+        box = [make() if self.is_first else None]
+        with _peers():
+            dist.broadcast_object_list(box, src=FIRST)
+        value: T = box[0]  # type: ignore[assignment]  # the first put a T there
+        return value
+
+    def number_from_first(self, value: float) -> float:
+        """The first one's number, told faster than `from_first` tells objects."""
+        if self.is_alone:
+            return value
+        told = torch.tensor([value], dtype=torch.float64)
+        with _peers():
+            dist.broadcast(told, src=FIRST)
+        return float(told)
+
+    def any(self, answer: bool) -> bool:
+        """Whether it is so for any process."""
+        if self.is_alone:
+            return answer
+        highest = torch.tensor([answer], dtype=torch.int32)
+        with _peers():
+            dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+        return bool(highest)
+
+    def add_up(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
+        """Put the sum of all processes' gradients in place; returns the sum of their losses.
+
+        One message holds everything, so that the network is waited for once.
+        """
+        if self.is_alone:
+            return loss
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        bucket_N = torch.cat([*(each.flatten() for each in gradients), loss.view(1)])
+        with _peers():
+            dist.all_reduce(bucket_N)
+        parts = bucket_N.split([*(each.numel() for each in gradients), 1])
+        for gradient, part in zip(gradients, parts[:-1], strict=True):
+            gradient.copy_(part.view_as(gradient))
+        total: Tensor = parts[-1][0]
+        return total
+
+    def share_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Those of the first process, in place: no two processors need draw the same numbers."""
+        if not self.is_alone:
+            with _peers():
+                for tensor in weights.values():
+                    dist.broadcast(tensor, src=FIRST)
+
+    def gather_rows(self, state: State, own: slice, batch_size: int) -> State:
+        """The state of the whole batch, as one process would have it; a copy in any case."""
+        if self.is_alone:
+            return state.clone()
+        return State(
+            {name: _gathered(tensor, own, batch_size) for name, tensor in state.tensors.items()}
+        )
+
+
+ALONE = Crew()
+
+
+@contextmanager
+def crew_of(environment: Mapping[str, str]) -> Iterator[Crew]:
+    """The crew that torchrun started, or a process alone."""
+    if any(name not in environment for name in TOLD) or environment["WORLD_SIZE"] == "1":
+        yield ALONE
+        return
+    # No backend is named: torch takes gloo for what lies in memory, nccl for what lies on a GPU.
+    with _peers():
+        dist.init_process_group(timeout=MOST_PATIENCE)
+    try:
+        number_on_host = int(environment.get("LOCAL_RANK", "0"))
+        yield Crew(dist.get_rank(), dist.get_world_size(), number_on_host)
+    finally:
+        dist.destroy_process_group()
+
+
+def _gathered(tensor: Tensor, own: slice, batch_size: int) -> Tensor:
+    """Every process adds its rows to zeros. As bytes, because 0.0 and -0.0 are to stay apart."""
+    whole = tensor.new_zeros(batch_size, *tensor.shape[1:])
+    whole[own] = tensor
+    with _peers():
+        dist.all_reduce(whole.view(-1).view(torch.uint8))
+    return whole
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """What torch says when another process is gone, as a sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise CrewLost(
+            "Another process of this run has ended or cannot be reached; its own message says "
+            "why. Start all of them again, with --resume to go on from the last save."
+        ) from error

@@ -1,0 +1,1 @@
+"""A run from its corpus to its checkpoint."""

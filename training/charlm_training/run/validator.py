@@ -1,0 +1,129 @@
+"""Judges a model while it trains: a slice of validation text, a sample, and the best so far."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from charlm_model.language_model import LanguageModel
+from charlm_training.budget import Budget, Clock
+from charlm_training.corpus.dataset import Data, Part
+from charlm_training.evaluation.batched import score_slice
+from charlm_training.evaluation.sample import sample_text
+from charlm_training.process_group import ALONE, Crew
+
+# Enough to tell the checkpoints of one run apart, and quick.
+SLICE_TOKENS = 16_384
+# Putting a checkpoint on disk takes a moment, so improvements in quick succession share one.
+SAVE_INTERVAL_S = 15.0
+# Both protocols of a stream read the text once, the second with a warm-up.
+READINGS_PER_EVALUATION = 2.2
+SLICES_AT_END = 2  # of the last weights, and of their mean
+# For the samples and the end of the process; a save of the best and one of the end; and for a
+# machine that is slower at the end than at the start.
+ENDING_S, NUM_SAVES, CAUTION = 0.6, 2, 1.2
+# Evaluation may take this share of a wall clock; a longer validation text is cut to fit.
+MOST_SHARE = 0.25
+
+
+@dataclass(slots=True)
+class FinalEvaluation:
+    """The text that is evaluated at the end, and how long that takes by the latest measurement."""
+
+    part: Part
+    seconds_per_token: float
+    save_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        readings = 1.0 if self.part.is_lines else READINGS_PER_EVALUATION
+        num_tokens = len(self.part.ids_N) - 1
+        num_read = readings * num_tokens + SLICES_AT_END * min(num_tokens, SLICE_TOKENS)
+        return num_read * self.seconds_per_token * CAUTION + NUM_SAVES * self.save_s + ENDING_S
+
+    def cut_to(self, most_s: float) -> None:
+        """A longer text is evaluated on its beginning only."""
+        if self.seconds > most_s:
+            num_tokens = len(self.part.ids_N) - 1
+            self.part = self.part.first(int(num_tokens * most_s / self.seconds))
+
+
+@dataclass(slots=True)
+class SliceExaminer:
+    """Keeps the best weights in memory, and lets `save` put them on disk now and then.
+
+    Every slice it scores also tells how long the final evaluation will take, and so how much of a
+    wall clock must be kept back for it. Of several processes the first one examines for all.
+    """
+
+    model: LanguageModel
+    data: Data
+    seed: int
+    save: Callable[[], None]
+    clock: Clock
+    budget: Budget
+    save_s: float = 0.0
+    crew: Crew = ALONE
+    final: FinalEvaluation = field(init=False)
+    _best: dict[str, Tensor] | None = field(init=False, default=None)
+    _saved_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._saved_at = self.clock()
+        self.final = FinalEvaluation(self.data.validation, 0.0, self.save_s)
+        self.score()
+        total_s = self.budget.seconds()
+        if total_s is not None:
+            self.final.cut_to(MOST_SHARE * total_s)
+            self.budget.keep_back(self.final.seconds)
+
+    @property
+    def tokens_per_character(self) -> float:
+        return self.data.train.tokens_per_character
+
+    def score(self) -> float:
+        return self.crew.from_first(self._score)
+
+    def _score(self) -> float:
+        began = self.clock()
+        measured = score_slice(self.model, self.data.validation, SLICE_TOKENS)
+        seconds_per_token = (self.clock() - began) / measured.num_tokens
+        # One slow moment must not eat training time, and one quick one must not promise too much.
+        before = self.final.seconds_per_token or seconds_per_token
+        self.final.seconds_per_token = (before + seconds_per_token) / 2
+        self.budget.keep_back(self.final.seconds)
+        return measured.nats_per_token
+
+    def sample(self) -> str:
+        return self.crew.from_first(
+            lambda: sample_text(
+                self.model.on_cpu(), self.data.vocabulary, self.data.unit, self.seed
+            )
+        )
+
+    def keep(self) -> None:
+        if not self.crew.is_first:
+            return
+        self._best = copy.deepcopy(self.model.state_dict())
+        began = self.clock()
+        if began - self._saved_at >= SAVE_INTERVAL_S:
+            self.save()
+            self._saved_at = self.clock()
+            self.final.save_s = max(self.final.save_s, self._saved_at - began)
+
+    @property
+    def best(self) -> dict[str, Tensor] | None:
+        """The best weights so far."""
+        return self._best
+
+    def resume(self, best: dict[str, Tensor] | None) -> None:
+        """Take over the best of an earlier process."""
+        self._best = best
+
+    def restore_best(self) -> None:
+        """Undo whatever came after the best."""
+        if self._best is not None:
+            self.model.load_state_dict(self._best)
