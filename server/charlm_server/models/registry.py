@@ -25,7 +25,7 @@ from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.engine.output_buffer import Accumulator
 from charlm_server.errors.base import InvalidRequest, ModelNotFound, ServeError
 from charlm_server.models.batch_invariance import Certification, certify
-from charlm_server.pins import Pins
+from charlm_server.models.pins import Pins
 from charlm_server.scheduling.admission import QueueLimits
 from charlm_server.scheduling.scheduler import Scheduler
 
