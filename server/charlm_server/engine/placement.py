@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from charlm_server.engine.batch import PlacedSequence, RowBatch
+from charlm_server.engine.caller_queues import Lines
 from charlm_server.engine.fair_sharing import Deal, deal, lenders
 from charlm_server.engine.sequence import Sequence
-from charlm_server.lines import Lines
 
 
 class Seating:

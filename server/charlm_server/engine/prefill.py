@@ -14,9 +14,9 @@ from torch import Tensor
 from charlm_model.language_model import LanguageModel
 from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
+from charlm_server.engine.caller_queues import Lines
 from charlm_server.engine.fair_sharing import deal, lenders
 from charlm_server.engine.row_states import RowMemory
-from charlm_server.lines import Lines
 
 MAX_LOGITS = 1 << 21  # of one chunk, over rows, tokens and vocabulary: 16 MB in float64
 
