@@ -27,9 +27,8 @@ from charlm.v1 import (
     tokenizer_pb2,
     tokenizer_pb2_grpc,
 )
-from charlm_server.address import address_of
 from charlm_server.calls.callers import Callers
-from charlm_server.config.settings import Limits, ServeConfig
+from charlm_server.config.settings import Limits, ServeConfig, address_of
 from charlm_server.errors.base import ServeError
 from charlm_server.health_monitor import Monitor
 from charlm_server.heap import spare_collector

@@ -132,3 +132,7 @@ class ServeConfig:
         None  # of an OpenTelemetry collector, over gRPC; None traces nothing
     )
     limits: Limits = field(default_factory=Limits)
+
+
+def address_of(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

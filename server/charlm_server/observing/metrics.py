@@ -19,8 +19,8 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from charlm_server.address import address_of
 from charlm_server.calls.histogram import Histogram
+from charlm_server.config.settings import address_of
 from charlm_server.errors.base import ServeError
 from charlm_server.models.registry import LoadedModel, numerics_id
 from charlm_server.observing.call_counters import Tallies
