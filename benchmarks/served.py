@@ -13,9 +13,8 @@ from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
 from charlm_model.text.vocabulary import CharVocabulary
-from charlm_server.app import App
+from charlm_server.app import App, spare_collector
 from charlm_server.config.settings import ServeConfig
-from charlm_server.heap import spare_collector
 from charlm_server.models.registry import Models, serve_checkpoint
 from charlm_server.observing.log_format import JsonFormat
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from charlm_server.heap import spare_collector
+from charlm_server.app import spare_collector
 
 
 class Circle:
