@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from charlm_server.engine.pacing import ROUND, SHORT, ReadingPace
-from charlm_server.pace import Pace
+from charlm_server.engine.pacing import ROUND, SHORT, Pace, ReadingPace
 from charlm_server.wait import WaitEstimate
 
 

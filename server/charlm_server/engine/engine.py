@@ -20,7 +20,7 @@ from charlm_server.engine.constrained_outputs import draw_outputs
 from charlm_server.engine.decoding import burst
 from charlm_server.engine.fair_sharing import Shares
 from charlm_server.engine.job import Event, Job, Outbox
-from charlm_server.engine.pacing import ReadingPace
+from charlm_server.engine.pacing import Pace, ReadingPace
 from charlm_server.engine.placement import Seating
 from charlm_server.engine.prefill import ReadingLane
 from charlm_server.engine.scoring import ItemReader, NextJob, NextReader, ScoringJob
@@ -35,7 +35,6 @@ from charlm_server.engine.sequence import (
 )
 from charlm_server.engine.token_columns import TokenColumns
 from charlm_server.errors.base import DeadlinePassed, Draining
-from charlm_server.pace import Pace
 
 # Of the target time: a burst, after which the engine looks who came (where all rows are taken, only
 # who borrows one can), and one while prompts are read; and what short prompts may take.
