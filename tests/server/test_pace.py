@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from charlm_server.engine.pacing import ROUND, SHORT, Pace, ReadingPace
-from charlm_server.wait import WaitEstimate
+from charlm_server.scheduling.admission import WaitEstimate
 
 
 def test_the_first_piece_is_one_step() -> None:

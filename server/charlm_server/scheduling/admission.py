@@ -1,12 +1,12 @@
 """Who may wait for a place, and for how long: bounded, fairly between callers, told early."""
 
+from collections import deque
 from dataclasses import dataclass
 
 from charlm_server.engine.job import Job
 from charlm_server.errors.base import DeadlineTooShort, QueueFull
 from charlm_server.errors.overload import ShareTaken
 from charlm_server.scheduling.fair_queue import FairQueue, Waiting
-from charlm_server.wait import WaitEstimate
 
 MIN_RETRY_S, MAX_RETRY_S = 0.05, 30.0
 
@@ -93,3 +93,23 @@ class WaitingRoom:
 
     def _retry_after_s(self, now: float) -> float:
         return min(max(self._wait.seconds_for(0, now), MIN_RETRY_S), MAX_RETRY_S)
+
+
+NUM_REMEMBERED = 32
+
+
+class WaitEstimate:
+    """Little's law over the latest beginnings: those ahead, divided by the rate they leave at."""
+
+    def __init__(self) -> None:
+        self._begun_at: deque[float] = deque(maxlen=NUM_REMEMBERED)
+
+    def record(self, now: float) -> None:
+        """A job began that had to wait."""
+        self._begun_at.append(now)
+
+    def seconds_for(self, num_ahead: int, now: float) -> float:
+        """Until the one behind `num_ahead` others begins; 0 while too little is known."""
+        if len(self._begun_at) < 2:
+            return 0.0
+        return (num_ahead + 1) * (now - self._begun_at[0]) / (len(self._begun_at) - 1)
