@@ -1,11 +1,16 @@
 """Turns what the engines do into what the health service says."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 
+from charlm_model.sampling.params import SamplingParams
+from charlm_model.text.vocabulary import END_OF_TEXT_ID
+from charlm_server.engine.sequence import GenerationJob, Stopping
+from charlm_server.engine.token_columns import Returns
+from charlm_server.errors.base import CharlmError
 from charlm_server.models.registry import LoadedModel, Models
-from charlm_server.probe import probe
 from charlm_server.rpc.services.health import Health
 
 logger = logging.getLogger(__name__)
@@ -72,3 +77,20 @@ class Monitor:
             logger.error("%s does not work: nothing was done for %g s", name, self._bound_s)
         elif name in self._are_well:
             logger.warning("%s works again", name)
+
+
+async def probe(model: LoadedModel) -> None:
+    """Have one token sampled; whether that was done, the engine's pulse tells."""
+    job = GenerationJob(
+        prompt_ids=[END_OF_TEXT_ID],
+        params=SamplingParams(),
+        seed=0,
+        stopping=Stopping(max_new_tokens=1),
+        returns=Returns(),
+        num_outputs=1,
+        bytes_per_token=1,
+        output=model.accumulator(),
+    )
+    with contextlib.suppress(CharlmError):
+        async with model.scheduler.generate(job):
+            await job.output.take(1)
