@@ -8,12 +8,11 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from charlm_server.calls.call import Call
 from charlm_server.calls.callers import TURNS_OF
-from charlm_server.damaged import checked, tolerant
 from charlm_server.errors.base import (
     AnswerTooLarge,
     CharlmError,
@@ -209,3 +208,37 @@ def _packed(message: Message) -> AnyMessage:
     packed = AnyMessage()
     packed.Pack(message)
     return packed
+
+
+_DAMAGED = object()
+
+
+def tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """gRPC would call an exception in here INTERNAL; so it is raised later, by `checked`."""
+    if deserialize is None:
+        return None
+
+    def deserialized(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _DAMAGED
+
+    return deserialized
+
+
+def checked(request: Any, on_request: Callable[[Any], None], *, is_stream: bool) -> Any:
+    """The request, or requests as they come; `on_request` sees each. Raises MessageDamaged."""
+    return (_checked_stream if is_stream else _checked)(request, on_request)
+
+
+def _checked(request: Any, on_request: Callable[[Any], None]) -> Any:
+    if request is _DAMAGED:
+        raise MessageDamaged
+    on_request(request)
+    return request
+
+
+async def _checked_stream(requests: Any, on_request: Callable[[Any], None]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _checked(request, on_request)
