@@ -5,7 +5,7 @@ Legend: B batch, T time, V vocabulary.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import log
+from math import exp, fsum, log
 
 import numpy as np
 import torch
@@ -179,3 +179,16 @@ def _evaluation(protocol: str, vocabulary: Vocabulary, ids: Ids, nats: float) ->
         num_bytes=len(data),
         nats=nats,
     )
+
+
+def posteriors(logprobs: Sequence[float], priors: Sequence[float]) -> list[float]:
+    """p(model | text), proportional to prior * p(text | model); they sum to 1.
+
+    Log-probs in nats, of any size; priors positive, of any sum. Only differences to the largest
+    term are exponentiated (log-sum-exp), so nothing overflows and never is everything 0.
+    """
+    joint = [logprob + log(prior) for logprob, prior in zip(logprobs, priors, strict=True)]
+    largest = max(joint)
+    shares = [exp(each - largest) for each in joint]
+    total = fsum(shares)
+    return [share / total for share in shares]

@@ -5,12 +5,12 @@ from math import isfinite
 
 from charlm.v1 import distribution_pb2
 from charlm.v1 import scoring_pb2 as pb
+from charlm_model.scoring import posteriors
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.scoring import ScoringItem, ScoringJob
 from charlm_server.engine.token_columns import Returns
 from charlm_server.errors.base import InvalidRequest, InvalidText
 from charlm_server.models.registry import LoadedModel, Models, check_named
-from charlm_server.posterior import posteriors
 from charlm_server.rpc.convert.common import TextReader, check_count
 
 TOTALS = Returns(logprobs=False)
