@@ -8,7 +8,6 @@ from charlm_client.api.long_text import ScoredTokens, ScoreStream
 from charlm_client.api.resuming import Resuming
 from charlm_client.api.states import State, States
 from charlm_client.client import Client
-from charlm_client.constraint import Constraint
 from charlm_client.errors import (
     CharlmError,
     CodecMismatch,
@@ -37,6 +36,7 @@ from charlm_client.sync.client import (
 from charlm_client.types import (
     After,
     Chunk,
+    Constraint,
     Details,
     Encoding,
     EvaluationResult,

@@ -3,8 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal
 
-from charlm_client.constraint import Constraint
+ConstraintMode = Literal["local_mask", "rejection", "smc"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Constraint:
+    """Exactly one of `regex`, `choices` and `allowed_characters`, and how it acts.
+
+    `local_mask` excludes impossible tokens step by step; `rejection` and `smc` sample from the
+    model's distribution given that the whole output is in the language, exactly or nearly so.
+    """
+
+    regex: str | None = None
+    choices: tuple[str, ...] = ()
+    allowed_characters: str | None = None
+    mode: ConstraintMode = "local_mask"
+    num_particles: int | None = None
+    """For smc, in [1, 256]. None means the server's default."""
+    max_attempts: int | None = None
+    """For rejection, in [1, 10000]. None means the server's default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ from typing import cast, get_args
 
 import typer
 
-from charlm_client.constraint import Constraint, ConstraintMode
+from charlm_client.types import Constraint, ConstraintMode
 
 DEFAULT_MODE = "local_mask"
 

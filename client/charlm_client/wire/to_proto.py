@@ -14,9 +14,8 @@ from charlm.v1 import (
     scoring_pb2,
     tokenizer_pb2,
 )
-from charlm_client.constraint import Constraint, ConstraintMode
 from charlm_client.errors import InvalidRequest, UnknownCharacter
-from charlm_client.types import After, Details, Sampling, Stopping
+from charlm_client.types import After, Constraint, ConstraintMode, Details, Sampling, Stopping
 
 # What a message can hold.
 _UINT32 = f"in [0, {2**32 - 1}], of which the server may allow less"
