@@ -30,8 +30,9 @@ from serving_gpu_page import write_page
 from serving_ours import engine_rate, served_rate
 
 from charlm_model.config import ModelConfig
-from charlm_model.devices import device_named, on_device
+from charlm_model.devices import device_named
 from charlm_model.families.registry import build
+from charlm_model.gpu.placement import on_device
 from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.philox import Counters
 from charlm_server.config.settings import Limits

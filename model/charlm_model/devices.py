@@ -1,16 +1,12 @@
 """Where a model computes: on the processor or on a GPU; served there, by kernels for its family."""
 
-import functools
-import importlib.util
 import re
 
 import torch
 
 from charlm_model.errors import DeviceUnavailable
-from charlm_model.language_model import LanguageModel
 
 CPU = torch.device("cpu")
-_FAMILIES_ON_GPU = ("gru", "lstm", "rnn", "transformer")
 
 
 def is_device_name(name: str) -> bool:
@@ -39,27 +35,3 @@ def device_named(name: str, *, number: int = 0) -> torch.device:
             f"GPU {number} is wanted, but this host has {num_gpus}, the first of them number 0."
         )
     return torch.device("cuda", number)
-
-
-def on_device(model: LanguageModel, device: torch.device) -> LanguageModel:
-    """The model there; families without kernels for a GPU stay on the processor.
-
-    Raises DeviceUnavailable without Triton.
-    """
-    if device.type == "cpu" or model.config.family not in _FAMILIES_ON_GPU:
-        return model
-    if importlib.util.find_spec("triton") is None:
-        raise DeviceUnavailable("Serving on a GPU needs Triton: run pip install triton.")
-    from charlm_model.gpu.model import GpuModel  # only where it is used
-
-    return GpuModel(model, device)
-
-
-@functools.cache
-def arithmetic_of(device: torch.device) -> str:
-    """What the bits of a GPU's results depend on, beside the model; of any use only there."""
-    from triton import __version__ as triton_version
-
-    name = torch.cuda.get_device_name(device).replace(" ", "-")
-    major, minor = torch.cuda.get_device_capability(device)
-    return f"{name}/sm_{major}{minor}/triton-{triton_version}"

@@ -7,8 +7,8 @@ import torch
 from gpu_checks import checks_of
 
 from charlm_model.config import ModelConfig
-from charlm_model.devices import on_device
 from charlm_model.families.registry import build
+from charlm_model.gpu.placement import on_device
 from charlm_model.language_model import LanguageModel
 
 pytestmark = [

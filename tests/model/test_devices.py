@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from charlm_model import devices
-from charlm_model.devices import CPU, device_named, on_device
+from charlm_model.devices import CPU, device_named
 from charlm_model.errors import DeviceUnavailable
+from charlm_model.gpu.placement import on_device
 from charlm_model.language_model import LanguageModel
 from charlm_model.layers.mixed_precision import half_products, has_fast_bfloat16
 from charlm_model.state import State

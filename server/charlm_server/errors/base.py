@@ -51,11 +51,11 @@ class InvalidRequest(CharlmError):
     ) -> None:
         self.field, self.value, self.allowed = field, value, allowed
         self.reason = reason or self.reason
-        super().__init__(f"{field} is {_shown(value)}, but it must be {allowed}.")
+        super().__init__(f"{field} is {shown(value)}, but it must be {allowed}.")
 
     @property
     def metadata(self) -> dict[str, str]:
-        return {"field": self.field, "value": _shown(self.value), "allowed": self.allowed}
+        return {"field": self.field, "value": shown(self.value), "allowed": self.allowed}
 
 
 class InvalidText(InvalidRequest):
@@ -95,64 +95,6 @@ class AnswerTooLarge(CharlmError):
     @property
     def metadata(self) -> dict[str, str]:
         return {"limit": str(self.limit)}
-
-
-class ModelNotFound(CharlmError):
-    """No model of that name is loaded."""
-
-    reason = "MODEL_NOT_FOUND"
-
-    def __init__(self, name: str, loaded: list[str]) -> None:
-        self.name, self.loaded = name, loaded
-        super().__init__(f"No model {_shown(name)} is loaded; loaded: {', '.join(loaded)}.")
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        return {"model": self.name}
-
-
-class CheckpointUnknown(CharlmError):
-    """The model directory has no checkpoint of that name."""
-
-    reason = "CHECKPOINT_NOT_FOUND"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"The server's model directory holds no checkpoint {_shown(name)}; give the name of "
-            "one that is there, without a path."
-        )
-
-
-class CheckpointUnusable(CharlmError):
-    """The checkpoint is there, but cannot be served."""
-
-    reason = "CHECKPOINT_UNUSABLE"
-
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"The checkpoint {name!r} cannot be served: {why}")
-
-
-class ModelInUse(CharlmError):
-    """An alias stands for the model that is to be unloaded."""
-
-    reason = "MODEL_HAS_ALIAS"
-
-    def __init__(self, name: str, alias: str) -> None:
-        self.alias = alias
-        super().__init__(f"{alias} stands for {name}; let it stand for another model first.")
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        return {"alias": self.alias}
-
-
-class TooManyModels(CharlmError):
-    """As many models and aliases are served as may be."""
-
-    reason = "TOO_MANY_MODELS"
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} models and aliases are served, and no more may be; unload some.")
 
 
 class QueueFull(CharlmError):
@@ -353,7 +295,7 @@ class ServeError(Exception):
     """The server cannot start. The message is one sentence that says what to do."""
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """The value as a person reads it, cut where it would fill a screen."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

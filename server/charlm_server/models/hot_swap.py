@@ -11,14 +11,12 @@ import torch
 
 from charlm_server.config.checkpoint_names import NAME
 from charlm_server.config.settings import ServeConfig
-from charlm_server.errors.base import (
+from charlm_server.errors.base import Draining, InvalidRequest, ServeError
+from charlm_server.errors.models import (
     CheckpointUnknown,
     CheckpointUnusable,
-    Draining,
-    InvalidRequest,
     ModelInUse,
     ModelNotFound,
-    ServeError,
     TooManyModels,
 )
 from charlm_server.models.model_directory import ModelRoot

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from charlm_model.checkpoint import MANIFEST
 from charlm_server.config.checkpoint_names import MARKER, NAME
-from charlm_server.errors.base import CheckpointUnknown, ServeError
+from charlm_server.errors.base import ServeError
+from charlm_server.errors.models import CheckpointUnknown
 
 Version = tuple[tuple[str, int, int, int], ...]
 

@@ -12,8 +12,9 @@ import torch
 
 from charlm_model import checkpoint as checkpoints
 from charlm_model.checkpoint import Checkpoint
-from charlm_model.devices import CPU, arithmetic_of, device_named, on_device
+from charlm_model.devices import CPU, device_named
 from charlm_model.errors import ModelError
+from charlm_model.gpu.placement import arithmetic_of, on_device
 from charlm_model.kernels.cpu import ARITHMETIC
 from charlm_model.language_model import LanguageModel
 from charlm_model.mixture import Kind, Mixing, mix
@@ -23,7 +24,8 @@ from charlm_server.config.mixtures import MixtureConfig
 from charlm_server.config.settings import Limits, ServeConfig
 from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.engine.output_buffer import Accumulator
-from charlm_server.errors.base import InvalidRequest, ModelNotFound, ServeError
+from charlm_server.errors.base import InvalidRequest, ServeError
+from charlm_server.errors.models import ModelNotFound
 from charlm_server.models.batch_invariance import Certification, certify
 from charlm_server.models.pins import Pins
 from charlm_server.scheduling.admission import QueueLimits

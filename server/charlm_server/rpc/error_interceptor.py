@@ -16,8 +16,6 @@ from charlm_server.calls.callers import TURNS_OF
 from charlm_server.errors.base import (
     AnswerTooLarge,
     CharlmError,
-    CheckpointUnknown,
-    CheckpointUnusable,
     CodecDamaged,
     CodecMismatch,
     DeadlineTooShort,
@@ -26,15 +24,19 @@ from charlm_server.errors.base import (
     EngineFailed,
     InvalidRequest,
     MessageDamaged,
-    ModelInUse,
-    ModelNotFound,
     NotAllowed,
     NotOffered,
     QueueFull,
     ResumeMismatch,
     ResumeTokenDamaged,
-    TooManyModels,
     Unauthenticated,
+)
+from charlm_server.errors.models import (
+    CheckpointUnknown,
+    CheckpointUnusable,
+    ModelInUse,
+    ModelNotFound,
+    TooManyModels,
 )
 from charlm_server.errors.states import (
     PositionNotKept,
