@@ -16,8 +16,6 @@ from charlm_server.calls.callers import TURNS_OF
 from charlm_server.errors.base import (
     AnswerTooLarge,
     CharlmError,
-    CodecDamaged,
-    CodecMismatch,
     DeadlineTooShort,
     Draining,
     EngineDied,
@@ -31,6 +29,7 @@ from charlm_server.errors.base import (
     ResumeTokenDamaged,
     Unauthenticated,
 )
+from charlm_server.errors.codec import CodecDamaged, CodecMismatch
 from charlm_server.errors.models import (
     CheckpointUnknown,
     CheckpointUnusable,

@@ -26,7 +26,7 @@ from charlm_model.compression.rows import (
     text_from,
 )
 from charlm_server.engine.search import Start
-from charlm_server.errors.base import (
+from charlm_server.errors.codec import (
     CodecDamaged,
     CodecHeaderDamaged,
     CodecMismatch,
