@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import sampling_pb2
 from charlm_server.engine.resume import TOKEN_BYTES, Origin, Place, Progress
-from charlm_server.errors.base import ResumeMismatch, ResumeTokenDamaged
+from charlm_server.errors.resume import ResumeMismatch, ResumeTokenDamaged
 from tests.server.wire import Wire, column, data_of, details_of, serving, text_of
 
 FAMILIES = ("ngram", "rnn", "gru", "lstm", "transformer")

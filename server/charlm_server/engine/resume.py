@@ -8,7 +8,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
-from charlm_server.errors.base import ResumeMismatch, ResumeTokenDamaged
+from charlm_server.errors.resume import ResumeMismatch, ResumeTokenDamaged
 
 _VERSION = 1
 _LAYOUT = struct.Struct("<B?IQQQQ8s8s16s")

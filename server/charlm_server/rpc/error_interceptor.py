@@ -25,8 +25,6 @@ from charlm_server.errors.base import (
     NotAllowed,
     NotOffered,
     QueueFull,
-    ResumeMismatch,
-    ResumeTokenDamaged,
     Unauthenticated,
 )
 from charlm_server.errors.codec import CodecDamaged, CodecMismatch
@@ -37,6 +35,7 @@ from charlm_server.errors.models import (
     ModelNotFound,
     TooManyModels,
 )
+from charlm_server.errors.resume import ResumeMismatch, ResumeTokenDamaged
 from charlm_server.errors.states import (
     PositionNotKept,
     StateChanged,
