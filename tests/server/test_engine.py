@@ -7,7 +7,7 @@ import pytest
 from charlm_server.engine.scoring import NextJob
 from charlm_server.engine.sequence import Delta, FinishReason, GenerationJob
 from charlm_server.engine.token_columns import Returns
-from charlm_server.errors.base import DeadlineTooShort
+from charlm_server.errors.overload import DeadlineTooShort
 from tests.server.conftest import Bench, deltas_of, ids_of, periodic, text_of
 
 MakeBench = Callable[..., Bench]

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from charlm_server.calls.callers import TURNS_OF
 from charlm_server.engine.job import Job
 from charlm_server.engine.sequence import GenerationJob
-from charlm_server.errors.base import QueueFull
-from charlm_server.errors.overload import ShareTaken
+from charlm_server.errors.overload import QueueFull, ShareTaken
 from charlm_server.scheduling.admission import QueueLimits
 from charlm_server.scheduling.fair_queue import FairQueue, Waiting
 from charlm_server.scheduling.scheduler import Scheduler

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from charlm_server.engine.search import Answer, InquiryJob, Start
-from charlm_server.errors.base import Draining, EngineFailed, InvalidRequest
+from charlm_server.errors.base import EngineFailed, InvalidRequest
+from charlm_server.errors.overload import Draining
 from tests.server.conftest import Bench, ids_of
 
 Search = Callable[[Start], Generator[None, None, Any]]

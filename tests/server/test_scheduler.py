@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from charlm_server.engine.sequence import FinishReason, GenerationJob
-from charlm_server.errors.base import DeadlineTooShort, Draining, EngineFailed, QueueFull
+from charlm_server.errors.base import EngineFailed
+from charlm_server.errors.overload import DeadlineTooShort, Draining, QueueFull
 from charlm_server.scheduling import scheduler as scheduling
 from charlm_server.scheduling.admission import QueueLimits
 from charlm_server.scheduling.scheduler import Scheduler

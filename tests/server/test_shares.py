@@ -20,7 +20,7 @@ from charlm_server.engine.caller_queues import Lines
 from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.engine.fair_sharing import Shares, deal, fair_share
 from charlm_server.engine.sequence import GenerationJob
-from charlm_server.errors.base import DeadlineTooShort
+from charlm_server.errors.overload import DeadlineTooShort
 from charlm_server.scheduling.admission import QueueLimits, WaitingRoom
 from charlm_server.scheduling.fair_queue import Waiting
 from charlm_server.scheduling.scheduler import Scheduler

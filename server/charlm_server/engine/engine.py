@@ -34,7 +34,7 @@ from charlm_server.engine.sequence import (
     Sequence,
 )
 from charlm_server.engine.token_columns import TokenColumns
-from charlm_server.errors.base import DeadlinePassed, Draining
+from charlm_server.errors.overload import DeadlinePassed, Draining
 
 # Of the target time: a burst, after which the engine looks who came (where all rows are taken, only
 # who borrows one can), and one while prompts are read; and what short prompts may take.

@@ -97,21 +97,6 @@ class AnswerTooLarge(CharlmError):
         return {"limit": str(self.limit)}
 
 
-class QueueFull(CharlmError):
-    """The bounded queue has no place; `retry_after_s` is when one is expected."""
-
-    reason = "QUEUE_FULL"
-
-    def __init__(self, what: str, limit: int, retry_after_s: float) -> None:
-        self.retry_after_s = retry_after_s
-        self.limit = limit
-        super().__init__(f"The queue is full ({limit} {what}); try again in {retry_after_s:.1f} s.")
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        return {"limit": str(self.limit)}
-
-
 class Unauthenticated(CharlmError):
     """No token came with the call, or one that is not known."""
 
@@ -133,41 +118,6 @@ class NotAllowed(CharlmError):
     @property
     def metadata(self) -> dict[str, str]:
         return {"role": self.role}
-
-
-class DeadlineTooShort(CharlmError):
-    """The call's deadline comes before its turn."""
-
-    reason = "DEADLINE_TOO_SHORT"
-
-    def __init__(self, remaining_s: float, needed_s: float) -> None:
-        super().__init__(
-            f"The deadline leaves {max(remaining_s, 0):.3f} s, but the call starts only in about "
-            f"{needed_s:.3f} s; allow more time or try again later."
-        )
-
-
-class DeadlinePassed(DeadlineTooShort):
-    """The call was being worked on when its deadline came."""
-
-    reason = "DEADLINE_PASSED"
-
-    def __init__(self, worked_s: float) -> None:
-        CharlmError.__init__(
-            self,
-            f"The deadline came after {worked_s:.3f} s, before the work was done; allow more time "
-            "or ask for less.",
-        )
-
-
-class Draining(CharlmError):
-    """The server is stopping; another replica may take the call."""
-
-    reason = "DRAINING"
-    retry_after_s = 1.0
-
-    def __init__(self) -> None:
-        super().__init__("The server is stopping and takes no new calls; try another replica.")
 
 
 class NotOffered(CharlmError):

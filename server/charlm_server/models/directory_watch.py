@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 
-from charlm_server.errors.base import CharlmError, Draining
+from charlm_server.errors.base import CharlmError
+from charlm_server.errors.overload import Draining
 from charlm_server.models.hot_swap import PREFIX, Exchange
 from charlm_server.models.model_directory import Version
 

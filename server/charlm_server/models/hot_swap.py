@@ -11,7 +11,7 @@ import torch
 
 from charlm_server.config.checkpoint_names import NAME
 from charlm_server.config.settings import ServeConfig
-from charlm_server.errors.base import Draining, InvalidRequest, ServeError
+from charlm_server.errors.base import InvalidRequest, ServeError
 from charlm_server.errors.models import (
     CheckpointUnknown,
     CheckpointUnusable,
@@ -19,6 +19,7 @@ from charlm_server.errors.models import (
     ModelNotFound,
     TooManyModels,
 )
+from charlm_server.errors.overload import Draining
 from charlm_server.models.model_directory import ModelRoot
 from charlm_server.models.registry import LoadedModel, Models, check_named, load_model
 from charlm_server.state_store import States

@@ -16,15 +16,12 @@ from charlm_server.calls.callers import TURNS_OF
 from charlm_server.errors.base import (
     AnswerTooLarge,
     CharlmError,
-    DeadlineTooShort,
-    Draining,
     EngineDied,
     EngineFailed,
     InvalidRequest,
     MessageDamaged,
     NotAllowed,
     NotOffered,
-    QueueFull,
     Unauthenticated,
 )
 from charlm_server.errors.codec import CodecDamaged, CodecMismatch
@@ -35,6 +32,7 @@ from charlm_server.errors.models import (
     ModelNotFound,
     TooManyModels,
 )
+from charlm_server.errors.overload import DeadlineTooShort, Draining, QueueFull
 from charlm_server.errors.resume import ResumeMismatch, ResumeTokenDamaged
 from charlm_server.errors.states import (
     PositionNotKept,

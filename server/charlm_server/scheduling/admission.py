@@ -4,8 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from charlm_server.engine.job import Job
-from charlm_server.errors.base import DeadlineTooShort, QueueFull
-from charlm_server.errors.overload import ShareTaken
+from charlm_server.errors.overload import DeadlineTooShort, QueueFull, ShareTaken
 from charlm_server.scheduling.fair_queue import FairQueue, Waiting
 
 MIN_RETRY_S, MAX_RETRY_S = 0.05, 30.0

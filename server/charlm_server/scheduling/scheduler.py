@@ -21,7 +21,8 @@ from charlm_server.engine.job import Event, Job
 from charlm_server.engine.scoring import NextJob, ScoringJob
 from charlm_server.engine.search import InquiryJob
 from charlm_server.engine.sequence import GenerationJob
-from charlm_server.errors.base import Draining, EngineDied, EngineFailed
+from charlm_server.errors.base import EngineDied, EngineFailed
+from charlm_server.errors.overload import Draining
 from charlm_server.scheduling.admission import QueueLimits, WaitingRoom
 from charlm_server.scheduling.delivery import Delivery
 from charlm_server.scheduling.fair_queue import FairQueue, Waiting

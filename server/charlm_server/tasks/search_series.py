@@ -7,7 +7,7 @@ from typing import Any
 from charlm_model.snapshot import Snapshot
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.search import InquiryJob, Start
-from charlm_server.errors.base import QueueFull
+from charlm_server.errors.overload import QueueFull
 from charlm_server.models.registry import LoadedModel
 
 Search = Callable[[Start], Generator[None, None, Any]]
