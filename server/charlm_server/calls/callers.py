@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from charlm_server.errors.base import NotAllowed, ServeError, Unauthenticated
+from charlm_server.errors.auth import NotAllowed, Unauthenticated
+from charlm_server.errors.base import ServeError
 from charlm_server.errors.overload import QuotaExceeded
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 
 from charlm_server.calls.callers import PRESENT, TURNS_OF, Callers
-from charlm_server.errors.base import CharlmError, Unauthenticated
+from charlm_server.errors.auth import Unauthenticated
+from charlm_server.errors.base import CharlmError
 from charlm_server.rpc.refusal import refusing
 
 SCHEME = "bearer "

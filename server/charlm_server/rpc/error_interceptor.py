@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from charlm_server.calls.call import Call
 from charlm_server.calls.callers import TURNS_OF
+from charlm_server.errors.auth import NotAllowed, Unauthenticated
 from charlm_server.errors.base import (
     AnswerTooLarge,
     CharlmError,
@@ -20,9 +21,7 @@ from charlm_server.errors.base import (
     EngineFailed,
     InvalidRequest,
     MessageDamaged,
-    NotAllowed,
     NotOffered,
-    Unauthenticated,
 )
 from charlm_server.errors.codec import CodecDamaged, CodecMismatch
 from charlm_server.errors.models import (
