@@ -35,7 +35,7 @@ from charlm_model.families.registry import build
 from charlm_model.gpu.placement import on_device
 from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.philox import Counters
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from charlm_server.scheduling.delivery import MOST_KEPT_S
 
 RESULTS = Path(__file__).parent / "results"

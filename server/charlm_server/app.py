@@ -29,7 +29,8 @@ from charlm.v1 import (
     tokenizer_pb2_grpc,
 )
 from charlm_server.calls.callers import Callers
-from charlm_server.config.settings import Limits, ServeConfig, address_of
+from charlm_server.config.limits import Limits
+from charlm_server.config.settings import ServeConfig, address_of
 from charlm_server.errors.base import ServeError
 from charlm_server.health_monitor import Monitor
 from charlm_server.models.directory_watch import Watch

@@ -11,8 +11,9 @@ import typer
 
 from charlm_server.config.checkpoint_names import named_checkpoints
 from charlm_server.config.limit_flags import with_limit_flags
+from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import named_mixtures
-from charlm_server.config.settings import Limits, ServeConfig, TlsFiles
+from charlm_server.config.settings import ServeConfig, TlsFiles
 from charlm_server.errors.base import ServeError
 from charlm_server.observing.log_format import FORMATS
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from charlm_model.snapshot import Maker, Snapshot
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.errors.states import (
     PositionNotKept,

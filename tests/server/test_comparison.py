@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from charlm.v1 import context_pb2
 from charlm.v1 import scoring_pb2 as pb
 from charlm_model.scoring import posteriors
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from tests.server.wire import Wire, details_of, serving
 
 MODELS = ["models/lstm-char", "models/gru-byte", "models/rnn-byte"]

@@ -11,7 +11,7 @@ from charlm.v1 import context_pb2, models_pb2, sampling_pb2, scoring_pb2
 from charlm.v1 import generation_pb2 as gen
 from charlm_model.inference.sampling_loop import generate
 from charlm_model.sampling.params import SamplingParams
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from charlm_server.rpc.convert.common import returns_from
 from charlm_server.rpc.services.generation import least_bytes_per_token
 from tests.server.wire import Wire, column, data_of, details_of, serving, text_of

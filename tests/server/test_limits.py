@@ -16,7 +16,7 @@ from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import models_pb2, models_pb2_grpc, sampling_pb2
 from charlm_server.cli import serve
 from charlm_server.config.limit_flags import parameter_name
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from charlm_server.errors.base import ServeError
 from charlm_server.rpc.convert.models import limits_from
 from tests.server.wire import OWN_CONNECTION, Wire, details_of, serving

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from charlm.v1 import codec_pb2, scoring_pb2, state_pb2
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1.codec_pb2_grpc import CodecServiceStub
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from charlm_server.errors.base import ServeError
 from charlm_server.observing.call_counters import Tallies
 from charlm_server.observing.metrics import MetricsServer

@@ -11,7 +11,7 @@ import pytest
 
 from charlm.v1 import context_pb2, distribution_pb2
 from charlm.v1 import scoring_pb2 as pb
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from tests.server.wire import Wire, details_of, serving
 
 ALL = {"ranks": True, "entropies": True, "top_k": 31, "distributions": True}

@@ -24,7 +24,8 @@ from charlm.v1 import generation_pb2 as gen
 from charlm_server import new_token
 from charlm_server.app import ADMIN, OFFERED, App
 from charlm_server.calls.callers import Callers, callers_from
-from charlm_server.config.settings import Limits, ServeConfig, TlsFiles
+from charlm_server.config.limits import Limits
+from charlm_server.config.settings import ServeConfig, TlsFiles
 from charlm_server.errors.base import ServeError
 from charlm_server.errors.overload import QuotaExceeded
 from charlm_server.models.registry import Models

@@ -20,7 +20,7 @@ from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import inference_pb2 as inf
 from charlm.v1 import scoring_pb2 as sco
 from charlm.v1 import state_pb2 as pb
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from tests.server.wire import LATIN, Wire, column, details_of, serving, text_of
 
 FAMILIES = ["ngram", "rnn", "gru", "lstm", "transformer"]

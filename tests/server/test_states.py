@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 
 from charlm_model.snapshot import Maker, Snapshot
 from charlm_model.state import State
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.errors.states import (
     PositionNotKept,

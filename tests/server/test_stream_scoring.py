@@ -13,7 +13,7 @@ import pytest
 
 from charlm.v1 import context_pb2
 from charlm.v1 import scoring_pb2 as pb
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from charlm_server.engine.search import InquiryJob, Start
 from charlm_server.errors.overload import QueueFull
 from charlm_server.rpc.convert.long_text import scorer_from

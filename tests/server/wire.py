@@ -31,8 +31,9 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
 from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 from charlm_server.app import App
+from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import named_mixtures
-from charlm_server.config.settings import Limits, ServeConfig
+from charlm_server.config.settings import ServeConfig
 from charlm_server.models.registry import LoadedModel, Models, mixtures_of, serve_checkpoint
 from charlm_server.rpc.error_interceptor import STATUS_DETAILS
 

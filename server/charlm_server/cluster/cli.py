@@ -13,8 +13,9 @@ import typer
 from charlm_server.cluster.scale import Scale
 from charlm_server.config.checkpoint_names import named_checkpoints
 from charlm_server.config.limit_flags import with_limit_flags
+from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import named_mixtures
-from charlm_server.config.settings import Limits, ServeConfig
+from charlm_server.config.settings import ServeConfig
 from charlm_server.errors.base import ServeError
 
 DEFAULTS = Scale()

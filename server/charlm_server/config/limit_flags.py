@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 
 PANEL = "Limits; GetModel tells them to clients"
 

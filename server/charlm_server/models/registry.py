@@ -20,8 +20,9 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.mixture import Kind, Mixing, mix
 from charlm_model.text.vocabulary import Vocabulary
 from charlm_server.calls.call import note_model
+from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import MixtureConfig
-from charlm_server.config.settings import Limits, ServeConfig
+from charlm_server.config.settings import ServeConfig
 from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.engine.output_buffer import Accumulator
 from charlm_server.errors.base import InvalidRequest, ServeError

@@ -8,7 +8,8 @@ from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import sampling_pb2
 from charlm_model.errors import InvalidSampling
 from charlm_model.sampling.params import SamplingParams
-from charlm_server.config.settings import DEFAULT_MAX_NEW_TOKENS, Limits
+from charlm_server.config.limits import Limits
+from charlm_server.config.settings import DEFAULT_MAX_NEW_TOKENS
 from charlm_server.engine.job import FOREVER
 from charlm_server.engine.resume import Place
 from charlm_server.engine.sequence import Delta, Finish, FinishReason, GenerationJob, Stopping

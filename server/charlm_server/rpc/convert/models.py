@@ -9,8 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from charlm.v1 import models_pb2 as pb
 from charlm.v1 import tokenizer_pb2
 from charlm_model.sampling.params import SamplingParams
+from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import MixtureConfig
-from charlm_server.config.settings import Limits
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.common import duration_from
 from charlm_server.rpc.convert.distribution import numerics_from

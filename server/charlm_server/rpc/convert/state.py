@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from charlm.v1 import distribution_pb2
 from charlm.v1 import state_pb2 as pb
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.rpc.convert.common import TextReader, check_count, seconds_of
 from charlm_server.state_store import PREFIX, KeptState

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from charlm.v1 import state_pb2 as pb
 from charlm_model import snapshot as snapshots
 from charlm_model.snapshot import Snapshot
-from charlm_server.config.settings import Limits
+from charlm_server.config.limits import Limits
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.errors.states import StateMismatch
 from charlm_server.models.registry import LoadedModel, Models
