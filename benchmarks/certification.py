@@ -17,7 +17,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
 from charlm_server.models.batch_invariance import certify
-from charlm_server.models.registry import batch_sizes
+from charlm_server.models.loading import batch_sizes
 
 VOCAB_SIZE, MAX_ROWS, ODD_ROWS = 65, 64, 33
 ROUNDS, STEPS = 15, 8

@@ -16,7 +16,7 @@ from charlm_model.sampling.draw import draw, logprobs_from
 from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
 from charlm_server.models.batch_invariance import certify
-from charlm_server.models.registry import batch_sizes
+from charlm_server.models.loading import batch_sizes
 
 NUM_PROMPT, NUM_STEPS = 37, 45  # neither a power of two
 SIZES = (1, 2, 7, 64, 129, 1024)

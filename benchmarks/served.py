@@ -15,7 +15,8 @@ from charlm_model.families.registry import build
 from charlm_model.text.vocabulary import CharVocabulary
 from charlm_server.app import App, spare_collector
 from charlm_server.config.settings import ServeConfig
-from charlm_server.models.registry import Models, serve_checkpoint
+from charlm_server.models.loading import serve_checkpoint
+from charlm_server.models.registry import Models
 from charlm_server.observing.log_format import JsonFormat
 
 NAME = "random"

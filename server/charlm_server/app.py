@@ -35,7 +35,8 @@ from charlm_server.errors.base import ServeError
 from charlm_server.health_monitor import Monitor
 from charlm_server.models.directory_watch import Watch
 from charlm_server.models.hot_swap import Exchange
-from charlm_server.models.registry import Models, load_models
+from charlm_server.models.loading import load_models
+from charlm_server.models.registry import Models
 from charlm_server.observing.setup import Observation
 from charlm_server.observing.sources import Sources
 from charlm_server.rpc.auth_interceptor import Guard

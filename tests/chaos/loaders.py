@@ -22,7 +22,7 @@ from charlm_server.calls.callers import callers_from
 from charlm_server.config.settings import ServeConfig
 from charlm_server.engine.resume import Origin, Place, Progress
 from charlm_server.errors.base import CharlmError, ServeError
-from charlm_server.models.registry import load_model
+from charlm_server.models.loading import load_model
 from charlm_training.errors import StateDamaged
 from charlm_training.run.run_state_store import StateStore
 from tests.chaos.damage import Damage

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from charlm_model.state import State
 from charlm_server.models.batch_invariance import certify
-from charlm_server.models.registry import batch_sizes
+from charlm_server.models.loading import batch_sizes
 from tests.server.conftest import Clock, PeriodicModel
 from tests.server.wire import checkpoint_of, vocabulary_of
 

@@ -18,7 +18,8 @@ from charlm.v1 import generation_pb2 as gen
 from charlm_model import checkpoint as checkpoints
 from charlm_server.app import App
 from charlm_server.config.settings import ServeConfig
-from charlm_server.models.registry import LoadedModel, load_models
+from charlm_server.models.loading import load_models
+from charlm_server.models.registry import LoadedModel
 from tests.server.wire import Wire, checkpoint_of, vocabulary_of
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

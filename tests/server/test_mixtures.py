@@ -11,7 +11,7 @@ from charlm.v1 import generation_pb2 as gen
 from charlm_server.config.mixtures import MixtureConfig, named_mixtures
 from charlm_server.config.settings import ServeConfig
 from charlm_server.errors.base import ServeError
-from charlm_server.models.registry import mixtures_of
+from charlm_server.models.loading import mixtures_of
 from tests.server.wire import Wire, column, load, serving
 
 LOADED = ("models/lstm-char", "models/gru-char")

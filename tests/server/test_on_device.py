@@ -25,7 +25,8 @@ from charlm_server.config.settings import ServeConfig
 from charlm_server.errors.base import ServeError
 from charlm_server.models import registry
 from charlm_server.models.batch_invariance import Certification, certify
-from charlm_server.models.registry import numerics_id, serve_checkpoint
+from charlm_server.models.loading import serve_checkpoint
+from charlm_server.models.registry import numerics_id
 from tests.server import wire as wires
 from tests.server.test_state_service import by_name, created, exported, imported, of_text
 from tests.server.wire import Wire, checkpoint_of, serving, vocabulary_of

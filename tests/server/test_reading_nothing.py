@@ -19,7 +19,8 @@ from charlm.v1 import generation_pb2, state_pb2
 from charlm_model import checkpoint as checkpoints
 from charlm_server.app import ADMIN, OFFERED, App
 from charlm_server.config.settings import ServeConfig
-from charlm_server.models.registry import Models, load_model
+from charlm_server.models.loading import load_model
+from charlm_server.models.registry import Models
 from tests.e2e.fuzz.calls import Fuzz
 from tests.server.wire import Wire, checkpoint_of, vocabulary_of
 

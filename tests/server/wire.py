@@ -34,7 +34,8 @@ from charlm_server.app import App
 from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import named_mixtures
 from charlm_server.config.settings import ServeConfig
-from charlm_server.models.registry import LoadedModel, Models, mixtures_of, serve_checkpoint
+from charlm_server.models.loading import mixtures_of, serve_checkpoint
+from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.error_interceptor import STATUS_DETAILS
 
 TEXT = "한국어 문장과 emoji 👩‍🚀🇰🇷 with naïve text, and more: 다람쥐 헌 쳇바퀴에 타고파. 🎉\n" * 40

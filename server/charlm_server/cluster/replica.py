@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from charlm_server.app import ADMIN, OFFERED, App, interceptors_of
 from charlm_server.config.settings import ServeConfig
-from charlm_server.models.registry import load_models
+from charlm_server.models.loading import load_models
 from charlm_server.rpc.in_process import Handlers
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]

@@ -20,8 +20,9 @@ from charlm_server.errors.models import (
     TooManyModels,
 )
 from charlm_server.errors.overload import Draining
+from charlm_server.models.loading import load_model
 from charlm_server.models.model_directory import ModelRoot
-from charlm_server.models.registry import LoadedModel, Models, check_named, load_model
+from charlm_server.models.registry import LoadedModel, Models, check_named
 from charlm_server.state_store import States
 
 logger = logging.getLogger(__name__)

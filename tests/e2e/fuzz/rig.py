@@ -14,7 +14,8 @@ from charlm_model import checkpoint as checkpoints
 from charlm_server.app import ADMIN, OFFERED, App
 from charlm_server.config.limits import Limits
 from charlm_server.config.settings import ServeConfig
-from charlm_server.models.registry import Models, serve_checkpoint
+from charlm_server.models.loading import serve_checkpoint
+from charlm_server.models.registry import Models
 from charlm_server.rpc.disabled_services import UNOFFERED
 from tests.e2e.fuzz.calls import Fuzz
 from tests.e2e.fuzz.messages import Messages, Names
