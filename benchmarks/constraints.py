@@ -17,8 +17,9 @@ from charlm_model.sampling.params import SamplingParams
 from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 from charlm_server.engine.batch import PlacedSequence, RowBatch
 from charlm_server.engine.decoding import burst
+from charlm_server.engine.generation import Stopping
 from charlm_server.engine.output_buffer import Accumulator
-from charlm_server.engine.sequence import GenerationJob, Stopping
+from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns
 
 PATTERNS = [

@@ -12,9 +12,9 @@ from charlm_client.types import Sampling, Stopping
 from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.params import SamplingParams
 from charlm_server.engine.engine import Engine, EngineConfig
+from charlm_server.engine.generation import Stopping as JobStopping
 from charlm_server.engine.output_buffer import Accumulator
 from charlm_server.engine.sequence import GenerationJob
-from charlm_server.engine.sequence import Stopping as JobStopping
 from charlm_server.engine.token_columns import Returns
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
-from charlm_server.engine.sequence import GenerationJob, Stopping
+from charlm_server.engine.generation import Stopping
+from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns
 from charlm_server.errors.base import CharlmError
 from charlm_server.models.registry import LoadedModel, Models

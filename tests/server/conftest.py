@@ -13,9 +13,10 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.state import State
 from charlm_server.engine.engine import Engine, EngineConfig
+from charlm_server.engine.generation import Delta, Stopping
 from charlm_server.engine.output_buffer import Accumulator
 from charlm_server.engine.scoring import ScoringItem, ScoringJob
-from charlm_server.engine.sequence import Delta, GenerationJob, Stopping
+from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.stop_sequences import StopAutomaton
 from charlm_server.engine.token_columns import Returns
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from charlm_server.engine.generation import Delta, FinishReason
 from charlm_server.engine.scoring import NextJob
-from charlm_server.engine.sequence import Delta, FinishReason, GenerationJob
+from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns
 from charlm_server.errors.overload import DeadlineTooShort
 from tests.server.conftest import Bench, deltas_of, ids_of, periodic, text_of

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from charlm_server.engine.sequence import FinishReason, GenerationJob
+from charlm_server.engine.generation import FinishReason
+from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import EngineFailed
 from charlm_server.errors.overload import DeadlineTooShort, Draining, QueueFull
 from charlm_server.scheduling import scheduler as scheduling

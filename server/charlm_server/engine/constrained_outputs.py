@@ -18,8 +18,9 @@ from charlm_model.constraints.conditional_sampling import (
     monte_carlo,
     rejection,
 )
+from charlm_server.engine.generation import Search
 from charlm_server.engine.search import Start
-from charlm_server.engine.sequence import GenerationJob, Search, Sequence
+from charlm_server.engine.sequence import GenerationJob, Sequence
 from charlm_server.engine.token_columns import Ids, TokenColumns, columns_of
 from charlm_server.errors.base import InvalidRequest
 

@@ -19,20 +19,14 @@ from charlm_server.engine.batch import PlacedSequence, RowBatch
 from charlm_server.engine.constrained_outputs import draw_outputs
 from charlm_server.engine.decoding import burst
 from charlm_server.engine.fair_sharing import Shares
+from charlm_server.engine.generation import Delta, FinishReason
 from charlm_server.engine.job import Event, Job, Outbox
 from charlm_server.engine.pacing import Pace, ReadingPace
 from charlm_server.engine.placement import Seating
 from charlm_server.engine.prefill import ReadingLane
 from charlm_server.engine.scoring import ItemReader, NextJob, NextReader, ScoringJob
 from charlm_server.engine.search import ContextReader, Inquiries, InquiryJob, Start
-from charlm_server.engine.sequence import (
-    Delta,
-    FinishReason,
-    GenerationJob,
-    PromptReader,
-    ReceivedReader,
-    Sequence,
-)
+from charlm_server.engine.sequence import GenerationJob, PromptReader, ReceivedReader, Sequence
 from charlm_server.engine.token_columns import TokenColumns
 from charlm_server.errors.overload import DeadlinePassed, Draining
 

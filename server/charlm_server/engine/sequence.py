@@ -1,6 +1,5 @@
 """A request inside the engine: one prompt, and each of its growing continuations."""
 
-import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -8,17 +7,15 @@ import numpy as np
 from torch import Tensor
 
 from charlm_model.constraints.conditional_sampling import Drawn
-from charlm_model.constraints.constraint import Constraint
-from charlm_model.constraints.guide import Guide
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import Release, TextAssembler
+from charlm_server.engine.generation import Delta, Finish, FinishReason, Stopping
 from charlm_server.engine.job import Job
 from charlm_server.engine.output_buffer import Accumulator
 from charlm_server.engine.resume import Origin, Resumption
-from charlm_server.engine.stop_sequences import StopAutomaton
 from charlm_server.engine.token_columns import (
     NO_TOKENS,
     Float32s,
@@ -28,78 +25,6 @@ from charlm_server.engine.token_columns import (
     concat_columns,
     exact_sum,
 )
-
-
-class FinishReason(enum.Enum):
-    """Why a continuation ended."""
-
-    LENGTH = enum.auto()
-    STOP = enum.auto()
-    END_OF_TEXT = enum.auto()
-    CONSTRAINT_COMPLETE = enum.auto()
-    TIME_LIMIT = enum.auto()
-    DRAINED = enum.auto()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Search:
-    """How whole outputs are drawn given their language: by Monte Carlo or by rejection."""
-
-    is_monte_carlo: bool
-    num: int  # particles, or attempts at most
-    num_together: int  # attempts made together; it changes nothing but the time
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stopping:
-    """What ends a continuation, beside the deadline of its job."""
-
-    max_new_tokens: int
-    stops: StopAutomaton | None = None
-    include_stop: bool = False
-    ignore_end_of_text: bool = False
-    constraint: Constraint | None = None  # a language that the output must be in
-
-    search: Search | None = None  # how to draw given the constraint; None is step by step
-
-    def new_guide(self, *, keeps_room: bool = True) -> Guide:
-        """For one output, from its start."""
-        assert self.constraint is not None
-        return Guide(
-            self.constraint,
-            self.max_new_tokens,
-            ignores_end_of_text=self.ignore_end_of_text,
-            keeps_room=keeps_room,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finish:
-    """How a continuation ended, and what it took. Times are in seconds."""
-
-    reason: FinishReason
-    matched_stop: bytes | None
-    num_new_tokens: int  # all that were sampled, those that are not shown included
-    total_logprob: float  # of the tokens shown, exactly summed
-    queued_s: float
-    prefill_s: float
-    decode_s: float
-    log_evidence: float | None = None  # of the constraint, estimated, in nats
-    effective_sample_size: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Delta:
-    """What one tick added to one continuation; the last one alone has a finish."""
-
-    index: int
-    position: int  # of its first token in the continuation
-    data: bytes
-    text: str
-    columns: TokenColumns
-    num_bytes: int
-    finish: Finish | None = None
-    is_last: bool = False  # nothing follows for any output
 
 
 @dataclass(kw_only=True, eq=False)

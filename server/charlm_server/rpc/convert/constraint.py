@@ -10,8 +10,9 @@ from charlm.v1 import sampling_pb2 as pb
 from charlm_model import errors as model_errors
 from charlm_model.constraints import constraint as constraints
 from charlm_model.constraints.constraint import Constraint
+from charlm_server.engine.generation import Search
 from charlm_server.engine.search import MAX_STATE_BYTES
-from charlm_server.engine.sequence import GenerationJob, Search
+from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import InvalidRequest, InvalidText
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.common import TextReader, check_count

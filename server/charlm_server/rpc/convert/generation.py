@@ -10,9 +10,10 @@ from charlm_model.errors import InvalidSampling
 from charlm_model.sampling.params import SamplingParams
 from charlm_server.config.limits import Limits
 from charlm_server.config.settings import DEFAULT_MAX_NEW_TOKENS
+from charlm_server.engine.generation import Delta, Finish, FinishReason, Stopping
 from charlm_server.engine.job import FOREVER
 from charlm_server.engine.resume import Place
-from charlm_server.engine.sequence import Delta, Finish, FinishReason, GenerationJob, Stopping
+from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.stop_sequences import StopAutomaton
 from charlm_server.engine.token_columns import Returns, TokenColumns, concat_columns
 from charlm_server.errors.base import InvalidRequest

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from charlm.v1 import generation_pb2 as pb
 from charlm_model.snapshot import Snapshot
+from charlm_server.engine.generation import Delta, FinishReason
 from charlm_server.engine.resume import Origin, Place, Progress, Resumption
-from charlm_server.engine.sequence import Delta, FinishReason, GenerationJob
+from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.common import check_token_ids

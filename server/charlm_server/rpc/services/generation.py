@@ -8,7 +8,8 @@ import grpc
 
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc as pb_grpc
-from charlm_server.engine.sequence import Delta, GenerationJob
+from charlm_server.engine.generation import Delta
+from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns
 from charlm_server.errors.base import AnswerTooLarge
 from charlm_server.models.registry import LoadedModel, Models
