@@ -24,9 +24,16 @@ from charlm_server.engine.job import Event, Job, Outbox
 from charlm_server.engine.pacing import Pace, ReadingPace
 from charlm_server.engine.placement import Seating
 from charlm_server.engine.prefill import ReadingLane
-from charlm_server.engine.scoring import ItemReader, NextJob, NextReader, ScoringJob
-from charlm_server.engine.search import ContextReader, Inquiries, InquiryJob, Start
-from charlm_server.engine.sequence import GenerationJob, PromptReader, ReceivedReader, Sequence
+from charlm_server.engine.readers import (
+    ContextReader,
+    ItemReader,
+    NextReader,
+    PromptReader,
+    ReceivedReader,
+)
+from charlm_server.engine.scoring import NextJob, ScoringJob
+from charlm_server.engine.search import Inquiries, InquiryJob, Start
+from charlm_server.engine.sequence import GenerationJob, Sequence
 from charlm_server.engine.token_columns import TokenColumns
 from charlm_server.errors.overload import DeadlinePassed, Draining
 

@@ -5,15 +5,10 @@ Legend: T tokens, V vocabulary.
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from torch import Tensor
-
-from charlm_model.sampling.draw import logprobs_from
 from charlm_model.snapshot import Snapshot
-from charlm_model.state import State
-from charlm_server.engine.job import Job, Outbox
+from charlm_server.engine.job import Job
 from charlm_server.engine.output_buffer import Accumulator
-from charlm_server.engine.token_columns import Float64s, Returns, TokenColumns, columns_of
+from charlm_server.engine.token_columns import Float64s, Returns, TokenColumns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,49 +58,6 @@ class ScoringJob(Job):
         return 0
 
 
-class ItemReader:
-    """Reads one item; every token of the continuation is scored by what precedes it."""
-
-    def __init__(self, job: ScoringJob, index: int, outbox: Outbox) -> None:
-        item = job.items[index]
-        self._job, self._index, self._outbox = job, index, outbox
-        self.snapshot = item.snapshot
-        self._targets = np.array(item.continuation_ids, dtype=np.int64)
-        self._first = len(item.context_ids) - 1  # the token after which the first target stands
-        self._ids = item.context_ids + item.continuation_ids[:-1]
-        if not item.continuation_ids:
-            self._ids = item.context_ids[:1]  # nothing to score, so nothing worth reading
-
-    @property
-    def ids(self) -> list[int]:
-        return self._ids
-
-    @property
-    def is_over(self) -> bool:
-        return self._job.is_over
-
-    def accept(self, logits_TV: Tensor, start: int) -> None:
-        skipped = max(self._first - start, 0)
-        if skipped >= len(logits_TV) or not len(self._targets):
-            return  # all of it is context
-        position = start + skipped - self._first
-        ids_T = self._targets[position : position + len(logits_TV) - skipped]
-        columns = columns_of(logits_TV[skipped:], ids_T, self._job.returns)
-        part = ScorePart(
-            item=self._index,
-            position=position,
-            columns=columns,
-            is_greedy=bool((logits_TV[skipped:].numpy().argmax(axis=-1) == ids_T).all()),
-            num_bytes=len(columns) * self._job.bytes_per_token,
-        )
-        self._outbox.put(self._job, part)
-
-    def done(self, _state: State | None, _logits_1V: Tensor) -> None:
-        self._job.num_open_items -= 1
-        if self._job.num_open_items == 0:
-            self._outbox.close(self._job)
-
-
 @dataclass(frozen=True, slots=True)
 class NextPart:
     """The whole distribution of the next token."""
@@ -132,29 +84,3 @@ class NextJob(Job):
     @property
     def num_rows(self) -> int:
         return 0
-
-
-class NextReader:
-    """Reads the context and tells what may follow its last token."""
-
-    def __init__(self, job: NextJob, outbox: Outbox) -> None:
-        self._job, self._outbox = job, outbox
-
-    @property
-    def ids(self) -> list[int]:
-        return self._job.context_ids
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        return self._job.snapshot
-
-    @property
-    def is_over(self) -> bool:
-        return self._job.is_over
-
-    def accept(self, logits_TV: Tensor, start: int) -> None:
-        """Only what follows the last token counts."""
-
-    def done(self, _state: State | None, logits_1V: Tensor) -> None:
-        part = NextPart(logprobs_from(logits_1V.numpy())[0])
-        self._outbox.put(self._job, part, closes=True)

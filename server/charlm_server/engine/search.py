@@ -102,31 +102,3 @@ class Inquiries:
     def _answering(self, job: InquiryJob, start: Start) -> Iterator[None]:
         part: Part = Answer((yield from job.search(start)))
         self._outbox.put(job, part, closes=True)
-
-
-class ContextReader:
-    """Reads what comes before an inquiry."""
-
-    def __init__(
-        self, job: InquiryJob, on_read: Callable[[InquiryJob, State, Tensor], None]
-    ) -> None:
-        self._job, self._on_read = job, on_read
-
-    @property
-    def ids(self) -> list[int]:
-        return self._job.context_ids
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        return self._job.snapshot
-
-    @property
-    def is_over(self) -> bool:
-        return self._job.is_over
-
-    def accept(self, logits_TV: Tensor, start: int) -> None:
-        """Only what follows the last token counts."""
-
-    def done(self, state: State | None, logits_1V: Tensor) -> None:
-        assert state is not None
-        self._on_read(self._job, state, logits_1V)

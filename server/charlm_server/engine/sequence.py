@@ -1,15 +1,12 @@
 """A request inside the engine: one prompt, and each of its growing continuations."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from torch import Tensor
 
 from charlm_model.constraints.conditional_sampling import Drawn
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.snapshot import Snapshot
-from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import Release, TextAssembler
 from charlm_server.engine.generation import Delta, Finish, FinishReason, Stopping
@@ -21,7 +18,6 @@ from charlm_server.engine.token_columns import (
     Float32s,
     Returns,
     TokenColumns,
-    columns_of,
     concat_columns,
     exact_sum,
 )
@@ -241,65 +237,3 @@ class Shown:
         self._num_tokens += len(columns)
         self._num_bytes += len(release.data)
         self._num_characters += len(release.text)
-
-
-class PromptReader:
-    """Reads a job's prompt, once for all of its outputs."""
-
-    def __init__(
-        self, job: GenerationJob, on_read: Callable[[GenerationJob, State, Tensor], None]
-    ) -> None:
-        self._job, self._on_read = job, on_read
-
-    @property
-    def ids(self) -> list[int]:
-        return self._job.prompt_ids
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        return self._job.snapshot
-
-    @property
-    def is_over(self) -> bool:
-        return self._job.is_over
-
-    def accept(self, logits_TV: Tensor, start: int) -> None:
-        """Only what follows the last token counts."""
-
-    def done(self, state: State | None, logits_1V: Tensor) -> None:
-        assert state is not None
-        self._on_read(self._job, state, logits_1V)
-
-
-class ReceivedReader:
-    """Reads a prompt and what was received of one output: nothing is drawn anew."""
-
-    def __init__(
-        self,
-        sequence: Sequence,
-        on_received: Callable[[Sequence, TokenColumns], None],
-        on_read: Callable[[Sequence, State, Tensor], None],
-    ) -> None:
-        self._sequence, self._on_received, self._on_read = sequence, on_received, on_read
-        self._num_known = len(sequence.job.prompt_ids)
-        self.ids = sequence.job.prompt_ids + sequence.received_ids
-        self.snapshot = sequence.job.snapshot
-
-    @property
-    def is_over(self) -> bool:
-        return self._sequence.is_over
-
-    def accept(self, logits_TV: Tensor, start: int) -> None:
-        """Logits after the prompt's last token and later ones are those of received tokens."""
-        first = max(self._num_known - 1, start)
-        stop = min(start + len(logits_TV), len(self.ids) - 1)
-        if first < stop:
-            self._sequence.retrace(self.ids[first + 1 : stop + 1])
-            ids_T = np.array(self.ids[first + 1 : stop + 1], dtype=np.int64)
-            returns = self._sequence.job.returns
-            columns = columns_of(logits_TV[first - start : stop - start], ids_T, returns)
-            self._on_received(self._sequence, self._sequence.as_sampled(columns))
-
-    def done(self, state: State | None, logits_1V: Tensor) -> None:
-        assert state is not None
-        self._on_read(self._sequence, state, logits_1V)
