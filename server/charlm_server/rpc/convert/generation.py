@@ -1,30 +1,19 @@
 """Generation requests to jobs, and what the engine made of them to messages."""
 
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from charlm.v1 import generation_pb2 as pb
-from charlm.v1 import sampling_pb2
-from charlm_model.errors import InvalidSampling
-from charlm_model.sampling.params import SamplingParams
-from charlm_server.config.limits import Limits
-from charlm_server.config.settings import DEFAULT_MAX_NEW_TOKENS
-from charlm_server.engine.generation import Delta, Finish, FinishReason, Stopping
-from charlm_server.engine.job import FOREVER
+from charlm_server.engine.generation import Delta, Finish, FinishReason
 from charlm_server.engine.resume import Place
 from charlm_server.engine.sequence import GenerationJob
-from charlm_server.engine.stop_sequences import StopAutomaton
 from charlm_server.engine.token_columns import Returns, TokenColumns, concat_columns
-from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.common import (
     TextReader,
     check_count,
-    check_token_ids,
     duration_from,
     returns_from,
-    seconds_of,
 )
 from charlm_server.rpc.convert.constraint import Language, check_fits
 from charlm_server.rpc.convert.context import ContextReader, Prefix
@@ -33,22 +22,16 @@ from charlm_server.rpc.convert.resume import (
     check_something_is_left,
     origin_of,
     resumed_from,
-    seed_of,
 )
 from charlm_server.rpc.convert.returned_states import check_states_fit
+from charlm_server.rpc.convert.sampling import (
+    _time_limit,
+    sampling_params_from,
+    seed_from,
+    stopping_from,
+)
 from charlm_server.state_store import States
 
-PLAIN_FIELDS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "penalty_window",
-)
 FINISH_REASONS = {
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
     FinishReason.STOP: pb.FINISH_REASON_STOP_SEQUENCE,
@@ -109,80 +92,10 @@ def generation_job_from(
     return job
 
 
-def seed_from(sampling: sampling_pb2.SamplingParams, places: list[tuple[Place, list[int]]]) -> int:
-    """The seed given, else that of the stream that goes on, else a new one."""
-    if sampling.HasField("seed"):
-        return sampling.seed
-    seed = seed_of(places)
-    return secrets.randbits(64) if seed is None else seed
-
-
 def _prefix(request: pb.GenerateRequest, model: LoadedModel, states: States) -> Prefix:
     reader = TextReader(model, request.unknown_characters)
     appended_ids = reader.text_ids(request.append_text, "append_text")
     return ContextReader(reader, model, states).prefix(request.context, "context", appended_ids)
-
-
-def sampling_params_from(
-    message: sampling_pb2.SamplingParams, vocab_size: int, limits: Limits
-) -> SamplingParams:
-    """The request's values, and SamplingParams' own defaults for what is unset."""
-    check_count("sampling.biases", len(message.biases), 0, limits.max_biases)
-    biased_ids = [bias.token_id for bias in message.biases]
-    check_token_ids(biased_ids, vocab_size, "sampling.biases", ".token_id")
-    if len(set(biased_ids)) < len(biased_ids):
-        raise InvalidRequest("sampling.biases", biased_ids, "at most one for each token")
-    given = {field.name: value for field, value in message.ListFields()}
-    given = {name: given[name] for name in PLAIN_FIELDS if name in given}
-    logit_bias = {bias.token_id: bias.bias for bias in message.biases}
-    try:
-        return SamplingParams(**given, logit_bias=logit_bias)
-    except InvalidSampling as error:
-        # There the biases are a mapping, on the wire a list.
-        names = {f"logit_bias[{each}]": f"biases[{i}].bias" for i, each in enumerate(biased_ids)}
-        field = names.get(error.field, error.field)
-        raise InvalidRequest(f"sampling.{field}", error.value, error.allowed) from error
-
-
-def sampling_message_from(params: SamplingParams) -> sampling_pb2.SamplingParams:
-    """Every value spelled out, as GetModel tells the defaults."""
-    return sampling_pb2.SamplingParams(**{name: getattr(params, name) for name in PLAIN_FIELDS})
-
-
-def stopping_from(
-    message: sampling_pb2.StoppingParams, limits: Limits, language: Language | None = None
-) -> Stopping:
-    stops = [stop.encode() for stop in message.stop_sequences]
-    check_count("stopping.stop_sequences", len(stops), 0, limits.max_stop_sequences)
-    for index, stop in enumerate(stops):
-        if not 1 <= len(stop) <= limits.max_stop_sequence_bytes:
-            allowed = f"1 to {limits.max_stop_sequence_bytes} bytes long"
-            text = message.stop_sequences[index]
-            raise InvalidRequest(f"stopping.stop_sequences[{index}]", text, allowed)
-    given = message.max_new_tokens if message.HasField("max_new_tokens") else DEFAULT_MAX_NEW_TOKENS
-    constraint = None if language is None else language.constraint
-    check_count("stopping.max_new_tokens", given, 1, limits.max_new_tokens)
-    least = 1 if constraint is None else constraint.missing(constraint.start)
-    if given < least:
-        allowed = f"at least {least}, which the constraint's shortest output has"
-        raise InvalidRequest("stopping.max_new_tokens", given, allowed)
-    return Stopping(
-        max_new_tokens=given,
-        stops=StopAutomaton(stops) if stops else None,
-        include_stop=message.include_stop_sequence,
-        ignore_end_of_text=message.ignore_end_of_text,
-        constraint=constraint,
-        search=None if language is None else language.search,
-    )
-
-
-def _time_limit(message: sampling_pb2.StoppingParams, model: LoadedModel) -> float:
-    if not message.HasField("max_time"):
-        return FOREVER
-    seconds = seconds_of(message.max_time, "stopping.max_time")
-    if seconds <= 0:
-        raise InvalidRequest("stopping.max_time", f"{seconds} s", "longer than 0 s")
-    return model.scheduler.now() + seconds
 
 
 def chunk_from(deltas: list[Delta], returns: Returns) -> pb.OutputChunk:

@@ -14,7 +14,7 @@ from charlm_server.config.mixtures import MixtureConfig
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.common import duration_from
 from charlm_server.rpc.convert.distribution import numerics_from
-from charlm_server.rpc.convert.generation import sampling_message_from
+from charlm_server.rpc.convert.sampling import sampling_message_from
 from charlm_server.rpc.convert.state_import import num_bytes_of
 
 FAMILIES = {
