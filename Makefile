@@ -54,7 +54,7 @@ containers: $(INSTALLED) .venv/.with-deploy ## build the images and try them on 
 	$(BIN)/python deploy/containers/verify.py
 
 ray: $(INSTALLED) .venv/.with-ray ## a Ray cluster on this machine: scaled, and a replica and a worker killed
-	CHARLM_RAY=1 $(BIN)/python -m pytest tests/e2e/test_ray.py tests/training/test_on_ray.py
+	CHARLM_RAY=1 $(BIN)/python -m pytest tests/e2e/test_ray.py tests/training/test_ray_train.py
 
 audit: $(INSTALLED) .venv/.with-audit ## known vulnerabilities of what is installed
 	$(BIN)/python .ci/audit.py $(BIN)/pip-audit

@@ -11,7 +11,7 @@ import pytest
 from charlm_client import CharlmError, Client, NotAllowed, Security
 from tests.e2e.conftest import CHARLM, STOP_TIMEOUT_S
 from tests.server.certificates import Authority
-from tests.server.test_security import write_tokens
+from tests.server.rpc.test_security import write_tokens
 
 TOKEN, WRONG = "rennurerof-fo-noket", "token-of-a-stranger"
 TEXT = "The quick brown fox jumps over"

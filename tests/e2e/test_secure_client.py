@@ -11,7 +11,7 @@ from charlm_client import Client, InvalidRequest, NotAllowed, Security, SyncClie
 from charlm_client.cli.main import app as command
 from charlm_server.config.settings import TlsFiles
 from tests.server.certificates import Authority
-from tests.server.test_security import guarded, write_tokens
+from tests.server.rpc.test_security import guarded, write_tokens
 from tests.server.wire import serving
 
 TOKEN = "remaerd"

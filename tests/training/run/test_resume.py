@@ -22,8 +22,8 @@ from charlm_training.run.session import train_in_terminal
 from charlm_training.run.workspace import Workspace
 from charlm_training.step.learner import Learner, StepResult
 
-LIVES = Path(__file__).parent / "lives.py"
-# CHARLM_KILLS=25 pytest tests/training/test_resume.py is the full trial.
+LIVES = Path(__file__).parents[1] / "lives.py"
+# CHARLM_KILLS=25 pytest tests/training/run/test_resume.py is the full trial.
 KILLS = int(os.environ.get("CHARLM_KILLS", "3"))
 
 

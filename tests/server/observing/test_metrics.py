@@ -27,7 +27,7 @@ from tests.server.wire import Wire, serving, text_of
 
 LSTM, GRU = "models/lstm-char", "models/gru-byte"
 GENERATION, SCORING = "charlm.v1.GenerationService", "charlm.v1.ScoringService"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "observability.md"
 DASHBOARD = ROOT / "deploy" / "observability" / "grafana" / "dashboards" / "charlm.json"
 ALERTS = ROOT / "deploy" / "observability" / "alerts.yml"

@@ -26,7 +26,7 @@ from charlm_server.cluster.scale import Scale
 from charlm_server.config.settings import ServeConfig
 from charlm_server.errors.base import ServeError
 from charlm_server.rpc.error_interceptor import STATUS_DETAILS
-from tests.server.test_security import write_tokens
+from tests.server.rpc.test_security import write_tokens
 from tests.server.wire import checkpoint_of, data_of, serving, vocabulary_of
 
 REQUEST = gen.GenerateRequest(

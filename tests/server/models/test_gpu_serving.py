@@ -28,7 +28,7 @@ from charlm_server.models.batch_invariance import Certification, certify
 from charlm_server.models.loading import serve_checkpoint
 from charlm_server.models.registry import numerics_id
 from tests.server import wire as wires
-from tests.server.test_state_service import by_name, created, exported, imported, of_text
+from tests.server.rpc.services.test_state import by_name, created, exported, imported, of_text
 from tests.server.wire import Wire, checkpoint_of, serving, vocabulary_of
 
 pytest.importorskip("triton", reason="the extra `triton` is not installed: make unit")

@@ -25,7 +25,7 @@ from charlm_server.scheduling.admission import QueueLimits, WaitingRoom
 from charlm_server.scheduling.fair_queue import Waiting
 from charlm_server.scheduling.scheduler import Scheduler
 from tests.server.conftest import Bench, deltas_of, periodic, text_of
-from tests.server.test_fair_queue import SizedJob
+from tests.server.scheduling.test_fair_queue import SizedJob
 from tests.server.wire import checkpoint_of, vocabulary_of
 
 PACED: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pytest
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import scoring_pb2 as sco
 from charlm_server.config.limits import Limits
-from tests.server.test_state_service import (
+from tests.server.rpc.services.test_state import (
     TEXT,
     by_name,
     created,

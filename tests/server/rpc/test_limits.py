@@ -28,7 +28,7 @@ ENDLESS = gen.StreamGenerateRequest(
     )
 )
 GET = models_pb2.GetModelRequest(name=MODEL)
-DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "operations.md"
 CLIENT = """
 import sys, grpc
 from charlm.v1 import generation_pb2 as gen, generation_pb2_grpc

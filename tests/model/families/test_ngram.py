@@ -14,7 +14,7 @@ from charlm_model.families.ngram import NGram
 from charlm_model.scoring import evaluate_blocks, total_logprob
 from charlm_model.text.vocabulary import CharVocabulary
 
-SHAKESPEARE = Path(__file__).parents[3] / "shared" / "data" / "tinyshakespeare.txt"
+SHAKESPEARE = Path(__file__).parents[4] / "shared" / "data" / "tinyshakespeare.txt"
 V = 4
 
 
