@@ -1,6 +1,6 @@
 """The longest import chain inside each package, and import circles; lazy imports count.
 
-    python .ci/import_depth.py            # a line a package, with its longest chain
+python .ci/import_depth.py            # a line a package, with its longest chain
 """
 
 from graphlib import TopologicalSorter

@@ -42,7 +42,7 @@ from charlm_server.errors.states import (
     StatesFull,
 )
 from charlm_server.rpc.call_tracking import Calls, trailing_of
-from charlm_server.rpc.convert.common import duration_from
+from charlm_server.rpc.convert.fields import duration_from
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from charlm_server.engine.scoring import ScoringItem, ScoringJob
 from charlm_server.engine.token_columns import Returns
 from charlm_server.errors.base import InvalidRequest, InvalidText
 from charlm_server.models.registry import LoadedModel, Models, check_named
-from charlm_server.rpc.convert.common import TextReader, check_count
+from charlm_server.rpc.convert.fields import TextReader, check_count
 
 TOTALS = Returns(logprobs=False)
 Rows = Sequence[Sequence[pb.Score]]  # a row for each model, an entry for each text

@@ -15,7 +15,7 @@ from charlm_server.engine.search import MAX_STATE_BYTES
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import InvalidRequest, InvalidText
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.common import TextReader, check_count
+from charlm_server.rpc.convert.fields import TextReader, check_count
 
 LOCAL = (pb.CONSTRAINT_MODE_UNSPECIFIED, pb.CONSTRAINT_MODE_LOCAL_MASK)
 MAX_PARTICLES, DEFAULT_PARTICLES = 256, 16

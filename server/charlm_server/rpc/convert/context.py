@@ -11,7 +11,7 @@ from charlm_server.calls.callers import PRESENT
 from charlm_server.errors.base import CharlmError, InvalidRequest
 from charlm_server.errors.states import StateDamaged, StateMismatch
 from charlm_server.models.registry import LoadedModel, Models
-from charlm_server.rpc.convert.common import TextReader
+from charlm_server.rpc.convert.fields import TextReader
 from charlm_server.state_store import States
 
 

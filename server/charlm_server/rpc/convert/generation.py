@@ -9,15 +9,15 @@ from charlm_server.engine.resume import Place
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns, TokenColumns, concat_columns
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.common import (
+from charlm_server.rpc.convert.constraint import Language, check_fits
+from charlm_server.rpc.convert.context import ContextReader, Prefix
+from charlm_server.rpc.convert.distribution import distributions_of, top_tokens_from
+from charlm_server.rpc.convert.fields import (
     TextReader,
     check_count,
     duration_from,
     returns_from,
 )
-from charlm_server.rpc.convert.constraint import Language, check_fits
-from charlm_server.rpc.convert.context import ContextReader, Prefix
-from charlm_server.rpc.convert.distribution import distributions_of, top_tokens_from
 from charlm_server.rpc.convert.resume import (
     check_something_is_left,
     origin_of,

@@ -12,9 +12,9 @@ from charlm_server.engine.job import FOREVER
 from charlm_server.engine.search import MAX_STATE_BYTES, InquiryJob, Start
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.common import TextReader, check_count
 from charlm_server.rpc.convert.context import ContextReader
 from charlm_server.rpc.convert.distribution import numerics_from
+from charlm_server.rpc.convert.fields import TextReader, check_count
 from charlm_server.state_store import States
 
 MAX_LENGTH = 64

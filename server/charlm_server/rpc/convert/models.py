@@ -12,8 +12,8 @@ from charlm_model.sampling.params import SamplingParams
 from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import MixtureConfig
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.common import duration_from
 from charlm_server.rpc.convert.distribution import numerics_from
+from charlm_server.rpc.convert.fields import duration_from
 from charlm_server.rpc.convert.sampling import sampling_message_from
 from charlm_server.rpc.convert.state_import import num_bytes_of
 

@@ -9,7 +9,7 @@ from charlm_server.engine.resume import Origin, Place, Progress, Resumption
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.common import check_token_ids
+from charlm_server.rpc.convert.fields import check_token_ids
 
 # There the text that was held back is shown too, which may be more than the stream would show.
 CUT_SHORT = (FinishReason.TIME_LIMIT, FinishReason.DRAINED)

@@ -13,12 +13,12 @@ from charlm_server.engine.resume import Place
 from charlm_server.engine.stop_sequences import StopAutomaton
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.common import (
+from charlm_server.rpc.convert.constraint import Language
+from charlm_server.rpc.convert.fields import (
     check_count,
     check_token_ids,
     seconds_of,
 )
-from charlm_server.rpc.convert.constraint import Language
 from charlm_server.rpc.convert.resume import (
     seed_of,
 )

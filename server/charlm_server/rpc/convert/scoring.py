@@ -21,19 +21,19 @@ from charlm_server.engine.token_columns import (
 )
 from charlm_server.errors.base import AnswerTooLarge, InvalidRequest
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.common import (
-    TextReader,
-    check_count,
-    check_data_type,
-    num_alternatives,
-    returns_from,
-)
 from charlm_server.rpc.convert.context import ContextReader
 from charlm_server.rpc.convert.distribution import (
     distributions_from,
     distributions_of,
     numerics_from,
     top_tokens_from,
+)
+from charlm_server.rpc.convert.fields import (
+    TextReader,
+    check_count,
+    check_data_type,
+    num_alternatives,
+    returns_from,
 )
 from charlm_server.rpc.convert.returned_states import check_states_fit
 from charlm_server.state_store import States

@@ -11,7 +11,7 @@ from charlm.v1 import distribution_pb2
 from charlm.v1 import state_pb2 as pb
 from charlm_server.config.limits import Limits
 from charlm_server.errors.base import InvalidRequest
-from charlm_server.rpc.convert.common import TextReader, check_count, seconds_of
+from charlm_server.rpc.convert.fields import TextReader, check_count, seconds_of
 from charlm_server.state_store import PREFIX, KeptState
 
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 100

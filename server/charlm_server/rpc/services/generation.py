@@ -14,10 +14,10 @@ from charlm_server.engine.token_columns import Returns
 from charlm_server.errors.base import AnswerTooLarge
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_helpers import converted, deadline_of, fitting
-from charlm_server.rpc.convert.common import check_count
 from charlm_server.rpc.convert.constraint import Compiler
 from charlm_server.rpc.convert.context import model_asked
 from charlm_server.rpc.convert.distribution import numerics_from
+from charlm_server.rpc.convert.fields import check_count
 from charlm_server.rpc.convert.generation import (
     Streaming,
     chunks_from,

@@ -8,7 +8,7 @@ from charlm.v1 import models_pb2 as pb
 from charlm.v1 import models_pb2_grpc as pb_grpc
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import Models, check_named
-from charlm_server.rpc.convert.common import check_count
+from charlm_server.rpc.convert.fields import check_count
 from charlm_server.rpc.convert.models import model_from
 
 DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE = 100, 1000

@@ -16,7 +16,6 @@ from charlm_server.calls.callers import PRESENT
 from charlm_server.errors.states import StateChanged
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_helpers import converted, deadline_of
-from charlm_server.rpc.convert.common import TextReader
 from charlm_server.rpc.convert.context import (
     ContextReader,
     Prefix,
@@ -25,6 +24,7 @@ from charlm_server.rpc.convert.context import (
     model_asked,
     state_error_from,
 )
+from charlm_server.rpc.convert.fields import TextReader
 from charlm_server.rpc.convert.state import (
     continuation_ids,
     page_of,

@@ -13,7 +13,7 @@ from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import CharacterCounter
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_helpers import converted, fitting
-from charlm_server.rpc.convert.common import TextReader, check_count, check_token_ids
+from charlm_server.rpc.convert.fields import TextReader, check_count, check_token_ids
 from charlm_server.rpc.convert.models import VOCABULARY_KINDS
 
 TOO_LARGE = "send fewer or shorter texts a call"

@@ -12,7 +12,7 @@ from charlm.v1 import generation_pb2 as gen
 from charlm_model.inference.sampling_loop import generate
 from charlm_model.sampling.params import SamplingParams
 from charlm_server.config.limits import Limits
-from charlm_server.rpc.convert.common import returns_from
+from charlm_server.rpc.convert.fields import returns_from
 from charlm_server.rpc.services.generation import least_bytes_per_token
 from tests.server.wire import Wire, column, data_of, details_of, serving, text_of
 
