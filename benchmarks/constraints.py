@@ -18,7 +18,7 @@ from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabul
 from charlm_server.engine.batch import PlacedSequence, RowBatch
 from charlm_server.engine.decoding import burst
 from charlm_server.engine.generation import Stopping
-from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.output_buffer import OutputBuffer
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns
 
@@ -87,7 +87,7 @@ def job(seed: int, constraint: Constraint | None) -> GenerationJob:
         returns=Returns(),
         num_outputs=1,
         bytes_per_token=24,
-        output=Accumulator(1 << 20, lambda: None),
+        output=OutputBuffer(1 << 20, lambda: None),
     )
 
 

@@ -15,7 +15,7 @@ from charlm_model.language_model import Burst, LanguageModel
 from charlm_model.sampling.draw import draw, logprobs_from
 from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
-from charlm_server.models.batch_invariance import certify
+from charlm_server.models.batch_invariance import measure_batch_invariance
 from charlm_server.models.loading import batch_sizes
 
 NUM_PROMPT, NUM_STEPS = 37, 45  # neither a power of two
@@ -101,7 +101,7 @@ def sampling_agrees(gpu: LanguageModel) -> str:
 
 def certified(gpu: LanguageModel) -> str:
     sizes = batch_sizes(1024)
-    found = certify(gpu, sizes)
+    found = measure_batch_invariance(gpu, sizes)
     assert found.is_batch_invariant, "not invariant"
     assert found.sizes == tuple(sizes), f"only {found.sizes}"
     return f"{len(sizes)} sizes"

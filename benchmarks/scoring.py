@@ -31,7 +31,7 @@ from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
 from charlm_server.engine.engine import Engine, EngineConfig
-from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.output_buffer import OutputBuffer
 from charlm_server.engine.scoring import ScoringItem, ScoringJob
 from charlm_server.engine.token_columns import Returns
 
@@ -156,7 +156,7 @@ def score(model: LanguageModel, lengths: list[int]) -> None:
         items=[ScoringItem(context_ids=[0], continuation_ids=each.tolist()) for each in ids],
         returns=Returns(),
         bytes_per_token=24,
-        output=Accumulator(1 << 40, lambda: None),
+        output=OutputBuffer(1 << 40, lambda: None),
     )
     engine.begin_scoring(job)
     while engine.has_work:

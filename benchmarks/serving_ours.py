@@ -13,7 +13,7 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.params import SamplingParams
 from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.engine.generation import Stopping as JobStopping
-from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.output_buffer import OutputBuffer
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns
 
@@ -58,7 +58,7 @@ def generation_job(
         returns=returns,
         num_outputs=1,
         bytes_per_token=returns.bytes_per_token(vocab_size),
-        output=Accumulator(1 << 30, lambda: None),
+        output=OutputBuffer(1 << 30, lambda: None),
     )
 
 

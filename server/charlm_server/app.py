@@ -33,8 +33,8 @@ from charlm_server.config.limits import Limits
 from charlm_server.config.settings import ServeConfig, address_of
 from charlm_server.errors.base import ServeError
 from charlm_server.health_monitor import Monitor
-from charlm_server.models.directory_watch import Watch
-from charlm_server.models.hot_swap import Exchange
+from charlm_server.models.directory_watch import DirectoryWatch
+from charlm_server.models.hot_swap import HotSwap
 from charlm_server.models.loading import load_models
 from charlm_server.models.registry import Models
 from charlm_server.observing.setup import Observation
@@ -55,7 +55,7 @@ from charlm_server.rpc.services.scoring import ScoringService
 from charlm_server.rpc.services.state import StateService
 from charlm_server.rpc.services.tokenizer import TokenizerService
 from charlm_server.rpc.tls import server_credentials
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 OFFERED = [
     codec_pb2.DESCRIPTOR.services_by_name["CodecService"],
@@ -81,9 +81,9 @@ class App:
         names = [service.full_name for service in offered]
         self.health = Health([*names, *models.names])
         self.monitor = Monitor(self.health, names, models, config.stuck_after_s)
-        self.states = States(config.limits)
-        self.exchange = Exchange(config, models, self.states, self.monitor.look)
-        self.watch = Watch(self.exchange, config.watch_s)
+        self.states = StateStore(config.limits)
+        self.hot_swap = HotSwap(config, models, self.states, self.monitor.look)
+        self.watch = DirectoryWatch(self.hot_swap, config.watch_s)
         self.observation = Observation(config)
         self._server = server or grpc.aio.server(
             interceptors=interceptors_of(config, self.observation.calls),
@@ -109,7 +109,7 @@ class App:
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         if offers_admin:
             admin_pb2_grpc.add_AdminServiceServicer_to_server(
-                AdminService(self.exchange, models, self.states), self._server
+                AdminService(self.hot_swap, models, self.states), self._server
             )
         unoffered = [service for service in UNOFFERED if service.full_name not in names]
         add_unoffered(self._server, unoffered)
@@ -136,12 +136,12 @@ class App:
         """Have work done, wherever it comes from."""
         for model in self._models:
             model.scheduler.start()
-        sources = Sources(self._models, self.exchange, self.states, self.monitor)
+        sources = Sources(self._models, self.hot_swap, self.states, self.monitor)
         self.observation.start(sources)
         self.monitor.look()
         self._tasks = [
             asyncio.create_task(self.monitor.run()),
-            asyncio.create_task(self.states.keep_dropping_expired(self.exchange.release)),
+            asyncio.create_task(self.states.keep_dropping_expired(self.hot_swap.release)),
         ]
         if self._config.model_root is not None:
             self._tasks.append(asyncio.create_task(self.watch.run()))
@@ -155,7 +155,7 @@ class App:
         """Admit nothing, let calls finish for a while, end the rest with what they have, stop."""
         for task in self._tasks:
             task.cancel()
-        models = [*self._models, *await self.exchange.close()]
+        models = [*self._models, *await self.hot_swap.close()]
         self.health.set_all(is_serving=False)
         grace_s = self._config.drain_grace_s if grace_s is None else grace_s
         async with asyncio.TaskGroup() as group:

@@ -70,7 +70,7 @@ class Monitor:
     def is_well(self, model: LoadedModel) -> bool:
         """Whether its engine's thread lives and is not stuck; any thread may ask."""
         scheduler = model.scheduler
-        return scheduler.is_alive and scheduler.pulse.silent_s < self._bound_s
+        return scheduler.is_alive and scheduler.heartbeat.silent_s < self._bound_s
 
     def _tell(self, name: str, is_well: bool) -> None:
         self._health.set(name, is_serving=is_well)
@@ -81,7 +81,7 @@ class Monitor:
 
 
 async def probe(model: LoadedModel) -> None:
-    """Have one token sampled; whether that was done, the engine's pulse tells."""
+    """Have one token sampled; whether that was done, the engine's heartbeat tells."""
     job = GenerationJob(
         prompt_ids=[END_OF_TEXT_ID],
         params=SamplingParams(),
@@ -90,7 +90,7 @@ async def probe(model: LoadedModel) -> None:
         returns=Returns(),
         num_outputs=1,
         bytes_per_token=1,
-        output=model.accumulator(),
+        output=model.output_buffer(),
     )
     with contextlib.suppress(CharlmError):
         async with model.scheduler.generate(job):

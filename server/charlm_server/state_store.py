@@ -76,7 +76,7 @@ class KeptState:
         return replace(self, snapshot=snapshot, checkpoints=checkpoints, etag=new_etag())
 
 
-class States:
+class StateStore:
     """All kept states. Any thread may ask."""
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:

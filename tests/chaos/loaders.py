@@ -20,7 +20,7 @@ from charlm_model.errors import SnapshotError
 from charlm_model.snapshot import Maker, Snapshot
 from charlm_server.calls.callers import callers_from
 from charlm_server.config.settings import ServeConfig
-from charlm_server.engine.resume import Origin, Place, Progress
+from charlm_server.engine.resume import Origin, Progress, ResumePosition
 from charlm_server.errors.base import CharlmError, ServeError
 from charlm_server.models.loading import load_model
 from charlm_training.errors import StateDamaged
@@ -115,7 +115,7 @@ def resume_trial(_folder: Path) -> Trial:
     whole = progress.token(has_ended=False)
 
     def trial(damage: Damage) -> None:
-        Place.from_token(damaged_token(whole, damage)).resumption(origin, [1, 2, 3])
+        ResumePosition.from_token(damaged_token(whole, damage)).resumption(origin, [1, 2, 3])
 
     return trial
 

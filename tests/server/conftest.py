@@ -14,7 +14,7 @@ from charlm_model.sampling.params import SamplingParams
 from charlm_model.state import State
 from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.engine.generation import Delta, Stopping
-from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.output_buffer import OutputBuffer
 from charlm_server.engine.scoring import ScoringItem, ScoringJob
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.stop_sequences import StopAutomaton
@@ -91,19 +91,19 @@ class Bench:
             returns=options.pop("returns", Returns()),
             num_outputs=options.pop("num_outputs", 1),
             bytes_per_token=24,
-            output=self.accumulator(options.pop("max_waiting_bytes", 1 << 20)),
+            output=self.output_buffer(options.pop("max_waiting_bytes", 1 << 20)),
             **options,
         )
 
     def scoring_job(self, *texts: str, **options: Any) -> ScoringJob:
         items = [ScoringItem(context_ids=[0], continuation_ids=ids_of(text)) for text in texts]
-        output = self.accumulator(1 << 20)
+        output = self.output_buffer(1 << 20)
         return ScoringJob(
             items=items, returns=Returns(), bytes_per_token=24, output=output, **options
         )
 
-    def accumulator(self, max_waiting_bytes: int) -> Accumulator[Any]:
-        return Accumulator(max_waiting_bytes, lambda: self.rooms_made.append(True))
+    def output_buffer(self, max_waiting_bytes: int) -> OutputBuffer[Any]:
+        return OutputBuffer(max_waiting_bytes, lambda: self.rooms_made.append(True))
 
     def begin(self, *jobs: GenerationJob) -> None:
         for job in jobs:

@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from charlm.v1 import generation_pb2 as gen
-from charlm_server.scheduling.heartbeat import Pulse
+from charlm_server.scheduling.heartbeat import Heartbeat
 from tests.server.conftest import Clock
 from tests.server.gate import Gate
 from tests.server.wire import Wire, load, serving
@@ -30,7 +30,7 @@ async def test_a_stuck_engine_is_told_of_and_so_is_its_recovery(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, gate, scheduler = Clock(), Gate(), wire.models[STUCK].scheduler
-    monkeypatch.setattr(scheduler, "pulse", Pulse(clock))
+    monkeypatch.setattr(scheduler, "heartbeat", Heartbeat(clock))
     engine = scheduler._engine  # its tick is what gets stuck
     monkeypatch.setattr(engine, "tick", gate.before(engine.tick))
     stub = health_pb2_grpc.HealthStub(wire.channel)
@@ -67,7 +67,7 @@ class Case:
         self.wire, self.clock = wire, Clock()
         self.scheduler = wire.models[STUCK].scheduler
         self.engine = self.scheduler._engine
-        monkeypatch.setattr(self.scheduler, "pulse", Pulse(self.clock))
+        monkeypatch.setattr(self.scheduler, "heartbeat", Heartbeat(self.clock))
         self._patch = monkeypatch
         self._stub = health_pb2_grpc.HealthStub(wire.channel)
         names = (STUCK, "charlm.v1.GenerationService", "")

@@ -27,7 +27,7 @@ from charlm_server.errors.states import (
     StatesFull,
     StateShareTaken,
 )
-from charlm_server.state_store import KeptState, States
+from charlm_server.state_store import KeptState, StateStore
 from tests.server.conftest import Clock
 
 SIZE = 4 * (3 + 5)  # bytes of each snapshot below
@@ -47,8 +47,8 @@ def state(owner: str = "", num_tokens: int = 0, seconds: float = 60.0) -> KeptSt
     )
 
 
-def store(clock: Clock | None = None, **limits: int) -> States:
-    return States(Limits(**limits), clock=clock or Clock())
+def store(clock: Clock | None = None, **limits: int) -> StateStore:
+    return StateStore(Limits(**limits), clock=clock or Clock())
 
 
 def test_a_state_lives_for_its_time_after_its_last_use() -> None:

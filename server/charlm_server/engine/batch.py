@@ -15,7 +15,7 @@ from charlm_model.sampling.philox import Counters, Words
 from charlm_model.state import State
 from charlm_model.tensor_memory import clone, copy, zeros
 from charlm_server.engine.backlog import Backlog
-from charlm_server.engine.row_states import RowMemory
+from charlm_server.engine.row_states import RowStates
 from charlm_server.engine.sequence import Sequence
 
 
@@ -55,7 +55,7 @@ class RowBatch:
         self.is_plain = True  # all rows want tokens of the model's own distribution alone
         self.counters = _counters_of([])  # of the next token of each live row
         self._missing_B = _missing_of([])  # tokens that each live row may still take
-        self._memory = RowMemory(model, self._sizes[0])
+        self._row_states = RowStates(model, self._sizes[0])
         self._logits_BV = torch.zeros(self._sizes[0], model.config.vocab_size)
 
     @property
@@ -90,7 +90,7 @@ class RowBatch:
         self.is_plain = self.is_plain and all(sequence.is_plain for sequence in joining)
         self._grow(len(self.sequences))
         for row, newcomer in enumerate(newcomers, first):
-            self._memory.put(row, newcomer.state)
+            self._row_states.put(row, newcomer.state)
         self._logits_BV[first : len(self.sequences)] = torch.cat(
             [newcomer.logits_1V for newcomer in newcomers]
         )
@@ -99,7 +99,7 @@ class RowBatch:
         """A copy of a row, to go on from later; the row itself is still there."""
         row = self.sequences.index(sequence)
         logits_1V = self._logits_BV[row : row + 1].clone()
-        return PlacedSequence(sequence, self._memory.row(row).clone(), logits_1V)
+        return PlacedSequence(sequence, self._row_states.row(row).clone(), logits_1V)
 
     def remove(self, leavers: set[Sequence]) -> None:
         """Close the gaps with the last live rows, then shrink if a smaller size will do."""
@@ -110,7 +110,7 @@ class RowBatch:
         holes = [row for row in range(len(kept)) if self.sequences[row] in leavers]
         movers = [row for row in kept if row >= len(kept)]
         for hole, mover in zip(holes, movers, strict=True):
-            self._memory.put(hole, self._memory.row(mover))
+            self._row_states.put(hole, self._row_states.row(mover))
             self._logits_BV[hole] = self._logits_BV[mover]
             self.sequences[hole] = self.sequences[mover]
         del self.sequences[len(kept) :]
@@ -123,8 +123,8 @@ class RowBatch:
         """Tokens of each live row from the model's own distribution, all steps in one call."""
         rows = len(self.sequences)
         padded = Counters(*(_padded(column_B, self._size) for column_B in self.counters))
-        burst, self._logits_BV, self._memory.state = self._model.sample(
-            self._logits_BV, self._memory.state, padded, num_steps
+        burst, self._logits_BV, self._row_states.state = self._model.sample(
+            self._logits_BV, self._row_states.state, padded, num_steps
         )
         self._count(num_steps)
         self.backlog.add(Burst(burst.ids_BK[:rows], burst.logprobs_BK[:rows]))
@@ -132,8 +132,8 @@ class RowBatch:
     def step(self, ids: list[int]) -> None:
         """Feed each live row its token; its next logits become the pending ones."""
         padding = [0] * (self._size - len(ids))
-        self._logits_BV, self._memory.state = self._model.step(
-            torch.tensor(ids + padding, dtype=torch.int64), self._memory.state
+        self._logits_BV, self._row_states.state = self._model.step(
+            torch.tensor(ids + padding, dtype=torch.int64), self._row_states.state
         )
         self._count(1)
 
@@ -149,7 +149,7 @@ class RowBatch:
     def _grow(self, num_rows: int) -> None:
         size = next(size for size in self._sizes if size >= num_rows)
         if size > self._size:
-            self._memory.resize(size)
+            self._row_states.resize(size)
             before_BV = self._logits_BV
             shape = size, before_BV.shape[1]
             self._logits_BV = zeros(shape, before_BV.dtype, before_BV.device)
@@ -160,7 +160,7 @@ class RowBatch:
         roomy = (size for size in self._sizes if num_rows <= size - size // 4)
         size = next(roomy, self.capacity)
         if size < self._size:
-            self._memory.resize(size)
+            self._row_states.resize(size)
             self._logits_BV = clone(self._logits_BV[:size])
 
 

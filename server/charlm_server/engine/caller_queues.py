@@ -8,48 +8,48 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Lines(Generic[T]):
+class CallerQueues(Generic[T]):
     """Lines by caller, none of them empty; a caller that was served goes behind the others.
 
     Whoever gave up waiting is passed over, at the latest when its turn comes.
     """
 
     def __init__(self, has_given_up: Callable[[T], bool]) -> None:
-        self._lines: dict[str, deque[T]] = {}
+        self._queues: dict[str, deque[T]] = {}
         self._has_given_up = has_given_up
 
     def __len__(self) -> int:
-        return sum(map(len, self._lines.values()))
+        return sum(map(len, self._queues.values()))
 
     def __iter__(self) -> Iterator[T]:
-        return chain.from_iterable(self._lines.values())
+        return chain.from_iterable(self._queues.values())
 
     def add(self, caller: str, waiting: T) -> None:
-        self._lines.setdefault(caller, deque()).append(waiting)
+        self._queues.setdefault(caller, deque()).append(waiting)
 
     def add_first(self, caller: str, waiting: T) -> None:
         """Before all others of that caller."""
-        self._lines.setdefault(caller, deque()).appendleft(waiting)
+        self._queues.setdefault(caller, deque()).appendleft(waiting)
 
     def lengths(self) -> Counter[str]:
         """By caller; each line begins with someone who still waits."""
-        for caller, line in list(self._lines.items()):
-            while line and self._has_given_up(line[0]):
-                line.popleft()
-            if not line:
-                del self._lines[caller]
-        return Counter({caller: len(line) for caller, line in self._lines.items()})
+        for caller, queue in list(self._queues.items()):
+            while queue and self._has_given_up(queue[0]):
+                queue.popleft()
+            if not queue:
+                del self._queues[caller]
+        return Counter({caller: len(queue) for caller, queue in self._queues.items()})
 
     def take(self, numbers: Counter[str]) -> list[T]:
         """So many of each caller, from the front of its line; caller by caller."""
         return [each for caller, num in numbers.items() for each in self._take(caller, num)]
 
     def _take(self, caller: str, num: int) -> Iterator[T]:
-        line = self._lines.pop(caller)
-        while line and num:
-            waiting = line.popleft()
+        queue = self._queues.pop(caller)
+        while queue and num:
+            waiting = queue.popleft()
             if not self._has_given_up(waiting):
                 num -= 1
                 yield waiting
-        if line:
-            self._lines[caller] = line
+        if queue:
+            self._queues[caller] = queue

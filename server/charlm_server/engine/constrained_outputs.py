@@ -18,8 +18,8 @@ from charlm_model.constraints.conditional_sampling import (
     monte_carlo,
     rejection,
 )
-from charlm_server.engine.generation import Search
-from charlm_server.engine.search import Start
+from charlm_server.engine.generation import ConstraintSearch
+from charlm_server.engine.search import PrefixState
 from charlm_server.engine.sequence import GenerationJob, Sequence
 from charlm_server.engine.token_columns import Ids, TokenColumns, columns_of
 from charlm_server.errors.base import InvalidRequest
@@ -29,7 +29,7 @@ CHUNK = 64  # tokens whose details are made in one go
 Take = Callable[[Sequence, TokenColumns], None]
 
 
-def draw_outputs(job: GenerationJob, start: Start, take: Take) -> Iterator[None]:
+def draw_outputs(job: GenerationJob, start: PrefixState, take: Take) -> Iterator[None]:
     """Draw each output of a job and have it taken. Raises InvalidRequest where none is found."""
     search = job.stopping.search
     assert search is not None
@@ -46,15 +46,15 @@ def draw_outputs(job: GenerationJob, start: Start, take: Take) -> Iterator[None]
         yield from _told(sequence, drawn, start, take)
 
 
-def _rejection(question: Question, search: Search) -> Steps:
+def _rejection(question: Question, search: ConstraintSearch) -> Steps:
     return rejection(question, search.num, search.num_together)
 
 
-def _monte_carlo(question: Question, search: Search) -> Steps:
+def _monte_carlo(question: Question, search: ConstraintSearch) -> Steps:
     return monte_carlo(question, search.num)
 
 
-def _question(sequence: Sequence, start: Start) -> Question:
+def _question(sequence: Sequence, start: PrefixState) -> Question:
     job = sequence.job
     constraint = job.stopping.constraint
     assert constraint is not None
@@ -70,7 +70,7 @@ def _question(sequence: Sequence, start: Start) -> Question:
     )
 
 
-def _unmet(search: Search) -> InvalidRequest:
+def _unmet(search: ConstraintSearch) -> InvalidRequest:
     if search.is_monte_carlo:
         allowed = "larger, or the sampling less narrow: every particle ran into a dead end"
         return InvalidRequest("constraint.num_particles", search.num, allowed)
@@ -78,7 +78,7 @@ def _unmet(search: Search) -> InvalidRequest:
     return InvalidRequest("constraint.max_attempts", search.num, allowed)
 
 
-def _told(sequence: Sequence, drawn: Drawn, start: Start, take: Take) -> Iterator[None]:
+def _told(sequence: Sequence, drawn: Drawn, start: PrefixState, take: Take) -> Iterator[None]:
     """Read the output once more for its log-probs and details: the very bits of Score."""
     pending_11V, state = start.logits_1V[None], start.state.clone()
     for first in range(0, len(drawn.ids), CHUNK):

@@ -18,11 +18,11 @@ from charlm_model.state import State
 from charlm_server.engine.batch import PlacedSequence, RowBatch
 from charlm_server.engine.constrained_outputs import draw_outputs
 from charlm_server.engine.decoding import burst
-from charlm_server.engine.fair_sharing import Shares
+from charlm_server.engine.fair_sharing import FairShares
 from charlm_server.engine.generation import Delta, FinishReason
 from charlm_server.engine.job import Event, Job, Outbox
-from charlm_server.engine.pacing import Pace, ReadingPace
-from charlm_server.engine.placement import Seating
+from charlm_server.engine.pacing import ChunkPacer, StepPacer
+from charlm_server.engine.placement import Placement
 from charlm_server.engine.prefill import ReadingLane
 from charlm_server.engine.readers import (
     ContextReader,
@@ -31,8 +31,8 @@ from charlm_server.engine.readers import (
     PromptReader,
     ReceivedReader,
 )
-from charlm_server.engine.scoring import NextJob, ScoringJob
-from charlm_server.engine.search import Inquiries, InquiryJob, Start
+from charlm_server.engine.scoring import NextDistributionJob, ScoringJob
+from charlm_server.engine.search import PrefixState, SearchJob, SearchQueue
 from charlm_server.engine.sequence import GenerationJob, Sequence
 from charlm_server.engine.token_columns import TokenColumns
 from charlm_server.errors.overload import DeadlinePassed, Draining
@@ -82,9 +82,9 @@ class Engine:
         # make steps look slow, bursts short, messages many, and the loop busier still.
         self._work_clock = work_clock
         self._outbox = Outbox()
-        self._decode_pace = Pace(config.max_burst)
-        self._prefill_pace = ReadingPace(config.max_chunk)
-        self._scoring_pace = ReadingPace(config.max_scoring_chunk)
+        self._decode_pacer = StepPacer(config.max_burst)
+        self._prefill_pacer = ChunkPacer(config.max_chunk)
+        self._scoring_pacer = ChunkPacer(config.max_scoring_chunk)
         self.num_sampled_tokens = 0  # in rows of the batch, since the start
         self.num_pieces = 0  # of work done, whatever its kind
         self.num_steps = 0  # of the batch, since the start
@@ -100,10 +100,10 @@ class Engine:
         self._scoring = ReadingLane(
             self._model, config.sizes_up_to(config.max_scoring_rows), keeps_state=False
         )
-        self._seating = Seating(self._batch)
+        self._placement = Placement(self._batch)
         self._generations: list[GenerationJob] = []
         self._scorings: list[Job] = []  # and all else that takes no row of the batch
-        self._inquiries = Inquiries(self._outbox)
+        self._searches = SearchQueue(self._outbox)
         self._stepper = Stepper(self._model, config.batch_sizes)
         self._handed_over_at = -math.inf
 
@@ -130,12 +130,12 @@ class Engine:
         for index in range(len(job.items)):
             self._scoring.add(ItemReader(job, index, self._outbox), job.caller)
 
-    def begin_next(self, job: NextJob) -> None:
+    def begin_next(self, job: NextDistributionJob) -> None:
         job.started_at = self.clock()
         self._scorings.append(job)
         self._scoring.add(NextReader(job, self._outbox), job.caller)
 
-    def begin_inquiry(self, job: InquiryJob) -> None:
+    def begin_inquiry(self, job: SearchJob) -> None:
         job.started_at = self.clock()
         self._scorings.append(job)
         self._prefill.add(ContextReader(job, self._inquire), job.caller)
@@ -149,49 +149,49 @@ class Engine:
 
     @property
     def num_parked(self) -> int:
-        return len(self._seating.parked)
+        return len(self._placement.parked)
 
     @property
     def capacity(self) -> int:
         return self._batch.capacity
 
     @property
-    def row_shares(self) -> Shares:
+    def row_shares(self) -> FairShares:
         """Whose the rows will be when all who were begun are ready."""
         wanted: Counter[str] = Counter()
         for job in self._generations:
             if job.num_rows and not job.is_over:
                 wanted[job.caller] += job.num_open_outputs
-        parked = (each.sequence for each in self._seating.parked)
+        parked = (each.sequence for each in self._placement.parked)
         wanted.subtract(sequence.job.caller for sequence in parked if not sequence.is_over)
-        return Shares(wanted, self.capacity)
+        return FairShares(wanted, self.capacity)
 
     @property
-    def scoring_shares(self) -> Shares:
+    def scoring_shares(self) -> FairShares:
         """Whose jobs are those that take no row of the batch."""
         searches = [job for job in self._generations if not job.num_rows]
         jobs = Counter(job.caller for job in [*self._scorings, *searches])
-        return Shares(jobs, self._config.max_scoring_rows)
+        return FairShares(jobs, self._config.max_scoring_rows)
 
     @property
     def seconds_per_prompt_token(self) -> float:
         """As measured lately; 0 before anything was read."""
-        return self._prefill_pace.seconds_per_step
+        return self._prefill_pacer.seconds_per_step
 
     @property
     def seconds_per_step(self) -> float:
         """Of the batch, as measured lately; 0 before anything was decoded."""
-        return self._decode_pace.seconds_per_step
+        return self._decode_pacer.seconds_per_step
 
     @property
     def has_work(self) -> bool:
         """Whether a tick would do something now."""
         return bool(
             self._batch.sequences
-            or self._seating.can_go_on
+            or self._placement.can_go_on
             or self._prefill.num_readers
             or self._scoring.num_readers
-            or self._inquiries.num
+            or self._searches.num
             or any(job.is_over for job in [*self._generations, *self._scorings])
         )
 
@@ -199,7 +199,7 @@ class Engine:
     def next_deadline(self) -> float:
         """When a tick is due even if there is no work, for the parked ones' sake."""
         return min(
-            (parked.sequence.job.ends_at for parked in self._seating.parked), default=float("inf")
+            (parked.sequence.job.ends_at for parked in self._placement.parked), default=float("inf")
         )
 
     # --- one tick ---
@@ -212,7 +212,7 @@ class Engine:
         over takes longer than making them: for `kept_s` where that is longer than a tick's target.
         """
         self._drop_over(self.clock())
-        self._seating.unpark()
+        self._placement.unpark()
         self._read_prompts()
         has_newcomers = self._fill_rows()
         self._decode(has_newcomers)
@@ -254,7 +254,7 @@ class Engine:
                 self._outbox.close(scoring, DeadlinePassed(now - scoring.submitted_at))
         self._generations = [job for job in self._generations if not job.is_over]
         self._scorings = [job for job in self._scorings if not job.is_over]
-        self._seating.drop_over()
+        self._placement.drop_over()
 
     def _end(self, job: GenerationJob, reason: FinishReason) -> None:
         for sequence in job.sequences:
@@ -264,18 +264,18 @@ class Engine:
     def _read_prompts(self) -> None:
         if self._prefill.num_readers:
             is_short = self._prefill.longest_left <= SHORT_PROMPT
-            self._read(self._prefill, self._prefill_pace, self._reading_target_s(is_short))
+            self._read(self._prefill, self._prefill_pacer, self._reading_target_s(is_short))
 
     def _score(self) -> None:
         if self._scoring.num_readers:
-            self._read(self._scoring, self._scoring_pace, self._reading_target_s())
+            self._read(self._scoring, self._scoring_pacer, self._reading_target_s())
 
-    def _read(self, lane: ReadingLane, pace: ReadingPace, target_s: float) -> None:
+    def _read(self, lane: ReadingLane, pacer: ChunkPacer, target_s: float) -> None:
         started = self._work_clock()
-        num_steps = lane.read_chunk(pace.num_steps(target_s))
+        num_steps = lane.read_chunk(pacer.num_steps(target_s))
         if num_steps:
             self.num_pieces += 1
-            pace.record(num_steps, self._work_clock() - started)
+            pacer.record(num_steps, self._work_clock() - started)
 
     def _reading_target_s(self, is_short: bool = False) -> float:
         """While others decode, a chunk may delay them by no more than two steps.
@@ -285,39 +285,39 @@ class Engine:
         if not self._batch.sequences:
             return self._config.tick_target_s
         least_s = SHORT_PROMPT_SHARE * self._config.tick_target_s if is_short else 0.0
-        return max(READING_STEPS * self._decode_pace.seconds_per_step, least_s)
+        return max(READING_STEPS * self._decode_pacer.seconds_per_step, least_s)
 
     def _place(self, job: GenerationJob, state: State, logits_1V: Tensor) -> None:
         """A prompt is read: fork what was read into the job's outputs."""
         job.prefilled_at = self.clock()
         if job.stopping.search is not None:
-            start = Start(self._stepper, state.clone(), logits_1V)
-            self._inquiries.add(job, draw_outputs(job, start, self._take))
+            start = PrefixState(self._stepper, state.clone(), logits_1V)
+            self._searches.add(job, draw_outputs(job, start, self._take))
             return
         new = [sequence for sequence in job.sequences if not sequence.must_read_received]
         is_lent = len(new) == 1
         state = state if is_lent else state.clone()
         for sequence in new:
-            self._seating.add(PlacedSequence(sequence, state, logits_1V, is_lent=is_lent))
+            self._placement.add(PlacedSequence(sequence, state, logits_1V, is_lent=is_lent))
 
     def _place_again(self, sequence: Sequence, state: State, logits_1V: Tensor) -> None:
         """What was received is read: go on after it."""
         sequence.job.prefilled_at = self.clock()
-        self._seating.add(PlacedSequence(sequence, state, logits_1V, is_lent=True))
+        self._placement.add(PlacedSequence(sequence, state, logits_1V, is_lent=True))
 
-    def _inquire(self, job: InquiryJob, state: State, logits_1V: Tensor) -> None:
-        self._inquiries.ask(job, Start(self._stepper, state.clone(), logits_1V))
+    def _inquire(self, job: SearchJob, state: State, logits_1V: Tensor) -> None:
+        self._searches.ask(job, PrefixState(self._stepper, state.clone(), logits_1V))
 
     def _search(self) -> None:
-        if not self._inquiries.num:
+        if not self._searches.num:
             return
         ends_at = self._work_clock() + self._reading_target_s()
-        self._inquiries.work_on(lambda: self._work_clock() >= ends_at)
+        self._searches.work_on(lambda: self._work_clock() >= ends_at)
         self.num_pieces += 1
 
     def _fill_rows(self) -> bool:
         """Give rows to who is ready, and their first tokens to who waits for them, if any do."""
-        num_newcomers = self._seating.seat(tell_all=self._hand_over)
+        num_newcomers = self._placement.place_ready(tell_all=self._hand_over)
         if num_newcomers:
             self._burst(1)
             self._tell(len(self._batch.sequences) - num_newcomers)
@@ -326,9 +326,9 @@ class Engine:
     def _decode(self, has_newcomers: bool) -> None:
         """The tick's burst. Newcomers' first tokens leave after it: where that is long, without."""
         target_s = self._burst_share(has_newcomers) * self._config.tick_target_s
-        is_long = self._decode_pace.seconds_per_step > target_s
+        is_long = self._decode_pacer.seconds_per_step > target_s
         if self._batch.num_missing > 0 and not (has_newcomers and is_long):
-            self._burst(min(self._decode_pace.num_steps(target_s), self._batch.num_missing))
+            self._burst(min(self._decode_pacer.num_steps(target_s), self._batch.num_missing))
 
     def _burst_share(self, has_newcomers: bool) -> float:
         if has_newcomers or self._prefill.num_readers:
@@ -338,7 +338,7 @@ class Engine:
     def _burst(self, num_steps: int) -> None:
         started = self._work_clock()
         num_steps = burst(self._batch, num_steps)
-        self._decode_pace.record(num_steps, self._work_clock() - started)
+        self._decode_pacer.record(num_steps, self._work_clock() - started)
         self.num_pieces += 1
         self.num_sampled_tokens += num_steps * len(self._batch.sequences)
         self.num_steps += num_steps
@@ -359,8 +359,8 @@ class Engine:
         """All that rows sampled; who has ended leaves, and who reads too slowly."""
         self._tell(0)
         self._handed_over_at = self._work_clock()
-        self._seating.drop_over()
-        self._seating.park_slow()
+        self._placement.drop_over()
+        self._placement.park_slow()
 
     def _tell(self, first_row: int) -> None:
         """What the rows from that one on sampled."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class Shares:
+class FairShares:
     """Places that callers hold or are on the way to, of so many that there are."""
 
     def __init__(self, wanted: Counter[str], capacity: int) -> None:
@@ -44,32 +44,32 @@ def fair_share(others: Iterable[int], capacity: int) -> int:
 
 
 @dataclass(slots=True)
-class Deal:
+class RowAssignment:
     """How many of a caller's that wait get a place, and how many places a caller gives up."""
 
-    seated: Counter[str] = field(default_factory=Counter)
+    granted: Counter[str] = field(default_factory=Counter)
     lent: Counter[str] = field(default_factory=Counter)
 
 
-def deal(held: Counter[str], waiting: Counter[str], num_free: int) -> Deal:
+def assign_rows(held: Counter[str], waiting: Counter[str], num_free: int) -> RowAssignment:
     """Places for those who wait, one after the other to whoever has fewest."""
-    dealt = Deal()
+    assigned = RowAssignment()
     has, left = held.copy(), {caller: num for caller, num in waiting.items() if num}
     while left:
         caller = min(left, key=has.__getitem__)
-        if dealt.seated.total() >= num_free:
-            lenders = [name for name in held if held[name] > dealt.lent[name]]
+        if assigned.granted.total() >= num_free:
+            lenders = [name for name in held if held[name] > assigned.lent[name]]
             richest = max(lenders, key=has.__getitem__, default=caller)
             if has[richest] - has[caller] < 2:
                 break
             has[richest] -= 1
-            dealt.lent[richest] += 1
+            assigned.lent[richest] += 1
         has[caller] += 1
-        dealt.seated[caller] += 1
+        assigned.granted[caller] += 1
         left[caller] -= 1
         if not left[caller]:
             del left[caller]
-    return dealt
+    return assigned
 
 
 def lenders(

@@ -23,7 +23,7 @@ class FinishReason(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Search:
+class ConstraintSearch:
     """How whole outputs are drawn given their language: by Monte Carlo or by rejection."""
 
     is_monte_carlo: bool
@@ -41,7 +41,7 @@ class Stopping:
     ignore_end_of_text: bool = False
     constraint: Constraint | None = None  # a language that the output must be in
 
-    search: Search | None = None  # how to draw given the constraint; None is step by step
+    search: ConstraintSearch | None = None  # how to draw given the constraint; None is step by step
 
     def new_guide(self, *, keeps_room: bool = True) -> Guide:
         """For one output, from its start."""

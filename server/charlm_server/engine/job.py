@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
-from charlm_server.engine.output_buffer import Accumulator, Part
+from charlm_server.engine.output_buffer import OutputBuffer, OutputPart
 
 FOREVER = float("inf")
 
@@ -13,7 +13,7 @@ FOREVER = float("inf")
 class Job(ABC):
     """One admitted request. Times are on the engine's clock, in seconds."""
 
-    output: Accumulator[Any]
+    output: OutputBuffer[Any]
     caller: str = ""  # whose turn it takes, and whose rows
     deadline: float = FOREVER  # past it the caller hears nothing, so it must end before
     time_limit: float = FOREVER  # asked for: what there is by then is the answer
@@ -52,8 +52,8 @@ class Job(ABC):
 class Event:
     """Something for a call: a part of its answer, its end, or both."""
 
-    output: Accumulator[Any]
-    part: Part | None = None
+    output: OutputBuffer[Any]
+    part: OutputPart | None = None
     closes: bool = False
     error: Exception | None = None
     is_first: bool = False  # nothing else is on its way to this call
@@ -72,7 +72,7 @@ class Outbox:
 
     events: list[Event] = field(default_factory=list)
 
-    def put(self, job: Job, part: Part, *, closes: bool = False) -> None:
+    def put(self, job: Job, part: OutputPart, *, closes: bool = False) -> None:
         job.output.count(part)
         job.is_closed = closes
         self.events.append(Event(job.output, part, closes, is_first=not job.is_answered))

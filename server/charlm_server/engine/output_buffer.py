@@ -11,17 +11,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Generic, Protocol, TypeVar
 
 
-class Part(Protocol):
+class OutputPart(Protocol):
     """A piece of an answer that knows about how many bytes it will cost."""
 
     @property
     def num_bytes(self) -> int: ...
 
 
-PartT = TypeVar("PartT", bound=Part)
+PartT = TypeVar("PartT", bound=OutputPart)
 
 
-class Accumulator(Generic[PartT]):
+class OutputBuffer(Generic[PartT]):
     """Parts made but not yet written.
 
     Two counters need no lock because each has one writer: `_num_bytes_made` belongs to the engine's

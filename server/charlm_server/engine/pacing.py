@@ -9,7 +9,7 @@ FORGETTING = 1.1  # by which the least seconds rise from chunk to chunk
 SHORT = 8  # tokens; a chunk of as many is no risk for which a longer one must wait
 
 
-class ReadingPace:
+class ChunkPacer:
     """A chunk costs a + b n: it fits the target time, or takes twice what no chunk goes below.
 
     The latter because where a alone is near the target, chunks of one token would spend all time
@@ -74,7 +74,7 @@ class ReadingPace:
 SMOOTHING = 0.2  # weight of the newest measurement
 
 
-class Pace:
+class StepPacer:
     """Turns a target time into a number of steps, from what steps took lately.
 
     Only the size of a piece of work depends on the clock, never its result.

@@ -4,17 +4,19 @@ from collections import Counter
 from collections.abc import Callable
 
 from charlm_server.engine.batch import PlacedSequence, RowBatch
-from charlm_server.engine.caller_queues import Lines
-from charlm_server.engine.fair_sharing import Deal, deal, lenders
+from charlm_server.engine.caller_queues import CallerQueues
+from charlm_server.engine.fair_sharing import RowAssignment, assign_rows, lenders
 from charlm_server.engine.sequence import Sequence
 
 
-class Seating:
+class Placement:
     """Moves sequences into rows and out of them; what they say is the same wherever they were."""
 
     def __init__(self, batch: RowBatch) -> None:
         self._batch = batch
-        self._ready: Lines[PlacedSequence] = Lines(lambda placed: placed.sequence.is_over)
+        self._ready: CallerQueues[PlacedSequence] = CallerQueues(
+            lambda placed: placed.sequence.is_over
+        )
         self.parked: list[PlacedSequence] = []  # until their readers catch up
 
     @property
@@ -32,7 +34,7 @@ class Seating:
         """One more that is ready."""
         self._ready.add(placed.sequence.job.caller, placed)
 
-    def seat(self, tell_all: Callable[[], None]) -> int:
+    def place_ready(self, tell_all: Callable[[], None]) -> int:
         """Give rows to who is ready, those that are lent among them; returns to how many.
 
         They are the last rows of the batch. `tell_all` hands over what all rows sampled: it is
@@ -40,13 +42,13 @@ class Seating:
         """
         if not self._ready:
             return 0
-        dealt = self._deal()
-        if dealt.lent:
+        assigned = self._deal()
+        if assigned.lent:
             tell_all()
-            dealt = self._deal()
-        newcomers = self._ready.take(dealt.seated)
+            assigned = self._deal()
+        newcomers = self._ready.take(assigned.granted)
         lent = lenders(
-            dealt.lent,
+            assigned.lent,
             self._batch.sequences,
             caller_of=lambda live: live.job.caller,
             num_left=lambda live: live.num_missing,
@@ -72,9 +74,9 @@ class Seating:
             self._ready.add_first(parked.sequence.job.caller, parked)
         self.parked = [parked for parked, has_room in asked if not has_room]
 
-    def _deal(self) -> Deal:
+    def _deal(self) -> RowAssignment:
         held = Counter(live.job.caller for live in self._batch.sequences)
-        return deal(held, self._ready.lengths(), self._batch.num_free)
+        return assign_rows(held, self._ready.lengths(), self._batch.num_free)
 
     def _take_out(self, leaving: list[Sequence]) -> list[PlacedSequence]:
         placed = [self._batch.take_out(sequence) for sequence in leaving]

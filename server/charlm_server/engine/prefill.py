@@ -14,9 +14,9 @@ from torch import Tensor
 from charlm_model.language_model import LanguageModel
 from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
-from charlm_server.engine.caller_queues import Lines
-from charlm_server.engine.fair_sharing import deal, lenders
-from charlm_server.engine.row_states import RowMemory
+from charlm_server.engine.caller_queues import CallerQueues
+from charlm_server.engine.fair_sharing import assign_rows, lenders
+from charlm_server.engine.row_states import RowStates
 
 MAX_LOGITS = 1 << 21  # of one chunk, over rows, tokens and vocabulary: 16 MB in float64
 
@@ -53,7 +53,7 @@ class Reader(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class PartialRead:
     """A reader, how far it came, and, while it has no row, the state there."""
 
     reader: Reader
@@ -81,22 +81,24 @@ class ReadingLane:
         self._model = model
         self._sizes = sorted(sizes)
         self._keeps_state = keeps_state
-        self._waiting: Lines[Place] = Lines(lambda place: place.reader.is_over)
-        self._rows: list[Place] = []
-        self._memory = RowMemory(model, self._sizes[0])
+        self._waiting: CallerQueues[PartialRead] = CallerQueues(
+            lambda reading: reading.reader.is_over
+        )
+        self._rows: list[PartialRead] = []
+        self._row_states = RowStates(model, self._sizes[0])
 
     @property
     def num_readers(self) -> int:
         """Those with something left to read, and those that wait for a row."""
-        return sum(place.is_reading for place in self._rows) + len(self._waiting)
+        return sum(reading.is_reading for reading in self._rows) + len(self._waiting)
 
     @property
     def longest_left(self) -> int:
         """Most tokens that a reader has before it, of those in rows and of those that wait."""
-        return max((place.num_left for place in [*self._rows, *self._waiting]), default=0)
+        return max((reading.num_left for reading in [*self._rows, *self._waiting]), default=0)
 
     def add(self, reader: Reader, caller: str) -> None:
-        self._waiting.add(caller, Place(reader, caller))
+        self._waiting.add(caller, PartialRead(reader, caller))
 
     def read_chunk(self, max_steps: int) -> int:
         """Read on by one chunk; returns how many tokens of each row were read."""
@@ -105,76 +107,76 @@ class ReadingLane:
             return 0
         num_steps = self._chunk_length(max_steps)
         ids_BT = torch.tensor(self._padded_ids(num_steps), dtype=torch.int64)
-        logits_BTV, self._memory.state = self._model.advance(ids_BT, self._memory.state)
-        for row, place in enumerate(self._rows):
-            self._advance(row, place, logits_BTV[row])
+        logits_BTV, self._row_states.state = self._model.advance(ids_BT, self._row_states.state)
+        for row, reading in enumerate(self._rows):
+            self._advance(row, reading, logits_BTV[row])
         return num_steps
 
     def _regroup(self) -> None:
         """Drop who has read all or is gone, let others in; fresh rows start from the beginning."""
-        kept = [row for row, place in enumerate(self._rows) if place.is_reading]
-        newcomers = self._exchange(kept)
+        kept = [row for row, reading in enumerate(self._rows) if reading.is_reading]
+        newcomers = self._assign_rows(kept)
         if len(kept) == len(self._rows) and not newcomers:
             return
         self._rows = [self._rows[row] for row in kept] + newcomers
         for row, old_row in enumerate(kept):
             if row != old_row:
-                self._memory.put(row, self._memory.row(old_row))
-        for row in range(len(kept), len(self._memory)):
-            self._memory.put(row, None)
-        self._memory.resize(next(size for size in self._sizes if size >= len(self._rows)))
-        for row, place in enumerate(newcomers, len(kept)):
-            if place.state is not None:
-                self._memory.put(row, place.state)
-                place.state = None
+                self._row_states.put(row, self._row_states.row(old_row))
+        for row in range(len(kept), len(self._row_states)):
+            self._row_states.put(row, None)
+        self._row_states.resize(next(size for size in self._sizes if size >= len(self._rows)))
+        for row, reading in enumerate(newcomers, len(kept)):
+            if reading.state is not None:
+                self._row_states.put(row, reading.state)
+                reading.state = None
 
-    def _exchange(self, kept: list[int]) -> list[Place]:
+    def _assign_rows(self, kept: list[int]) -> list[PartialRead]:
         """Who gets a row now; rows that are lent leave `kept`, and their places wait."""
         held = Counter(self._rows[row].caller for row in kept)
-        dealt = deal(held, self._waiting.lengths(), self._sizes[-1] - len(kept))
-        newcomers = self._waiting.take(dealt.seated)
+        assigned = assign_rows(held, self._waiting.lengths(), self._sizes[-1] - len(kept))
+        newcomers = self._waiting.take(assigned.granted)
         lent = lenders(
-            dealt.lent,
+            assigned.lent,
             kept,
             caller_of=lambda row: self._rows[row].caller,
             num_left=lambda row: self._rows[row].num_left,
         )
         for row in lent:
-            place = self._rows[row]
-            place.state = self._memory.row(row).clone()
-            self._waiting.add_first(place.caller, place)
+            reading = self._rows[row]
+            reading.state = self._row_states.row(row).clone()
+            self._waiting.add_first(reading.caller, reading)
             kept.remove(row)
-        return [place for place in newcomers if self._begin(place)]
+        return [reading for reading in newcomers if self._begin(reading)]
 
-    def _begin(self, place: Place) -> bool:
+    def _begin(self, reading: PartialRead) -> bool:
         """Hand a snapshot's reader what is expected next; whether there is anything to read."""
-        reader, snapshot = place.reader, place.reader.snapshot
-        if reader.is_over or snapshot is None or place.num_read:
+        reader, snapshot = reading.reader, reading.reader.snapshot
+        if reader.is_over or snapshot is None or reading.num_read:
             return not reader.is_over
-        place.state = snapshot.state.to(self._model.device)
+        reading.state = snapshot.state.to(self._model.device)
         reader.accept(snapshot.pending_logits_1V, -1)
         if not reader.ids:
-            state = place.state.clone() if self._keeps_state else None
+            state = reading.state.clone() if self._keeps_state else None
             reader.done(state, snapshot.pending_logits_1V.clone())
         return bool(reader.ids)
 
     def _chunk_length(self, max_steps: int) -> int:
-        left = [place.num_left for place in self._rows]
+        left = [reading.num_left for reading in self._rows]
         wanted = min(left) if self._keeps_state else max(left)
-        bound = MAX_LOGITS // (len(self._memory) * self._model.config.vocab_size)
+        bound = MAX_LOGITS // (len(self._row_states) * self._model.config.vocab_size)
         return max(1, min(wanted, max_steps, bound))
 
     def _padded_ids(self, num_steps: int) -> list[list[int]]:
-        starts = ((place.reader.ids, place.num_read) for place in self._rows)
+        starts = ((reading.reader.ids, reading.num_read) for reading in self._rows)
         rows = [list(ids[num_read : num_read + num_steps]) for ids, num_read in starts]
-        rows += [[]] * (len(self._memory) - len(rows))
+        rows += [[]] * (len(self._row_states) - len(rows))
         return [row + [0] * (num_steps - len(row)) for row in rows]
 
-    def _advance(self, row: int, place: Place, logits_TV: Tensor) -> None:
-        reader, start = place.reader, place.num_read
-        num_new = min(len(logits_TV), place.num_left)
-        place.num_read += num_new
+    def _advance(self, row: int, reading: PartialRead, logits_TV: Tensor) -> None:
+        reader, start = reading.reader, reading.num_read
+        num_new = min(len(logits_TV), reading.num_left)
+        reading.num_read += num_new
         reader.accept(logits_TV[:num_new], start)
-        if not place.num_left:
-            state = self._memory.row(row) if self._keeps_state else None
+        if not reading.num_left:
+            state = self._row_states.row(row) if self._keeps_state else None
             reader.done(state, logits_TV[num_new - 1 : num_new].clone())

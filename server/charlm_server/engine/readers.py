@@ -9,8 +9,13 @@ from charlm_model.sampling.draw import logprobs_from
 from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
 from charlm_server.engine.job import Outbox
-from charlm_server.engine.scoring import NextJob, NextPart, ScorePart, ScoringJob
-from charlm_server.engine.search import InquiryJob
+from charlm_server.engine.scoring import (
+    NextDistribution,
+    NextDistributionJob,
+    ScorePart,
+    ScoringJob,
+)
+from charlm_server.engine.search import SearchJob
 from charlm_server.engine.sequence import GenerationJob, Sequence
 from charlm_server.engine.token_columns import (
     TokenColumns,
@@ -83,9 +88,7 @@ class ReceivedReader:
 class ContextReader:
     """Reads what comes before an inquiry."""
 
-    def __init__(
-        self, job: InquiryJob, on_read: Callable[[InquiryJob, State, Tensor], None]
-    ) -> None:
+    def __init__(self, job: SearchJob, on_read: Callable[[SearchJob, State, Tensor], None]) -> None:
         self._job, self._on_read = job, on_read
 
     @property
@@ -154,7 +157,7 @@ class ItemReader:
 class NextReader:
     """Reads the context and tells what may follow its last token."""
 
-    def __init__(self, job: NextJob, outbox: Outbox) -> None:
+    def __init__(self, job: NextDistributionJob, outbox: Outbox) -> None:
         self._job, self._outbox = job, outbox
 
     @property
@@ -173,5 +176,5 @@ class NextReader:
         """Only what follows the last token counts."""
 
     def done(self, _state: State | None, logits_1V: Tensor) -> None:
-        part = NextPart(logprobs_from(logits_1V.numpy())[0])
+        part = NextDistribution(logprobs_from(logits_1V.numpy())[0])
         self._outbox.put(self._job, part, closes=True)

@@ -40,7 +40,7 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class ResumePosition:
     """A place in one output of a stream, after everything that was shown by then."""
 
     origin: Origin
@@ -67,7 +67,7 @@ class Place:
         return body + _digest(body, _CHECK_BYTES)
 
     @classmethod
-    def from_token(cls, token: bytes) -> "Place":
+    def from_token(cls, token: bytes) -> "ResumePosition":
         """Raises ResumeTokenDamaged for anything but a whole token."""
         body, check = token[: _LAYOUT.size], token[_LAYOUT.size :]
         if len(token) != TOKEN_BYTES or _digest(body, _CHECK_BYTES) != check:
@@ -118,7 +118,7 @@ class Progress:
         self._num_characters += len(text)
 
     def token(self, *, has_ended: bool) -> bytes:
-        place = Place(
+        place = ResumePosition(
             origin=self._origin,
             index=self._index,
             num_tokens=self._num_tokens,

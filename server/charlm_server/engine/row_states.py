@@ -4,7 +4,7 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
 
 
-class RowMemory:
+class RowStates:
     """Rows that are not moved while others come and go behind them and there is room.
 
     Memory is kept where they become fewer: fresh memory costs more than what is written to it.

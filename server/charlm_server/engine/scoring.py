@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from charlm_model.snapshot import Snapshot
 from charlm_server.engine.job import Job
-from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.output_buffer import OutputBuffer
 from charlm_server.engine.token_columns import Float64s, Returns, TokenColumns
 
 
@@ -43,7 +43,7 @@ class ScoringJob(Job):
     items: list[ScoringItem]
     returns: Returns
     bytes_per_token: int
-    output: Accumulator[ScorePart]
+    output: OutputBuffer[ScorePart]
     num_open_items: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,7 +59,7 @@ class ScoringJob(Job):
 
 
 @dataclass(frozen=True, slots=True)
-class NextPart:
+class NextDistribution:
     """The whole distribution of the next token."""
 
     logprobs_V: Float64s
@@ -70,11 +70,11 @@ class NextPart:
 
 
 @dataclass(kw_only=True, eq=False)
-class NextJob(Job):
+class NextDistributionJob(Job):
     """What comes after a text? The context begins with the start id, or follows a snapshot."""
 
     context_ids: list[int]
-    output: Accumulator[NextPart]
+    output: OutputBuffer[NextDistribution]
     snapshot: Snapshot | None = None
 
     @property

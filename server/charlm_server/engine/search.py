@@ -15,7 +15,7 @@ from charlm_model.inference.batched_steps import Stepper
 from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
 from charlm_server.engine.job import Job, Outbox
-from charlm_server.engine.output_buffer import Part
+from charlm_server.engine.output_buffer import OutputPart
 from charlm_server.errors.base import CharlmError
 
 NUM_TOGETHER = 2
@@ -24,7 +24,7 @@ MAX_STATE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class PrefixState:
     """What has been read: the state after it, one row, and the logits of what comes next."""
 
     stepper: Stepper
@@ -33,12 +33,12 @@ class Start:
 
 
 @dataclass(kw_only=True, eq=False)
-class InquiryJob(Job):
+class SearchJob(Job):
     """A question about what follows a context; the generator returns the answer."""
 
     context_ids: list[int]  # begins with the start context unless there is a snapshot
     num_steps: int  # an upper bound, by which the queue is bounded
-    search: Callable[[Start], Generator[None, None, Any]]
+    search: Callable[[PrefixState], Generator[None, None, Any]]
     snapshot: Snapshot | None = None  # what was read before the context
 
     @property
@@ -51,7 +51,7 @@ class InquiryJob(Job):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SearchResult:
     """What a search found."""
 
     value: Any
@@ -61,7 +61,7 @@ class Answer:
         return 0  # it is one part, whatever its size
 
 
-class Inquiries:
+class SearchQueue:
     """All that is being searched, in the order of arrival; the first few take turns."""
 
     def __init__(self, outbox: Outbox) -> None:
@@ -75,7 +75,7 @@ class Inquiries:
     def add(self, job: Job, work: Iterator[None]) -> None:
         self._works.append((job, work))
 
-    def ask(self, job: InquiryJob, start: Start) -> None:
+    def ask(self, job: SearchJob, start: PrefixState) -> None:
         self.add(job, self._answering(job, start))
 
     def work_on(self, must_stop: Callable[[], bool]) -> None:
@@ -99,6 +99,6 @@ class Inquiries:
         # Behind those it takes turns with, before those that wait.
         self._works.insert(min(NUM_TOGETHER - 1, len(self._works)), (job, work))
 
-    def _answering(self, job: InquiryJob, start: Start) -> Iterator[None]:
-        part: Part = Answer((yield from job.search(start)))
+    def _answering(self, job: SearchJob, start: PrefixState) -> Iterator[None]:
+        part: OutputPart = SearchResult((yield from job.search(start)))
         self._outbox.put(job, part, closes=True)

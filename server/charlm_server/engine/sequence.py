@@ -11,7 +11,7 @@ from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import Release, TextAssembler
 from charlm_server.engine.generation import Delta, Finish, FinishReason, Stopping
 from charlm_server.engine.job import Job
-from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.output_buffer import OutputBuffer
 from charlm_server.engine.resume import Origin, Resumption
 from charlm_server.engine.token_columns import (
     NO_TOKENS,
@@ -35,7 +35,7 @@ class GenerationJob(Job):
     num_outputs: int
     bytes_per_token: int
     max_chunk_tokens: int | None = None
-    output: Accumulator[Delta]
+    output: OutputBuffer[Delta]
     resumed: dict[int, Resumption] = field(default_factory=dict)  # by index of the output
     origin: Origin | None = None
     snapshot: Snapshot | None = None  # what was read before the prompt

@@ -18,7 +18,7 @@ from charlm_model.state import State
 
 
 @dataclass(frozen=True, slots=True)
-class Certification:
+class BatchInvariance:
     """The batch sizes to use, and whether a row's bits are the same in all of them."""
 
     sizes: tuple[int, ...]
@@ -26,7 +26,7 @@ class Certification:
 
 
 @torch.inference_mode()
-def certify(model: LanguageModel, sizes: Iterable[int]) -> Certification:
+def measure_batch_invariance(model: LanguageModel, sizes: Iterable[int]) -> BatchInvariance:
     """Keep the sizes in which a probe row has the bits it has in the largest one.
 
     Every size is tried with the probe in several rows: tokens are read, and then drawn, one by one
@@ -37,9 +37,9 @@ def certify(model: LanguageModel, sizes: Iterable[int]) -> Certification:
     results = {size: _results_of(model, size) for size in descending}
     wanted = results[descending[0]]
     if len(wanted) > 1:
-        return Certification((1,), is_batch_invariant=len(_results_of(model, 1)) == 1)
+        return BatchInvariance((1,), is_batch_invariant=len(_results_of(model, 1)) == 1)
     passing = tuple(size for size in reversed(descending) if results[size] == wanted)
-    return Certification(passing, is_batch_invariant=True)
+    return BatchInvariance(passing, is_batch_invariant=True)
 
 
 def _results_of(model: LanguageModel, size: int) -> set[bytes]:

@@ -6,18 +6,18 @@ import logging
 
 from charlm_server.errors.base import CharlmError
 from charlm_server.errors.overload import Draining
-from charlm_server.models.hot_swap import PREFIX, Exchange
+from charlm_server.models.hot_swap import PREFIX, HotSwap
 from charlm_server.models.model_directory import Version
 
 logger = logging.getLogger(__name__)
 
 
-class Watch:
+class DirectoryWatch:
     """Every `seconds`, and whenever it is told to look. What was refused is not tried again
     before one of its files changes; what disappears is served on."""
 
-    def __init__(self, exchange: Exchange, seconds: float | None) -> None:
-        self._exchange, self._seconds = exchange, seconds
+    def __init__(self, hot_swap: HotSwap, seconds: float | None) -> None:
+        self._hot_swap, self._seconds = hot_swap, seconds
         self._seen: dict[str, Version] = {}
         self._asked = asyncio.Event()
 
@@ -43,10 +43,10 @@ class Watch:
         self._seen = versions
 
     async def _load(self, name: str) -> None:
-        if await asyncio.to_thread(self._exchange.is_served, name):
+        if await asyncio.to_thread(self._hot_swap.is_served, name):
             return
         try:
-            await self._exchange.load(name)
+            await self._hot_swap.load(name)
         except Draining:
             return
         except CharlmError as error:
@@ -55,5 +55,5 @@ class Watch:
             logger.exception("%s%s stays as it is", PREFIX, name)
 
     def _versions(self) -> dict[str, Version]:
-        root = self._exchange.root
+        root = self._hot_swap.root
         return {} if root is None else {name: root.version(name) for name in root.names()}

@@ -21,9 +21,9 @@ from charlm_server.errors.models import (
 )
 from charlm_server.errors.overload import Draining
 from charlm_server.models.loading import load_model
-from charlm_server.models.model_directory import ModelRoot
+from charlm_server.models.model_directory import ModelDirectory
 from charlm_server.models.registry import LoadedModel, Models, check_named
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +31,15 @@ PREFIX = "models/"
 NAMES = "models/ and 1 to 63 letters, digits, '.', '_' or '-'"
 
 
-class Exchange:
+class HotSwap:
     """One change at a time, on the loop; the heavy part of it on a thread."""
 
     def __init__(
-        self, config: ServeConfig, models: Models, states: States, on_change: Callable[[], None]
+        self, config: ServeConfig, models: Models, states: StateStore, on_change: Callable[[], None]
     ) -> None:
         self._config, self._models, self._states = config, models, states
         self._on_change = on_change
-        self.root = None if config.model_root is None else ModelRoot(config.model_root)
+        self.root = None if config.model_root is None else ModelDirectory(config.model_root)
         self._one_at_a_time = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], LoadedModel] = {}
         self._is_closed = False

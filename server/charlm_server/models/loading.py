@@ -17,7 +17,7 @@ from charlm_model.mixture import Kind, Mixing, mix
 from charlm_server.config.settings import ServeConfig
 from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.errors.base import ServeError
-from charlm_server.models.batch_invariance import Certification, certify
+from charlm_server.models.batch_invariance import BatchInvariance, measure_batch_invariance
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.scheduling.admission import QueueLimits
 from charlm_server.scheduling.scheduler import Scheduler
@@ -73,11 +73,11 @@ def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> 
 
     Raises ServeError where there is no such device, or where it cannot be served there.
     """
-    model, certification = _tried(name, checkpoint, config)
+    model, batch_invariance = _tried(name, checkpoint, config)
     vocabulary, limits = checkpoint.vocabulary, config.limits
     token_bytes = [vocabulary.token_bytes(token) for token in range(vocabulary.size)]
     engine = Engine(
-        model, token_bytes, EngineConfig(batch_sizes=certification.sizes, threads=config.threads)
+        model, token_bytes, EngineConfig(batch_sizes=batch_invariance.sizes, threads=config.threads)
     )
     num, num_tokens = limits.max_queued_requests, limits.max_queued_tokens
     queue = QueueLimits(
@@ -91,7 +91,7 @@ def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> 
         name=name,
         checkpoint=checkpoint,
         token_bytes=token_bytes,
-        certification=certification,
+        batch_invariance=batch_invariance,
         scheduler=Scheduler(engine, queue),
         limits=limits,
         load_time_s=time.time(),
@@ -101,14 +101,14 @@ def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> 
 
 def _tried(
     name: str, checkpoint: Checkpoint, config: ServeConfig
-) -> tuple[LanguageModel, Certification]:
+) -> tuple[LanguageModel, BatchInvariance]:
     """The model where it is to compute, verified and certified there: calls find it warm."""
     device = device_of(config)
     try:
         model = on_device(checkpoint.model, device)
         if model is not checkpoint.model:
             checkpoints.verify_on_device(model, checkpoint.model)
-        return model, certify(model, batch_sizes(config.max_batch_size))
+        return model, measure_batch_invariance(model, batch_sizes(config.max_batch_size))
     except ModelError as error:
         raise ServeError(f"{name} cannot be served on {device}: {error}") from error
     except torch.OutOfMemoryError as error:

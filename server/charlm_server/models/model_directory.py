@@ -12,7 +12,7 @@ from charlm_server.errors.models import CheckpointUnknown
 Version = tuple[tuple[str, int, int, int], ...]
 
 
-class ModelRoot:
+class ModelDirectory:
     """Its entries are checkpoints. Nothing outside it is read, by whatever link."""
 
     def __init__(self, directory: Path) -> None:

@@ -16,10 +16,10 @@ from charlm_model.text.vocabulary import Vocabulary
 from charlm_server.calls.call import note_model
 from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import MixtureConfig
-from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.output_buffer import OutputBuffer
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.errors.models import ModelNotFound
-from charlm_server.models.batch_invariance import Certification
+from charlm_server.models.batch_invariance import BatchInvariance
 from charlm_server.models.pins import Pins
 from charlm_server.scheduling.scheduler import Scheduler
 
@@ -31,7 +31,7 @@ class LoadedModel:
     name: str
     checkpoint: Checkpoint
     token_bytes: list[bytes]
-    certification: Certification
+    batch_invariance: BatchInvariance
     scheduler: Scheduler
     limits: Limits
     load_time_s: float  # since the epoch
@@ -43,9 +43,9 @@ class LoadedModel:
     def vocabulary(self) -> Vocabulary:
         return self.checkpoint.vocabulary
 
-    def accumulator(self) -> Accumulator[Any]:
+    def output_buffer(self) -> OutputBuffer[Any]:
         """For one call's answer; room in it wakes the engine."""
-        return Accumulator(self.limits.max_waiting_bytes, self.scheduler.wake)
+        return OutputBuffer(self.limits.max_waiting_bytes, self.scheduler.wake)
 
     @property
     def numerics(self) -> str:

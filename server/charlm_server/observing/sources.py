@@ -3,13 +3,13 @@
 from typing import NamedTuple
 
 from charlm_server.health_monitor import Monitor
-from charlm_server.models.hot_swap import Exchange
+from charlm_server.models.hot_swap import HotSwap
 from charlm_server.models.registry import Models
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 
 class Sources(NamedTuple):
     models: Models
-    exchange: Exchange
-    states: States
+    hot_swap: HotSwap
+    states: StateStore
     monitor: Monitor

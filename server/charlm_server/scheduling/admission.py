@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from charlm_server.engine.job import Job
 from charlm_server.errors.overload import DeadlineTooShort, QueueFull, ShareTaken
-from charlm_server.scheduling.fair_queue import FairQueue, Waiting
+from charlm_server.scheduling.fair_queue import FairQueue, QueuedJob
 
 MIN_RETRY_S, MAX_RETRY_S = 0.05, 30.0
 
@@ -19,7 +19,7 @@ class QueueLimits:
     per_caller: "QueueLimits | None" = None  # of one caller's, where callers are told apart
 
 
-class WaitingRoom:
+class AdmissionQueue:
     """Two queues and their common bounds. The scheduler's lock stands around every use."""
 
     def __init__(self, limits: QueueLimits) -> None:
@@ -39,7 +39,7 @@ class WaitingRoom:
         """Raises QueueFull if no call may wait, whatever it asks for."""
         self._refuse_one_more(len(self), self._limits, QueueFull, now)
 
-    def admit(self, waiting: Waiting, queue: FairQueue, *, work_s: float) -> None:
+    def admit(self, waiting: QueuedJob, queue: FairQueue, *, work_s: float) -> None:
         """Let a job wait that needs so many seconds of work before its first answer.
 
         Raises QueueFull, or DeadlineTooShort if its turn would come too late.
@@ -63,7 +63,7 @@ class WaitingRoom:
         """What to tell a job whose turn did not come in time."""
         return DeadlineTooShort(job.deadline - now, self._wait.seconds_for(len(queue), now))
 
-    def _refuse_excess(self, newcomer: Waiting) -> None:
+    def _refuse_excess(self, newcomer: QueuedJob) -> None:
         """Raise a refusal if the newcomer is one too many, or brings too much."""
         self._refuse(newcomer, len(self), self.num_tokens, self._limits, QueueFull)
         if newcomer.caller and self._limits.per_caller is not None:
@@ -73,7 +73,7 @@ class WaitingRoom:
 
     def _refuse(
         self,
-        newcomer: Waiting,
+        newcomer: QueuedJob,
         num_waiting: int,
         num_tokens: int,
         limits: QueueLimits,

@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from charlm_server.engine.fair_sharing import Shares
+from charlm_server.engine.fair_sharing import FairShares
 from charlm_server.engine.job import Job
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class QueuedJob:
     """An admitted job and how it begins."""
 
     job: Job
@@ -37,20 +37,20 @@ class FairQueue:
     """The jobs that wait for one kind of place; those of one caller keep their order."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[Waiting]] = {}  # by caller; none is empty
+        self._queues: dict[str, deque[QueuedJob]] = {}  # by caller; none is empty
         self._num = 0
         self.num_tokens = 0  # of all who wait
         self._accounts: dict[str, float] = {}  # tokens, by caller
-        self.shares = Shares(Counter(), 0)  # of the places, as last seen
+        self.shares = FairShares(Counter(), 0)  # of the places, as last seen
         self._level = 0.0  # the account of whoever was begun last, before that was added
 
     def __len__(self) -> int:
         return self._num  # any thread may ask
 
-    def __iter__(self) -> Iterator[Waiting]:
+    def __iter__(self) -> Iterator[QueuedJob]:
         return chain.from_iterable(self._queues.values())
 
-    def of(self, caller: str) -> Collection[Waiting]:
+    def of(self, caller: str) -> Collection[QueuedJob]:
         """Those of one caller."""
         return self._queues.get(caller, ())
 
@@ -64,7 +64,7 @@ class FairQueue:
         """Whether a job of it would begin at once, as far as is known: there is a place for it."""
         return caller not in self._queues and self.shares.has_room_for(caller)
 
-    def add(self, waiting: Waiting) -> None:
+    def add(self, waiting: QueuedJob) -> None:
         caller = waiting.caller
         if caller not in self._queues:
             self._queues[caller] = deque()
@@ -78,7 +78,7 @@ class FairQueue:
         """Those who wait, whose turn it is first."""
         return sorted(self._queues, key=self._accounts.__getitem__)
 
-    def pop(self, caller: str) -> Waiting:
+    def pop(self, caller: str) -> QueuedJob:
         """Whoever is next of that caller. There is someone."""
         waiting = self._queues[caller].popleft()
         self._num -= 1
@@ -89,7 +89,7 @@ class FairQueue:
         self._forget_the_idle()
         return waiting
 
-    def take(self, condition: Callable[[Job], bool]) -> list[Waiting]:
+    def take(self, condition: Callable[[Job], bool]) -> list[QueuedJob]:
         """Remove all whom the condition holds for, out of turn; their callers lose no turn."""
         taken = [waiting for waiting in self if condition(waiting.job)]
         for waiting in taken:
@@ -99,7 +99,7 @@ class FairQueue:
         self._forget_the_idle()
         return taken
 
-    def settle(self, waiting: Waiting) -> None:
+    def settle(self, waiting: QueuedJob) -> None:
         """A job has left: what it did not use of its charge goes back to its caller."""
         if waiting.caller in self._accounts:
             unused = max(waiting.num_charged - waiting.job.num_used_tokens, 0)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 
-class Pulse:
+class Heartbeat:
     """Beaten by one thread, read by any other; never waits for a lock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

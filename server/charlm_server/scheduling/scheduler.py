@@ -16,17 +16,17 @@ from charlm_server.calls.call import PRESENT, Call
 from charlm_server.calls.callers import TURNS_OF
 from charlm_server.calls.histogram import Histogram
 from charlm_server.engine.engine import Engine
-from charlm_server.engine.fair_sharing import Shares
+from charlm_server.engine.fair_sharing import FairShares
 from charlm_server.engine.job import Event, Job
-from charlm_server.engine.scoring import NextJob, ScoringJob
-from charlm_server.engine.search import InquiryJob
+from charlm_server.engine.scoring import NextDistributionJob, ScoringJob
+from charlm_server.engine.search import SearchJob
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import EngineDied, EngineFailed
 from charlm_server.errors.overload import Draining
-from charlm_server.scheduling.admission import QueueLimits, WaitingRoom
+from charlm_server.scheduling.admission import AdmissionQueue, QueueLimits
 from charlm_server.scheduling.delivery import Delivery
-from charlm_server.scheduling.fair_queue import FairQueue, Waiting
-from charlm_server.scheduling.heartbeat import Pulse
+from charlm_server.scheduling.fair_queue import FairQueue, QueuedJob
+from charlm_server.scheduling.heartbeat import Heartbeat
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +47,14 @@ class Load:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class EngineProgress:
     """How far one engine came, in ticks and in the steps that they are made of."""
 
     num_steps: int
     seconds_per_step: float  # of processor time, as measured lately
     num_ticks: int
     ticks_s: float  # that the ticks took, together
-    silent_s: float  # see Pulse
+    silent_s: float  # see Heartbeat
 
 
 class Scheduler:
@@ -62,10 +62,10 @@ class Scheduler:
 
     def __init__(self, engine: Engine, limits: QueueLimits) -> None:
         self._engine = engine
-        self.pulse = Pulse(engine.clock)
+        self.heartbeat = Heartbeat(engine.clock)
         self.queue_waits = Histogram()  # of those that began, in seconds
         self._changed = threading.Condition()
-        self._room = WaitingRoom(limits)  # under the lock, as all that follows
+        self._admission = AdmissionQueue(limits)  # under the lock, as all that follows
         self._must_stop_all = False
         self._is_closing = False
         self._is_draining = False  # of the loop alone, as what follows
@@ -116,29 +116,29 @@ class Scheduler:
         In an overload there are many of them, and what they take the others lack.
         """
         with self._changed:
-            self._room.refuse_if_full(self._engine.clock())
+            self._admission.refuse_if_full(self._engine.clock())
 
     def generate(self, job: GenerationJob) -> AbstractAsyncContextManager[None]:
         """Admit the job or raise; leaving the block, by any road, frees its rows."""
         begin, engine = self._engine.begin_generation, self._engine
         reading_s = len(job.prompt_ids) * engine.seconds_per_prompt_token
-        queue = self._room.generations if job.num_rows else self._room.scorings
+        queue = self._admission.generations if job.num_rows else self._admission.scorings
         return self._running(job, lambda: begin(job), queue, work_s=reading_s)
 
     def score(self, job: ScoringJob) -> AbstractAsyncContextManager[None]:
         """As `generate`, for scores."""
         begin = self._engine.begin_scoring
-        return self._running(job, lambda: begin(job), self._room.scorings)
+        return self._running(job, lambda: begin(job), self._admission.scorings)
 
-    def look_ahead(self, job: NextJob) -> AbstractAsyncContextManager[None]:
+    def look_ahead(self, job: NextDistributionJob) -> AbstractAsyncContextManager[None]:
         """As `generate`, for the distribution of what comes next."""
         begin = self._engine.begin_next
-        return self._running(job, lambda: begin(job), self._room.scorings)
+        return self._running(job, lambda: begin(job), self._admission.scorings)
 
-    def inquire(self, job: InquiryJob) -> AbstractAsyncContextManager[None]:
+    def inquire(self, job: SearchJob) -> AbstractAsyncContextManager[None]:
         """As `generate`, for searches."""
         begin = self._engine.begin_inquiry
-        return self._running(job, lambda: begin(job), self._room.scorings)
+        return self._running(job, lambda: begin(job), self._admission.scorings)
 
     def now(self) -> float:
         """The clock by which deadlines are given."""
@@ -152,7 +152,7 @@ class Scheduler:
     @property
     def is_in_doubt(self) -> bool:
         """Whether the last work failed, and no call is there to show if the next would."""
-        return self.is_alive and not self._open and self.pulse.silent_s > 0
+        return self.is_alive and not self._open and self.heartbeat.silent_s > 0
 
     @property
     def num_open(self) -> int:
@@ -163,7 +163,7 @@ class Scheduler:
     def load(self) -> Load:
         """Numbers of this moment; any thread may ask."""
         with self._changed:
-            num_waiting, num_waiting_tokens = len(self._room), self._room.num_tokens
+            num_waiting, num_waiting_tokens = len(self._admission), self._admission.num_tokens
         return Load(
             num_running=self._engine.num_running,
             capacity=self._engine.capacity,
@@ -174,14 +174,14 @@ class Scheduler:
         )
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> EngineProgress:
         """What the engine has done so far; any thread may ask."""
-        return Progress(
+        return EngineProgress(
             num_steps=self._engine.num_steps,
             seconds_per_step=self._engine.seconds_per_step,
             num_ticks=self._num_ticks,
             ticks_s=self._ticks_s,
-            silent_s=self.pulse.silent_s,
+            silent_s=self.heartbeat.silent_s,
         )
 
     def wake(self) -> None:
@@ -194,7 +194,7 @@ class Scheduler:
         self, job: Job, begin: Callable[[], None], queue: FairQueue, *, work_s: float = 0.0
     ) -> AsyncIterator[None]:
         job.caller = TURNS_OF.get()
-        waiting = Waiting(job, begin)
+        waiting = QueuedJob(job, begin)
         call = PRESENT.get()  # the task that ends an abandoned call has another context
         self._admit(waiting, queue, work_s)
         self._open.add(job)
@@ -218,14 +218,14 @@ class Scheduler:
         if call is not None:
             call.left(job)
 
-    def _admit(self, waiting: Waiting, queue: FairQueue, work_s: float) -> None:
+    def _admit(self, waiting: QueuedJob, queue: FairQueue, work_s: float) -> None:
         if self._is_draining:
             raise Draining
         if not self.is_alive:
             raise EngineDied
         waiting.job.submitted_at = self._engine.clock()
         with self._changed:
-            self._room.admit(waiting, queue, work_s=work_s)
+            self._admission.admit(waiting, queue, work_s=work_s)
             self._changed.notify()
 
     def _give_up(self) -> None:
@@ -258,11 +258,13 @@ class Scheduler:
             return not self._is_closing
 
     def _is_due(self) -> bool:
-        return bool(self._is_closing or self._must_stop_all or self._room or self._engine.has_work)
+        return bool(
+            self._is_closing or self._must_stop_all or self._admission or self._engine.has_work
+        )
 
     def _tick(self) -> list[Event]:
         # What goes wrong in here is a fault of ours: those inside are told, the thread lives on.
-        self.pulse.begin()
+        self.heartbeat.begin()
         events: list[Event] = []
         num_pieces = self._engine.num_pieces
         try:
@@ -276,13 +278,17 @@ class Scheduler:
         except Exception:
             logger.exception("the engine failed; all of its calls are told so")
             return events + self._engine.fail_all(EngineFailed())
-        if self._engine.num_pieces > num_pieces or not (self._room or self._engine.has_work):
-            self.pulse.beat()
+        if self._engine.num_pieces > num_pieces or not (self._admission or self._engine.has_work):
+            self.heartbeat.beat()
         return events
 
     def _let_in(self) -> list[Event]:
         """Begin whoever has a place, by turns; turn away who came too late."""
-        engine, generations, scorings = self._engine, self._room.generations, self._room.scorings
+        engine, generations, scorings = (
+            self._engine,
+            self._admission.generations,
+            self._admission.scorings,
+        )
         events = []
         for queue in (generations, scorings):
             events += self._turn_away(queue)
@@ -292,14 +298,14 @@ class Scheduler:
         self._begin(scorings, lambda: engine.scoring_shares)
         return events
 
-    def _begin(self, queue: FairQueue, shares: Callable[[], Shares]) -> None:
+    def _begin(self, queue: FairQueue, shares: Callable[[], FairShares]) -> None:
         """By turns, all for whom there is room."""
         while queue:
             queue.shares = shares()
             caller = next(filter(queue.shares.has_room_for, queue.callers), None)
             if caller is None:
                 return
-            self._room.begin_next(queue, caller, self._engine.clock())
+            self._admission.begin_next(queue, caller, self._engine.clock())
 
     def _has_ended(self, job: Job) -> bool:
         """Whether its own time limit has passed: the engine answers it at once, without a place."""
@@ -310,7 +316,7 @@ class Scheduler:
         now = self._engine.clock()
         events = []
         for waiting in queue.take(lambda job: self._must_leave(job, now)):
-            job, late = waiting.job, self._room.too_late(waiting.job, queue, now)
+            job, late = waiting.job, self._admission.too_late(waiting.job, queue, now)
             error = Draining() if self._must_stop_all else late
             events.append(Event(job.output, closes=True, error=error))
         return events

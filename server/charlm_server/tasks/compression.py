@@ -25,7 +25,7 @@ from charlm_model.compression.rows import (
     frames_from,
     text_from,
 )
-from charlm_server.engine.search import Start
+from charlm_server.engine.search import PrefixState
 from charlm_server.errors.codec import (
     CodecDamaged,
     CodecHeaderDamaged,
@@ -33,7 +33,7 @@ from charlm_server.errors.codec import (
     NumericsMismatch,
 )
 from charlm_server.models.registry import LoadedModel
-from charlm_server.tasks.search_series import InquirySeries
+from charlm_server.tasks.search_series import SearchSeries
 
 Pieces = AsyncIterator[bytes]
 
@@ -52,9 +52,9 @@ class FrameWorker:
     """Has one call's batches of frames worked on, one after the other."""
 
     def __init__(self, model: LoadedModel, deadline: float) -> None:
-        self._series = InquirySeries(model, deadline)
+        self._series = SearchSeries(model, deadline)
         state_bytes = model.checkpoint.model.initial_state(1).num_bytes_per_row
-        self.num_rows = num_rows_together(model.certification.sizes, state_bytes)
+        self.num_rows = num_rows_together(model.batch_invariance.sizes, state_bytes)
 
     async def encode(self, rows: Sequence[EncodingRow]) -> None:
         num_steps = sum(row.num_tokens for row in rows)
@@ -65,7 +65,7 @@ class FrameWorker:
         await self._series.ask(lambda start: decode_rows(*_parts(start), rows), num_steps=num_steps)
 
 
-def _parts(start: Start) -> tuple[Any, Any, Any]:
+def _parts(start: PrefixState) -> tuple[Any, Any, Any]:
     return start.stepper, start.state, start.logits_1V
 
 

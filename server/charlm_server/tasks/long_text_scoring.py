@@ -16,9 +16,9 @@ from torch import Tensor
 
 from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
-from charlm_server.engine.pacing import ReadingPace
+from charlm_server.engine.pacing import ChunkPacer
 from charlm_server.engine.prefill import MAX_LOGITS
-from charlm_server.engine.search import Start
+from charlm_server.engine.search import PrefixState
 from charlm_server.engine.token_columns import (
     Ids,
     Returns,
@@ -27,7 +27,7 @@ from charlm_server.engine.token_columns import (
     concat_columns,
 )
 from charlm_server.models.registry import LoadedModel
-from charlm_server.tasks.search_series import InquirySeries
+from charlm_server.tasks.search_series import SearchSeries
 
 MAX_BLOCK = 4096  # tokens of one response
 MAX_CHUNK = 1024  # tokens that are read in one go
@@ -45,7 +45,7 @@ class ScoredBlock:
     is_greedy: bool
 
 
-class StreamScorer:
+class LongTextScorer:
     """One call: owns the state between its blocks."""
 
     def __init__(
@@ -60,11 +60,11 @@ class StreamScorer:
         per_token = returns.bytes_per_token(model.vocab_size)
         self._max_block = max(1, min(MAX_BLOCK, per_message // per_token))
         self._max_chunk = max(1, min(MAX_CHUNK, MAX_LOGITS // model.vocab_size))
-        self._series = InquirySeries(model, deadline)
+        self._series = SearchSeries(model, deadline)
         self._context_ids: Sequence[int] | None = context_ids  # until it is read
         self._snapshot = snapshot  # what was read before the context
         self._returns = returns
-        self._pace = ReadingPace(self._max_chunk)
+        self._pacer = ChunkPacer(self._max_chunk)
         self._state: State
         self._pending_1V: Tensor  # logits of the next token
 
@@ -106,7 +106,7 @@ class StreamScorer:
 
     # --- on the engine's thread ---
 
-    def _begin(self, start: Start, ids_T: Ids) -> Generator[None, None, ScoredBlock]:
+    def _begin(self, start: PrefixState, ids_T: Ids) -> Generator[None, None, ScoredBlock]:
         self._stepper, self._state, self._pending_1V = start.stepper, start.state, start.logits_1V
         return (yield from self._read(ids_T))
 
@@ -117,11 +117,11 @@ class StreamScorer:
         first = 0
         while first < len(ids_T):
             started = time.thread_time()
-            chunk_T = ids_T[first : first + self._pace.num_steps(CHUNK_TARGET_S)]
+            chunk_T = ids_T[first : first + self._pacer.num_steps(CHUNK_TARGET_S)]
             logits_TV = self._logits(chunk_T)
             parts.append(columns_of(logits_TV, chunk_T, self._returns))
             is_greedy &= bool((logits_TV.numpy().argmax(axis=-1) == chunk_T).all())
-            self._pace.record(len(chunk_T), time.thread_time() - started)
+            self._pacer.record(len(chunk_T), time.thread_time() - started)
             first += len(chunk_T)
             yield
         return ScoredBlock(concat_columns(parts), is_greedy)

@@ -6,14 +6,14 @@ from typing import Any
 
 from charlm_model.snapshot import Snapshot
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
-from charlm_server.engine.search import InquiryJob, Start
+from charlm_server.engine.search import PrefixState, SearchJob
 from charlm_server.errors.overload import QueueFull
 from charlm_server.models.registry import LoadedModel
 
-Search = Callable[[Start], Generator[None, None, Any]]
+Search = Callable[[PrefixState], Generator[None, None, Any]]
 
 
-class InquirySeries:
+class SearchSeries:
     """Each inquiry takes its turn with everything else that the engine does."""
 
     def __init__(self, model: LoadedModel, deadline: float) -> None:
@@ -33,12 +33,12 @@ class InquirySeries:
         Raises QueueFull for the first only: a call that has begun waits for its turn.
         """
         while True:
-            job = InquiryJob(
+            job = SearchJob(
                 context_ids=list(context_ids),
                 num_steps=num_steps,
                 search=search,
                 snapshot=snapshot,
-                output=self._model.accumulator(),
+                output=self._model.output_buffer(),
                 deadline=self._deadline,
             )
             try:

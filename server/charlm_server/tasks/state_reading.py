@@ -7,11 +7,11 @@ import numpy as np
 
 from charlm_model.exact_sum import ExactSum
 from charlm_model.snapshot import Snapshot
-from charlm_server.engine.search import Start
+from charlm_server.engine.search import PrefixState
 from charlm_server.engine.token_columns import Returns
 from charlm_server.models.registry import LoadedModel
-from charlm_server.tasks.long_text_scoring import StreamScorer
-from charlm_server.tasks.search_series import InquirySeries
+from charlm_server.tasks.long_text_scoring import LongTextScorer
+from charlm_server.tasks.search_series import SearchSeries
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ async def read(
     """The state after these ids; the start of a text is one of them if nothing was before."""
     num_tokens = before.num_tokens + len(ids) if before is not None else len(ids) - 1
 
-    def capture(start: Start) -> Generator[None, None, Snapshot]:
+    def capture(start: PrefixState) -> Generator[None, None, Snapshot]:
         yield
         return Snapshot.of(start.state, start.logits_1V, num_tokens)
 
-    series = InquirySeries(model, deadline)
+    series = SearchSeries(model, deadline)
     snapshot = await series.ask(capture, num_steps=0, context_ids=ids, snapshot=before)
     assert isinstance(snapshot, Snapshot)
     return snapshot
@@ -45,7 +45,7 @@ async def advance(
     model: LoadedModel, before: Snapshot, ids: list[int], deadline: float
 ) -> Advanced:
     """Read and score ids after a state, which stays as it is."""
-    scorer = StreamScorer(model, [], Returns(), deadline, before)
+    scorer = LongTextScorer(model, [], Returns(), deadline, before)
     nats = ExactSum()
     for ids_T in scorer.blocks(np.array(ids, dtype=np.int64)):
         nats.add((await scorer.score(ids_T)).columns.logprobs_T)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from charlm_server.engine.generation import Delta, FinishReason
-from charlm_server.engine.scoring import NextJob
+from charlm_server.engine.scoring import NextDistributionJob
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns
 from charlm_server.errors.overload import DeadlineTooShort
@@ -310,7 +310,7 @@ async def test_scoring_goes_on_between_decode_steps(bench: Bench) -> None:
 
 
 async def test_what_comes_next_is_a_distribution(bench: Bench) -> None:
-    job = NextJob(context_ids=[0, *ids_of("abc")], output=bench.accumulator(1 << 20))
+    job = NextDistributionJob(context_ids=[0, *ids_of("abc")], output=bench.output_buffer(1 << 20))
     bench.engine.begin_next(job)
 
     bench.run()

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from charlm_model.language_model import LanguageModel
 from charlm_model.snapshot import Snapshot
 from charlm_server.calls.callers import TURNS_OF
-from charlm_server.engine.caller_queues import Lines
+from charlm_server.engine.caller_queues import CallerQueues
 from charlm_server.engine.engine import Engine, EngineConfig
-from charlm_server.engine.fair_sharing import Shares, deal, fair_share
+from charlm_server.engine.fair_sharing import FairShares, assign_rows, fair_share
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.overload import DeadlineTooShort
-from charlm_server.scheduling.admission import QueueLimits, WaitingRoom
-from charlm_server.scheduling.fair_queue import Waiting
+from charlm_server.scheduling.admission import AdmissionQueue, QueueLimits
+from charlm_server.scheduling.fair_queue import QueuedJob
 from charlm_server.scheduling.scheduler import Scheduler
 from tests.server.conftest import Bench, deltas_of, periodic, text_of
 from tests.server.scheduling.test_fair_queue import SizedJob
@@ -40,19 +40,19 @@ counts = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 6)).map(Counter
 def test_a_deal_leaves_no_one_with_much_less(
     held: Counter[str], waiting: Counter[str], num_free: int
 ) -> None:
-    dealt = deal(held, waiting, num_free)
+    assigned = assign_rows(held, waiting, num_free)
 
-    after, left = held + dealt.seated, waiting - dealt.seated
-    after.subtract(dealt.lent)
-    assert dealt.lent <= held
-    assert dealt.seated <= waiting
-    assert dealt.seated.total() - dealt.lent.total() == min(num_free, waiting.total())
+    after, left = held + assigned.granted, waiting - assigned.granted
+    after.subtract(assigned.lent)
+    assert assigned.lent <= held
+    assert assigned.granted <= waiting
+    assert assigned.granted.total() - assigned.lent.total() == min(num_free, waiting.total())
     assert all(max(after.values(), default=0) - after[caller] < 2 for caller in left)
-    assert not deal(after, left + dealt.lent, 0).lent  # and nothing goes back
+    assert not assign_rows(after, left + assigned.lent, 0).lent  # and nothing goes back
 
 
 def test_a_caller_keeps_its_order_and_goes_behind_when_it_was_served() -> None:
-    lines: Lines[int] = Lines(lambda number: False)
+    lines: CallerQueues[int] = CallerQueues(lambda number: False)
     for number, caller in enumerate("aabab"):
         lines.add(caller, number)
     lines.add_first("b", 9)
@@ -66,7 +66,7 @@ def test_a_caller_keeps_its_order_and_goes_behind_when_it_was_served() -> None:
 
 def test_who_gave_up_is_passed_over() -> None:
     gone = {0, 3}
-    lines: Lines[int] = Lines(gone.__contains__)
+    lines: CallerQueues[int] = CallerQueues(gone.__contains__)
     for number, caller in enumerate("aababa"):
         lines.add(caller, number)
 
@@ -79,12 +79,12 @@ def test_who_gave_up_is_passed_over() -> None:
 
 def test_there_is_room_for_who_has_fewer_until_both_have_half() -> None:
     begun = 0
-    while Shares(Counter(a=8, b=begun), capacity=8).has_room_for("b"):
+    while FairShares(Counter(a=8, b=begun), capacity=8).has_room_for("b"):
         begun += 1
 
     assert begun == 4
-    assert not Shares(Counter(a=8), capacity=8).has_room_for("a")
-    assert Shares(Counter(a=7), capacity=8).has_room_for("a")
+    assert not FairShares(Counter(a=8), capacity=8).has_room_for("a")
+    assert FairShares(Counter(a=7), capacity=8).has_room_for("a")
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 40))
@@ -348,18 +348,18 @@ async def test_cancelled_texts_take_no_places(make_bench: Callable[..., Bench]) 
 
 def test_a_deadline_is_not_too_short_where_a_row_will_be_lent() -> None:
     """All rows are one caller's, more of its jobs wait, and each waited for a minute lately."""
-    room = WaitingRoom(QueueLimits())
+    room = AdmissionQueue(QueueLimits())
     queue = room.generations
     for _ in range(4):
-        room.admit(Waiting(SizedJob(caller="a"), lambda: None), queue, work_s=0.0)
+        room.admit(QueuedJob(SizedJob(caller="a"), lambda: None), queue, work_s=0.0)
     for now in (60.0, 120.0):
         room.begin_next(queue, "a", now)
 
-    def hurried(caller: str) -> Waiting:
+    def hurried(caller: str) -> QueuedJob:
         job = SizedJob(caller=caller, submitted_at=130.0, deadline=150.0)
-        return Waiting(job, lambda: None)
+        return QueuedJob(job, lambda: None)
 
-    queue.shares = Shares(Counter(a=4), 4)
+    queue.shares = FairShares(Counter(a=4), 4)
     with pytest.raises(DeadlineTooShort):
         room.admit(hurried("a"), queue, work_s=0.0)
     room.admit(hurried("b"), queue, work_s=0.0)
@@ -379,7 +379,7 @@ def test_a_row_that_is_cancelled_while_its_tokens_are_kept_waits_for_them(
     bench.run_until(lambda: bool(batch.backlog))
 
     jobs[0].is_cancelled = True
-    bench.engine._seating.drop_over()
+    bench.engine._placement.drop_over()
     assert bench.engine.num_running == 2
     bench.tick()
 

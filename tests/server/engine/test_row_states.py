@@ -9,7 +9,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
-from charlm_server.engine.row_states import RowMemory
+from charlm_server.engine.row_states import RowStates
 
 Read = Callable[[int], State]
 
@@ -39,7 +39,7 @@ def are_equal(one: State, other: State) -> bool:
 def test_nothing_is_left_of_who_had_a_row_before(
     model: LanguageModel, read: Read, before: int, after: int
 ) -> None:
-    memory = RowMemory(model, 2)
+    memory = RowStates(model, 2)
     if before:
         memory.put(1, read(before))
 
@@ -52,7 +52,7 @@ def test_nothing_is_left_of_who_had_a_row_before(
 
 
 def test_rows_come_back_at_the_start_of_a_text(model: LanguageModel, read: Read) -> None:
-    memory = RowMemory(model, 1)
+    memory = RowStates(model, 1)
     memory.put(0, read(7))
     memory.resize(3)
     memory.put(2, read(50))
@@ -68,7 +68,7 @@ def test_rows_come_back_at_the_start_of_a_text(model: LanguageModel, read: Read)
 
 
 def test_a_model_may_answer_with_other_memory(model: LanguageModel, read: Read) -> None:
-    memory = RowMemory(model, 3)
+    memory = RowStates(model, 3)
     memory.put(0, read(7))
     memory.resize(1)
     memory.state = read(9)

@@ -5,26 +5,26 @@ from typing import Any
 
 import pytest
 
-from charlm_server.engine.search import Answer, InquiryJob, Start
+from charlm_server.engine.search import PrefixState, SearchJob, SearchResult
 from charlm_server.errors.base import EngineFailed, InvalidRequest
 from charlm_server.errors.overload import Draining
 from tests.server.conftest import Bench, ids_of
 
-Search = Callable[[Start], Generator[None, None, Any]]
+Search = Callable[[PrefixState], Generator[None, None, Any]]
 
 
-def job_of(bench: Bench, search: Search, **options: Any) -> InquiryJob:
-    return InquiryJob(
+def job_of(bench: Bench, search: Search, **options: Any) -> SearchJob:
+    return SearchJob(
         context_ids=[0, *ids_of("abc")],
         num_steps=10,
         search=search,
-        output=bench.accumulator(1 << 20),
+        output=bench.output_buffer(1 << 20),
         **options,
     )
 
 
 def counting(log: list[str], name: str, num_pieces: int = 3) -> Search:
-    def search(_start: Start) -> Generator[None, None, str]:
+    def search(_start: PrefixState) -> Generator[None, None, str]:
         for _ in range(num_pieces):
             log.append(name)
             yield
@@ -33,16 +33,16 @@ def counting(log: list[str], name: str, num_pieces: int = 3) -> Search:
     return search
 
 
-async def answer_of(job: InquiryJob) -> Any:
+async def answer_of(job: SearchJob) -> Any:
     parts = [part async for batch in job.output.batches(1) for part in batch]
-    assert all(isinstance(part, Answer) for part in parts)
+    assert all(isinstance(part, SearchResult) for part in parts)
     return [part.value for part in parts]
 
 
 async def test_a_search_starts_after_its_context_and_its_answer_ends_the_call(
     bench: Bench,
 ) -> None:
-    def search(start: Start) -> Generator[None, None, tuple[int, int]]:
+    def search(start: PrefixState) -> Generator[None, None, tuple[int, int]]:
         yield
         return int(start.logits_1V.argmax()), int(start.state["last"][0])
 
@@ -72,7 +72,7 @@ async def test_others_decode_between_the_pieces(
     log: list[str] = []
 
     # A piece takes as long as a tick may last at the most, so each tick has one.
-    def search(_start: Start) -> Generator[None, None, None]:
+    def search(_start: PrefixState) -> Generator[None, None, None]:
         for _ in range(20):
             bench.clock.now += 0.05
             log.append("piece")
@@ -103,7 +103,7 @@ def test_a_search_that_nobody_waits_for_is_dropped(bench: Bench, is_late: bool) 
 
 
 async def test_what_a_search_refuses_is_told_and_the_engine_goes_on(bench: Bench) -> None:
-    def refusing(_start: Start) -> Generator[None, None, None]:
+    def refusing(_start: PrefixState) -> Generator[None, None, None]:
         yield
         raise InvalidRequest("field", 1, "another")
 

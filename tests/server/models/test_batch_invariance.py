@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from charlm_model.state import State
-from charlm_server.models.batch_invariance import certify
+from charlm_server.models.batch_invariance import measure_batch_invariance
 from charlm_server.models.loading import batch_sizes
 from tests.server.conftest import Clock, PeriodicModel
 from tests.server.wire import checkpoint_of, vocabulary_of
@@ -34,26 +34,26 @@ class MoodyModel(PeriodicModel):
 
 
 def test_sizes_that_change_a_bit_are_not_used() -> None:
-    certification = certify(FickleModel({1, 2, 3}), [1, 2, 3, 4, 8])
+    batch_invariance = measure_batch_invariance(FickleModel({1, 2, 3}), [1, 2, 3, 4, 8])
 
-    assert certification.sizes == (4, 8)
-    assert certification.is_batch_invariant
+    assert batch_invariance.sizes == (4, 8)
+    assert batch_invariance.is_batch_invariant
 
 
 def test_rows_are_computed_alone_if_their_place_matters() -> None:
-    certification = certify(MoodyModel(Clock()), [1, 4, 8])
+    batch_invariance = measure_batch_invariance(MoodyModel(Clock()), [1, 4, 8])
 
-    assert certification.sizes == (1,)
+    assert batch_invariance.sizes == (1,)
 
 
 @pytest.mark.parametrize("family", ["rnn", "gru", "lstm", "transformer"])
 def test_our_families_pass(family: str) -> None:
     model = checkpoint_of(family, vocabulary_of("char")).model
 
-    certification = certify(model, [1, 2, 3, 4, 6, 8])
+    batch_invariance = measure_batch_invariance(model, [1, 2, 3, 4, 6, 8])
 
-    assert certification.is_batch_invariant
-    assert certification.sizes[-1] == 8
+    assert batch_invariance.is_batch_invariant
+    assert batch_invariance.sizes[-1] == 8
 
 
 def test_batch_sizes_reach_the_largest_and_pad_by_a_third_at_most() -> None:

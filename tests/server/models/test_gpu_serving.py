@@ -23,8 +23,8 @@ from charlm_model.sampling.philox import Counters
 from charlm_model.text.vocabulary import Vocabulary
 from charlm_server.config.settings import ServeConfig
 from charlm_server.errors.base import ServeError
-from charlm_server.models import registry
-from charlm_server.models.batch_invariance import Certification, certify
+from charlm_server.models import loading
+from charlm_server.models.batch_invariance import BatchInvariance, measure_batch_invariance
 from charlm_server.models.loading import serve_checkpoint
 from charlm_server.models.registry import numerics_id
 from tests.server import wire as wires
@@ -61,7 +61,7 @@ def test_what_was_certified_needs_no_new_graph(
     monkeypatch.setattr("charlm_model.gpu.workspace.Graphs", Recorded)
     gpu, sizes = interpreted(checkpoint_of(family, vocabulary_of("char")).model), [1, 2, 48]
 
-    certify(gpu, sizes)
+    measure_batch_invariance(gpu, sizes)
 
     assert Recorded.news
     Recorded.news.clear()
@@ -89,8 +89,8 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[LanguageModel], None]
     """Lets every model go to a GPU, where it becomes the one given."""
 
     def become(served: LanguageModel) -> None:
-        monkeypatch.setattr(registry, "device_named", lambda name: GPU)
-        monkeypatch.setattr(registry, "on_device", lambda model, device: served)
+        monkeypatch.setattr(loading, "device_named", lambda name: GPU)
+        monkeypatch.setattr(loading, "on_device", lambda model, device: served)
 
     return become
 
@@ -111,10 +111,10 @@ def test_a_model_that_does_not_fit_is_said(
     checkpoint = checkpoint_of("lstm", vocabulary_of("char"))
     on_a_gpu(checkpoint.model)
 
-    def certify(*_: object) -> None:
+    def measure_batch_invariance(*_: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(registry, "certify", certify)
+    monkeypatch.setattr(loading, "measure_batch_invariance", measure_batch_invariance)
     with pytest.raises(ServeError, match="models/x does not fit into the memory of cuda:0"):
         serve_checkpoint("models/x", checkpoint, CONFIG)
 
@@ -137,8 +137,10 @@ async def test_a_server_of_kernels_gives_the_same_bits_in_company(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(wires, "checkpoint_of", small)
-    monkeypatch.setattr(registry, "on_device", lambda model, device: interpreted(model))
-    monkeypatch.setattr(registry, "certify", lambda *_: Certification((1, 3), True))
+    monkeypatch.setattr(loading, "on_device", lambda model, device: interpreted(model))
+    monkeypatch.setattr(
+        loading, "measure_batch_invariance", lambda *_: BatchInvariance((1, 3), True)
+    )
     monkeypatch.setattr("charlm_model.checkpoint._NUM_GOLDEN_TOKENS", 3)
     async with serving(("transformer", "char")) as wire:
         calls = _generated, _generated_after_a_state, _scored

@@ -299,12 +299,12 @@ async def test_states_stay_with_the_weights_that_made_them(root: Path, name: str
         assert fresh.digest == new != keeper.digest
         assert await keeper.advance() == total
         await keeper.delete()
-        wire.app.exchange.release()
+        wire.app.hot_swap.release()
         assert wire.models.replaced == [old]
         await other.delete()
-        wire.app.exchange.release()
+        wire.app.hot_swap.release()
         await old.scheduler.nothing_open()
-        await asyncio.gather(*wire.app.exchange._retiring)
+        await asyncio.gather(*wire.app.hot_swap._retiring)
         assert not wire.models.replaced
         assert not old.scheduler.is_alive
         assert (await fresh.generate())[0] == new

@@ -20,7 +20,7 @@ from charlm_server.errors.base import ServeError
 from charlm_server.observing.call_counters import Tallies
 from charlm_server.observing.metrics import MetricsServer
 from charlm_server.observing.sources import Sources
-from charlm_server.scheduling.heartbeat import Pulse
+from charlm_server.scheduling.heartbeat import Heartbeat
 from tests.server.conftest import Clock
 from tests.server.gate import Gate
 from tests.server.wire import Wire, serving, text_of
@@ -165,7 +165,7 @@ async def test_a_stuck_engine_and_its_queue_are_seen_meanwhile(
     async with serving(("lstm", "char"), metrics_port=0, limits=limits) as wire:
         [model] = wire.models
         scheduler = model.scheduler
-        monkeypatch.setattr(scheduler, "pulse", Pulse(clock))
+        monkeypatch.setattr(scheduler, "heartbeat", Heartbeat(clock))
         engine = scheduler._engine  # its tick is what gets stuck
         monkeypatch.setattr(engine, "tick", gate.before(engine.tick))
 
@@ -260,7 +260,7 @@ async def test_the_dashboard_and_the_alerts_ask_for_what_is_exported(wire: Wire)
 async def test_a_port_in_use_is_said_in_a_sentence(wire: Wire) -> None:
     port = int(str(wire.app.observation.metrics_address).rpartition(":")[2])
     app = wire.app
-    sources = Sources(wire.models, app.exchange, app.states, app.monitor)
+    sources = Sources(wire.models, app.hot_swap, app.states, app.monitor)
 
     with pytest.raises(ServeError, match="--metrics-port"):
         MetricsServer("127.0.0.1", port, Tallies(), sources)

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from charlm_server.engine.job import Event
-from charlm_server.engine.output_buffer import Accumulator
+from charlm_server.engine.output_buffer import OutputBuffer
 from charlm_server.scheduling.delivery import AT_ONCE, KEPT_TIMES, MOST_KEPT_S, Delivery
 from tests.server.conftest import Clock
 
@@ -15,11 +15,11 @@ class Word:
     num_bytes: int = 1
 
 
-def new_output() -> Accumulator[Word]:
-    return Accumulator(1 << 20, lambda: None)
+def new_output() -> OutputBuffer[Word]:
+    return OutputBuffer(1 << 20, lambda: None)
 
 
-async def words_of(output: Accumulator[Word]) -> list[str]:
+async def words_of(output: OutputBuffer[Word]) -> list[str]:
     return [word.text async for words in output.batches(1 << 20) for word in words]
 
 

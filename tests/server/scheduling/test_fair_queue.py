@@ -15,7 +15,7 @@ from charlm_server.engine.job import Job
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.overload import QueueFull, ShareTaken
 from charlm_server.scheduling.admission import QueueLimits
-from charlm_server.scheduling.fair_queue import FairQueue, Waiting
+from charlm_server.scheduling.fair_queue import FairQueue, QueuedJob
 from charlm_server.scheduling.scheduler import Scheduler
 from tests.server.conftest import Bench, deltas_of
 
@@ -48,8 +48,8 @@ class Line:
     queue: FairQueue = field(default_factory=FairQueue)
     begun: list[str] = field(default_factory=list)
 
-    def add(self, caller: str, size: int = 1, *, used: int | None = None) -> Waiting:
-        waiting = Waiting(SizedJob(size=size, used=used, caller=caller), lambda: None)
+    def add(self, caller: str, size: int = 1, *, used: int | None = None) -> QueuedJob:
+        waiting = QueuedJob(SizedJob(size=size, used=used, caller=caller), lambda: None)
         self.queue.add(waiting)
         return waiting
 
@@ -81,7 +81,7 @@ def test_one_with_a_hundred_waiting_delays_another_by_one() -> None:
 
 def test_jobs_of_one_caller_keep_their_order() -> None:
     queue = Line().queue
-    jobs = [Waiting(SizedJob(size=size), lambda: None) for size in (5, 1, 3)]
+    jobs = [QueuedJob(SizedJob(size=size), lambda: None) for size in (5, 1, 3)]
     for waiting in jobs:
         queue.add(waiting)
 
@@ -91,7 +91,7 @@ def test_jobs_of_one_caller_keep_their_order() -> None:
 def test_the_tokens_of_those_who_wait_are_counted() -> None:
     queue = Line().queue
     for size in (5, 1, 3, 7):
-        queue.add(Waiting(SizedJob(size=size), lambda: None))
+        queue.add(QueuedJob(SizedJob(size=size), lambda: None))
 
     queue.take(lambda job: job.num_tokens == 3)
     queue.pop("")
@@ -149,7 +149,7 @@ def test_while_two_wait_their_shares_differ_by_one_job_each(sizes: list[list[int
     queue = FairQueue()
     for caller, jobs in enumerate(sizes):
         for size in jobs:
-            queue.add(Waiting(SizedJob(size=size, caller=str(caller)), lambda: None))
+            queue.add(QueuedJob(SizedJob(size=size, caller=str(caller)), lambda: None))
 
     served = [0] * len(sizes)
     left = [len(jobs) for jobs in sizes]

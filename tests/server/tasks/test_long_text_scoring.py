@@ -14,11 +14,11 @@ import pytest
 from charlm.v1 import context_pb2
 from charlm.v1 import scoring_pb2 as pb
 from charlm_server.config.limits import Limits
-from charlm_server.engine.search import InquiryJob, Start
+from charlm_server.engine.search import PrefixState, SearchJob
 from charlm_server.errors.overload import QueueFull
 from charlm_server.rpc.convert.long_text import scorer_from
 from charlm_server.tasks.long_text_scoring import MAX_BLOCK
-from charlm_server.tasks.search_series import InquirySeries
+from charlm_server.tasks.search_series import SearchSeries
 from tests.server.wire import TEXT, Wire, details_of, serving
 
 KINDS = [
@@ -211,19 +211,19 @@ async def test_many_streams_at_once_have_the_bits_of_each_alone(wire: Wire) -> N
 
 async def test_a_full_queue_refuses_newcomers_but_not_who_has_begun(wire: Wire) -> None:
     model = wire.models["models/rnn-byte"]
-    series = InquirySeries(model, math.inf)
+    series = SearchSeries(model, math.inf)
     full = QueueFull("requests", 0, retry_after_s=0.0)
     admit = model.scheduler.inquire
     refusals = 0
 
-    def refuse_at_first(job: InquiryJob) -> AbstractAsyncContextManager[None]:
+    def refuse_at_first(job: SearchJob) -> AbstractAsyncContextManager[None]:
         nonlocal refusals
         refusals += 1
         if refusals <= 3:
             raise full
         return admit(job)
 
-    def answer(_: Start) -> Generator[None, None, str]:
+    def answer(_: PrefixState) -> Generator[None, None, str]:
         yield
         return "done"
 
@@ -233,7 +233,7 @@ async def test_a_full_queue_refuses_newcomers_but_not_who_has_begun(wire: Wire) 
     assert await series.ask(answer, num_steps=1) == "done"
     refusals = 0
     with pytest.raises(QueueFull):
-        await InquirySeries(model, math.inf).ask(answer, num_steps=1)
+        await SearchSeries(model, math.inf).ask(answer, num_steps=1)
 
 
 @pytest.mark.parametrize(

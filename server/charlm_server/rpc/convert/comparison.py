@@ -58,7 +58,7 @@ def comparing_job_from(
         ],
         returns=TOTALS,
         bytes_per_token=TOTALS.bytes_per_token(model.vocab_size),
-        output=model.accumulator(),
+        output=model.output_buffer(),
         deadline=deadline,
     )
     check_count("texts (tokens in all)", job.num_tokens, 1, limits.max_score_tokens)
@@ -87,7 +87,7 @@ def compare_response_from(
         model_digests=[model.checkpoint.digest for model in models],
         numerics=distribution_pb2.Numerics(
             id=" and ".join(sorted({model.numerics for model in models})),
-            is_batch_invariant=all(model.certification.is_batch_invariant for model in models),
+            is_batch_invariant=all(model.batch_invariance.is_batch_invariant for model in models),
         ),
     )
 

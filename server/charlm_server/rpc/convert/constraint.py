@@ -10,7 +10,7 @@ from charlm.v1 import sampling_pb2 as pb
 from charlm_model import errors as model_errors
 from charlm_model.constraints import constraint as constraints
 from charlm_model.constraints.constraint import Constraint
-from charlm_server.engine.generation import Search
+from charlm_server.engine.generation import ConstraintSearch
 from charlm_server.engine.search import MAX_STATE_BYTES
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import InvalidRequest, InvalidText
@@ -30,10 +30,10 @@ class Language:
     """What an output must be in, and how it is drawn if not token by token."""
 
     constraint: Constraint
-    search: Search | None
+    search: ConstraintSearch | None
 
 
-def search_from(message: pb.Constraint, model: LoadedModel) -> Search | None:
+def search_from(message: pb.Constraint, model: LoadedModel) -> ConstraintSearch | None:
     """Raises InvalidRequest for numbers out of range, or of more rows than fit in memory."""
     particles = message.num_particles if message.HasField("num_particles") else DEFAULT_PARTICLES
     attempts = message.max_attempts if message.HasField("max_attempts") else DEFAULT_ATTEMPTS
@@ -46,10 +46,10 @@ def search_from(message: pb.Constraint, model: LoadedModel) -> Search | None:
     if message.mode == pb.CONSTRAINT_MODE_SMC:
         most = min(MAX_PARTICLES, most_rows)
         num = check_count("constraint.num_particles", particles, 1, most)
-        return Search(is_monte_carlo=True, num=num, num_together=num)
+        return ConstraintSearch(is_monte_carlo=True, num=num, num_together=num)
     if message.mode == pb.CONSTRAINT_MODE_REJECTION:
         together = min(attempts, TOGETHER, most_rows)
-        return Search(is_monte_carlo=False, num=attempts, num_together=together)
+        return ConstraintSearch(is_monte_carlo=False, num=attempts, num_together=together)
     raise InvalidRequest("constraint.mode", message.mode, "LOCAL_MASK, REJECTION or SMC")
 
 

@@ -12,7 +12,7 @@ from charlm_server.errors.base import CharlmError, InvalidRequest
 from charlm_server.errors.states import StateDamaged, StateMismatch
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.convert.fields import TextReader
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Prefix:
 class ContextReader:
     """One model's view of the contexts in one request."""
 
-    def __init__(self, reader: TextReader, model: LoadedModel, states: States) -> None:
+    def __init__(self, reader: TextReader, model: LoadedModel, states: StateStore) -> None:
         self._reader, self._model, self._states = reader, model, states
 
     def prefix(self, context: pb.Context, field: str, appended_ids: Sequence[int] = ()) -> Prefix:
@@ -69,7 +69,7 @@ class ContextReader:
 
 
 def model_asked(
-    models: Models, states: States, name: str, contexts: Iterable[pb.Context]
+    models: Models, states: StateStore, name: str, contexts: Iterable[pb.Context]
 ) -> LoadedModel:
     """The model of that name; where a kept state is gone on with, the weights that made it, even
     if the name has got others since. Raises InvalidRequest, ModelNotFound or StateNotFound."""

@@ -38,4 +38,6 @@ def distributions_from(logprobs_TV: Float64s, *, is_float64: bool) -> pb.Distrib
 
 def numerics_from(model: LoadedModel) -> pb.Numerics:
     """Which arithmetic the model's answers come from."""
-    return pb.Numerics(id=model.numerics, is_batch_invariant=model.certification.is_batch_invariant)
+    return pb.Numerics(
+        id=model.numerics, is_batch_invariant=model.batch_invariance.is_batch_invariant
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from charlm.v1 import generation_pb2 as pb
 from charlm_server.engine.generation import Delta, Finish, FinishReason
-from charlm_server.engine.resume import Place
+from charlm_server.engine.resume import ResumePosition
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns, TokenColumns, concat_columns
 from charlm_server.models.registry import LoadedModel
@@ -30,7 +30,7 @@ from charlm_server.rpc.convert.sampling import (
     seed_from,
     stopping_from,
 )
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 FINISH_REASONS = {
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -47,14 +47,14 @@ class Streaming:
     """What is asked of a stream beside its text."""
 
     max_chunk_tokens: int | None = None
-    places: list[tuple[Place, list[int]]] = field(default_factory=list)  # to go on from
+    places: list[tuple[ResumePosition, list[int]]] = field(default_factory=list)  # to go on from
 
 
 def generation_job_from(
     request: pb.GenerateRequest,
     model: LoadedModel,
     *,
-    states: States,
+    states: StateStore,
     deadline: float,
     language: Language | None = None,
     streaming: Streaming | None = None,
@@ -81,7 +81,7 @@ def generation_job_from(
         num_outputs=num_outputs,
         bytes_per_token=returns.bytes_per_token(model.vocab_size),
         max_chunk_tokens=streaming.max_chunk_tokens,
-        output=model.accumulator(),
+        output=model.output_buffer(),
         deadline=deadline,
         time_limit=_time_limit(request.stopping, model),
         resumed=resumed,
@@ -92,7 +92,7 @@ def generation_job_from(
     return job
 
 
-def _prefix(request: pb.GenerateRequest, model: LoadedModel, states: States) -> Prefix:
+def _prefix(request: pb.GenerateRequest, model: LoadedModel, states: StateStore) -> Prefix:
     reader = TextReader(model, request.unknown_characters)
     appended_ids = reader.text_ids(request.append_text, "append_text")
     return ContextReader(reader, model, states).prefix(request.context, "context", appended_ids)

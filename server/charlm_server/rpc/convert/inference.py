@@ -9,13 +9,13 @@ from charlm_model.inference.gap_filling import Filled, Gap
 from charlm_model.inference.top_continuations import Found, Wanted, search
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.job import FOREVER
-from charlm_server.engine.search import MAX_STATE_BYTES, InquiryJob, Start
+from charlm_server.engine.search import MAX_STATE_BYTES, PrefixState, SearchJob
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.context import ContextReader
 from charlm_server.rpc.convert.distribution import numerics_from
 from charlm_server.rpc.convert.fields import TextReader, check_count
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 MAX_LENGTH = 64
 MAX_FILLINGS, DEFAULT_FILLINGS = 1000, 10
@@ -29,7 +29,7 @@ MAX_GAP_STEPS = 20_000_000  # tokens read for one gap
 class GapQuestion:
     """One FillGap request, checked."""
 
-    def __init__(self, request: pb.FillGapRequest, model: LoadedModel, states: States) -> None:
+    def __init__(self, request: pb.FillGapRequest, model: LoadedModel, states: StateStore) -> None:
         """Raises InvalidRequest."""
         self._model = model
         reader = TextReader(model, request.unknown_characters)
@@ -43,13 +43,13 @@ class GapQuestion:
         self.num_steps = self._num_steps(len(self.right))
         self._check_size()
 
-    def job(self, deadline: float) -> InquiryJob:
-        return InquiryJob(
+    def job(self, deadline: float) -> SearchJob:
+        return SearchJob(
             context_ids=self.prefix.ids,
             snapshot=self.prefix.snapshot,
             num_steps=self.num_steps,
             search=self._search,
-            output=self._model.accumulator(),
+            output=self._model.output_buffer(),
             deadline=deadline,
         )
 
@@ -72,7 +72,7 @@ class GapQuestion:
             numerics=numerics_from(self._model),
         )
 
-    def _search(self, start: Start) -> Generator[None, None, Filled]:
+    def _search(self, start: PrefixState) -> Generator[None, None, Filled]:
         gap = Gap(
             stepper=start.stepper,
             state=start.state,
@@ -116,7 +116,7 @@ class TopQuestion:
     """One ListTopContinuations request, checked."""
 
     def __init__(
-        self, request: pb.ListTopContinuationsRequest, model: LoadedModel, states: States
+        self, request: pb.ListTopContinuationsRequest, model: LoadedModel, states: StateStore
     ) -> None:
         """Raises InvalidRequest."""
         self._model = model
@@ -131,16 +131,16 @@ class TopQuestion:
         self.max_steps = check_count("max_steps", steps, 1, MAX_STEPS)
         self._ends_at = FOREVER
 
-    def job(self, deadline: float) -> InquiryJob:
+    def job(self, deadline: float) -> SearchJob:
         """Shortly before the deadline the search ends with what it has and a bound of the rest."""
         now = self._model.scheduler.now()
         self._ends_at = deadline - min(LAST_SECONDS, LAST_SHARE * (deadline - now))
-        return InquiryJob(
+        return SearchJob(
             context_ids=self.prefix.ids,
             snapshot=self.prefix.snapshot,
             num_steps=self.max_steps,
             search=self._search,
-            output=self._model.accumulator(),
+            output=self._model.output_buffer(),
             deadline=deadline,
         )
 
@@ -159,7 +159,7 @@ class TopQuestion:
             numerics=numerics_from(self._model),
         )
 
-    def _search(self, start: Start) -> Generator[None, None, Found]:
+    def _search(self, start: PrefixState) -> Generator[None, None, Found]:
         now = self._model.scheduler.now
         wanted = Wanted(
             num=self.num,

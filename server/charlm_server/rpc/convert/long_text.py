@@ -12,8 +12,8 @@ from charlm_server.rpc.convert.context import ContextReader
 from charlm_server.rpc.convert.distribution import numerics_from
 from charlm_server.rpc.convert.fields import TextReader, returns_from
 from charlm_server.rpc.convert.scoring import bits_per, tokens_from
-from charlm_server.state_store import States
-from charlm_server.tasks.long_text_scoring import Encode, ScoredBlock, StreamScorer
+from charlm_server.state_store import StateStore
+from charlm_server.tasks.long_text_scoring import Encode, LongTextScorer, ScoredBlock
 
 
 async def first_of(requests: AsyncIterator[pb.StreamScoreRequest]) -> pb.StreamScoreRequest:
@@ -37,13 +37,13 @@ async def pieces_of(
 
 
 def scorer_from(
-    start: pb.StreamScoreStart, model: LoadedModel, *, states: States, deadline: float
-) -> tuple[StreamScorer, Encode, "StreamBuilder"]:
+    start: pb.StreamScoreStart, model: LoadedModel, *, states: StateStore, deadline: float
+) -> tuple[LongTextScorer, Encode, "StreamBuilder"]:
     """What does the work, spells the text and makes the messages. Raises InvalidRequest."""
     reader = TextReader(model, start.unknown_characters)
     returns = returns_from(start.returns, model)
     prefix = ContextReader(reader, model, states).prefix(start.context, "start.context")
-    scorer = StreamScorer(model, prefix.ids, returns, deadline, prefix.snapshot)
+    scorer = LongTextScorer(model, prefix.ids, returns, deadline, prefix.snapshot)
     builder, encode = StreamBuilder(model, returns), reader.incremental("data")
 
     def encode_counted(data: bytes, is_last: bool) -> Ids:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from charlm.v1 import generation_pb2 as pb
 from charlm_model.snapshot import Snapshot
 from charlm_server.engine.generation import Delta, FinishReason
-from charlm_server.engine.resume import Origin, Place, Progress, Resumption
+from charlm_server.engine.resume import Origin, Progress, ResumePosition, Resumption
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
@@ -15,20 +15,21 @@ from charlm_server.rpc.convert.fields import check_token_ids
 CUT_SHORT = (FinishReason.TIME_LIMIT, FinishReason.DRAINED)
 
 
-def places_from(request: pb.StreamGenerateRequest) -> list[tuple[Place, list[int]]]:
+def places_from(request: pb.StreamGenerateRequest) -> list[tuple[ResumePosition, list[int]]]:
     """Where a stream is to go on, and what was received by there. Raises ResumeTokenDamaged."""
     return [
-        (Place.from_token(point.resume_token), list(point.received.ids)) for point in request.resume
+        (ResumePosition.from_token(point.resume_token), list(point.received.ids))
+        for point in request.resume
     ]
 
 
-def seed_of(places: Iterable[tuple[Place, list[int]]]) -> int | None:
+def seed_of(places: Iterable[tuple[ResumePosition, list[int]]]) -> int | None:
     """The seed of the stream that goes on."""
     return next((place.origin.seed for place, _ in places), None)
 
 
 def resumed_from(
-    places: list[tuple[Place, list[int]]], origin: Origin, model: LoadedModel
+    places: list[tuple[ResumePosition, list[int]]], origin: Origin, model: LoadedModel
 ) -> dict[int, Resumption]:
     """By index of the output. Raises ResumeMismatch, or InvalidRequest for what makes no sense."""
     resumed: dict[int, Resumption] = {}

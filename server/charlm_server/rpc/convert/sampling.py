@@ -9,7 +9,7 @@ from charlm_server.config.limits import Limits
 from charlm_server.config.settings import DEFAULT_MAX_NEW_TOKENS
 from charlm_server.engine.generation import Stopping
 from charlm_server.engine.job import FOREVER
-from charlm_server.engine.resume import Place
+from charlm_server.engine.resume import ResumePosition
 from charlm_server.engine.stop_sequences import StopAutomaton
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
@@ -36,7 +36,9 @@ PLAIN_FIELDS = (
 )
 
 
-def seed_from(sampling: sampling_pb2.SamplingParams, places: list[tuple[Place, list[int]]]) -> int:
+def seed_from(
+    sampling: sampling_pb2.SamplingParams, places: list[tuple[ResumePosition, list[int]]]
+) -> int:
     """The seed given, else that of the stream that goes on, else a new one."""
     if sampling.HasField("seed"):
         return sampling.seed

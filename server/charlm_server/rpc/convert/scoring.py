@@ -9,7 +9,7 @@ from charlm.v1 import distribution_pb2
 from charlm.v1 import scoring_pb2 as pb
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import CharacterCounter
-from charlm_server.engine.scoring import NextJob, ScorePart, ScoringItem, ScoringJob
+from charlm_server.engine.scoring import NextDistributionJob, ScorePart, ScoringItem, ScoringJob
 from charlm_server.engine.token_columns import (
     NO_TOKENS,
     Float64s,
@@ -36,14 +36,14 @@ from charlm_server.rpc.convert.fields import (
     returns_from,
 )
 from charlm_server.rpc.convert.returned_states import check_states_fit
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 NATS_PER_BIT = log(2)
 TOO_LARGE = "ask for less per token, score fewer or shorter texts a call, or use StreamScore"
 
 
 def scoring_job_from(
-    request: pb.ScoreRequest, model: LoadedModel, *, states: States, deadline: float
+    request: pb.ScoreRequest, model: LoadedModel, *, states: StateStore, deadline: float
 ) -> ScoringJob:
     """The job that a request asks for. Raises InvalidRequest, NotOffered or AnswerTooLarge."""
     limits = model.limits
@@ -58,7 +58,7 @@ def scoring_job_from(
         ],
         returns=returns,
         bytes_per_token=returns.bytes_per_token(model.vocab_size),
-        output=model.accumulator(),
+        output=model.output_buffer(),
         deadline=deadline,
     )
     check_count("items (tokens in all)", job.num_tokens, 1, limits.max_score_tokens)
@@ -117,16 +117,20 @@ def _num_alternatives(request: pb.GetNextDistributionRequest, model: LoadedModel
 
 
 def next_job_from(
-    request: pb.GetNextDistributionRequest, model: LoadedModel, *, states: States, deadline: float
-) -> NextJob:
+    request: pb.GetNextDistributionRequest,
+    model: LoadedModel,
+    *,
+    states: StateStore,
+    deadline: float,
+) -> NextDistributionJob:
     check_data_type(request.data_type, "data_type")
     _num_alternatives(request, model)
     reader = TextReader(model, request.unknown_characters)
     prefix = ContextReader(reader, model, states).prefix(request.context, "context")
-    return NextJob(
+    return NextDistributionJob(
         context_ids=prefix.ids,
         snapshot=prefix.snapshot,
-        output=model.accumulator(),
+        output=model.output_buffer(),
         deadline=deadline,
     )
 

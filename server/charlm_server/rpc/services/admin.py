@@ -6,22 +6,22 @@ import grpc
 
 from charlm.v1 import admin_pb2 as pb
 from charlm.v1 import admin_pb2_grpc as pb_grpc
-from charlm_server.models.hot_swap import Exchange
+from charlm_server.models.hot_swap import HotSwap
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.convert.models import model_from
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 
 class AdminService(pb_grpc.AdminServiceServicer):
-    def __init__(self, exchange: Exchange, models: Models, states: States) -> None:
-        self._exchange, self._models, self._states = exchange, models, states
+    def __init__(self, hot_swap: HotSwap, models: Models, states: StateStore) -> None:
+        self._hot_swap, self._models, self._states = hot_swap, models, states
 
     async def LoadModel(
         self,
         request: pb.LoadModelRequest,
         context: grpc.aio.ServicerContext[pb.LoadModelRequest, pb.LoadModelResponse],
     ) -> pb.LoadModelResponse:
-        model = await self._exchange.load(request.checkpoint, request.model)
+        model = await self._hot_swap.load(request.checkpoint, request.model)
         return pb.LoadModelResponse(model=model_from(model))
 
     async def UnloadModel(
@@ -29,7 +29,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
         request: pb.UnloadModelRequest,
         context: grpc.aio.ServicerContext[pb.UnloadModelRequest, pb.UnloadModelResponse],
     ) -> pb.UnloadModelResponse:
-        await self._exchange.unload(request.model)
+        await self._hot_swap.unload(request.model)
         return pb.UnloadModelResponse()
 
     async def SetAlias(
@@ -37,7 +37,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
         request: pb.SetAliasRequest,
         context: grpc.aio.ServicerContext[pb.SetAliasRequest, pb.SetAliasResponse],
     ) -> pb.SetAliasResponse:
-        previous = await self._exchange.set_alias(request.alias, request.model)
+        previous = await self._hot_swap.set_alias(request.alias, request.model)
         return pb.SetAliasResponse(previous_model=previous or "")
 
     async def GetLoad(
@@ -49,7 +49,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
         return pb.GetLoadResponse(loads=[load_of(model, self._states) for model in models])
 
 
-def load_of(model: LoadedModel, states: States) -> pb.ModelLoad:
+def load_of(model: LoadedModel, states: StateStore) -> pb.ModelLoad:
     """Read while the engine works: each number is right, their moments differ a little."""
     load = model.scheduler.load
     return pb.ModelLoad(

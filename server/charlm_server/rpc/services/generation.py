@@ -27,14 +27,14 @@ from charlm_server.rpc.convert.generation import (
 )
 from charlm_server.rpc.convert.resume import Tokens, places_from
 from charlm_server.rpc.convert.returned_states import EndStates
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 MAX_UINT32 = 2**32 - 1
 TOO_LARGE = "ask for less per token, fewer tokens or outputs, or use StreamGenerate"
 
 
 class GenerationService(pb_grpc.GenerationServiceServicer):
-    def __init__(self, models: Models, states: States) -> None:
+    def __init__(self, models: Models, states: StateStore) -> None:
         self._models, self._states = models, states
         self._compiler = Compiler()
 

@@ -8,18 +8,18 @@ import grpc
 
 from charlm.v1 import inference_pb2 as pb
 from charlm.v1 import inference_pb2_grpc as pb_grpc
-from charlm_server.engine.search import InquiryJob
+from charlm_server.engine.search import SearchJob
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_helpers import converted, deadline_of, fitting
 from charlm_server.rpc.convert.context import model_asked
 from charlm_server.rpc.convert.inference import GapQuestion, TopQuestion
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 TOO_LARGE = "ask for fewer"
 
 
 class InferenceService(pb_grpc.InferenceServiceServicer):
-    def __init__(self, models: Models, states: States) -> None:
+    def __init__(self, models: Models, states: StateStore) -> None:
         self._models, self._states = models, states
 
     async def FillGap(
@@ -47,7 +47,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
 
-async def _answer(job: InquiryJob, model: LoadedModel) -> Any:
+async def _answer(job: SearchJob, model: LoadedModel) -> Any:
     """What the search found."""
     async with model.scheduler.inquire(job):
         [answer] = await job.output.take(1)

@@ -28,13 +28,13 @@ from charlm_server.rpc.convert.scoring import (
     next_response_from,
     scoring_job_from,
 )
-from charlm_server.state_store import States
+from charlm_server.state_store import StateStore
 
 FEWER_TEXTS = "compare fewer texts or models a call"
 
 
 class ScoringService(pb_grpc.ScoringServiceServicer):
-    def __init__(self, models: Models, states: States) -> None:
+    def __init__(self, models: Models, states: StateStore) -> None:
         self._models, self._states = models, states
 
     async def Score(

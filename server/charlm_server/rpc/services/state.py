@@ -32,12 +32,12 @@ from charlm_server.rpc.convert.state import (
     time_to_live_from,
 )
 from charlm_server.rpc.convert.state_import import MAX_DATA_BYTES, imported, received
-from charlm_server.state_store import KeptState, States
+from charlm_server.state_store import KeptState, StateStore
 from charlm_server.tasks.state_reading import advance, read
 
 
 class StateService(pb_grpc.StateServiceServicer):
-    def __init__(self, models: Models, states: States) -> None:
+    def __init__(self, models: Models, states: StateStore) -> None:
         self._models, self._states = models, states
         # Two that advance one state do so one after the other; a lock lives while it is used.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -151,14 +151,14 @@ class StateService(pb_grpc.StateServiceServicer):
 
     def _told(self, kept: KeptState) -> pb.State:
         is_batch_invariant = any(
-            model.certification.is_batch_invariant
+            model.batch_invariance.is_batch_invariant
             for model in (*self._models, *self._models.replaced)
             if (model.name, model.checkpoint.digest) == (kept.model, kept.maker.model_digest)
         )
         return state_from(kept, self._states.clock(), is_batch_invariant=is_batch_invariant)
 
 
-def _prefix(request: pb.CreateStateRequest, model: LoadedModel, states: States) -> Prefix:
+def _prefix(request: pb.CreateStateRequest, model: LoadedModel, states: StateStore) -> Prefix:
     reader = TextReader(model, request.unknown_characters)
     return ContextReader(reader, model, states).prefix(request.context, "context")
 

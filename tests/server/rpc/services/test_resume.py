@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import sampling_pb2
-from charlm_server.engine.resume import TOKEN_BYTES, Origin, Place, Progress
+from charlm_server.engine.resume import TOKEN_BYTES, Origin, Progress, ResumePosition
 from charlm_server.errors.resume import ResumeMismatch, ResumeTokenDamaged
 from tests.server.wire import Wire, column, data_of, details_of, serving, text_of
 
@@ -203,7 +203,7 @@ def token() -> bytes:
 
 
 def test_a_token_says_where_it_is() -> None:
-    place = Place.from_token(token())
+    place = ResumePosition.from_token(token())
 
     assert (place.index, place.num_tokens, place.num_bytes, place.num_characters) == (2, 2, 2, 2)
     assert place.resumption(ORIGIN, [5, 6]).received_ids == [5, 6]
@@ -215,17 +215,17 @@ def test_no_changed_byte_goes_unseen(at: int, change: int) -> None:
     changed[at] ^= change
 
     with pytest.raises(ResumeTokenDamaged):
-        Place.from_token(bytes(changed))
+        ResumePosition.from_token(bytes(changed))
 
 
 @given(st.binary(max_size=2 * TOKEN_BYTES))
 def test_other_bytes_are_no_token(data: bytes) -> None:
     with pytest.raises(ResumeTokenDamaged):
-        Place.from_token(data)
+        ResumePosition.from_token(data)
 
 
 def test_a_token_of_another_model_is_told_from_one_of_another_request() -> None:
-    place = Place.from_token(token())
+    place = ResumePosition.from_token(token())
 
     with pytest.raises(ResumeMismatch, match="checkpoint"):
         place.resumption(Origin.of("another", b"a request", 7), [5, 6])

@@ -1,6 +1,6 @@
 """What it costs that rows have the same bits in any company.
 
-    python benchmarks/certification.py
+    python benchmarks/batch_invariance.py
 
 Random weights, 65 tokens, one thread; times of the thread, not of the clock, the least of the
 rounds. "start-up" is certification itself. "padding" is a step of 33 rows in the certified size
@@ -16,7 +16,7 @@ import torch
 from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
-from charlm_server.models.batch_invariance import certify
+from charlm_server.models.batch_invariance import measure_batch_invariance
 from charlm_server.models.loading import batch_sizes
 
 VOCAB_SIZE, MAX_ROWS, ODD_ROWS = 65, 64, 33
@@ -50,8 +50,8 @@ def main() -> None:
 
 def figures_of(model: LanguageModel) -> list[float]:
     sizes = batch_sizes(MAX_ROWS)
-    certify(model, sizes)  # compiles, or reads what was compiled
-    start_up_s = seconds_of(lambda: certify(model, sizes))
+    measure_batch_invariance(model, sizes)  # compiles, or reads what was compiled
+    start_up_s = seconds_of(lambda: measure_batch_invariance(model, sizes))
     above = min(size for size in sizes if size >= ODD_ROWS)
     padding = ratio(stepping(model, above), stepping(model, ODD_ROWS))
     order = [ratio(stepping(model, rows), forwarding(model, rows)) for rows in ROWS]
