@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from charlm_training.monitoring.events import Listener
-from charlm_training.planning.options import TrainOptions
-from charlm_training.planning.plan import SizeOptions
+from charlm_training.planning.options import SizeOptions, TrainOptions
 from charlm_training.run.run import Outcome, Run
 from charlm_training.run.workspace import Workspace
 

@@ -17,8 +17,7 @@ from typing import Any
 
 import torch
 
-from charlm_training.planning.options import TrainOptions
-from charlm_training.planning.plan import SizeOptions
+from charlm_training.planning.options import SizeOptions, TrainOptions
 from charlm_training.process_group import Crew, crew_of
 from charlm_training.run.session import train_in_terminal
 from charlm_training.step.learner import Learner, StepResult

@@ -14,8 +14,7 @@ from ray.cluster_utils import Cluster
 
 from charlm_training import ray_train
 from charlm_training.errors import TrainingError
-from charlm_training.planning.options import TrainOptions
-from charlm_training.planning.plan import SizeOptions
+from charlm_training.planning.options import SizeOptions, TrainOptions
 from charlm_training.ray_train import RayOptions, train_on_ray
 from charlm_training.run.session import train_in_terminal
 from charlm_training.step.learner import Learner, StepResult

@@ -110,7 +110,7 @@ def test_a_process_that_torchrun_did_not_start_is_alone() -> None:
 def test_every_row_has_one_process_and_shares_differ_by_one_at_most(size: int) -> None:
     shape = Shape(batch_size=7, length=3)
 
-    shares = [Crew(rank, size).share_of(shape).own_rows() for rank in range(size)]
+    shares = [shape.share_of(rank, size).own_rows() for rank in range(size)]
 
     rows = [list(range(7))[share] for share in shares]
     assert [row for share in rows for row in share] == list(range(7))
@@ -119,7 +119,7 @@ def test_every_row_has_one_process_and_shares_differ_by_one_at_most(size: int) -
 
 def test_more_processes_than_rows_are_refused() -> None:
     with pytest.raises(InvalidOption, match="4 processes cannot share a batch of 3 rows"):
-        Crew(0, 4).share_of(Shape(batch_size=3, length=8))
+        Shape(batch_size=3, length=8).share_of(0, 4)
 
 
 def test_what_is_counted_needs_no_telling(clock: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
@@ -17,8 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from charlm_model.state import State
-from charlm_training.corpus.windows import Shape
-from charlm_training.errors import CrewLost, InvalidOption
+from charlm_training.errors import CrewLost
 
 T = TypeVar("T")
 
@@ -52,15 +51,6 @@ class Crew:
         if self.is_alone:
             return []
         return ["torchrun", "--nproc-per-node", str(self.size), "--no-python"]
-
-    def share_of(self, shape: Shape) -> Shape:
-        """The same batch, of which this process takes its own rows."""
-        if shape.batch_size < self.size:
-            raise InvalidOption(
-                f"{self.size} processes cannot share a batch of {shape.batch_size} rows; start at "
-                f"most {shape.batch_size}, or give a larger --batch-size or a longer text."
-            )
-        return replace(shape, rank=self.rank, num_ranks=self.size)
 
     def from_first(self, make: Callable[[], T]) -> T:
         """What the first process makes of it; the others only wait. `make` must not call a crew."""

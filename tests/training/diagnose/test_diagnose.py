@@ -18,8 +18,7 @@ from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.truncation import truncated_gradient
 from charlm_training.diagnose.windows import spread_windows
 from charlm_training.errors import CorpusTooSmall, InvalidOption, NotPossible
-from charlm_training.planning.options import TrainOptions
-from charlm_training.planning.plan import SizeOptions
+from charlm_training.planning.options import SizeOptions, TrainOptions
 from charlm_training.run.ngram_baseline import fit_ngram
 from charlm_training.run.run import Run
 from charlm_training.run.workspace import Workspace

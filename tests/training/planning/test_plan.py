@@ -11,7 +11,8 @@ from charlm_model.errors import InvalidConfig
 from charlm_training.budget import StepBudget, TimeBudget
 from charlm_training.corpus.dataset import Data
 from charlm_training.errors import InvalidOption
-from charlm_training.planning.plan import Planner, SizeOptions, tokens_per_s
+from charlm_training.planning.options import SizeOptions
+from charlm_training.planning.plan import Planner, tokens_per_s
 from charlm_training.planning.presets import RECIPES, Rung, choose_rung, dropout_for
 
 Read = Callable[..., Data]

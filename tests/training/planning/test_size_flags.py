@@ -6,7 +6,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.errors import InvalidConfig
 from charlm_model.families.registry import build
 from charlm_training.errors import InvalidOption
-from charlm_training.planning.plan import SizeOptions
+from charlm_training.planning.options import SizeOptions
 from charlm_training.planning.size_flags import UNUSED, named_as_flags, refuse_unused
 from charlm_training.run.fitting import FITTERS
 

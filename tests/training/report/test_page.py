@@ -15,8 +15,7 @@ from charlm_model.families.registry import build
 from charlm_model.inference.sampling_loop import generate
 from charlm_model.sampling.params import SamplingParams
 from charlm_training.evaluation.samples_by_temperature import TEMPERATURES, samples_by_temperature
-from charlm_training.planning.options import TrainOptions
-from charlm_training.planning.plan import SizeOptions
+from charlm_training.planning.options import SizeOptions, TrainOptions
 from charlm_training.report.page import history_of, page
 from charlm_training.report.plot import Curve, Plot
 from charlm_training.report.svg import svg, ticks

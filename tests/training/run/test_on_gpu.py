@@ -14,8 +14,8 @@ from charlm_training.corpus.dataset import Data
 from charlm_training.corpus.windows import Shape
 from charlm_training.device import ready
 from charlm_training.evaluation.checkpoint_evaluation import evaluate_checkpoint
-from charlm_training.planning.options import TrainOptions
-from charlm_training.planning.plan import SizeOptions, windows_of
+from charlm_training.planning.options import SizeOptions, TrainOptions
+from charlm_training.planning.plan import windows_of
 from charlm_training.run.run import Run
 from charlm_training.run.workspace import Workspace
 from charlm_training.step.cuda_graph_update import RecordedUpdate

@@ -11,8 +11,7 @@ from charlm_training.corpus.dataset import DataOptions
 from charlm_training.errors import InvalidOption, OutputFailed, OutputInTheWay
 from charlm_training.evaluation.checkpoint_evaluation import evaluate_checkpoint
 from charlm_training.monitoring.events import Event, Noticed, Sampled
-from charlm_training.planning.options import TrainOptions
-from charlm_training.planning.plan import SizeOptions
+from charlm_training.planning.options import SizeOptions, TrainOptions
 from charlm_training.run.run import Run
 from charlm_training.run.workspace import Workspace
 

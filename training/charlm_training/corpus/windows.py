@@ -17,6 +17,7 @@ from torch import Tensor
 
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_training.corpus.token_file import Ids, positions_of
+from charlm_training.errors import InvalidOption
 
 Indices = npt.NDArray[np.int64]
 
@@ -73,6 +74,15 @@ class Shape:
     fresh_share: float = 0.0
     rank: int = 0
     num_ranks: int = 1
+
+    def share_of(self, rank: int, num_ranks: int) -> Shape:
+        """The same batch, of which one of several processes takes its own rows."""
+        if self.batch_size < num_ranks:
+            raise InvalidOption(
+                f"{num_ranks} processes cannot share a batch of {self.batch_size} rows; start at "
+                f"most {self.batch_size}, or give a larger --batch-size or a longer text."
+            )
+        return replace(self, rank=rank, num_ranks=num_ranks)
 
     def own_rows(self) -> slice:
         first, end = (

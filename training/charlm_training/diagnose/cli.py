@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from charlm_training.cli import Corpus, clear_errors, shorten_spinning
+from charlm_training.flags import Corpus, clear_errors, shorten_spinning
 
 
 def diagnose(

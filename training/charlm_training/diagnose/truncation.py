@@ -21,7 +21,8 @@ from charlm_training.diagnose.windows import spread_windows
 from charlm_training.errors import CorpusTooSmall
 from charlm_training.evaluation.batched import streamed
 from charlm_training.optim.lr_scheduler import Schedule
-from charlm_training.planning.plan import Plan, Planner, SizeOptions, tokens_per_s
+from charlm_training.planning.options import SizeOptions
+from charlm_training.planning.plan import Plan, Planner, tokens_per_s
 from charlm_training.report.plot import Curve, Plot
 from charlm_training.step.update import token_loss
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from charlm_training.cli import clear_errors
+from charlm_training.flags import clear_errors
 
 
 def export(

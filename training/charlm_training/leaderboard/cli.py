@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from charlm_training.cli import AsJson, Corpus, clear_errors, shorten_spinning
+from charlm_training.flags import AsJson, Corpus, clear_errors, shorten_spinning
 
 
 def leaderboard(

@@ -13,8 +13,9 @@ from charlm_training.budget import Clock, parse_duration
 from charlm_training.corpus.dataset import DataOptions, read_data
 from charlm_training.corpus.reader import open_corpus
 from charlm_training.errors import InvalidOption, NotPossible
-from charlm_training.leaderboard.contest import Contest, Result
+from charlm_training.leaderboard.contest import Contest
 from charlm_training.leaderboard.match import MATCHES, Arena, Entry
+from charlm_training.leaderboard.result import Result
 from charlm_training.leaderboard.standing import Standing, standings, verdict
 from charlm_training.report.report import versions_section
 from charlm_training.run.fitting import fitter_for

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from charlm_training.budget import Clock
 from charlm_training.corpus.dataset import DataOptions
 from charlm_training.leaderboard.match import Entry
+from charlm_training.leaderboard.result import Result
 from charlm_training.monitoring.events import Evaluated, Event
 from charlm_training.planning.options import TrainOptions
-from charlm_training.report.report import Report
 from charlm_training.run.run import Run
 from charlm_training.run.workspace import Workspace
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """One run: its figures, and how its loss fell."""
-
-    family: str
-    seed: int
-    report: Report
-    curve: list[tuple[float, float]] = field(default_factory=list)
-    """Seconds of training, and nats per token on a slice of the validation text."""
-
-    @property
-    def nats(self) -> float:
-        """Nats per token over all of the validation text, by the unit's last protocol."""
-        value: float = self.report["validation"][-1]["nats_per_token"]
-        return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

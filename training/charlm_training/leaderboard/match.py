@@ -12,7 +12,8 @@ from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
 from charlm_training.budget import Clock, TimeBudget
 from charlm_training.corpus.dataset import Data
-from charlm_training.planning.plan import Plan, Planner, SizeOptions, tokens_per_s
+from charlm_training.planning.options import SizeOptions
+from charlm_training.planning.plan import Plan, Planner, tokens_per_s
 
 MATCHES = ("seconds", "parameters", "flops")
 # One shape for all families, so that the same seed gives every one the same windows.

@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from charlm_training.leaderboard.contest import Result
+from charlm_training.leaderboard.result import Result
 from charlm_training.leaderboard.standing import Standing
 from charlm_training.report.plot import Curve, Plot
 from charlm_training.report.png import save_png

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from charlm_training.leaderboard.contest import Result
+from charlm_training.leaderboard.result import Result
 from charlm_training.report.tables import Row
 
 # Two means this many standard errors of their difference apart are told apart.

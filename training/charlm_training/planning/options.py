@@ -16,9 +16,38 @@ from charlm_training.budget import (
 from charlm_training.corpus.dataset import DataOptions
 from charlm_training.device import CHOICES, is_choice
 from charlm_training.errors import InvalidOption
-from charlm_training.planning.plan import SizeOptions
+from charlm_training.optim.lr_scheduler import check_rate
 
 DEFAULT_BUDGET = "3m"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizeOptions:
+    """What a person set by hand; None leaves the choice to the plan."""
+
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    num_heads: int | None = None
+    embedding_size: int | None = None
+    context_length: int | None = None
+    dropout: float | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    window_length: int | None = None
+    kernel_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "window_length"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 65_536:
+                raise InvalidOption(f"{flag_of(name)} is {value}; it must be from 1 to 65536.")
+        if self.learning_rate is not None:
+            check_rate(self.learning_rate)
+
+
+def flag_of(name: str) -> str:
+    """The flag that sets an option."""
+    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,8 +21,7 @@ from charlm_training.corpus.windows import (
     document_shape,
     stream_shape,
 )
-from charlm_training.errors import InvalidOption
-from charlm_training.optim.lr_scheduler import check_rate
+from charlm_training.planning.options import SizeOptions
 from charlm_training.planning.presets import RECIPES, Recipe, Rung, choose_rung, dropout_for
 from charlm_training.process_group import ALONE, Crew
 from charlm_training.state_tree import Record
@@ -35,35 +34,6 @@ PROBE_S, PROBE_STEPS = 0.3, 4
 # Of a wall clock, a probe takes no more than this share, or its two first steps.
 PROBE_SHARE = 0.03
 PROBE_RATE = 1e-4
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SizeOptions:
-    """What a person set by hand; None leaves the choice to the plan."""
-
-    hidden_size: int | None = None
-    num_layers: int | None = None
-    num_heads: int | None = None
-    embedding_size: int | None = None
-    context_length: int | None = None
-    dropout: float | None = None
-    learning_rate: float | None = None
-    batch_size: int | None = None
-    window_length: int | None = None
-    kernel_size: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "window_length"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= 65_536:
-                raise InvalidOption(f"{flag_of(name)} is {value}; it must be from 1 to 65536.")
-        if self.learning_rate is not None:
-            check_rate(self.learning_rate)
-
-
-def flag_of(name: str) -> str:
-    """The flag that sets an option."""
-    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +53,7 @@ class Plan:
         torch.manual_seed(self.shape.seed)
         return Learner(
             build(self.config).to(device),  # drawn by the processor: the same weights anywhere
-            windows_of(data, crew.share_of(self.shape)),
+            windows_of(data, self.shape.share_of(crew.rank, crew.size)),
             clip_norm=self.clip_norm,
             weight_decay=self.weight_decay,
             muon_rate=self.muon_rate,

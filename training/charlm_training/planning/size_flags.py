@@ -9,7 +9,7 @@ from dataclasses import fields
 
 from charlm_model.errors import InvalidConfig
 from charlm_training.errors import InvalidOption
-from charlm_training.planning.plan import SizeOptions, flag_of
+from charlm_training.planning.options import SizeOptions, flag_of
 
 _NAMES = tuple(field.name for field in fields(SizeOptions))
 _NOT_RECURRENT = {"num_heads", "context_length"}

@@ -15,7 +15,8 @@ from charlm_training.errors import InvalidOption
 from charlm_training.monitoring.events import Listener, Noticed, Planned, Resumed
 from charlm_training.optim.lr_scheduler import Schedule
 from charlm_training.optim.weight_average import WeightAverage
-from charlm_training.planning.plan import Plan, Planner, SizeOptions
+from charlm_training.planning.options import SizeOptions
+from charlm_training.planning.plan import Plan, Planner
 from charlm_training.planning.size_flags import named_as_flags
 from charlm_training.process_group import ALONE, Crew
 from charlm_training.run.loop import Course, Loop

@@ -1,0 +1,52 @@
+"""What the commands of training share: their flags, and how their errors end."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from charlm_training.errors import InvalidOption, TrainingError
+
+_PLACES = (
+    "in UTF-8: a file, a folder, a pattern such as 'books/*.txt', builtin:python-docs or "
+    "builtin:python-source."
+)
+Corpus = Annotated[str, typer.Argument(metavar="CORPUS", help=f"Text to learn from, {_PLACES}")]
+Measured = Annotated[
+    str,
+    typer.Argument(
+        metavar="CORPUS",
+        help=f"Text to measure on, {_PLACES} Of the text that the checkpoint was trained on, it is "
+        "the validation part alone.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")]
+
+WRONG_USAGE, INTERRUPTED = 2, 130
+# How long a thread of torch spins while it waits for another; `step.threads` says why.
+SPIN_VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "2000"
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Whatever a person can cause ends in one sentence on stderr: exit code 2 for flags, else 1."""
+    from charlm_model.errors import ModelError
+
+    try:
+        yield
+    except InvalidOption as error:
+        typer.echo(f"charlm: {error}", err=True)
+        raise typer.Exit(WRONG_USAGE) from error
+    except (TrainingError, ModelError) as error:
+        typer.echo(f"charlm: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("charlm: stopped before the end; nothing more was saved.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def shorten_spinning() -> None:
+    """Has an effect only before torch is imported. What a person set is left alone."""
+    os.environ.setdefault(SPIN_VARIABLE, SPIN_COUNT)
