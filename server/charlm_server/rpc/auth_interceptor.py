@@ -10,6 +10,7 @@ import grpc
 from charlm_server.calls.callers import PRESENT, TURNS_OF, Callers
 from charlm_server.errors.auth import Unauthenticated
 from charlm_server.errors.base import CharlmError
+from charlm_server.rpc.call_context import AuthenticatedHandler
 from charlm_server.rpc.refusal import refusing
 
 SCHEME = "bearer "
@@ -26,7 +27,7 @@ ROLE_OF_SERVICE = {
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Comes after the reporting interceptor, which tells callers why they are refused."""
+    """Stands inside the error interceptor, which reports refusals and unwraps the handler."""
 
     def __init__(self, callers: Callers) -> None:
         self._callers = callers
@@ -37,15 +38,19 @@ class Guard(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         service = handler_call_details.method.split("/")[1]
-        if service not in OPEN_SERVICES:
-            try:
-                self._let_in(handler_call_details.invocation_metadata, service)
-            except CharlmError as error:
-                return refusing(error)
-        return await continuation(handler_call_details)
+        if service in OPEN_SERVICES:
+            return await continuation(handler_call_details)
+        try:
+            caller = self._let_in(handler_call_details.invocation_metadata, service)
+        except CharlmError as error:
+            return refusing(error)
+        return AuthenticatedHandler(await continuation(handler_call_details), caller)
 
-    def _let_in(self, metadata: Any, service: str) -> None:
-        """Raises Unauthenticated, NotAllowed or QuotaExceeded; before the request is read."""
+    def _let_in(self, metadata: Any, service: str) -> str:
+        """The caller's name; before the request is read.
+
+        Raises Unauthenticated, NotAllowed or QuotaExceeded.
+        """
         caller = self._callers.caller(token_of(metadata))
         caller.begin(ROLE_OF_SERVICE.get(service), time.monotonic())
         task = asyncio.current_task()  # gRPC runs every call in a task, and context, of its own
@@ -53,6 +58,7 @@ class Guard(grpc.aio.ServerInterceptor):
         task.add_done_callback(lambda _: caller.end())
         PRESENT.set(caller.name)
         TURNS_OF.set(caller.name)
+        return caller.name
 
 
 def token_of(metadata: Any) -> str:

@@ -23,7 +23,7 @@ from charlm.v1 import (
     tokenizer_pb2,
 )
 from charlm_server.calls.call import CANCELLED, LATE, OK, PRESENT, Call, Observer
-from charlm_server.calls.callers import PRESENT as PRESENT_CALLER
+from charlm_server.rpc.call_context import IncomingCall
 from charlm_server.rpc.reflection import PACKAGES
 from charlm_server.rpc.text_counters import COUNTER_OF, num_characters
 
@@ -59,9 +59,9 @@ class Calls:
         self._observers = tuple(observers)
 
     @contextmanager
-    def observed(self, name: str, request: Any, context: Any) -> Iterator[Call]:
+    def observed(self, incoming: IncomingCall, request: Any, context: Any) -> Iterator[Call]:
         """Around the answering of one call, by whatever road it ends."""
-        call = self._begun(name, request, context.invocation_metadata())
+        call = self._begun(incoming, request)
         context.set_trailing_metadata(trailing_of(call))
         try:
             yield call
@@ -75,9 +75,9 @@ class Calls:
         finally:
             self._end(call)
 
-    def refuse_unknown(self, name: str, metadata: Any) -> None:
+    def refuse_unknown(self, incoming: IncomingCall) -> None:
         """A method was called that does not exist; gRPC itself says so."""
-        call = self._begun(name, None, metadata)
+        call = self._begun(incoming, None)
         call.code = grpc.StatusCode.UNIMPLEMENTED.name
         self._end(call)
 
@@ -86,13 +86,13 @@ class Calls:
         if self._observers:
             call.amounts.received_characters += num_characters(request)
 
-    def _begun(self, name: str, request: Any, metadata: Any) -> Call:
-        carried = dict(metadata or ())
-        method = name.removeprefix("/")
+    def _begun(self, incoming: IncomingCall, request: Any) -> Call:
+        carried: dict[str, Any] = dict(incoming.metadata or ())
+        method = incoming.method.removeprefix("/")
         call = Call(
             method=method if method in METHODS else OTHER,
             request_id=_id_of(request, carried),
-            caller=PRESENT_CALLER.get(),
+            caller=incoming.caller,
             metadata=carried,
             count_response=COUNTER_OF.get(method) if self._observers else None,
             streams_text=method == STREAMED_TEXT,

@@ -41,6 +41,7 @@ from charlm_server.errors.states import (
     StateNotFound,
     StatesFull,
 )
+from charlm_server.rpc.call_context import AuthenticatedHandler, IncomingCall, TrackedContext
 from charlm_server.rpc.call_tracking import Calls, trailing_of
 from charlm_server.rpc.convert.fields import duration_from
 
@@ -95,15 +96,18 @@ class ReportingInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        handler = await continuation(handler_call_details)
-        name, metadata = handler_call_details.method, handler_call_details.invocation_metadata
+        handler, caller = await continuation(handler_call_details), ""
+        if isinstance(handler, AuthenticatedHandler):
+            handler, caller = handler
+        details = handler_call_details
+        incoming = IncomingCall(details.method, details.invocation_metadata, caller)
         if handler is None:
-            self._calls.refuse_unknown(name, metadata)
+            self._calls.refuse_unknown(incoming)
             return None  # gRPC answers UNIMPLEMENTED by itself
-        return _reporting(handler, name, self._calls)
+        return _reporting(handler, incoming, self._calls)
 
 
-def _reporting(handler: Any, name: str, calls: Calls) -> Any:
+def _reporting(handler: Any, incoming: IncomingCall, calls: Calls) -> Any:
     """The same handler, with reports around its method."""
     kinds: dict[tuple[bool, bool], tuple[Method, Callable[..., Any]]] = {
         (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
@@ -114,19 +118,21 @@ def _reporting(handler: Any, name: str, calls: Calls) -> Any:
     method, handler_of = kinds[handler.request_streaming, handler.response_streaming]
     wrapped = _reporting_stream if handler.response_streaming else _reporting_unary
     return handler_of(
-        wrapped(method, name, calls, is_stream=handler.request_streaming),
+        wrapped(method, incoming, calls, is_stream=handler.request_streaming),
         request_deserializer=tolerant(handler.request_deserializer),
         response_serializer=handler.response_serializer,
     )
 
 
-def _reporting_unary(method: Method, name: str, calls: Calls, *, is_stream: bool) -> Method:
+def _reporting_unary(
+    method: Method, incoming: IncomingCall, calls: Calls, *, is_stream: bool
+) -> Method:
     async def reporting(request: Any, context: Any) -> Any:
         _take_turns(context)
-        with calls.observed(name, request, context) as call:
+        with calls.observed(incoming, request, context) as call:
             try:
                 intact = checked(request, partial(calls.receive, call), is_stream=is_stream)
-                response = await method(intact, context)
+                response = await method(intact, TrackedContext(context, call))
                 call.wrote(response)
                 return response
             except grpc.aio.AbortError:
@@ -137,13 +143,15 @@ def _reporting_unary(method: Method, name: str, calls: Calls, *, is_stream: bool
     return reporting
 
 
-def _reporting_stream(method: Method, name: str, calls: Calls, *, is_stream: bool) -> Method:
+def _reporting_stream(
+    method: Method, incoming: IncomingCall, calls: Calls, *, is_stream: bool
+) -> Method:
     async def reporting(request: Any, context: Any) -> AsyncIterator[Any]:
         _take_turns(context)
-        with calls.observed(name, request, context) as call:
+        with calls.observed(incoming, request, context) as call:
             try:
                 intact = checked(request, partial(calls.receive, call), is_stream=is_stream)
-                async with aclosing(method(intact, context)) as responses:
+                async with aclosing(method(intact, TrackedContext(context, call))) as responses:
                     async for response in responses:
                         call.wrote(response)
                         yield response
