@@ -29,7 +29,7 @@ async def wire() -> AsyncIterator[Wire]:
 async def test_a_stuck_engine_is_told_of_and_so_is_its_recovery(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, gate, scheduler = Clock(), Gate(), wire.models[STUCK].scheduler
+    clock, gate, scheduler = Clock(), Gate(), wire.models.get(STUCK).scheduler
     monkeypatch.setattr(scheduler, "heartbeat", Heartbeat(clock))
     engine = scheduler._engine  # its tick is what gets stuck
     monkeypatch.setattr(engine, "tick", gate.before(engine.tick))
@@ -65,7 +65,7 @@ class Case:
 
     def __init__(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wire, self.clock = wire, Clock()
-        self.scheduler = wire.models[STUCK].scheduler
+        self.scheduler = wire.models.get(STUCK).scheduler
         self.engine = self.scheduler._engine
         monkeypatch.setattr(self.scheduler, "heartbeat", Heartbeat(self.clock))
         self._patch = monkeypatch

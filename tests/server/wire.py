@@ -87,8 +87,8 @@ class Wire:
 
     async def all_ended(self) -> None:
         """Wait until the server has done with every call that used a model."""
-        for model in self.models:  # looked up by name, a model would be held by the test itself
-            assert await model.pins.nobody_within(30)
+        for model in self.models:
+            assert await model.usage.unused_within(30)
 
     async def stream(
         self, request: gen.GenerateRequest, **options: object

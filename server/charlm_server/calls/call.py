@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from charlm_server.calls.amounts import Amounts, ModelTally
 from charlm_server.engine.job import Job
@@ -18,6 +18,27 @@ class Observer(Protocol):
     def began(self, call: "Call") -> None: ...
 
     def ended(self, call: "Call") -> None: ...
+
+
+class Usage(Protocol):
+    """Knows how many calls use a model."""
+
+    def begin(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class UsableModel(Protocol):
+    """A loaded model, as a call sees it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+
+ModelT = TypeVar("ModelT", bound=UsableModel)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -40,9 +61,10 @@ class Call:
     prefilled_at: float = 0.0
     code: str = OK
     reason: str = ""  # of a refusal, stable
-    model: str = ""  # the last that was looked up, by its own name
+    model: str = ""  # the last that it used, by its own name
     trace_id: str = ""
     amounts: Amounts = field(default_factory=Amounts)
+    _used: list[UsableModel] = field(default_factory=list, init=False, repr=False)
     _tally: ModelTally | None = field(default=None, init=False)
     _totals: list[Amounts] = field(init=False)
 
@@ -53,12 +75,22 @@ class Call:
     def duration_s(self) -> float:
         return self.ended_at - self.began_at
 
-    def uses(self, model: str) -> None:
-        """A loaded model was looked up for it."""
-        self.model = model
+    def use(self, model: ModelT) -> ModelT:
+        """Keep the model loaded until the call ends, and count the call's text as the model's."""
+        if model not in self._used:
+            self._used.append(model)
+            model.usage.begin()
+        self.model = model.name
         if self.tally_of is not None:
-            self._tally = self.tally_of(model)
+            self._tally = self.tally_of(model.name)
             self._totals = [self.amounts, self._tally.amounts]
+        return model
+
+    def release_models(self) -> None:
+        """The call has ended: what it used may be unloaded."""
+        for model in self._used:
+            model.usage.end()
+        self._used.clear()
 
     def wrote(self, response: Any) -> None:
         """A message goes back. Whatever is done here is done for every message."""
@@ -85,10 +117,3 @@ class Call:
 
 PRESENT: ContextVar[Call | None] = ContextVar("call", default=None)
 """The call that is being answered; gRPC runs each in a task, and so in a context, of its own."""
-
-
-def note_model(name: str) -> None:
-    """The present call, if there is one, uses a model."""
-    call = PRESENT.get()
-    if call is not None:
-        call.uses(name)

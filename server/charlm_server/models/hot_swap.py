@@ -171,13 +171,13 @@ class HotSwap:
         """Wait for the model's calls, end those that last too long, stop its thread; or leave a
         replaced one to the states that need it."""
         started = time.monotonic()
-        is_idle = await model.pins.nobody_within(self._config.unload_grace_s)
+        await model.usage.unused_within(self._config.unload_grace_s)
         if model in self._models.replaced:
             if self._is_needed(model):
                 return
             self._models.replaced.remove(model)
-        if not is_idle:
-            logger.warning("%s: %d calls are ended for its unloading", model.name, model.pins.num)
+        if num_calls := model.usage.num_calls:
+            logger.warning("%s: %d calls are ended for its unloading", model.name, num_calls)
         await model.scheduler.drain(0.0)
         await model.scheduler.close()
         seconds = time.monotonic() - started

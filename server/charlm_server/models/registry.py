@@ -13,14 +13,13 @@ from charlm_model.devices import CPU
 from charlm_model.gpu.placement import arithmetic_of
 from charlm_model.kernels.cpu import ARITHMETIC
 from charlm_model.text.vocabulary import Vocabulary
-from charlm_server.calls.call import note_model
 from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import MixtureConfig
 from charlm_server.engine.output_buffer import OutputBuffer
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.errors.models import ModelNotFound
 from charlm_server.models.batch_invariance import BatchInvariance
-from charlm_server.models.pins import Pins
+from charlm_server.models.usage import ModelUsage
 from charlm_server.scheduling.scheduler import Scheduler
 
 
@@ -37,7 +36,7 @@ class LoadedModel:
     load_time_s: float  # since the epoch
     device: torch.device = CPU  # where its engine computes
     mixture: MixtureConfig | None = None  # what it is mixed of, if it is
-    pins: Pins = field(default_factory=Pins)  # the calls that looked it up
+    usage: ModelUsage = field(default_factory=ModelUsage)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -71,19 +70,13 @@ class Models:
         self._aliases: dict[str, str] = {}
         self.replaced: list[LoadedModel] = []  # that calls or states still need
 
-    def __getitem__(self, name: str) -> LoadedModel:
-        """By name or alias; the call may use it until it ends.
-
-        Raises ModelNotFound, and InvalidRequest where no name was given.
-        """
+    def get(self, name: str) -> LoadedModel:
+        """By name or alias. Raises ModelNotFound, and InvalidRequest where no name was given."""
         check_named(name, "model")
         target = self._aliases.get(name, name)
         if target not in self._by_name:
             raise ModelNotFound(name, self.known_names)
-        model = self._by_name[target]
-        model.pins.pin()
-        note_model(target)
-        return model
+        return self._by_name[target]
 
     def of(self, name: str, digest: str) -> LoadedModel:
         """The very weights, replaced or not, else the model of that name. Raises ModelNotFound."""
@@ -91,9 +84,8 @@ class Models:
             if (model.name, model.checkpoint.digest) == (name, digest):
                 if self.digest(name) == digest:
                     break  # they came back
-                model.pins.pin()
                 return model
-        return self[name]
+        return self.get(name)
 
     def __iter__(self) -> Iterator[LoadedModel]:
         """In order of name; any thread may ask."""

@@ -106,6 +106,7 @@ class Calls:
         call.ended_at = time.monotonic()
         for observer in reversed(self._observers):
             observer.ended(call)
+        call.release_models()
 
 
 def trailing_of(call: Call) -> tuple[tuple[str, str], ...]:

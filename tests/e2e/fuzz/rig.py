@@ -61,8 +61,8 @@ class Rig:
             load = model.scheduler.load
             if model.scheduler.num_open or load.num_running or load.num_waiting or load.num_parked:
                 found.append(f"{model.name}: {model.scheduler.num_open} open, {load}")
-            if not await model.pins.nobody_within(QUIET_S):
-                found.append(f"{model.name}: {model.pins.num} calls hold on to it")
+            if not await model.usage.unused_within(QUIET_S):
+                found.append(f"{model.name}: {model.usage.num_calls} calls hold on to it")
         return found
 
 

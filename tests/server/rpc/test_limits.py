@@ -171,7 +171,7 @@ async def test_a_client_that_vanished_frees_its_row() -> None:
             assert client.stdout is not None
             await client.stdout.readline()
             client.send_signal(signal.SIGSTOP)
-            await asyncio.wait_for(wire.models[MODEL].scheduler.nothing_open(), 30)
+            await asyncio.wait_for(wire.models.get(MODEL).scheduler.nothing_open(), 30)
         finally:
             client.kill()
             await client.communicate()

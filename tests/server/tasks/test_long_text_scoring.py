@@ -154,7 +154,7 @@ async def test_nothing_is_read_faster_than_it_is_scored(wire: Wire) -> None:
             num_read += 1
             yield b"x" * 100
 
-    model = wire.models["models/rnn-byte"]
+    model = wire.models.get("models/rnn-byte")
     scorer, encode, _ = scorer_from(
         pb.StreamScoreStart(), model, states=wire.app.states, deadline=math.inf
     )
@@ -173,7 +173,7 @@ async def test_a_cancelled_stream_leaves_the_engine(wire: Wire) -> None:
     call.cancel()
 
     async with asyncio.timeout(10):
-        await wire.models["models/rnn-byte"].scheduler.nothing_open()
+        await wire.models.get("models/rnn-byte").scheduler.nothing_open()
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ async def test_a_stream_ends_at_its_deadline_and_leaves_the_engine(wire: Wire) -
 
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     async with asyncio.timeout(10):
-        await wire.models["models/rnn-byte"].scheduler.nothing_open()
+        await wire.models.get("models/rnn-byte").scheduler.nothing_open()
 
 
 async def test_many_streams_at_once_have_the_bits_of_each_alone(wire: Wire) -> None:
@@ -210,7 +210,7 @@ async def test_many_streams_at_once_have_the_bits_of_each_alone(wire: Wire) -> N
 
 
 async def test_a_full_queue_refuses_newcomers_but_not_who_has_begun(wire: Wire) -> None:
-    model = wire.models["models/rnn-byte"]
+    model = wire.models.get("models/rnn-byte")
     series = SearchSeries(model, math.inf)
     full = QueueFull("requests", 0, retry_after_s=0.0)
     admit = model.scheduler.inquire

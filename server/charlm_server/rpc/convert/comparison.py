@@ -25,7 +25,7 @@ def compared_models(request: pb.CompareRequest, models: Models) -> list[LoadedMo
         check_named(name, f"models[{index}]")
         if name in request.models[:index]:
             raise InvalidRequest(f"models[{index}]", name, "named once")
-    found = [models[name] for name in request.models]
+    found = [models.get(name) for name in request.models]
     priors_from(request)
     return found
 

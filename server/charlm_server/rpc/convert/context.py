@@ -78,7 +78,7 @@ def model_asked(
             kept = states.get(PRESENT.get(), context.state.name)
             if name in (kept.model, kept.asked_as):
                 return models.of(kept.model, kept.maker.model_digest)
-    return models[name]
+    return models.get(name)
 
 
 def maker_of(model: LoadedModel) -> Maker:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from charlm.v1 import state_pb2 as pb
 from charlm_model import snapshot as snapshots
 from charlm_model.snapshot import Snapshot
+from charlm_server.calls.call import Call
 from charlm_server.config.limits import Limits
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.errors.states import StateMismatch
@@ -39,7 +40,7 @@ async def received(
     return bytes(data), time_to_live_s
 
 
-async def imported(data: bytes, models: Models) -> tuple[LoadedModel, Snapshot]:
+async def imported(data: bytes, models: Models, call: Call) -> tuple[LoadedModel, Snapshot]:
     """The model that goes on with a state, and the state.
 
     Raises SnapshotError, or StateMismatch if no model made it.
@@ -53,7 +54,7 @@ async def imported(data: bytes, models: Models) -> tuple[LoadedModel, Snapshot]:
             f"here is that one ({', '.join(models.names)}); load it first.",
             "MODEL",
         )
-    model = models[name]
+    model = call.use(models.get(name))
     network = model.checkpoint.model
     return model, await asyncio.to_thread(sealed.opened, maker_of(model), network)
 

@@ -8,6 +8,7 @@ from charlm.v1 import admin_pb2 as pb
 from charlm.v1 import admin_pb2_grpc as pb_grpc
 from charlm_server.models.hot_swap import HotSwap
 from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.convert.models import model_from
 from charlm_server.state_store import StateStore
 
@@ -45,7 +46,9 @@ class AdminService(pb_grpc.AdminServiceServicer):
         request: pb.GetLoadRequest,
         context: grpc.aio.ServicerContext[pb.GetLoadRequest, pb.GetLoadResponse],
     ) -> pb.GetLoadResponse:
-        models = [self._models[request.model]] if request.model else list(self._models)
+        models = list(self._models)
+        if request.model:
+            models = [call_of(context).use(self._models.get(request.model))]
         return pb.GetLoadResponse(loads=[load_of(model, self._states) for model in models])
 
 

@@ -12,6 +12,7 @@ from charlm.v1 import codec_pb2 as pb
 from charlm.v1 import codec_pb2_grpc as pb_grpc
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.call_helpers import deadline_of
 from charlm_server.rpc.convert.distribution import numerics_from
 from charlm_server.tasks.compression import Compressor, Decompressor, Totals
@@ -31,7 +32,7 @@ class CodecService(pb_grpc.CodecServiceServicer):
         context: grpc.aio.ServicerContext[pb.CompressRequest, pb.CompressResponse],
     ) -> AsyncIterator[pb.CompressResponse]:
         first = await _first(request_iterator)
-        model = self._models[first.model]
+        model = call_of(context).use(self._models.get(first.model))
         compressor = Compressor(model, deadline_of(context, model))
         async with aclosing(compressor.run(_data(first, request_iterator))) as made:
             async for data in made:
@@ -45,7 +46,7 @@ class CodecService(pb_grpc.CodecServiceServicer):
         context: grpc.aio.ServicerContext[pb.DecompressRequest, pb.DecompressResponse],
     ) -> AsyncIterator[pb.DecompressResponse]:
         first = await _first(request_iterator)
-        model = self._models[first.model]
+        model = call_of(context).use(self._models.get(first.model))
         decompressor = Decompressor(
             model, deadline_of(context, model), skips_damaged=first.skip_damaged_frames
         )

@@ -8,11 +8,13 @@ import grpc
 
 from charlm.v1 import generation_pb2 as pb
 from charlm.v1 import generation_pb2_grpc as pb_grpc
+from charlm_server.calls.call import Call
 from charlm_server.engine.generation import Delta
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns
 from charlm_server.errors.base import AnswerTooLarge
 from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.call_helpers import converted, deadline_of, fitting
 from charlm_server.rpc.convert.constraint import Compiler
 from charlm_server.rpc.convert.context import model_asked
@@ -38,8 +40,8 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         self._models, self._states = models, states
         self._compiler = Compiler()
 
-    def _model(self, request: pb.GenerateRequest) -> LoadedModel:
-        model = model_asked(self._models, self._states, request.model, [request.context])
+    def _model(self, request: pb.GenerateRequest, call: Call) -> LoadedModel:
+        model = call.use(model_asked(self._models, self._states, request.model, [request.context]))
         model.scheduler.refuse_if_full()
         return model
 
@@ -48,7 +50,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         request: pb.GenerateRequest,
         context: grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateResponse],
     ) -> pb.GenerateResponse:
-        model = self._model(request)
+        model = self._model(request, call_of(context))
         deadline = deadline_of(context, model)
         language = await self._compiler.language_of(request, model)
         job = await converted(
@@ -81,7 +83,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         request: pb.StreamGenerateRequest,
         context: grpc.aio.ServicerContext[pb.StreamGenerateRequest, pb.StreamGenerateResponse],
     ) -> AsyncIterator[pb.StreamGenerateResponse]:
-        model = self._model(request.generate)
+        model = self._model(request.generate, call_of(context))
         max_tokens = max_chunk_tokens_of(request)
         job = await converted(
             request,

@@ -10,6 +10,7 @@ from charlm.v1 import inference_pb2 as pb
 from charlm.v1 import inference_pb2_grpc as pb_grpc
 from charlm_server.engine.search import SearchJob
 from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.call_helpers import converted, deadline_of, fitting
 from charlm_server.rpc.convert.context import model_asked
 from charlm_server.rpc.convert.inference import GapQuestion, TopQuestion
@@ -27,7 +28,9 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         request: pb.FillGapRequest,
         context: grpc.aio.ServicerContext[pb.FillGapRequest, pb.FillGapResponse],
     ) -> pb.FillGapResponse:
-        model = model_asked(self._models, self._states, request.model, [request.left])
+        model = call_of(context).use(
+            model_asked(self._models, self._states, request.model, [request.left])
+        )
         deadline = deadline_of(context, model)
         question = await converted(request, GapQuestion, request, model, self._states)
         response = question.response(await _answer(question.job(deadline), model))
@@ -40,7 +43,9 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
             pb.ListTopContinuationsRequest, pb.ListTopContinuationsResponse
         ],
     ) -> pb.ListTopContinuationsResponse:
-        model = model_asked(self._models, self._states, request.model, [request.context])
+        model = call_of(context).use(
+            model_asked(self._models, self._states, request.model, [request.context])
+        )
         deadline = deadline_of(context, model)
         question = await converted(request, TopQuestion, request, model, self._states)
         response = question.response(await _answer(question.job(deadline), model))

@@ -8,6 +8,7 @@ from charlm.v1 import models_pb2 as pb
 from charlm.v1 import models_pb2_grpc as pb_grpc
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import Models, check_named
+from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.convert.fields import check_count
 from charlm_server.rpc.convert.models import model_from
 
@@ -24,7 +25,8 @@ class ModelService(pb_grpc.ModelServiceServicer):
         context: grpc.aio.ServicerContext[pb.GetModelRequest, pb.GetModelResponse],
     ) -> pb.GetModelResponse:
         check_named(request.name, "name")
-        return pb.GetModelResponse(model=model_from(self._models[request.name]))
+        model = call_of(context).use(self._models.get(request.name))
+        return pb.GetModelResponse(model=model_from(model))
 
     async def ListModels(
         self,
@@ -36,7 +38,7 @@ class ModelService(pb_grpc.ModelServiceServicer):
         names = self._names_after(request.page_token)
         page = names[:size]
         return pb.ListModelsResponse(
-            models=[model_from(self._models[name]) for name in page],
+            models=[model_from(self._models.get(name)) for name in page],
             next_page_token=page[-1] if len(names) > size else "",
         )
 

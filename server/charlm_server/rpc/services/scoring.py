@@ -11,6 +11,7 @@ from charlm.v1 import scoring_pb2 as pb
 from charlm.v1 import scoring_pb2_grpc as pb_grpc
 from charlm_server.engine.scoring import ScoringJob
 from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.call_helpers import all_of, converted, deadline_of, fitting
 from charlm_server.rpc.convert.comparison import (
     compare_response_from,
@@ -43,7 +44,9 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         context: grpc.aio.ServicerContext[pb.ScoreRequest, pb.ScoreResponse],
     ) -> pb.ScoreResponse:
         contexts = [item.context for item in request.items]
-        model = model_asked(self._models, self._states, request.model, contexts)
+        model = call_of(context).use(
+            model_asked(self._models, self._states, request.model, contexts)
+        )
         deadline = deadline_of(context, model)
         job = await converted(
             request, scoring_job_from, request, model, states=self._states, deadline=deadline
@@ -68,7 +71,9 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
             pb.GetNextDistributionRequest, pb.GetNextDistributionResponse
         ],
     ) -> pb.GetNextDistributionResponse:
-        model = model_asked(self._models, self._states, request.model, [request.context])
+        model = call_of(context).use(
+            model_asked(self._models, self._states, request.model, [request.context])
+        )
         deadline = deadline_of(context, model)
         job = await converted(
             request, next_job_from, request, model, states=self._states, deadline=deadline
@@ -84,7 +89,9 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[pb.StreamScoreResponse]:
         first = await first_of(request_iterator)
         start = first.start
-        model = model_asked(self._models, self._states, start.model, [start.context])
+        model = call_of(context).use(
+            model_asked(self._models, self._states, start.model, [start.context])
+        )
         deadline = deadline_of(context, model)
         scorer, encode, builder = await converted(
             first, scorer_from, first.start, model, states=self._states, deadline=deadline
@@ -100,7 +107,7 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         request: pb.CompareRequest,
         context: grpc.aio.ServicerContext[pb.CompareRequest, pb.CompareResponse],
     ) -> pb.CompareResponse:
-        models = compared_models(request, self._models)
+        models = [call_of(context).use(each) for each in compared_models(request, self._models)]
 
         async def row(model: LoadedModel) -> list[pb.Score]:
             deadline = deadline_of(context, model)

@@ -15,6 +15,7 @@ from charlm_model.errors import SnapshotError
 from charlm_server.calls.callers import PRESENT
 from charlm_server.errors.states import StateChanged
 from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.call_helpers import converted, deadline_of
 from charlm_server.rpc.convert.context import (
     ContextReader,
@@ -47,7 +48,9 @@ class StateService(pb_grpc.StateServiceServicer):
         request: pb.CreateStateRequest,
         context: grpc.aio.ServicerContext[pb.CreateStateRequest, pb.CreateStateResponse],
     ) -> pb.CreateStateResponse:
-        model = model_asked(self._models, self._states, request.model, [request.context])
+        model = call_of(context).use(
+            model_asked(self._models, self._states, request.model, [request.context])
+        )
         time_to_live_s = time_to_live_from(request, self._states.limits)
         prefix = await converted(request, _prefix, request, model, self._states)
         self._states.check_room(PRESENT.get())
@@ -71,7 +74,7 @@ class StateService(pb_grpc.StateServiceServicer):
         async with lock:
             kept = self._states.use(PRESENT.get(), request.name)
             _check_etag(request, kept)
-            model = self._models.of(kept.model, kept.maker.model_digest)
+            model = call_of(context).use(self._models.of(kept.model, kept.maker.model_digest))
             check_maker(kept.maker, model)
             reader = TextReader(model, request.unknown_characters)
             ids = await converted(request, continuation_ids, request, reader)
@@ -132,12 +135,12 @@ class StateService(pb_grpc.StateServiceServicer):
     async def ImportState(
         self,
         request_iterator: AsyncIterator[pb.ImportStateRequest],
-        _context: grpc.aio.ServicerContext[pb.ImportStateRequest, pb.ImportStateResponse],
+        context: grpc.aio.ServicerContext[pb.ImportStateRequest, pb.ImportStateResponse],
     ) -> pb.ImportStateResponse:
         self._states.check_room(PRESENT.get())
         data, time_to_live_s = await received(request_iterator, self._models, self._states.limits)
         try:
-            model, snapshot = await imported(data, self._models)
+            model, snapshot = await imported(data, self._models, call_of(context))
         except SnapshotError as error:
             raise state_error_from(error) from error
         kept = KeptState(

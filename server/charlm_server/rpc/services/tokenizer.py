@@ -12,6 +12,7 @@ from charlm.v1 import tokenizer_pb2_grpc as pb_grpc
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import CharacterCounter
 from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.call_helpers import converted, fitting
 from charlm_server.rpc.convert.fields import TextReader, check_count, check_token_ids
 from charlm_server.rpc.convert.models import VOCABULARY_KINDS
@@ -28,7 +29,7 @@ class TokenizerService(pb_grpc.TokenizerServiceServicer):
         request: pb.EncodeRequest,
         context: grpc.aio.ServicerContext[pb.EncodeRequest, pb.EncodeResponse],
     ) -> pb.EncodeResponse:
-        model = self._models[request.model]
+        model = call_of(context).use(self._models.get(request.model))
         check_count("texts", len(request.texts), 1, model.limits.max_score_items)
         encodings = await converted(request, _encodings, request, model)
         response = pb.EncodeResponse(encodings=encodings)
@@ -39,7 +40,7 @@ class TokenizerService(pb_grpc.TokenizerServiceServicer):
         request: pb.DecodeRequest,
         context: grpc.aio.ServicerContext[pb.DecodeRequest, pb.DecodeResponse],
     ) -> pb.DecodeResponse:
-        model = self._models[request.model]
+        model = call_of(context).use(self._models.get(request.model))
         check_count("sequences", len(request.sequences), 1, model.limits.max_score_items)
         data = await converted(request, _decoded, request.sequences, model)
         texts = [each.decode(errors="replace") for each in data]
@@ -51,7 +52,7 @@ class TokenizerService(pb_grpc.TokenizerServiceServicer):
         request: pb.GetVocabularyRequest,
         context: grpc.aio.ServicerContext[pb.GetVocabularyRequest, pb.GetVocabularyResponse],
     ) -> pb.GetVocabularyResponse:
-        model = self._models[request.model]
+        model = call_of(context).use(self._models.get(request.model))
         return pb.GetVocabularyResponse(
             kind=VOCABULARY_KINDS[model.vocabulary.kind],
             tokens=model.token_bytes,

@@ -263,4 +263,4 @@ async def test_outputs_drawn_as_wholes_take_no_rows_from_others(wire: Wire) -> N
     assert len(answer.outputs) == 4
     assert not slow.done()
     slow.cancel()
-    await wire.models["models/lstm-char"].scheduler.nothing_open()
+    await wire.models.get("models/lstm-char").scheduler.nothing_open()

@@ -107,7 +107,7 @@ async def test_the_same_bits_alone_and_in_any_company(family: str) -> None:
 async def test_the_engine_agrees_with_the_plain_sampling_loop(
     wire: Wire, temperature: float
 ) -> None:
-    loaded = wire.models["models/lstm-char"]
+    loaded = wire.models.get("models/lstm-char")
     sampling = sampling_pb2.SamplingParams(
         seed=11, temperature=temperature, top_k=12, repetition_penalty=1.2
     )
@@ -197,7 +197,7 @@ async def test_more_details_are_told_to_whom_asks(wire: Wire) -> None:
 
 
 async def test_a_cancelled_unary_call_frees_its_row_too(wire: Wire) -> None:
-    scheduler = wire.models["models/lstm-char"].scheduler
+    scheduler = wire.models.get("models/lstm-char").scheduler
     call = wire.generation.Generate(request_to("lstm-char", max_new_tokens=1_000_000))
     while scheduler.num_open < 1:  # noqa: ASYNC110 - it yields to the loop, it does not wait
         await asyncio.sleep(0)
@@ -211,7 +211,7 @@ async def test_a_cancelled_call_frees_its_row(wire: Wire) -> None:
     endless = request_to("lstm-char", max_new_tokens=1_000_000)
     call = wire.generation.StreamGenerate(gen.StreamGenerateRequest(generate=endless))
     await call.read()
-    scheduler = wire.models["models/lstm-char"].scheduler
+    scheduler = wire.models.get("models/lstm-char").scheduler
     assert scheduler.num_open == 1
 
     call.cancel()
@@ -278,7 +278,7 @@ async def test_a_call_that_cannot_start_before_its_deadline_is_told() -> None:
 
 async def test_a_full_queue_says_when_to_come_back() -> None:
     async with serving(("lstm", "char"), limits=Limits(max_queued_requests=1)) as wire:
-        scheduler = wire.models["models/lstm-char"].scheduler
+        scheduler = wire.models.get("models/lstm-char").scheduler
         filling = request_to("lstm-char", max_new_tokens=1_000_000, num_outputs=8)
         running = wire.generation.StreamGenerate(gen.StreamGenerateRequest(generate=filling))
         await running.read()
@@ -446,7 +446,7 @@ async def test_what_an_answer_takes_is_known_while_it_is_made(
 
     response = await wire.generation.Generate(request)
 
-    model = wire.models["models/lstm-char"]
+    model = wire.models.get("models/lstm-char")
     least = 500 * (2 + least_bytes_per_token(returns_from(request.returns, model), model))
     assert least <= response.ByteSize() <= 1.3 * least + 300
 

@@ -44,7 +44,7 @@ def text_for(model: str) -> str:
 
 
 def ids_for(wire: Wire, model: str) -> list[int]:
-    return wire.models[f"models/{model}"].vocabulary.encode(text_for(model))
+    return wire.models.get(f"models/{model}").vocabulary.encode(text_for(model))
 
 
 def item(ids: list[int], after: list[int] | None = None, **options: Any) -> pb.ScoreItem:
@@ -172,7 +172,7 @@ async def test_a_text_its_bytes_and_its_ids_are_the_same_thing(wire: Wire, model
 
 
 def encoded(wire: Wire, model: str, text: str) -> list[int]:
-    return wire.models[f"models/{model}"].vocabulary.encode(text)
+    return wire.models.get(f"models/{model}").vocabulary.encode(text)
 
 
 @every_model

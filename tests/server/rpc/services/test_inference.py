@@ -64,13 +64,13 @@ async def test_a_short_gap_is_exact_and_has_the_bits_of_score(
 
     answer = await wire.inference.FillGap(request)
 
-    right_ids = wire.models[request.model].vocabulary.encode(right)
+    right_ids = wire.models.get(request.model).vocabulary.encode(right)
     ends = [[*filling.token_ids, *right_ids] for filling in answer.fillings]
     assert answer.is_exact
     assert not answer.HasField("effective_sample_size")
     totals = [filling.total_logprob for filling in answer.fillings]
     assert totals == await total_logprobs(wire, request.model, left, ends)
-    vocab_size = wire.models[request.model].vocab_size
+    vocab_size = wire.models.get(request.model).vocab_size
     assert len(answer.fillings) == min((vocab_size - 1) ** gap_length, 1000)
     assert answer.log_evidence == pytest.approx(log(fsum(map(exp, totals))), abs=1e-5)
     for filling in answer.fillings:
@@ -134,7 +134,7 @@ async def test_top_continuations_are_the_first_of_all_that_there_are(
 
     answer = await wire.inference.ListTopContinuations(request)
 
-    vocab_size = wire.models[request.model].vocab_size
+    vocab_size = wire.models.get(request.model).vocab_size
     every = [[0], *([one, two] for one in range(1, vocab_size) for two in range(vocab_size))]
     totals = await total_logprobs(wire, request.model, "a ", every)
     assert answer.is_complete
@@ -180,7 +180,7 @@ async def test_a_search_past_its_deadline_is_dropped(wire: Wire) -> None:
         await wire.inference.FillGap(request, timeout=0.3)
 
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await wire.models["models/gru-byte"].scheduler.nothing_open()
+    await wire.models.get("models/gru-byte").scheduler.nothing_open()
 
 
 @pytest.mark.slow

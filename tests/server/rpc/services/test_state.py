@@ -412,7 +412,7 @@ async def test_a_state_does_not_survive_its_model(wire: Wire) -> None:
     old = wire.models.take("models/gru-char")
     assert (await refusal(advanced(wire, state, "a")))[:2] == (CODE.NOT_FOUND, "MODEL_NOT_FOUND")
 
-    wire.models.put(replace(wire.models["models/lstm-char"], name=old.name))
+    wire.models.put(replace(wire.models.get("models/lstm-char"), name=old.name))
 
     expected = (CODE.FAILED_PRECONDITION, "STATE_MODEL_MISMATCH")
     assert (await refusal(advanced(wire, state, "a")))[:2] == expected
