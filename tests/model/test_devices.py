@@ -3,12 +3,12 @@
 The meta device has shapes and no numbers; like any other it refuses tensors that lie elsewhere.
 """
 
+import importlib.util
 from collections.abc import Callable
 
 import pytest
 import torch
 
-from charlm_model import devices
 from charlm_model.devices import CPU, device_named
 from charlm_model.errors import DeviceUnavailable
 from charlm_model.gpu.placement import on_device
@@ -69,7 +69,7 @@ def test_models_without_kernels_for_a_device_stay(
 def test_a_gpu_without_triton_is_refused(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
     with pytest.raises(DeviceUnavailable, match="pip install triton"):
         on_device(make_model("lstm"), torch.device("cuda", 0))
