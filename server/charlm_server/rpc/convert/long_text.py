@@ -11,7 +11,7 @@ from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.context import ContextReader
 from charlm_server.rpc.convert.distribution import numerics_from
 from charlm_server.rpc.convert.fields import TextReader, returns_from
-from charlm_server.rpc.convert.scoring import bits_per, tokens_from
+from charlm_server.rpc.convert.scores import score_from, tokens_from
 from charlm_server.state_store import StateStore
 from charlm_server.tasks.long_text_scoring import Encode, LongTextScorer, ScoredBlock
 
@@ -76,15 +76,12 @@ class StreamBuilder:
         return pb.StreamScoreResponse(tokens=told) if told else None
 
     def last_response(self) -> pb.StreamScoreResponse:
-        nats, num_characters = self._nats.value, self._characters.finish()
         return pb.StreamScoreResponse(
-            total=pb.Score(
-                total_logprob=nats,
+            total=score_from(
+                total_logprob=self._nats.value,
                 num_tokens=self._num_tokens,
-                num_characters=num_characters,
+                num_characters=self._characters.finish(),
                 num_bytes=self.num_bytes,
-                bits_per_character=bits_per(nats, num_characters),
-                bits_per_byte=bits_per(nats, self.num_bytes),
                 is_greedy=self._is_greedy,
             ),
             model_digest=self._model.checkpoint.digest,

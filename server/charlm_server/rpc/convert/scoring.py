@@ -1,7 +1,6 @@
 """Scoring requests to jobs, and what the engine made of them to messages."""
 
 from collections.abc import Iterable
-from math import log
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from charlm_server.engine.scoring import NextDistributionJob, ScorePart, Scoring
 from charlm_server.engine.token_columns import (
     NO_TOKENS,
     Float64s,
-    Returns,
     TokenColumns,
     alternatives,
     concat_columns,
@@ -24,7 +22,6 @@ from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.context import ContextReader
 from charlm_server.rpc.convert.distribution import (
     distributions_from,
-    distributions_of,
     numerics_from,
     top_tokens_from,
 )
@@ -36,9 +33,9 @@ from charlm_server.rpc.convert.fields import (
     returns_from,
 )
 from charlm_server.rpc.convert.returned_states import check_states_fit
+from charlm_server.rpc.convert.scores import score_from, tokens_from, wants_tokens
 from charlm_server.state_store import StateStore
 
-NATS_PER_BIT = log(2)
 TOO_LARGE = "ask for less per token, score fewer or shorter texts a call, or use StreamScore"
 
 
@@ -156,45 +153,14 @@ class ScoreBuilder:
         offsets, num_characters = counter.feed(tokens), counter.finish()
         sent = item.num_text_bytes
         num_bytes = sum(map(len, tokens)) if sent is None else sent
-        nats = exact_sum([columns.logprobs_T])
-        return pb.Score(
-            total_logprob=nats,
+        return score_from(
+            total_logprob=exact_sum([columns.logprobs_T]),
             num_tokens=len(columns),
             num_characters=num_characters,
             num_bytes=num_bytes,
-            bits_per_character=bits_per(nats, num_characters),
-            bits_per_byte=bits_per(nats, num_bytes),
             is_greedy=all(part.is_greedy for part in parts),
             tokens=tokens_from(columns, offsets, self._job.returns),
         )
-
-
-def bits_per(nats: float, count: int) -> float:
-    """0 where there is nothing to divide by: an end of text alone has no characters."""
-    return -nats / count / NATS_PER_BIT if count else 0.0
-
-
-def wants_tokens(returns: Returns) -> bool:
-    """Whether anything is wanted token by token, not only in total."""
-    return returns.logprobs or returns.details
-
-
-def tokens_from(
-    columns: TokenColumns, offsets: list[int], returns: Returns, *, first_position: int = 0
-) -> pb.ScoredTokens | None:
-    """What is wanted token by token; None if nothing is."""
-    if not wants_tokens(returns):
-        return None
-    return pb.ScoredTokens(
-        first_position=first_position,
-        token_ids=columns.ids_T.tolist(),
-        character_offsets=offsets,
-        logprobs=columns.logprobs_T.tolist() if returns.logprobs else None,
-        ranks=None if columns.ranks_T is None else columns.ranks_T.tolist(),
-        entropies=None if columns.entropies_T is None else columns.entropies_T.tolist(),
-        top_tokens=top_tokens_from(columns),
-        distributions=distributions_of(columns, returns),
-    )
 
 
 def next_response_from(
