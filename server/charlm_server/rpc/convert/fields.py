@@ -4,7 +4,7 @@ Every value out of its range is refused here, with the name of its field.
 """
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -33,6 +33,17 @@ REASONS: dict[type[model_errors.ModelError], str] = {
 }
 
 
+class TextMessage(Protocol):
+    """A message with a text in one of three forms."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def token_ids(self) -> context_pb2.TokenIds: ...
+
+
 class TextReader:
     """One model's view of the texts in one request."""
 
@@ -48,14 +59,20 @@ class TextReader:
         kind = context.WhichOneof("kind")
         if kind in ("state", "resume_token"):
             raise NotOffered(f"{field}.{kind}")
-        ids: list[int] = []
+        return [END_OF_TEXT_ID, *self.ids(context, kind, f"{field}.")]
+
+    def ids(self, message: TextMessage, kind: str | None, prefix: str = "") -> list[int]:
+        """The ids of a message's text, data or token_ids, whichever its `kind` says is set.
+
+        `prefix` leads to the message: errors name `{prefix}{kind}`.
+        """
         if kind == "text":
-            ids = self.text_ids(context.text, f"{field}.text")
-        elif kind == "data":
-            ids = self.data_ids(context.data, f"{field}.data")
-        elif kind == "token_ids":
-            ids = self.token_ids(context.token_ids, f"{field}.token_ids")
-        return [END_OF_TEXT_ID, *ids]
+            return self.text_ids(message.text, f"{prefix}text")
+        if kind == "data":
+            return self.data_ids(message.data, f"{prefix}data")
+        if kind == "token_ids":
+            return self.token_ids(message.token_ids, f"{prefix}token_ids")
+        return []
 
     def text_ids(self, text: str, field: str) -> list[int]:
         if not text:

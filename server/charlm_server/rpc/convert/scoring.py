@@ -98,14 +98,7 @@ def _num_text_bytes(item: pb.ScoreItem) -> int | None:
 
 
 def _continuation_ids(item: pb.ScoreItem, reader: TextReader, field: str) -> list[int]:
-    kind = item.WhichOneof("continuation")
-    ids: list[int] = []
-    if kind == "text":
-        ids = reader.text_ids(item.text, f"{field}.text")
-    elif kind == "data":
-        ids = reader.data_ids(item.data, f"{field}.data")
-    elif kind == "token_ids":
-        ids = reader.token_ids(item.token_ids, f"{field}.token_ids")
+    ids = reader.ids(item, item.WhichOneof("continuation"), f"{field}.")
     return [*ids, END_OF_TEXT_ID] if item.end_of_text else ids
 
 

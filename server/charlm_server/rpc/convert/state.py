@@ -38,14 +38,7 @@ def state_from(kept: KeptState, now: float, *, is_batch_invariant: bool) -> pb.S
 
 def continuation_ids(request: pb.AdvanceStateRequest, reader: TextReader) -> list[int]:
     """What to read next. Raises InvalidRequest if that is nothing."""
-    kind = request.WhichOneof("continuation")
-    ids: list[int] = []
-    if kind == "text":
-        ids = reader.text_ids(request.text, "text")
-    elif kind == "data":
-        ids = reader.data_ids(request.data, "data")
-    elif kind == "token_ids":
-        ids = reader.token_ids(request.token_ids, "token_ids")
+    ids = reader.ids(request, request.WhichOneof("continuation"))
     if not ids:
         raise InvalidRequest("continuation", "", "at least one token")
     return ids
