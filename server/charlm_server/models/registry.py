@@ -12,6 +12,7 @@ from charlm_model.checkpoint import Checkpoint
 from charlm_model.devices import CPU
 from charlm_model.gpu.placement import arithmetic_of
 from charlm_model.kernels.cpu import ARITHMETIC
+from charlm_model.snapshot import Maker
 from charlm_model.text.vocabulary import Vocabulary
 from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import MixtureConfig
@@ -21,6 +22,8 @@ from charlm_server.errors.models import ModelNotFound
 from charlm_server.models.batch_invariance import BatchInvariance
 from charlm_server.models.usage import ModelUsage
 from charlm_server.scheduling.scheduler import Scheduler
+
+BYTES_PER_LOGIT = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -50,6 +53,17 @@ class LoadedModel:
     def numerics(self) -> str:
         """What the bits of its results depend on, beside the checkpoint."""
         return numerics_id(self.device)
+
+    @property
+    def maker(self) -> Maker:
+        """What its states are sealed with: only models of the same maker can read them."""
+        return Maker(self.checkpoint.digest, self.numerics)
+
+    @property
+    def state_size_bytes(self) -> int:
+        """Of one exported state's values: the hidden state and the logits after it."""
+        row_bytes = self.checkpoint.model.initial_state(1).num_bytes_per_row
+        return row_bytes + BYTES_PER_LOGIT * self.vocab_size
 
     @property
     def vocab_size(self) -> int:

@@ -61,7 +61,7 @@ class ContextReader:
             kept = self._states.use(PRESENT.get(), reference.name)
             check_maker(kept.maker, self._model)
             return kept.snapshot
-        maker, network = maker_of(self._model), self._model.checkpoint.model
+        maker, network = self._model.maker, self._model.checkpoint.model
         try:
             return snapshots.decode(reference.inline_state, maker, network)
         except SnapshotError as error:
@@ -81,15 +81,10 @@ def model_asked(
     return models.get(name)
 
 
-def maker_of(model: LoadedModel) -> Maker:
-    """Whose states are this model's."""
-    return Maker(model.checkpoint.digest, model.numerics)
-
-
 def check_maker(maker: Maker, model: LoadedModel) -> None:
     """Raises StateMismatch unless the model may go on with what the maker made."""
     try:
-        maker_of(model).refuse_other(maker)
+        model.maker.refuse_other(maker)
     except SnapshotMismatch as error:
         raise state_error_from(error) from error
 

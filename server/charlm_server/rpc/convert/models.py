@@ -15,7 +15,6 @@ from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.distribution import numerics_from
 from charlm_server.rpc.convert.fields import duration_from
 from charlm_server.rpc.convert.sampling import sampling_message_from
-from charlm_server.rpc.convert.state_import import num_bytes_of
 
 FAMILIES = {
     "ngram": pb.MODEL_FAMILY_NGRAM,
@@ -54,7 +53,7 @@ def model_from(model: LoadedModel) -> pb.Model:
         vocab_size=config.vocab_size,
         unit=UNITS[config.unit],
         context_length=config.context_length if config.family in WITH_WINDOW else 0,
-        state_size_bytes=num_bytes_of(model),
+        state_size_bytes=model.state_size_bytes,
         limits=limits_from(model.limits),
         default_sampling=sampling_message_from(SamplingParams()),
         numerics=numerics_from(model),

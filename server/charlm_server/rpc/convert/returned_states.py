@@ -12,9 +12,7 @@ from charlm_model.snapshot import Snapshot
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import AnswerTooLarge
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.context import maker_of
 from charlm_server.rpc.convert.resume import CUT_SHORT
-from charlm_server.rpc.convert.state_import import num_bytes_of
 from charlm_server.tasks.state_reading import read
 
 TOO_LARGE = "ask for fewer states a call, or use CreateState and ExportState"
@@ -23,7 +21,7 @@ TOO_LARGE = "ask for fewer states a call, or use CreateState and ExportState"
 def check_states_fit(num_states: int, model: LoadedModel) -> None:
     """Refuse before the work what cannot fit after it."""
     limit = model.limits.max_response_message_bytes
-    if num_states and num_states * num_bytes_of(model) > limit:
+    if num_states and num_states * model.state_size_bytes > limit:
         raise AnswerTooLarge(limit, TOO_LARGE)
 
 
@@ -32,7 +30,7 @@ async def state_after(
 ) -> state_pb2.StateSnapshot:
     """The state after these ids, as it is exported."""
     snapshot = await read(model, ids, before, deadline)
-    data = await asyncio.to_thread(snapshots.encode, snapshot, maker_of(model))
+    data = await asyncio.to_thread(snapshots.encode, snapshot, model.maker)
     return state_pb2.StateSnapshot(data=data, num_tokens=snapshot.num_tokens)
 
 

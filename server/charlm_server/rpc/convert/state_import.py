@@ -11,19 +11,17 @@ from charlm_server.config.limits import Limits
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.errors.states import StateMismatch
 from charlm_server.models.registry import LoadedModel, Models
-from charlm_server.rpc.convert.context import maker_of
 from charlm_server.rpc.convert.state import time_to_live_from
 
 MAX_DATA_BYTES = 1 << 20  # of one message
 MAX_HEADER_BYTES = 1 << 16  # of an exported state beside its values
-BYTES_PER_LOGIT = 4
 
 
 async def received(
     requests: AsyncIterator[pb.ImportStateRequest], models: Models, limits: Limits
 ) -> tuple[bytes, float]:
     """The bytes of all messages, and the time to live of the first. Raises InvalidRequest."""
-    largest = max(map(num_bytes_of, models), default=0) + MAX_HEADER_BYTES
+    largest = max((model.state_size_bytes for model in models), default=0) + MAX_HEADER_BYTES
     data, time_to_live_s = bytearray(), None
     async for request in requests:
         if time_to_live_s is None:
@@ -56,10 +54,4 @@ async def imported(data: bytes, models: Models, call: Call) -> tuple[LoadedModel
         )
     model = call.use(models.get(name))
     network = model.checkpoint.model
-    return model, await asyncio.to_thread(sealed.opened, maker_of(model), network)
-
-
-def num_bytes_of(model: LoadedModel) -> int:
-    """What the values of one of its states take."""
-    state_bytes = model.checkpoint.model.initial_state(1).num_bytes_per_row
-    return state_bytes + BYTES_PER_LOGIT * model.vocab_size
+    return model, await asyncio.to_thread(sealed.opened, model.maker, network)

@@ -21,7 +21,6 @@ from charlm_server.rpc.convert.context import (
     ContextReader,
     Prefix,
     check_maker,
-    maker_of,
     model_asked,
     state_error_from,
 )
@@ -59,7 +58,7 @@ class StateService(pb_grpc.StateServiceServicer):
             owner=PRESENT.get(),
             model=model.name,
             asked_as=request.model,
-            maker=maker_of(model),
+            maker=model.maker,
             snapshot=await read(model, prefix.ids, prefix.snapshot, deadline),
             time_to_live_s=time_to_live_s,
         )
@@ -146,7 +145,7 @@ class StateService(pb_grpc.StateServiceServicer):
         kept = KeptState(
             owner=PRESENT.get(),
             model=model.name,
-            maker=maker_of(model),
+            maker=model.maker,
             snapshot=snapshot,
             time_to_live_s=time_to_live_s,
         )
