@@ -21,6 +21,12 @@ class FinishReason(enum.Enum):
     TIME_LIMIT = enum.auto()
     DRAINED = enum.auto()
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether time ended it. Then the text that was held back is shown too, which may be more
+        than the whole output would show."""
+        return self in (FinishReason.TIME_LIMIT, FinishReason.DRAINED)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConstraintSearch:

@@ -4,15 +4,12 @@ from collections.abc import Iterable
 
 from charlm.v1 import generation_pb2 as pb
 from charlm_model.snapshot import Snapshot
-from charlm_server.engine.generation import Delta, FinishReason
+from charlm_server.engine.generation import Delta
 from charlm_server.engine.resume import Origin, Progress, ResumePosition, Resumption
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.fields import check_token_ids
-
-# There the text that was held back is shown too, which may be more than the stream would show.
-CUT_SHORT = (FinishReason.TIME_LIMIT, FinishReason.DRAINED)
 
 
 def places_from(request: pb.StreamGenerateRequest) -> list[tuple[ResumePosition, list[int]]]:
@@ -84,5 +81,5 @@ class Tokens:
             progress = self._progress[chunk.index]
             progress.show(list(chunk.tokens.token_ids), chunk.data, chunk.text)
             finish = finishes.get(chunk.index)
-            if finish is None or finish.reason not in CUT_SHORT:
+            if finish is None or not finish.reason.is_cut_short:
                 chunk.resume_token = progress.token(has_ended=finish is not None)

@@ -12,7 +12,6 @@ from charlm_model.snapshot import Snapshot
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import AnswerTooLarge
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.resume import CUT_SHORT
 from charlm_server.tasks.state_reading import read
 
 TOO_LARGE = "ask for fewer states a call, or use CreateState and ExportState"
@@ -53,4 +52,4 @@ class EndStates:
 
     def _is_cut_short(self, index: int) -> bool:
         finish = self._job.sequences[index].finish
-        return finish is not None and finish.reason in CUT_SHORT
+        return finish is not None and finish.reason.is_cut_short
