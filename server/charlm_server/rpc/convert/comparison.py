@@ -50,7 +50,7 @@ def comparing_job_from(
     """All texts under one of the models. Raises InvalidRequest."""
     limits = model.limits
     check_count("texts", len(request.texts), 1, limits.max_score_items)
-    reader = TextReader(model, request.unknown_characters)
+    reader = TextReader(model.vocabulary, request.unknown_characters)
     job = ScoringJob(
         items=[
             _item_from(text, reader, f"texts[{index}]", model.name)

@@ -136,7 +136,7 @@ def _made(message: pb.Constraint, model: LoadedModel) -> Constraint:
 
 
 def _check_can_be_spelled(choices: pb.Choices, model: LoadedModel) -> None:
-    reader = TextReader(model, 0)
+    reader = TextReader(model.vocabulary, 0)
     for index, text in enumerate(choices.texts):
         field = f"constraint.choices.texts[{index}]"
         try:

@@ -11,10 +11,10 @@ from google.protobuf.duration_pb2 import Duration
 from charlm.v1 import context_pb2, distribution_pb2
 from charlm_model import errors as model_errors
 from charlm_model.text.incremental import IncrementalEncoder
-from charlm_model.text.vocabulary import END_OF_TEXT_ID, UnknownPolicy
+from charlm_model.text.vocabulary import END_OF_TEXT_ID, UnknownPolicy, Vocabulary
+from charlm_server.config.limits import Limits
 from charlm_server.engine.token_columns import Ids, Returns
 from charlm_server.errors.base import InvalidRequest, InvalidText, NotOffered
-from charlm_server.models.registry import LoadedModel
 
 Encoded = TypeVar("Encoded")
 
@@ -47,11 +47,11 @@ class TextMessage(Protocol):
 class TextReader:
     """One model's view of the texts in one request."""
 
-    def __init__(self, model: LoadedModel, policy: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, policy: int) -> None:
         if policy not in POLICIES:
             allowed = _one_of(context_pb2.UnknownCharacterPolicy.keys())
             raise InvalidRequest("unknown_characters", policy, allowed)
-        self._vocabulary = model.vocabulary
+        self._vocabulary = vocabulary
         self._policy = POLICIES[policy]
 
     def context_ids(self, context: context_pb2.Context, field: str) -> list[int]:
@@ -113,26 +113,29 @@ def check_token_ids(ids: Iterable[int], vocab_size: int, field: str, part: str =
             raise InvalidRequest(f"{field}[{index}]{part}", token_id, f"below {vocab_size}")
 
 
-def returns_from(options: distribution_pb2.ReturnOptions, model: LoadedModel) -> Returns:
+def returns_from(
+    options: distribution_pb2.ReturnOptions, limits: Limits, vocab_size: int
+) -> Returns:
     """Which columns are wanted; log-probs unless declined."""
     check_data_type(options.data_type, "returns.data_type")
     return Returns(
         logprobs=options.logprobs if options.HasField("logprobs") else True,
         ranks=options.ranks,
         entropies=options.entropies,
-        num_alternatives=num_alternatives(
-            options.top_k, model, "returns.top_k", all_are_in="`returns.distributions`"
+        num_alternatives=min(
+            check_top_k("returns.top_k", options.top_k, limits, "returns.distributions"), vocab_size
         ),
         distributions=options.distributions,
         is_float64=options.data_type == distribution_pb2.DATA_TYPE_FLOAT64,
     )
 
 
-def num_alternatives(top_k: int, model: LoadedModel, field: str, *, all_are_in: str) -> int:
-    limit = model.limits.max_top_k
+def check_top_k(field: str, top_k: int, limits: Limits, whole: str) -> int:
+    """The value, if the limits allow it; `whole` names the field that holds every token."""
+    limit = limits.max_top_k
     if top_k > limit:
-        raise InvalidRequest(field, top_k, f"in [0, {limit}]; {all_are_in} has all")
-    return min(top_k, model.vocab_size)
+        raise InvalidRequest(field, top_k, f"in [0, {limit}]; `{whole}` has all")
+    return top_k
 
 
 def check_data_type(data_type: int, field: str) -> None:

@@ -64,7 +64,7 @@ def generation_job_from(
     num_outputs = request.num_outputs if request.HasField("num_outputs") else 1
     check_count("num_outputs", num_outputs, 1, limits.max_outputs)
     check_states_fit(num_outputs * request.return_state, model)
-    returns = returns_from(request.returns, model)
+    returns = returns_from(request.returns, model.limits, model.vocab_size)
     sampling = request.sampling
     seed = seed_from(sampling, streaming.places)
     prefix = _prefix(request, model, states)
@@ -93,7 +93,7 @@ def generation_job_from(
 
 
 def _prefix(request: pb.GenerateRequest, model: LoadedModel, states: StateStore) -> Prefix:
-    reader = TextReader(model, request.unknown_characters)
+    reader = TextReader(model.vocabulary, request.unknown_characters)
     appended_ids = reader.text_ids(request.append_text, "append_text")
     return ContextReader(reader, model, states).prefix(request.context, "context", appended_ids)
 

@@ -32,7 +32,7 @@ class GapQuestion:
     def __init__(self, request: pb.FillGapRequest, model: LoadedModel, states: StateStore) -> None:
         """Raises InvalidRequest."""
         self._model = model
-        reader = TextReader(model, request.unknown_characters)
+        reader = TextReader(model.vocabulary, request.unknown_characters)
         self.prefix = ContextReader(reader, model, states).prefix(request.left, "left")
         self.right = reader.text_ids(request.right, "right")
         self.length = check_count("gap_length", request.gap_length, 1, MAX_LENGTH)
@@ -120,7 +120,7 @@ class TopQuestion:
     ) -> None:
         """Raises InvalidRequest."""
         self._model = model
-        reader = TextReader(model, request.unknown_characters)
+        reader = TextReader(model.vocabulary, request.unknown_characters)
         self.prefix = ContextReader(reader, model, states).prefix(request.context, "context")
         given = DEFAULT_CONTINUATIONS
         if request.HasField("num_continuations"):

@@ -40,8 +40,8 @@ def scorer_from(
     start: pb.StreamScoreStart, model: LoadedModel, *, states: StateStore, deadline: float
 ) -> tuple[LongTextScorer, Encode, "StreamBuilder"]:
     """What does the work, spells the text and makes the messages. Raises InvalidRequest."""
-    reader = TextReader(model, start.unknown_characters)
-    returns = returns_from(start.returns, model)
+    reader = TextReader(model.vocabulary, start.unknown_characters)
+    returns = returns_from(start.returns, model.limits, model.vocab_size)
     prefix = ContextReader(reader, model, states).prefix(start.context, "start.context")
     scorer = LongTextScorer(model, prefix.ids, returns, deadline, prefix.snapshot)
     builder, encode = StreamBuilder(model, returns), reader.incremental("data")

@@ -29,7 +29,7 @@ from charlm_server.rpc.convert.fields import (
     TextReader,
     check_count,
     check_data_type,
-    num_alternatives,
+    check_top_k,
     returns_from,
 )
 from charlm_server.rpc.convert.returned_states import check_states_fit
@@ -45,9 +45,9 @@ def scoring_job_from(
     """The job that a request asks for. Raises InvalidRequest, NotOffered or AnswerTooLarge."""
     limits = model.limits
     check_count("items", len(request.items), 1, limits.max_score_items)
-    reader = TextReader(model, request.unknown_characters)
+    reader = TextReader(model.vocabulary, request.unknown_characters)
     contexts = ContextReader(reader, model, states)
-    returns = returns_from(request.returns, model)
+    returns = returns_from(request.returns, model.limits, model.vocab_size)
     job = ScoringJob(
         items=[
             _item_from(item, reader, contexts, f"items[{i}]")
@@ -102,10 +102,6 @@ def _continuation_ids(item: pb.ScoreItem, reader: TextReader, field: str) -> lis
     return [*ids, END_OF_TEXT_ID] if item.end_of_text else ids
 
 
-def _num_alternatives(request: pb.GetNextDistributionRequest, model: LoadedModel) -> int:
-    return num_alternatives(request.top_k, model, "top_k", all_are_in="`distribution`")
-
-
 def next_job_from(
     request: pb.GetNextDistributionRequest,
     model: LoadedModel,
@@ -114,8 +110,8 @@ def next_job_from(
     deadline: float,
 ) -> NextDistributionJob:
     check_data_type(request.data_type, "data_type")
-    _num_alternatives(request, model)
-    reader = TextReader(model, request.unknown_characters)
+    check_top_k("top_k", request.top_k, model.limits, "distribution")
+    reader = TextReader(model.vocabulary, request.unknown_characters)
     prefix = ContextReader(reader, model, states).prefix(request.context, "context")
     return NextDistributionJob(
         context_ids=prefix.ids,
@@ -164,7 +160,7 @@ def next_response_from(
     columns = TokenColumns(
         ids_T=NO_TOKENS.ids_T,
         logprobs_T=NO_TOKENS.logprobs_T,
-        **alternatives(logprobs_1V, _num_alternatives(request, model)),
+        **alternatives(logprobs_1V, min(request.top_k, model.vocab_size)),
     )
     return pb.GetNextDistributionResponse(
         distribution=distributions_from(logprobs_1V, is_float64=is_float64),

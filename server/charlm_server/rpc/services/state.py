@@ -75,7 +75,7 @@ class StateService(pb_grpc.StateServiceServicer):
             _check_etag(request, kept)
             model = call_of(context).use(self._models.of(kept.model, kept.maker.model_digest))
             check_maker(kept.maker, model)
-            reader = TextReader(model, request.unknown_characters)
+            reader = TextReader(model.vocabulary, request.unknown_characters)
             ids = await converted(request, continuation_ids, request, reader)
             advanced = await advance(model, kept.snapshot, ids, deadline_of(context, model))
             further = kept.advanced(advanced.snapshot, is_checkpoint=request.checkpoint)
@@ -161,7 +161,7 @@ class StateService(pb_grpc.StateServiceServicer):
 
 
 def _prefix(request: pb.CreateStateRequest, model: LoadedModel, states: StateStore) -> Prefix:
-    reader = TextReader(model, request.unknown_characters)
+    reader = TextReader(model.vocabulary, request.unknown_characters)
     return ContextReader(reader, model, states).prefix(request.context, "context")
 
 

@@ -61,7 +61,7 @@ class TokenizerService(pb_grpc.TokenizerServiceServicer):
 
 
 def _encodings(request: pb.EncodeRequest, model: LoadedModel) -> list[pb.Encoding]:
-    reader = TextReader(model, request.unknown_characters)
+    reader = TextReader(model.vocabulary, request.unknown_characters)
     return [
         _encoding(reader.text_ids(text, f"texts[{index}]"), model)
         for index, text in enumerate(request.texts)
