@@ -5,7 +5,6 @@ Legend: T positions, K alternatives, V vocabulary.
 
 from charlm.v1 import distribution_pb2 as pb
 from charlm_server.engine.token_columns import Float64s, Returns, TokenColumns
-from charlm_server.models.registry import LoadedModel
 
 
 def top_tokens_from(columns: TokenColumns) -> pb.TopTokens | None:
@@ -33,11 +32,4 @@ def distributions_from(logprobs_TV: Float64s, *, is_float64: bool) -> pb.Distrib
         data_type=pb.DATA_TYPE_FLOAT64 if is_float64 else pb.DATA_TYPE_FLOAT32,
         num_positions=num_positions,
         vocab_size=vocab_size,
-    )
-
-
-def numerics_from(model: LoadedModel) -> pb.Numerics:
-    """Which arithmetic the model's answers come from."""
-    return pb.Numerics(
-        id=model.numerics, is_batch_invariant=model.batch_invariance.is_batch_invariant
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from charlm.v1 import context_pb2, distribution_pb2
 from charlm_model import errors as model_errors
@@ -166,3 +167,9 @@ def seconds_of(duration: Duration, field: str) -> float:
 def duration_from(seconds: float) -> Duration:
     whole = int(seconds)
     return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+def timestamp_from(seconds: float) -> Timestamp:
+    """Of seconds since the epoch."""
+    whole = int(seconds)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))

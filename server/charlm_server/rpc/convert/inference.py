@@ -13,8 +13,8 @@ from charlm_server.engine.search import MAX_STATE_BYTES, PrefixState, SearchJob
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.context import ContextReader
-from charlm_server.rpc.convert.distribution import numerics_from
 from charlm_server.rpc.convert.fields import TextReader, check_count
+from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.state_store import StateStore
 
 MAX_LENGTH = 64

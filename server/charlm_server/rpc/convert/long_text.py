@@ -9,8 +9,8 @@ from charlm_server.engine.token_columns import Ids, Returns
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.context import ContextReader
-from charlm_server.rpc.convert.distribution import numerics_from
 from charlm_server.rpc.convert.fields import TextReader, returns_from
+from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.scores import score_from, tokens_from
 from charlm_server.state_store import StateStore
 from charlm_server.tasks.long_text_scoring import Encode, LongTextScorer, ScoredBlock

@@ -1,19 +1,16 @@
-"""A loaded model as GetModel tells it."""
+"""Loaded models to messages: what GetModel returns, and the numerics in every response."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from charlm.v1 import distribution_pb2, tokenizer_pb2
 from charlm.v1 import models_pb2 as pb
-from charlm.v1 import tokenizer_pb2
 from charlm_model.sampling.params import SamplingParams
 from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import MixtureConfig
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.distribution import numerics_from
-from charlm_server.rpc.convert.fields import duration_from
+from charlm_server.rpc.convert.fields import duration_from, timestamp_from
 from charlm_server.rpc.convert.sampling import sampling_message_from
 
 FAMILIES = {
@@ -58,7 +55,7 @@ def model_from(model: LoadedModel) -> pb.Model:
         default_sampling=sampling_message_from(SamplingParams()),
         numerics=numerics_from(model),
         training_report=report_from(model.checkpoint.report),
-        load_time=_timestamp_from(model.load_time_s),
+        load_time=timestamp_from(model.load_time_s),
         mixture=None if model.mixture is None else mixture_from(model.mixture),
     )
 
@@ -107,6 +104,8 @@ def _evaluation_from(entry: Mapping[str, Any]) -> pb.EvaluationResult:
     )
 
 
-def _timestamp_from(seconds: float) -> Timestamp:
-    whole = int(seconds)
-    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
+def numerics_from(model: LoadedModel) -> distribution_pb2.Numerics:
+    """What the bits of the model's results depend on."""
+    return distribution_pb2.Numerics(
+        id=model.numerics, is_batch_invariant=model.batch_invariance.is_batch_invariant
+    )

@@ -20,11 +20,7 @@ from charlm_server.engine.token_columns import (
 from charlm_server.errors.base import AnswerTooLarge, InvalidRequest
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.context import ContextReader
-from charlm_server.rpc.convert.distribution import (
-    distributions_from,
-    numerics_from,
-    top_tokens_from,
-)
+from charlm_server.rpc.convert.distribution import distributions_from, top_tokens_from
 from charlm_server.rpc.convert.fields import (
     TextReader,
     check_count,
@@ -32,6 +28,7 @@ from charlm_server.rpc.convert.fields import (
     check_top_k,
     returns_from,
 )
+from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.returned_states import check_states_fit
 from charlm_server.rpc.convert.scores import score_from, tokens_from, wants_tokens
 from charlm_server.state_store import StateStore

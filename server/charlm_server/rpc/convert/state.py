@@ -5,13 +5,12 @@ import time
 from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from charlm.v1 import distribution_pb2
 from charlm.v1 import state_pb2 as pb
 from charlm_server.config.limits import Limits
 from charlm_server.errors.base import InvalidRequest
-from charlm_server.rpc.convert.fields import TextReader, check_count, seconds_of
+from charlm_server.rpc.convert.fields import TextReader, check_count, seconds_of, timestamp_from
 from charlm_server.state_store import PREFIX, KeptState
 
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 1000, 100
@@ -32,7 +31,7 @@ def state_from(kept: KeptState, now: float, *, is_batch_invariant: bool) -> pb.S
         num_bytes=kept.num_bytes,
         checkpointed_positions=list(kept.checkpoints),
         etag=kept.etag,
-        expire_time=_timestamp(time.time() + kept.expires_at - now),
+        expire_time=timestamp_from(time.time() + kept.expires_at - now),
     )
 
 
@@ -69,8 +68,3 @@ def page_of(
     later = [state for state in states if state.name > request.page_token]
     page = later[:size]
     return page, page[-1].name if len(later) > size else ""
-
-
-def _timestamp(seconds: float) -> Timestamp:
-    whole = int(seconds)
-    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))

@@ -14,7 +14,7 @@ from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.call_helpers import deadline_of
-from charlm_server.rpc.convert.distribution import numerics_from
+from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.tasks.compression import Compressor, Decompressor, Totals
 
 MAX_DATA_BYTES = 1 << 20  # of one request, and of one response

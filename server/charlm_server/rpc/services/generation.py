@@ -18,7 +18,6 @@ from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.call_helpers import converted, deadline_of, fitting
 from charlm_server.rpc.convert.constraint import Compiler
 from charlm_server.rpc.convert.context import model_asked
-from charlm_server.rpc.convert.distribution import numerics_from
 from charlm_server.rpc.convert.fields import check_count
 from charlm_server.rpc.convert.generation import (
     Streaming,
@@ -27,6 +26,7 @@ from charlm_server.rpc.convert.generation import (
     output_from,
     timings_from,
 )
+from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.resume import Tokens, places_from
 from charlm_server.rpc.convert.returned_states import EndStates
 from charlm_server.state_store import StateStore

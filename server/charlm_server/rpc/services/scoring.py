@@ -19,8 +19,8 @@ from charlm_server.rpc.convert.comparison import (
     comparing_job_from,
 )
 from charlm_server.rpc.convert.context import model_asked
-from charlm_server.rpc.convert.distribution import numerics_from
 from charlm_server.rpc.convert.long_text import first_of, pieces_of, scorer_from
+from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.returned_states import state_after
 from charlm_server.rpc.convert.scoring import (
     TOO_LARGE,
