@@ -15,11 +15,12 @@ from charlm_model.text.incremental import IncrementalEncoder
 from charlm_model.text.vocabulary import END_OF_TEXT_ID, UnknownPolicy, Vocabulary
 from charlm_server.config.limits import Limits
 from charlm_server.engine.token_columns import Ids, Returns
-from charlm_server.errors.base import InvalidRequest, InvalidText, NotOffered
+from charlm_server.errors.base import AnswerTooLarge, InvalidRequest, InvalidText, NotOffered
 
 Encoded = TypeVar("Encoded")
 
 DATA_TYPES = frozenset(distribution_pb2.DataType.values())
+FEWER_STATES = "ask for fewer states a call, or use CreateState and ExportState"
 MOST_SECONDS = 315_576_000_000  # of a google.protobuf.Duration
 
 POLICIES: dict[int, UnknownPolicy] = {
@@ -153,6 +154,13 @@ def check_count(field: str, value: int, low: int, high: int) -> int:
     if not low <= value <= high:
         raise InvalidRequest(field, value, f"in [{low}, {high}]")
     return value
+
+
+def check_states_fit(num_states: int, state_size_bytes: int, limits: Limits) -> None:
+    """Raises AnswerTooLarge, before the work, for states that one message cannot hold."""
+    limit = limits.max_response_message_bytes
+    if num_states * state_size_bytes > limit:
+        raise AnswerTooLarge(limit, FEWER_STATES)
 
 
 def seconds_of(duration: Duration, field: str) -> float:

@@ -15,6 +15,7 @@ from charlm_server.rpc.convert.distribution import distributions_of, top_tokens_
 from charlm_server.rpc.convert.fields import (
     TextReader,
     check_count,
+    check_states_fit,
     duration_from,
     returns_from,
 )
@@ -22,13 +23,13 @@ from charlm_server.rpc.convert.resume import (
     check_something_is_left,
     origin_of,
     resumed_from,
+    seed_of,
 )
-from charlm_server.rpc.convert.returned_states import check_states_fit
 from charlm_server.rpc.convert.sampling import (
-    _time_limit,
     sampling_params_from,
     seed_from,
     stopping_from,
+    time_limit_from,
 )
 from charlm_server.state_store import StateStore
 
@@ -63,27 +64,29 @@ def generation_job_from(
     limits, streaming = model.limits, streaming or Streaming()
     num_outputs = request.num_outputs if request.HasField("num_outputs") else 1
     check_count("num_outputs", num_outputs, 1, limits.max_outputs)
-    check_states_fit(num_outputs * request.return_state, model)
+    if request.return_state:
+        check_states_fit(num_outputs, model.state_size_bytes, limits)
     returns = returns_from(request.returns, model.limits, model.vocab_size)
     sampling = request.sampling
-    seed = seed_from(sampling, streaming.places)
+    seed = seed_from(sampling, seed_of(streaming.places))
     prefix = _prefix(request, model, states)
     origin = origin_of(request, model, seed, prefix.snapshot)
     resumed = resumed_from(streaming.places, origin, model)
     check_something_is_left(resumed, num_outputs)
+    constraint, search = (language.constraint, language.search) if language else (None, None)
     job = GenerationJob(
         prompt_ids=prefix.ids,
         snapshot=prefix.snapshot,
         params=sampling_params_from(sampling, model.vocab_size, limits),
         seed=seed,
-        stopping=stopping_from(request.stopping, limits, language),
+        stopping=stopping_from(request.stopping, limits, constraint, search),
         returns=returns,
         num_outputs=num_outputs,
         bytes_per_token=returns.bytes_per_token(model.vocab_size),
         max_chunk_tokens=streaming.max_chunk_tokens,
         output=model.output_buffer(),
         deadline=deadline,
-        time_limit=_time_limit(request.stopping, model),
+        time_limit=time_limit_from(request.stopping, model.scheduler.now()),
         resumed=resumed,
         origin=origin,
     )

@@ -10,18 +10,8 @@ from charlm.v1 import generation_pb2, state_pb2
 from charlm_model import snapshot as snapshots
 from charlm_model.snapshot import Snapshot
 from charlm_server.engine.sequence import GenerationJob
-from charlm_server.errors.base import AnswerTooLarge
 from charlm_server.models.registry import LoadedModel
 from charlm_server.tasks.state_reading import read
-
-TOO_LARGE = "ask for fewer states a call, or use CreateState and ExportState"
-
-
-def check_states_fit(num_states: int, model: LoadedModel) -> None:
-    """Refuse before the work what cannot fit after it."""
-    limit = model.limits.max_response_message_bytes
-    if num_states and num_states * model.state_size_bytes > limit:
-        raise AnswerTooLarge(limit, TOO_LARGE)
 
 
 async def state_after(

@@ -3,24 +3,19 @@
 import secrets
 
 from charlm.v1 import sampling_pb2
+from charlm_model.constraints.constraint import Constraint
 from charlm_model.errors import InvalidSampling
 from charlm_model.sampling.params import SamplingParams
 from charlm_server.config.limits import Limits
 from charlm_server.config.settings import DEFAULT_MAX_NEW_TOKENS
-from charlm_server.engine.generation import Stopping
+from charlm_server.engine.generation import ConstraintSearch, Stopping
 from charlm_server.engine.job import FOREVER
-from charlm_server.engine.resume import ResumePosition
 from charlm_server.engine.stop_sequences import StopAutomaton
 from charlm_server.errors.base import InvalidRequest
-from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.constraint import Language
 from charlm_server.rpc.convert.fields import (
     check_count,
     check_token_ids,
     seconds_of,
-)
-from charlm_server.rpc.convert.resume import (
-    seed_of,
 )
 
 PLAIN_FIELDS = (
@@ -36,14 +31,11 @@ PLAIN_FIELDS = (
 )
 
 
-def seed_from(
-    sampling: sampling_pb2.SamplingParams, places: list[tuple[ResumePosition, list[int]]]
-) -> int:
-    """The seed given, else that of the stream that goes on, else a new one."""
+def seed_from(sampling: sampling_pb2.SamplingParams, resumed_seed: int | None) -> int:
+    """The seed of the request, else that of the stream that is resumed, else a new one."""
     if sampling.HasField("seed"):
         return sampling.seed
-    seed = seed_of(places)
-    return secrets.randbits(64) if seed is None else seed
+    return secrets.randbits(64) if resumed_seed is None else resumed_seed
 
 
 def sampling_params_from(
@@ -73,7 +65,10 @@ def sampling_message_from(params: SamplingParams) -> sampling_pb2.SamplingParams
 
 
 def stopping_from(
-    message: sampling_pb2.StoppingParams, limits: Limits, language: Language | None = None
+    message: sampling_pb2.StoppingParams,
+    limits: Limits,
+    constraint: Constraint | None = None,
+    search: ConstraintSearch | None = None,
 ) -> Stopping:
     stops = [stop.encode() for stop in message.stop_sequences]
     check_count("stopping.stop_sequences", len(stops), 0, limits.max_stop_sequences)
@@ -83,7 +78,6 @@ def stopping_from(
             text = message.stop_sequences[index]
             raise InvalidRequest(f"stopping.stop_sequences[{index}]", text, allowed)
     given = message.max_new_tokens if message.HasField("max_new_tokens") else DEFAULT_MAX_NEW_TOKENS
-    constraint = None if language is None else language.constraint
     check_count("stopping.max_new_tokens", given, 1, limits.max_new_tokens)
     least = 1 if constraint is None else constraint.missing(constraint.start)
     if given < least:
@@ -95,14 +89,15 @@ def stopping_from(
         include_stop=message.include_stop_sequence,
         ignore_end_of_text=message.ignore_end_of_text,
         constraint=constraint,
-        search=None if language is None else language.search,
+        search=search,
     )
 
 
-def _time_limit(message: sampling_pb2.StoppingParams, model: LoadedModel) -> float:
+def time_limit_from(message: sampling_pb2.StoppingParams, now: float) -> float:
+    """When the outputs must end, on the clock of `now`. Raises InvalidRequest."""
     if not message.HasField("max_time"):
         return FOREVER
     seconds = seconds_of(message.max_time, "stopping.max_time")
     if seconds <= 0:
         raise InvalidRequest("stopping.max_time", f"{seconds} s", "longer than 0 s")
-    return model.scheduler.now() + seconds
+    return now + seconds

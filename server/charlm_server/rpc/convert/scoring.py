@@ -25,11 +25,11 @@ from charlm_server.rpc.convert.fields import (
     TextReader,
     check_count,
     check_data_type,
+    check_states_fit,
     check_top_k,
     returns_from,
 )
 from charlm_server.rpc.convert.models import numerics_from
-from charlm_server.rpc.convert.returned_states import check_states_fit
 from charlm_server.rpc.convert.scores import score_from, tokens_from, wants_tokens
 from charlm_server.state_store import StateStore
 
@@ -57,7 +57,8 @@ def scoring_job_from(
     )
     check_count("items (tokens in all)", job.num_tokens, 1, limits.max_score_tokens)
     _check_answer_fits(job, model)
-    check_states_fit(sum(item.return_state for item in request.items), model)
+    if num_states := sum(item.return_state for item in request.items):
+        check_states_fit(num_states, model.state_size_bytes, limits)
     return job
 
 
