@@ -3,7 +3,7 @@
 ModelError
   InvalidConfig         a size or name that no model can have
   DeviceUnavailable     a device that this machine, or its torch, lacks
-  InvalidText           bytes that are not UTF-8
+  InvalidUtf8           bytes that are not UTF-8
   UnknownCharacter      a character outside the vocabulary
   InvalidSampling       a sampling parameter out of its range
   InvalidConstraint     a language that no output can be held to
@@ -31,7 +31,7 @@ class DeviceUnavailable(ModelError):
     """A device that this machine, or its torch, lacks."""
 
 
-class InvalidText(ModelError):
+class InvalidUtf8(ModelError):
     """Bytes that are not UTF-8."""
 
     def __init__(self, offset: int) -> None:

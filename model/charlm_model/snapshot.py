@@ -63,13 +63,13 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
+class Provenance:
     """What made a state: only the same may go on with it."""
 
     model_digest: str
     numerics: str
 
-    def refuse_other(self, other: "Maker") -> None:
+    def check_same(self, other: "Provenance") -> None:
         """Raises SnapshotMismatch unless the other is this."""
         if other.model_digest != self.model_digest:
             raise SnapshotMismatch("checkpoint", other.model_digest, self.model_digest)
@@ -81,13 +81,13 @@ class Maker:
 class Sealed:
     """A snapshot whose bytes are whole; its values are not yet checked."""
 
-    maker: Maker
+    provenance: Provenance
     num_tokens: int
     payload: bytes
 
-    def opened(self, maker: Maker, model: LanguageModel) -> Snapshot:
+    def opened(self, provenance: Provenance, model: LanguageModel) -> Snapshot:
         """For the model that goes on. Raises SnapshotMismatch or SnapshotDamaged."""
-        maker.refuse_other(self.maker)
+        provenance.check_same(self.provenance)
         try:
             loaded = safetensors.torch.load(self.payload)
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
@@ -101,11 +101,11 @@ class Sealed:
         return Snapshot(state, pending_1V, self.num_tokens)
 
 
-def encode(snapshot: Snapshot, maker: Maker) -> bytes:
+def encode(snapshot: Snapshot, provenance: Provenance) -> bytes:
     """The snapshot with the name of its maker."""
     header = {
-        "model_digest": maker.model_digest,
-        "numerics": maker.numerics,
+        "model_digest": provenance.model_digest,
+        "numerics": provenance.numerics,
         "num_tokens": snapshot.num_tokens,
     }
     head = json.dumps(header, separators=(",", ":")).encode()
@@ -132,23 +132,23 @@ def unseal(data: bytes) -> Sealed:
     return _sealed(head, payload)
 
 
-def decode(data: bytes, maker: Maker, model: LanguageModel) -> Snapshot:
+def decode(data: bytes, provenance: Provenance, model: LanguageModel) -> Snapshot:
     """The snapshot in the bytes, for the model that goes on. Raises SnapshotError."""
-    return unseal(data).opened(maker, model)
+    return unseal(data).opened(provenance, model)
 
 
 def _sealed(head: bytes, payload: bytes) -> Sealed:
     try:
         header = json.loads(head)
-        maker = Maker(header["model_digest"], header["numerics"])
+        provenance = Provenance(header["model_digest"], header["numerics"])
         num_tokens = header["num_tokens"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SnapshotDamaged("its header cannot be read") from error
-    texts = maker.model_digest, maker.numerics
+    texts = provenance.model_digest, provenance.numerics
     is_count = type(num_tokens) is int and 0 <= num_tokens <= MAX_TOKENS
     if not is_count or not all(isinstance(text, str) for text in texts):
         raise SnapshotDamaged("its header has a value that it cannot have")
-    return Sealed(maker, num_tokens, payload)
+    return Sealed(provenance, num_tokens, payload)
 
 
 def _digest(start: bytes, head: bytes, payload: bytes) -> bytes:

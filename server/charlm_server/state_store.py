@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from charlm_model.snapshot import Maker, Snapshot
+from charlm_model.snapshot import Provenance, Snapshot
 from charlm_server.config.limits import Limits
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.errors.states import (
@@ -40,7 +40,7 @@ class KeptState:
     owner: str  # the caller for whom it is kept; no one else sees it
     model: str  # resource name
     asked_as: str = ""  # the name that its caller gave, if that is an alias
-    maker: Maker
+    provenance: Provenance
     snapshot: Snapshot
     time_to_live_s: float
     checkpoints: Mapping[int, Snapshot] = field(default_factory=dict)  # by position, ascending
@@ -143,7 +143,7 @@ class StateStore:
         with self._lock:
             self._drop_expired()
             kept = [state for state in self._by_name.values() if state.model == model]
-            return sum(digest in (None, state.maker.model_digest) for state in kept)
+            return sum(digest in (None, state.provenance.model_digest) for state in kept)
 
     async def keep_dropping_expired(self, on_swept: Callable[[], None]) -> None:
         """Free their memory even while nobody asks for any."""

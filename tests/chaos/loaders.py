@@ -17,7 +17,7 @@ from charlm_model import checkpoint as checkpoints
 from charlm_model import snapshot as snapshots
 from charlm_model.compression.frames import FRAME_HEAD_BYTES, Deframer, Frame
 from charlm_model.errors import SnapshotError
-from charlm_model.snapshot import Maker, Snapshot
+from charlm_model.snapshot import Provenance, Snapshot
 from charlm_server.calls.callers import callers_from
 from charlm_server.config.settings import ServeConfig
 from charlm_server.engine.resume import Origin, Progress, ResumePosition
@@ -31,7 +31,7 @@ from tests.server.wire import checkpoint_of, vocabulary_of
 Trial = Callable[[Damage], None]
 Expected = tuple[type[Exception], ...]
 CONFIG = ServeConfig(checkpoints={}, max_batch_size=2, threads=1)
-MAKER = Maker("ab" * 32, "torch of today")
+PROVENANCE = Provenance("ab" * 32, "torch of today")
 TOKENS = """
 [[tokens]]
 name = "alice"
@@ -83,10 +83,10 @@ def snapshot_trial(family: str) -> Callable[[Path], Trial]:
     def prepare(_folder: Path) -> Trial:
         model = checkpoint_of(family, vocabulary_of("char")).model
         logits_1TV, state = model.advance(torch.tensor([[0, 3, 4, 5]]), model.initial_state(1))
-        whole = snapshots.encode(Snapshot(state, logits_1TV[:, -1].clone(), 3), MAKER)
+        whole = snapshots.encode(Snapshot(state, logits_1TV[:, -1].clone(), 3), PROVENANCE)
 
         def trial(damage: Damage) -> None:
-            opened = snapshots.decode(damaged_snapshot(whole, damage), MAKER, model)
+            opened = snapshots.decode(damaged_snapshot(whole, damage), PROVENANCE, model)
             model.advance(torch.tensor([[1]]), opened.state.clone())
 
         return trial

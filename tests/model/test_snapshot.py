@@ -17,11 +17,11 @@ from charlm_model.errors import SnapshotDamaged, SnapshotError, SnapshotMismatch
 from charlm_model.families.registry import FAMILIES
 from charlm_model.language_model import LanguageModel
 from charlm_model.mixture import Kind, Mixing, MixtureModel
-from charlm_model.snapshot import Maker, Snapshot
+from charlm_model.snapshot import Provenance, Snapshot
 from charlm_model.state import State
 
 MakeModel = Callable[..., LanguageModel]
-MAKER = Maker("a" * 64, "torch-9/x/threads-1")
+PROVENANCE = Provenance("a" * 64, "torch-9/x/threads-1")
 SHARED_MODELS = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25
 )
@@ -52,7 +52,7 @@ def test_every_bit_comes_back(family: str, make_model: MakeModel) -> None:
     @given(texts, texts)
     def check(before: list[int], after: list[int]) -> None:
         original = read(model, before)
-        restored = snapshots.decode(snapshots.encode(original, MAKER), MAKER, model)
+        restored = snapshots.decode(snapshots.encode(original, PROVENANCE), PROVENANCE, model)
         assert restored.num_tokens == original.num_tokens == len(before)
         assert restored.num_bytes == original.num_bytes
         assert torch.equal(restored.pending_logits_1V, original.pending_logits_1V)
@@ -69,7 +69,7 @@ def test_a_mixture_goes_on_as_well(kind: Kind, make_model: MakeModel) -> None:
     model = MixtureModel(members, Mixing(kind, (0.5, 0.3, 0.2))).eval()
     original = read(model, [1, 2, 3])
 
-    restored = snapshots.decode(snapshots.encode(original, MAKER), MAKER, model)
+    restored = snapshots.decode(snapshots.encode(original, PROVENANCE), PROVENANCE, model)
 
     ids_1T = torch.tensor([[4, 5, 6]])
     expected, _ = model.advance(ids_1T, original.state.clone())
@@ -79,7 +79,7 @@ def test_a_mixture_goes_on_as_well(kind: Kind, make_model: MakeModel) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_changed_byte_or_a_cut_is_refused(family: str, make_model: MakeModel) -> None:
     model = make_model(family)
-    data = snapshots.encode(read(model, [3, 1, 4]), MAKER)
+    data = snapshots.encode(read(model, [3, 1, 4]), PROVENANCE)
 
     @SHARED_MODELS
     @given(st.integers(0, len(data) - 1), st.integers(1, 255))
@@ -87,7 +87,7 @@ def test_a_changed_byte_or_a_cut_is_refused(family: str, make_model: MakeModel) 
         changed = data[:at] + bytes([data[at] ^ change]) + data[at + 1 :]
         for wrong in (changed, data[:at], data + data[:at] + b"x"):
             with pytest.raises(SnapshotError):
-                snapshots.decode(wrong, MAKER, model)
+                snapshots.decode(wrong, PROVENANCE, model)
 
     check()
 
@@ -99,7 +99,7 @@ def test_anything_else_is_refused_in_a_sentence(make_model: MakeModel) -> None:
     @given(st.binary(max_size=200), st.booleans())
     def check(data: bytes, begins_well: bool) -> None:
         with pytest.raises(SnapshotError, match=r"^[A-Z].*\.$"):
-            snapshots.decode(b"CLMS\x01\x00" * begins_well + data, MAKER, model)
+            snapshots.decode(b"CLMS\x01\x00" * begins_well + data, PROVENANCE, model)
 
     check()
 
@@ -107,16 +107,16 @@ def test_anything_else_is_refused_in_a_sentence(make_model: MakeModel) -> None:
 @pytest.mark.parametrize(
     ("other", "what"),
     [
-        (replace(MAKER, model_digest="b" * 64), "checkpoint"),
-        (replace(MAKER, numerics="torch-10"), "arithmetic"),
+        (replace(PROVENANCE, model_digest="b" * 64), "checkpoint"),
+        (replace(PROVENANCE, numerics="torch-10"), "arithmetic"),
     ],
 )
-def test_only_its_maker_may_go_on(other: Maker, what: str, make_model: MakeModel) -> None:
+def test_only_its_maker_may_go_on(other: Provenance, what: str, make_model: MakeModel) -> None:
     model = make_model("lstm")
     data = snapshots.encode(read(model, [1]), other)
 
     with pytest.raises(SnapshotMismatch, match=f"another {what}") as caught:
-        snapshots.decode(data, MAKER, model)
+        snapshots.decode(data, PROVENANCE, model)
 
     assert caught.value.what == what
 
@@ -126,18 +126,18 @@ def test_a_changed_version_is_damage_as_other_changes_are(
     place: int, make_model: MakeModel
 ) -> None:
     model = make_model("rnn")
-    data = bytearray(snapshots.encode(read(model, [1]), MAKER))
+    data = bytearray(snapshots.encode(read(model, [1]), PROVENANCE))
     data[place] ^= 1
 
     with pytest.raises(SnapshotDamaged):
-        snapshots.decode(bytes(data), MAKER, model)
+        snapshots.decode(bytes(data), PROVENANCE, model)
 
 
 def test_a_later_format_is_named(make_model: MakeModel) -> None:
     data = resealed({}, b"", version=2)
 
     with pytest.raises(SnapshotTooNew, match="format version 2, but this charlm reads 1"):
-        snapshots.decode(data, MAKER, make_model("rnn"))
+        snapshots.decode(data, PROVENANCE, make_model("rnn"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 2e9, -3e38])
@@ -153,7 +153,7 @@ def test_a_value_that_is_no_number_or_overflows_is_refused(
     with pytest.raises(
         SnapshotDamaged, match=r"state\.cell holds a value outside \[-1e\+09, 1e\+09\]"
     ):
-        snapshots.decode(snapshots.encode(snapshot, MAKER), MAKER, model)
+        snapshots.decode(snapshots.encode(snapshot, PROVENANCE), PROVENANCE, model)
 
 
 @pytest.mark.parametrize(
@@ -174,28 +174,36 @@ def test_what_no_text_leaves_is_refused(
     snapshot = with_tensor(read(model, [1, 2]), name, value)
 
     with pytest.raises(SnapshotDamaged, match=why):
-        snapshots.decode(snapshots.encode(snapshot, MAKER), MAKER, model)
+        snapshots.decode(snapshots.encode(snapshot, PROVENANCE), PROVENANCE, model)
 
 
 @pytest.mark.parametrize("changes", [{"num_tokens": -1}, {"num_tokens": True}, {"numerics": 3}])
 def test_a_header_that_says_nonsense_is_refused(
     changes: dict[str, Any], make_model: MakeModel
 ) -> None:
-    header = {"model_digest": MAKER.model_digest, "numerics": MAKER.numerics, "num_tokens": 2}
+    header = {
+        "model_digest": PROVENANCE.model_digest,
+        "numerics": PROVENANCE.numerics,
+        "num_tokens": 2,
+    }
 
     with pytest.raises(SnapshotDamaged, match="cannot have"):
-        snapshots.decode(resealed({**header, **changes}, b""), MAKER, make_model("rnn"))
+        snapshots.decode(resealed({**header, **changes}, b""), PROVENANCE, make_model("rnn"))
 
 
 def test_tensors_that_are_none_are_refused(make_model: MakeModel) -> None:
-    header = {"model_digest": MAKER.model_digest, "numerics": MAKER.numerics, "num_tokens": 2}
+    header = {
+        "model_digest": PROVENANCE.model_digest,
+        "numerics": PROVENANCE.numerics,
+        "num_tokens": 2,
+    }
 
     with pytest.raises(SnapshotDamaged, match="tensors cannot be read"):
-        snapshots.decode(resealed(header, b"\x08" * 40), MAKER, make_model("rnn"))
+        snapshots.decode(resealed(header, b"\x08" * 40), PROVENANCE, make_model("rnn"))
 
 
 def test_a_state_of_another_size_is_refused(make_model: MakeModel) -> None:
-    data = snapshots.encode(read(make_model("gru", hidden_size=16), [1]), MAKER)
+    data = snapshots.encode(read(make_model("gru", hidden_size=16), [1]), PROVENANCE)
 
     with pytest.raises(SnapshotDamaged, match="shape"):
-        snapshots.decode(data, MAKER, make_model("gru"))
+        snapshots.decode(data, PROVENANCE, make_model("gru"))

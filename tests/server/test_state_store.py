@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from charlm_model.snapshot import Maker, Snapshot
+from charlm_model.snapshot import Provenance, Snapshot
 from charlm_model.state import State
 from charlm_server.config.limits import Limits
 from charlm_server.errors.base import InvalidRequest
@@ -41,7 +41,7 @@ def state(owner: str = "", num_tokens: int = 0, seconds: float = 60.0) -> KeptSt
     return KeptState(
         owner=owner,
         model="models/a",
-        maker=Maker("d", "n"),
+        provenance=Provenance("d", "n"),
         snapshot=snapshot(num_tokens),
         time_to_live_s=seconds,
     )

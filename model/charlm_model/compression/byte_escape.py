@@ -11,7 +11,7 @@ _FIRST_SURROGATE, _LAST_SURROGATE = "\ud800", "\udfff"
 
 
 @dataclass(frozen=True, slots=True)
-class Spelled:
+class EscapedTokens:
     """Tokens, and the bytes that each end of text among them stands for, in order.
 
     The end of text never occurs within a text, so it is free to be the escape.
@@ -21,7 +21,7 @@ class Spelled:
     runs: list[bytes]
 
 
-class Speller:
+class EscapingTokenizer:
     """Bytes to tokens and back, without loss."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -29,9 +29,9 @@ class Speller:
         self._token_bytes = [vocabulary.token_bytes(token) for token in range(vocabulary.size)]
         self._is_known = _known_by(vocabulary.kind, self._token_bytes)
 
-    def spell(self, data: bytes) -> Spelled:
+    def encode(self, data: bytes) -> EscapedTokens:
         if self._vocabulary.kind == "byte":
-            return Spelled(self._vocabulary.encode_bytes(data), [])
+            return EscapedTokens(self._vocabulary.encode_bytes(data), [])
         ids: list[int] = []
         runs: list[bytes] = []
         # Bytes that are no UTF-8 become surrogates, which no vocabulary knows.
@@ -45,21 +45,21 @@ class Speller:
                 spelling = [END_OF_TEXT_ID] * len(new_runs)
                 runs += new_runs
             ids += spelling
-        return Spelled(ids, runs)
+        return EscapedTokens(ids, runs)
 
-    def unspell(self, spelled: Spelled) -> bytes:
-        runs = iter(spelled.runs)
+    def decode(self, escaped: EscapedTokens) -> bytes:
+        runs = iter(escaped.runs)
         return b"".join(
             next(runs) if token_id == END_OF_TEXT_ID else self._token_bytes[token_id]
-            for token_id in spelled.ids
+            for token_id in escaped.ids
         )
 
     def _is_faithful(self, ids: Sequence[int], text: str) -> bool:
         """Whether tokens spell exactly this text; pieces normalize what they were not taught."""
         if not ids or END_OF_TEXT_ID in ids:
             return False
-        spelled = b"".join(self._token_bytes[token_id] for token_id in ids)
-        return spelled == text.encode("utf-8", "surrogateescape")
+        decoded = b"".join(self._token_bytes[token_id] for token_id in ids)
+        return decoded == text.encode("utf-8", "surrogateescape")
 
 
 def _known_by(kind: str, token_bytes: Sequence[bytes]) -> Callable[[str], bool]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm_model.compression.byte_escape import MAX_RUN, Spelled
+from charlm_model.compression.byte_escape import MAX_RUN, EscapedTokens
 from charlm_model.inference.batched_steps import Stepper
 from charlm_model.sampling.draw import logprobs_from
 from charlm_model.sampling.processors import Floats
@@ -39,9 +39,9 @@ Words = NDArray[np.uint32]
 class EncodingRow:
     """One frame on its way to bits."""
 
-    def __init__(self, spelled: Spelled) -> None:
-        self._ids = np.array(spelled.ids, dtype=np.int32)
-        self._runs = iter(spelled.runs)
+    def __init__(self, escaped: EscapedTokens) -> None:
+        self._ids = np.array(escaped.ids, dtype=np.int32)
+        self._runs = iter(escaped.runs)
         self._coder = constriction.stream.queue.RangeEncoder()
         self._position = 0
         self.model_bits = 0.0  # cross-entropy of the tokens, and what escaped bytes cost
@@ -91,24 +91,24 @@ class DecodingRow:
         words = np.frombuffer(payload, dtype="<u4").astype(np.uint32)
         self._coder = constriction.stream.queue.RangeDecoder(words)
         self.num_tokens = num_tokens
-        self.spelled = Spelled([], [])
+        self.escaped = EscapedTokens([], [])
         self.model_bits = 0.0
 
     @property
     def num_left(self) -> int:
-        return self.num_tokens - len(self.spelled.ids)
+        return self.num_tokens - len(self.escaped.ids)
 
     @property
     def last_id(self) -> int:
-        return self.spelled.ids[-1] if self.spelled.ids else END_OF_TEXT_ID
+        return self.escaped.ids[-1] if self.escaped.ids else END_OF_TEXT_ID
 
     def decode(self, probabilities_1V: NDArray[np.float32], logprobs_V: Floats) -> None:
         token_id = int(self._coder.decode(_TOKENS, probabilities_1V)[0])
-        self.spelled.ids.append(token_id)
+        self.escaped.ids.append(token_id)
         self.model_bits -= float(logprobs_V[token_id]) / log(2)
         if token_id == END_OF_TEXT_ID:
             num_bytes = int(self._coder.decode(_BYTES)) + 1
-            self.spelled.runs.append(bytes(self._coder.decode(_BYTES, num_bytes).tolist()))
+            self.escaped.runs.append(bytes(self._coder.decode(_BYTES, num_bytes).tolist()))
             self.model_bits += 8 * (num_bytes + 1)
 
 
@@ -129,7 +129,7 @@ def encode_rows(
     stepper: Stepper, state_1: State, logits_1V: Tensor, rows: Sequence[EncodingRow]
 ) -> Generator[None, None, None]:
     """Encode all rows, each from the start of a text, of which the state and logits are given."""
-    batch = _Batch(stepper, state_1, rows, EncodingRow(Spelled([], [])))
+    batch = _Batch(stepper, state_1, rows, EncodingRow(EscapedTokens([], [])))
     pending_B1V = logits_1V[None].expand(len(batch.rows), -1, -1)
     while batch.num_left:
         num = _piece_length(stepper, batch)

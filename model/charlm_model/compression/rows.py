@@ -3,12 +3,12 @@
 from binascii import crc32
 from collections.abc import Iterator, Sequence
 
-from charlm_model.compression.byte_escape import Speller
+from charlm_model.compression.byte_escape import EscapingTokenizer
 from charlm_model.compression.frames import Frame
 from charlm_model.compression.range_coding import FRAME_BYTES, DecodingRow, EncodingRow
 
 
-class Cutter:
+class FrameSplitter:
     """Pieces of text of one frame each, whatever the pieces it came in; characters stay whole."""
 
     def __init__(self, size: int = FRAME_BYTES) -> None:
@@ -34,8 +34,8 @@ class Cutter:
         return self._size
 
 
-def encoding_rows(speller: Speller, pieces: Sequence[bytes]) -> list[EncodingRow]:
-    return [EncodingRow(speller.spell(piece)) for piece in pieces]
+def encoding_rows(tokenizer: EscapingTokenizer, pieces: Sequence[bytes]) -> list[EncodingRow]:
+    return [EncodingRow(tokenizer.encode(piece)) for piece in pieces]
 
 
 def decoding_rows(frames: Sequence[Frame]) -> list[DecodingRow]:
@@ -58,7 +58,7 @@ def frames_from(
     ]
 
 
-def text_from(speller: Speller, frame: Frame, row: DecodingRow) -> bytes | None:
+def text_from(tokenizer: EscapingTokenizer, frame: Frame, row: DecodingRow) -> bytes | None:
     """The text of a frame that was decoded; None if it is not the one that was compressed."""
-    data = speller.unspell(row.spelled)
+    data = tokenizer.decode(row.escaped)
     return data if crc32(data) == frame.text_checksum else None

@@ -24,7 +24,7 @@ MAX_NEW_TOKENS = 1 << 20  # what a position may be, below the number of an attem
 _RESAMPLING, _CHOICE = 1 << 62, 1 << 63  # counters that no token has
 _RESAMPLE_BELOW = 0.5  # of the particles, effectively
 
-Steps = Generator[None, None, "Drawn"]
+Steps = Generator[None, None, "SampledOutput"]
 
 
 class NoMatch(Exception):
@@ -32,7 +32,7 @@ class NoMatch(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class SamplingTask:
     """What has been read, and how to go on from there."""
 
     stepper: Stepper
@@ -46,7 +46,7 @@ class Question:
 
 
 @dataclass(kw_only=True)
-class Drawn:
+class SampledOutput:
     """One output: its tokens, its end of text included, and what is known of them (nats)."""
 
     guide: Guide
@@ -68,8 +68,8 @@ class Drawn:
     def is_over(self) -> bool:
         return self.guide.is_over
 
-    def fork(self) -> "Drawn":
-        return Drawn(
+    def fork(self) -> "SampledOutput":
+        return SampledOutput(
             guide=copy(self.guide),
             recent=self.recent.copy(),
             ids=self.ids.copy(),
@@ -78,21 +78,21 @@ class Drawn:
         )
 
 
-def rejection(question: Question, max_attempts: int, num_together: int) -> Steps:
+def rejection_sampling(task: SamplingTask, max_attempts: int, num_together: int) -> Steps:
     """The first of whole outputs that is in the language: exactly the conditional distribution.
 
     Attempts run together, but the one with the lowest number wins, or short ones would be favored.
     """
     for first in range(0, max_attempts, num_together):
         numbers = np.arange(first, min(first + num_together, max_attempts))
-        attempts = [_start(question) for _ in numbers]
-        rows, live = _Rows(question, len(attempts)), attempts
+        attempts = [_start(task) for _ in numbers]
+        rows, live = _Rows(task, len(attempts)), attempts
         while not _is_decided(attempts):
             kept = np.array([row for row, each in enumerate(live) if not each.is_over])
             rows.keep(kept)
             live, numbers = [live[row] for row in kept], numbers[kept]
             sampling_BV = rows.sampling_logprobs(live)
-            ids_B = draw(sampling_BV, _uniforms(question, numbers, len(live[0].ids)))
+            ids_B = draw(sampling_BV, _uniforms(task, numbers, len(live[0].ids)))
             for attempt, token_id, logprobs_V in zip(live, ids_B, sampling_BV, strict=True):
                 log_mass = _mass(logprobs_V, attempt.guide)
                 attempt.take(int(token_id), float(logprobs_V[token_id]), log_mass)
@@ -104,7 +104,7 @@ def rejection(question: Question, max_attempts: int, num_together: int) -> Steps
     raise NoMatch
 
 
-def _is_decided(attempts: Sequence[Drawn]) -> bool:
+def _is_decided(attempts: Sequence[SampledOutput]) -> bool:
     """Whether the first one that is not refused is known, or that there is none."""
     for attempt in attempts:
         if not attempt.is_over:
@@ -122,20 +122,20 @@ def _mass(sampling_V: Floats, guide: Guide) -> float:
     return float(masked(sampling_V[None], allowed_V[None])[1][0])
 
 
-def monte_carlo(question: Question, num_particles: int) -> Steps:
+def sequential_monte_carlo(task: SamplingTask, num_particles: int) -> Steps:
     """One of particles that are kept in the language and weighted by the mass that this removed.
 
     Resampled systematically when too few weigh; the mean weight estimates the probability of the
     language without bias. Source: Doucet, de Freitas & Gordon (2001), chapter 1.
     """
-    particles = [_start(question) for _ in range(num_particles)]
+    particles = [_start(task) for _ in range(num_particles)]
     numbers = np.arange(num_particles)
     weights_B = np.zeros(num_particles)
     log_evidence = 0.0
-    rows = _Rows(question, num_particles)
+    rows = _Rows(task, num_particles)
     position, is_last = 0, False
     while not is_last:
-        uniforms_B = _uniforms(question, numbers, position)
+        uniforms_B = _uniforms(task, numbers, position)
         weights_B += _propose(particles, rows.sampling_logprobs(particles), uniforms_B)
         if weights_B.max() == -np.inf:
             raise NoMatch
@@ -144,20 +144,20 @@ def monte_carlo(question: Question, num_particles: int) -> Steps:
         is_last = all(particle.is_over for particle in particles)
         if not is_last and _effective(weights_B) < _RESAMPLE_BELOW * num_particles:
             log_evidence += _log_mean(weights_B)
-            u = _uniforms(question, np.array([0]), _RESAMPLING + position)
+            u = _uniforms(task, np.array([0]), _RESAMPLING + position)
             chosen = _systematic(weights_B, float(u[0]))
             particles = [particles[row].fork() for row in chosen]
             rows.keep(chosen)
             weights_B = np.zeros(num_particles)
         position += 1
-    u = _uniforms(question, np.array([0]), _CHOICE)
-    drawn = particles[int(draw((weights_B - weights_B.max())[None], u)[0])]
-    drawn.log_evidence = log_evidence + _log_mean(weights_B)
-    drawn.effective_sample_size = _effective(weights_B)
-    return drawn
+    u = _uniforms(task, np.array([0]), _CHOICE)
+    output = particles[int(draw((weights_B - weights_B.max())[None], u)[0])]
+    output.log_evidence = log_evidence + _log_mean(weights_B)
+    output.effective_sample_size = _effective(weights_B)
+    return output
 
 
-def _propose(particles: Sequence[Drawn], sampling_BV: Floats, uniforms_B: Floats) -> Floats:
+def _propose(particles: Sequence[SampledOutput], sampling_BV: Floats, uniforms_B: Floats) -> Floats:
     """Give each live particle a token that its language allows; by what to weight them, in logs."""
     log_weights_B = np.zeros(len(particles))
     for row, particle in enumerate(particles):
@@ -181,37 +181,37 @@ def _propose(particles: Sequence[Drawn], sampling_BV: Floats, uniforms_B: Floats
 class _Rows:
     """State and pending logits of all that is being sampled; over ones run on, unread."""
 
-    def __init__(self, question: Question, num_rows: int) -> None:
-        self._question = question
-        self._state = question.state.select_rows([0] * num_rows)
-        self._logits_BV = question.logits_1V.expand(num_rows, -1)
+    def __init__(self, task: SamplingTask, num_rows: int) -> None:
+        self._task = task
+        self._state = task.state.select_rows([0] * num_rows)
+        self._logits_BV = task.logits_1V.expand(num_rows, -1)
 
     def keep(self, rows: Ints) -> None:
         if len(rows) != len(self._logits_BV) or (rows != np.arange(len(rows))).any():
             self._state = self._state.select_rows(rows.tolist())
             self._logits_BV = self._logits_BV[rows.tolist()]
 
-    def sampling_logprobs(self, live: Sequence[Drawn]) -> Floats:
+    def sampling_logprobs(self, live: Sequence[SampledOutput]) -> Floats:
         logprobs_BV = logprobs_from(self._logits_BV.numpy())
-        params = self._question.params
+        params = self._task.params
         if params.is_plain:
             return logprobs_BV
         return processed(logprobs_BV, [params] * len(live), [each.recent for each in live])
 
     def step(self, ids_B: Ints) -> None:
-        stepper = self._question.stepper
+        stepper = self._task.stepper
         self._logits_BV, self._state = stepper.step(ids_B.tolist(), self._state)
 
 
-def _start(question: Question) -> Drawn:
-    return Drawn(guide=question.new_guide(), recent=list(question.recent))
+def _start(task: SamplingTask) -> SampledOutput:
+    return SampledOutput(guide=task.new_guide(), recent=list(task.recent))
 
 
-def _uniforms(question: Question, numbers: Ints, position: int) -> Floats:
+def _uniforms(task: SamplingTask, numbers: Ints, position: int) -> Floats:
     """The random numbers of a position, by attempt or particle; number 0's are plain sampling's."""
     words_B = numbers.astype(np.uint64) * np.uint64(MAX_NEW_TOKENS) + np.uint64(position)
     same = np.ones(len(numbers), dtype=np.uint64)
-    return uniforms(same * np.uint64(question.seed), same * np.uint64(question.output), words_B)
+    return uniforms(same * np.uint64(task.seed), same * np.uint64(task.output), words_B)
 
 
 def _log_mean(log_weights_B: Floats) -> float:

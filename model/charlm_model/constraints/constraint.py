@@ -10,7 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from charlm_model.constraints.character_sets import ranges_of_characters
-from charlm_model.constraints.dfa import DEAD, MAX_NFA_STATES, Automaton, TooLarge, automaton_of
+from charlm_model.constraints.dfa import (
+    DEAD,
+    MAX_NFA_STATES,
+    Automaton,
+    AutomatonTooLarge,
+    automaton_of,
+)
 from charlm_model.constraints.regex_parser import (
     Alternation,
     Characters,
@@ -236,7 +242,7 @@ def from_allowed_characters(characters: str, token_bytes: Sequence[bytes]) -> Co
 def _compiled(tree: Node, token_bytes: Sequence[bytes], field: str, value: object) -> Constraint:
     try:
         constraint = Constraint(automaton_of(tree), token_bytes)
-    except TooLarge as error:
+    except AutomatonTooLarge as error:
         allowed = f"compiled to an automaton of at most {error.limit} {error.what}"
         raise InvalidConstraint(field, value, allowed) from None
     if constraint.is_empty or constraint.is_complete(constraint.start):

@@ -20,7 +20,7 @@ MAX_ENTRIES = 4_000_000  # of a table: 16 MB
 MAX_ARROWS = 2_000_000  # followed while subsets are made: about two seconds
 
 
-class TooLarge(Exception):
+class AutomatonTooLarge(Exception):
     """The automaton would be larger than its bound; which one, and how much it is."""
 
     def __init__(self, what: str, limit: int) -> None:
@@ -38,7 +38,7 @@ class Automaton:
 
 
 def automaton_of(tree: Node) -> Automaton:
-    """The automaton of a tree's language. Raises TooLarge."""
+    """The automaton of a tree's language. Raises AutomatonTooLarge."""
     network = _Network()
     end = network.build(tree, network.add_state())
     classes = partition(network.sets)
@@ -61,7 +61,7 @@ class _Network:
 
     def add_state(self) -> int:
         if len(self.free) >= MAX_NFA_STATES:
-            raise TooLarge("characters once repetitions are written out", MAX_NFA_STATES)
+            raise AutomatonTooLarge("characters once repetitions are written out", MAX_NFA_STATES)
         self.free.append([])
         self.moves.append([])
         return len(self.free) - 1
@@ -70,7 +70,7 @@ class _Network:
         """Adds the node's texts as ways from `start`; returns where they end."""
         self._num_parts += 1
         if self._num_parts > 2 * MAX_NFA_STATES:
-            raise TooLarge("parts once repetitions are written out", 2 * MAX_NFA_STATES)
+            raise AutomatonTooLarge("parts once repetitions are written out", 2 * MAX_NFA_STATES)
         if isinstance(node, Characters):
             end = self.add_state()
             self.moves[start].append((self._set(node.ranges), end))
@@ -150,9 +150,9 @@ class _Subsets:
 
     def _add(self, key: frozenset[int]) -> int:
         if len(self._closures) >= MAX_STATES:
-            raise TooLarge("states", MAX_STATES)
+            raise AutomatonTooLarge("states", MAX_STATES)
         if len(self._closures) * self._classes.num_classes >= MAX_ENTRIES:
-            raise TooLarge("entries (states times kinds of characters)", MAX_ENTRIES)
+            raise AutomatonTooLarge("entries (states times kinds of characters)", MAX_ENTRIES)
         self._closures.append(sorted(key))
         self.is_accepting.append(self._end in key)
         return len(self._closures) - 1
@@ -170,4 +170,4 @@ class _Subsets:
     def _count(self, num_arrows: int) -> None:
         self._num_arrows += num_arrows
         if self._num_arrows > MAX_ARROWS:
-            raise TooLarge("arrows between states", MAX_ARROWS)
+            raise AutomatonTooLarge("arrows between states", MAX_ARROWS)

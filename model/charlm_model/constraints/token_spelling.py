@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charlm_model.constraints.character_sets import NUM_CODE_POINTS, Partition
-from charlm_model.constraints.dfa import MAX_ENTRIES, TooLarge
+from charlm_model.constraints.dfa import MAX_ENTRIES, AutomatonTooLarge
 
 Ints = NDArray[np.int64]
 Int32s = NDArray[np.int32]
@@ -98,7 +98,7 @@ class _Places:
         next_NY = self.next_NY()
         num_places = len(next_NY)
         if num_places * self._classes.num_classes > MAX_ENTRIES:
-            raise TooLarge("entries (beginnings times kinds of characters)", MAX_ENTRIES)
+            raise AutomatonTooLarge("entries (beginnings times kinds of characters)", MAX_ENTRIES)
         rest_NK = np.full((num_places, self._classes.num_classes), FAR, dtype=np.int32)
         # Places are made from the last byte of a character to the first, and 0 comes first of all.
         for place in [*range(1, num_places), 0]:

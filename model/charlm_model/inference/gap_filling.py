@@ -39,7 +39,7 @@ class Filling:
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class GapFillings:
     """The likeliest fillings, best first; log-prob of the right text over all fillings (nats)."""
 
     fillings: list[Filling]
@@ -84,7 +84,7 @@ def num_steps(length: int, vocab_size: int, num_right: int, num_particles: int) 
 
 def fill(
     gap: Gap, *, num_fillings: int, num_particles: int, seed: int
-) -> Generator[None, None, Filled]:
+) -> Generator[None, None, GapFillings]:
     """Exact where all of the gap is tried out; else importance sampling of what comes before."""
     depth = num_enumerated(gap.length, gap.vocab_size)
     is_exact = depth == gap.length
@@ -134,7 +134,7 @@ class _Weighed:
     def close(self, log_weights: list[float], num_particles: int) -> None:
         self._starts.append((log_sum(log_weights), num_particles))
 
-    def filled(self, *, is_exact: bool) -> Filled:
+    def filled(self, *, is_exact: bool) -> GapFillings:
         log_total = log_sum(self._log_weights)
         best = np.argsort(-np.array(self._log_weights), kind="stable")[: self._num_fillings]
         fillings = [
@@ -143,7 +143,7 @@ class _Weighed:
         ]
         num_particles = sum(num for _, num in self._starts)
         size = None if is_exact else _effective(self._starts, log_total)
-        return Filled(fillings, log_total - log(num_particles), size)
+        return GapFillings(fillings, log_total - log(num_particles), size)
 
 
 def _effective(starts: list[tuple[float, int]], log_total: float) -> float:

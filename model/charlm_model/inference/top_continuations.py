@@ -28,7 +28,7 @@ Path = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TopContinuations:
     """Continuations (tokens, log-prob), best first, and what may be missing (nats)."""
 
     continuations: list[tuple[Path, float]]
@@ -85,7 +85,7 @@ class _Best:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
+class SearchLimits:
     """How many continuations of how many tokens, and what the search may cost."""
 
     num: int
@@ -95,8 +95,8 @@ class Wanted:
 
 
 def search(
-    stepper: Stepper, state: State, logits_1V: Tensor, wanted: Wanted
-) -> Generator[None, None, Found]:
+    stepper: Stepper, state: State, logits_1V: Tensor, wanted: SearchLimits
+) -> Generator[None, None, TopContinuations]:
     """The most probable continuations of `length` tokens, or of fewer and an end of text."""
     best = _Best(wanted.num)
     states = _States(stepper, state)
@@ -117,7 +117,7 @@ def search(
     listed = best.listed()
     bound = max(frontier.bound, best.best_dropped)
     is_complete = frontier.bound == -inf or (len(listed) == wanted.num and listed[-1][1] >= bound)
-    return Found(listed, is_complete, bound, states.num_steps)
+    return TopContinuations(listed, is_complete, bound, states.num_steps)
 
 
 class _Frontier:

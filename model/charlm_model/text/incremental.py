@@ -4,7 +4,7 @@ import codecs
 
 import numpy as np
 
-from charlm_model.errors import InvalidText, UnknownCharacter
+from charlm_model.errors import InvalidUtf8, UnknownCharacter
 from charlm_model.text.vocabulary import ByteVocabulary, Ids, UnknownPolicy, Vocabulary
 
 
@@ -23,7 +23,7 @@ class IncrementalEncoder:
         self._num_characters = 0  # that were encoded
 
     def feed(self, data: bytes, *, is_last: bool = False) -> Ids:
-        """More of the text, as ids. Raises InvalidText, UnknownCharacter."""
+        """More of the text, as ids. Raises InvalidUtf8, UnknownCharacter."""
         if self._is_of_bytes:
             return np.array(self._vocabulary.encode_bytes(data), dtype=np.int64)
         text = self._held + self._decoded(data, is_last=is_last)
@@ -38,7 +38,7 @@ class IncrementalEncoder:
         try:
             text = self._utf8.decode(data, is_last)
         except UnicodeDecodeError as error:
-            raise InvalidText(self._num_bytes - len(pending) + error.start) from None
+            raise InvalidUtf8(self._num_bytes - len(pending) + error.start) from None
         self._num_bytes += len(data)
         return text
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charlm_model.errors import InvalidText, UnknownCharacter
+from charlm_model.errors import InvalidUtf8, UnknownCharacter
 
 END_OF_TEXT_ID = 0
 REPLACEMENTS = ("\N{REPLACEMENT CHARACTER}", " ")
@@ -34,7 +34,7 @@ class Vocabulary(Protocol):
         """What `encode` returns, as an array: for long texts."""
 
     def encode_bytes(self, data: bytes, *, unknown: UnknownPolicy = "error") -> list[int]:
-        """Token ids of bytes. Raises InvalidText for what no text of this vocabulary can be."""
+        """Token ids of bytes. Raises InvalidUtf8 for what no text of this vocabulary can be."""
 
     def encode_with_offsets(
         self, text: str, *, unknown: UnknownPolicy = "error"
@@ -158,8 +158,8 @@ def _is_surrogate(character: str) -> bool:
 
 
 def text_from(data: bytes) -> str:
-    """The text of UTF-8 bytes. Raises InvalidText with the offset of the first wrong byte."""
+    """The text of UTF-8 bytes. Raises InvalidUtf8 with the offset of the first wrong byte."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise InvalidText(error.start) from None
+        raise InvalidUtf8(error.start) from None

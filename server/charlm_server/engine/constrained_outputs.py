@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from charlm_model.constraints.conditional_sampling import (
-    Drawn,
     NoMatch,
-    Question,
+    SampledOutput,
+    SamplingTask,
     Steps,
-    monte_carlo,
-    rejection,
+    rejection_sampling,
+    sequential_monte_carlo,
 )
 from charlm_server.engine.generation import ConstraintSearch
 from charlm_server.engine.search import PrefixState
@@ -36,29 +36,29 @@ def draw_outputs(job: GenerationJob, start: PrefixState, take: Take) -> Iterator
     for sequence in job.sequences:
         if sequence.has_ended:
             continue
-        question = _question(sequence, start)
+        task = _task(sequence, start)
         method = _monte_carlo if search.is_monte_carlo else _rejection
         try:
-            drawn = yield from method(question, search)
+            output = yield from method(task, search)
         except NoMatch:
             raise _unmet(search) from None
-        sequence.adopt(drawn)
-        yield from _told(sequence, drawn, start, take)
+        sequence.adopt(output)
+        yield from _told(sequence, output, start, take)
 
 
-def _rejection(question: Question, search: ConstraintSearch) -> Steps:
-    return rejection(question, search.num, search.num_together)
+def _rejection(task: SamplingTask, search: ConstraintSearch) -> Steps:
+    return rejection_sampling(task, search.num, search.num_together)
 
 
-def _monte_carlo(question: Question, search: ConstraintSearch) -> Steps:
-    return monte_carlo(question, search.num)
+def _monte_carlo(task: SamplingTask, search: ConstraintSearch) -> Steps:
+    return sequential_monte_carlo(task, search.num)
 
 
-def _question(sequence: Sequence, start: PrefixState) -> Question:
+def _task(sequence: Sequence, start: PrefixState) -> SamplingTask:
     job = sequence.job
     constraint = job.stopping.constraint
     assert constraint is not None
-    return Question(
+    return SamplingTask(
         stepper=start.stepper,
         state=start.state,
         logits_1V=start.logits_1V,
@@ -78,11 +78,13 @@ def _unmet(search: ConstraintSearch) -> InvalidRequest:
     return InvalidRequest("constraint.max_attempts", search.num, allowed)
 
 
-def _told(sequence: Sequence, drawn: Drawn, start: PrefixState, take: Take) -> Iterator[None]:
+def _told(
+    sequence: Sequence, output: SampledOutput, start: PrefixState, take: Take
+) -> Iterator[None]:
     """Read the output once more for its log-probs and details: the very bits of Score."""
     pending_11V, state = start.logits_1V[None], start.state.clone()
-    for first in range(0, len(drawn.ids), CHUNK):
-        ids = drawn.ids[first : first + CHUNK]
+    for first in range(0, len(output.ids), CHUNK):
+        ids = output.ids[first : first + CHUNK]
         after_1TV, state = start.stepper.advance([ids], state)
         logits_1TV = torch.cat([pending_11V, after_1TV[:, :-1]], dim=1)
         pending_11V = after_1TV[:, -1:]
@@ -91,8 +93,8 @@ def _told(sequence: Sequence, drawn: Drawn, start: PrefixState, take: Take) -> I
         these = slice(first, first + CHUNK)
         columns = replace(
             columns,
-            sampling_logprobs_T=np.array(drawn.sampling_logprobs[these], dtype=np.float32),
-            constraint_log_masses_T=np.array(drawn.log_masses[these], dtype=np.float32),
+            sampling_logprobs_T=np.array(output.sampling_logprobs[these], dtype=np.float32),
+            constraint_log_masses_T=np.array(output.log_masses[these], dtype=np.float32),
         )
         take(sequence, columns)
         yield

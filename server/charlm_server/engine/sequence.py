@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from charlm_model.constraints.conditional_sampling import Drawn
+from charlm_model.constraints.conditional_sampling import SampledOutput
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.snapshot import Snapshot
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
@@ -148,7 +148,7 @@ class Sequence:
         masses_T = unknown_T if self.guide is not None else None
         return replace(columns, sampling_logprobs_T=unknown_T, constraint_log_masses_T=masses_T)
 
-    def adopt(self, drawn: Drawn) -> None:
+    def adopt(self, drawn: SampledOutput) -> None:
         """Be the output that was drawn as a whole; its tokens are yet to be accepted."""
         self.guide = drawn.guide
         self._evidence = drawn.log_evidence, drawn.effective_sample_size

@@ -12,7 +12,7 @@ from charlm_model.checkpoint import Checkpoint
 from charlm_model.devices import CPU
 from charlm_model.gpu.placement import arithmetic_of
 from charlm_model.kernels.cpu import ARITHMETIC
-from charlm_model.snapshot import Maker
+from charlm_model.snapshot import Provenance
 from charlm_model.text.vocabulary import Vocabulary
 from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import MixtureConfig
@@ -55,9 +55,9 @@ class LoadedModel:
         return numerics_id(self.device)
 
     @property
-    def maker(self) -> Maker:
-        """What its states are sealed with: only models of the same maker can read them."""
-        return Maker(self.checkpoint.digest, self.numerics)
+    def provenance(self) -> Provenance:
+        """What its exported states carry: only models of the same provenance read them."""
+        return Provenance(self.checkpoint.digest, self.numerics)
 
     @property
     def state_size_bytes(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from charlm_model.compression.byte_escape import Speller
+from charlm_model.compression.byte_escape import EscapingTokenizer
 from charlm_model.compression.frames import HEADER_BYTES, Damage, Deframer, Frame, Header
 from charlm_model.compression.range_coding import (
     DecodingRow,
@@ -19,7 +19,7 @@ from charlm_model.compression.range_coding import (
     num_rows_together,
 )
 from charlm_model.compression.rows import (
-    Cutter,
+    FrameSplitter,
     decoding_rows,
     encoding_rows,
     frames_from,
@@ -75,24 +75,24 @@ class Compressor:
     def __init__(self, model: LoadedModel, deadline: float) -> None:
         self.totals = Totals()
         self._worker = FrameWorker(model, deadline)
-        self._speller = Speller(model.vocabulary)
+        self._tokenizer = EscapingTokenizer(model.vocabulary)
         self._header = _header_of(model)
 
     async def run(self, pieces: Pieces) -> AsyncGenerator[bytes, None]:
         """The compressed form, cut anywhere."""
-        cutter = Cutter()
+        splitter = FrameSplitter()
         yield self._counted(self._header.to_bytes())
         waiting: list[bytes] = []
         async for data in pieces:
-            for piece in cutter.feed(data):
+            for piece in splitter.feed(data):
                 waiting.append(piece)
                 if len(waiting) == self._worker.num_rows:
                     yield await self._frames(waiting, is_end=False)
                     waiting = []
-        yield await self._frames([*waiting, cutter.rest()], is_end=True)
+        yield await self._frames([*waiting, splitter.rest()], is_end=True)
 
     async def _frames(self, pieces: list[bytes], *, is_end: bool) -> bytes:
-        rows = await asyncio.to_thread(encoding_rows, self._speller, pieces)
+        rows = await asyncio.to_thread(encoding_rows, self._tokenizer, pieces)
         await self._worker.encode(rows)
         frames = frames_from(rows, pieces, self.totals.num_frames, is_end=is_end)
         self.totals.num_frames += len(frames)
@@ -119,7 +119,7 @@ class Decompressor:
     def __init__(self, model: LoadedModel, deadline: float, *, skips_damaged: bool) -> None:
         self.totals = Totals()
         self._worker = FrameWorker(model, deadline)
-        self._speller = Speller(model.vocabulary)
+        self._tokenizer = EscapingTokenizer(model.vocabulary)
         self._header, self._numerics = _header_of(model), model.numerics
         self._skips_damaged = skips_damaged
         self._head = bytearray()
@@ -177,7 +177,7 @@ class Decompressor:
         rows = decoding_rows(frames)
         await self._worker.decode(rows)
         for frame, row in zip(frames, rows, strict=True):
-            data = await asyncio.to_thread(text_from, self._speller, frame, row)
+            data = await asyncio.to_thread(text_from, self._tokenizer, frame, row)
             self.totals.num_frames += 1
             if data is None:
                 yield self._damaged(frame.number, frame.offset)

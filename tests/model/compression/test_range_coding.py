@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm_model.compression.byte_escape import Speller
+from charlm_model.compression.byte_escape import EscapingTokenizer
 from charlm_model.compression.frames import Frame
 from charlm_model.compression.range_coding import DecodingRow, EncodingRow, decode_rows, encode_rows
-from charlm_model.compression.rows import Cutter, decoding_rows, text_from
+from charlm_model.compression.rows import FrameSplitter, decoding_rows, text_from
 from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
 from charlm_model.inference.batched_steps import Stepper
@@ -51,21 +51,23 @@ def stepper_of(family: str, kind: str, scale: float = 0.5) -> Stepper:
 
 
 @torch.inference_mode()
-def round_trip(stepper: Stepper, speller: Speller, texts: list[bytes]) -> list[EncodingRow]:
+def round_trip(
+    stepper: Stepper, tokenizer: EscapingTokenizer, texts: list[bytes]
+) -> list[EncodingRow]:
     """Encode together, decode in the opposite order and company; checks that all is the same."""
     model = stepper.model
     logits_11V, state = model.advance(torch.tensor([[0]]), model.initial_state(1))
-    spelled = [speller.spell(text) for text in texts]
-    rows = [EncodingRow(each) for each in spelled]
+    escaped = [tokenizer.encode(text) for text in texts]
+    rows = [EncodingRow(each) for each in escaped]
     for _ in encode_rows(stepper, state.clone(), logits_11V[0], rows):
         pass
     back = [
-        DecodingRow(row.payload(), len(each.ids)) for row, each in zip(rows, spelled, strict=True)
+        DecodingRow(row.payload(), len(each.ids)) for row, each in zip(rows, escaped, strict=True)
     ][::-1]
-    back.append(DecodingRow(rows[0].payload(), len(spelled[0].ids)))
+    back.append(DecodingRow(rows[0].payload(), len(escaped[0].ids)))
     for _ in decode_rows(stepper, state.clone(), logits_11V[0], back):
         pass
-    decoded = [speller.unspell(row.spelled) for row in back]
+    decoded = [tokenizer.decode(row.escaped) for row in back]
     assert decoded == [*texts[::-1], texts[0]]
     return rows
 
@@ -73,13 +75,13 @@ def round_trip(stepper: Stepper, speller: Speller, texts: list[bytes]) -> list[E
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=anything)
 def test_any_bytes_can_be_spelled(kind: str, data: bytes) -> None:
-    speller = Speller(vocabulary_of(kind))
+    tokenizer = EscapingTokenizer(vocabulary_of(kind))
 
-    spelled = speller.spell(data)
+    escaped = tokenizer.encode(data)
 
-    assert speller.unspell(spelled) == data
-    assert len(spelled.ids) <= len(data)
-    assert all(1 <= len(run) <= 256 for run in spelled.runs)
+    assert tokenizer.decode(escaped) == data
+    assert len(escaped.ids) <= len(data)
+    assert all(1 <= len(run) <= 256 for run in escaped.runs)
 
 
 @pytest.mark.slow
@@ -88,15 +90,15 @@ def test_any_bytes_can_be_spelled(kind: str, data: bytes) -> None:
 @settings(max_examples=8, deadline=None)
 @given(texts=st.lists(anything, min_size=1, max_size=7))
 def test_what_was_encoded_is_decoded(family: str, kind: str, texts: list[bytes]) -> None:
-    round_trip(stepper_of(family, kind), Speller(vocabulary_of(kind)), texts)
+    round_trip(stepper_of(family, kind), EscapingTokenizer(vocabulary_of(kind)), texts)
 
 
 @pytest.mark.slow
 def test_certainty_and_surprise_survive() -> None:
     """Probabilities of nearly 1 and of far less than the coder can say."""
-    speller = Speller(vocabulary_of("char"))
+    tokenizer = EscapingTokenizer(vocabulary_of("char"))
 
-    (row,) = round_trip(stepper_of("gru", "char", 30.0), speller, [b"abc \xff\xfe xyz " * 20])
+    (row,) = round_trip(stepper_of("gru", "char", 30.0), tokenizer, [b"abc \xff\xfe xyz " * 20])
 
     assert row.model_bits > 20 * 8
 
@@ -106,7 +108,7 @@ def test_certainty_and_surprise_survive() -> None:
 def test_the_payload_is_within_a_hundredth_of_the_cross_entropy(kind: str) -> None:
     text = ("abc def. gé 한 " * 400).encode()
 
-    (row,) = round_trip(stepper_of("lstm", kind), Speller(vocabulary_of(kind)), [text])
+    (row,) = round_trip(stepper_of("lstm", kind), EscapingTokenizer(vocabulary_of(kind)), [text])
 
     assert 8 * len(row.payload()) <= 1.01 * row.model_bits + 64
 
@@ -114,7 +116,9 @@ def test_the_payload_is_within_a_hundredth_of_the_cross_entropy(kind: str) -> No
 def test_a_text_of_unknown_characters_costs_little_more_than_itself() -> None:
     text = KOREAN.encode() * 60
 
-    (row,) = round_trip(stepper_of("gru", "char"), Speller(CharVocabulary("abcdefgXYZQW")), [text])
+    (row,) = round_trip(
+        stepper_of("gru", "char"), EscapingTokenizer(CharVocabulary("abcdefgXYZQW")), [text]
+    )
 
     assert len(row.payload()) <= 1.5 * len(text)
 
@@ -129,26 +133,26 @@ def test_the_form_does_not_change() -> None:
     while row.num_left:
         row.decode(np.exp(logprobs_1V).astype(np.float32), logprobs_1V[0])
 
-    assert Speller(ByteVocabulary()).unspell(row.spelled) == b"The coder's own bits."
+    assert EscapingTokenizer(ByteVocabulary()).decode(row.escaped) == b"The coder's own bits."
 
 
 @given(pieces=st.lists(anything), size=st.integers(4, 12))
 def test_a_text_is_cut_between_characters_however_it_came(pieces: list[bytes], size: int) -> None:
-    cutter = Cutter(size)
+    splitter = FrameSplitter(size)
 
-    cut = [piece for each in pieces for piece in cutter.feed(each)]
+    cut = [piece for each in pieces for piece in splitter.feed(each)]
 
-    together = Cutter(size)
-    assert b"".join([*cut, cutter.rest()]) == b"".join(pieces)
+    together = FrameSplitter(size)
+    assert b"".join([*cut, splitter.rest()]) == b"".join(pieces)
     assert cut == list(together.feed(b"".join(pieces)))
     assert all(size - 3 <= len(piece) <= size for piece in cut)
 
 
 @given(text=st.text())
 def test_no_character_is_cut(text: str) -> None:
-    cutter = Cutter(5)
+    splitter = FrameSplitter(5)
 
-    cut = [*cutter.feed(text.encode()), cutter.rest()]
+    cut = [*splitter.feed(text.encode()), splitter.rest()]
 
     assert "".join(piece.decode() for piece in cut) == text
 
@@ -167,4 +171,4 @@ def test_a_forged_payload_decodes_to_something(words: list[int], num_tokens: int
     for _ in decode_rows(stepper, state, logits_11V[0], [row]):
         pass
 
-    assert text_from(Speller(vocabulary_of("char")), frame, row) is None
+    assert text_from(EscapingTokenizer(vocabulary_of("char")), frame, row) is None

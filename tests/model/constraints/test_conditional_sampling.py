@@ -10,11 +10,11 @@ import torch
 from tiny_model import TOKEN_BYTES, TinyModel, finished, logprob, spelled, strings
 
 from charlm_model.constraints.conditional_sampling import (
-    Drawn,
     NoMatch,
-    Question,
-    monte_carlo,
-    rejection,
+    SampledOutput,
+    SamplingTask,
+    rejection_sampling,
+    sequential_monte_carlo,
 )
 from charlm_model.constraints.constraint import Constraint, from_regex
 from charlm_model.constraints.guide import Guide, masked
@@ -29,11 +29,11 @@ MAX_TOKENS = 4
 PATTERN = "(ab|b)*c?|a{3,4}"
 
 
-def question(
+def task(
     constraint: Constraint, seed: int, *, max_tokens: int = MAX_TOKENS, **params: float
-) -> Question:
+) -> SamplingTask:
     logits_11V, state = MODEL.advance(torch.tensor([[0]]), MODEL.initial_state(1))
-    return Question(
+    return SamplingTask(
         stepper=Stepper(MODEL, (1, 2, 4, 8)),
         state=state,
         logits_1V=logits_11V[:, -1],
@@ -81,9 +81,9 @@ def test_rejection_samples_the_conditional_distribution(num_together: int) -> No
     constraint = from_regex(PATTERN, TOKEN_BYTES)
     counts: Counter[tuple[int, ...]] = Counter()
     for seed in range(800):
-        drawn = finished(rejection(question(constraint, seed), 1000, num_together))
-        assert isinstance(drawn, Drawn)
-        counts[tuple(drawn.ids)] += 1
+        output = finished(rejection_sampling(task(constraint, seed), 1000, num_together))
+        assert isinstance(output, SampledOutput)
+        counts[tuple(output.ids)] += 1
 
     assert set(counts) <= set(wanted)
     assert distance(counts, wanted) < 0.06
@@ -93,10 +93,11 @@ def test_the_number_of_attempts_together_changes_nothing() -> None:
     constraint = from_regex(PATTERN, TOKEN_BYTES)
     for seed in range(20):
         one, many = (
-            finished(rejection(question(constraint, seed), 1000, together)) for together in (1, 9)
+            finished(rejection_sampling(task(constraint, seed), 1000, together))
+            for together in (1, 9)
         )
-        assert isinstance(one, Drawn)
-        assert isinstance(many, Drawn)
+        assert isinstance(one, SampledOutput)
+        assert isinstance(many, SampledOutput)
         assert (one.ids, one.sampling_logprobs, one.log_masses) == (
             many.ids,
             many.sampling_logprobs,
@@ -108,11 +109,11 @@ def test_a_first_attempt_that_matches_is_what_plain_sampling_gives() -> None:
     constraint = from_regex("[abc]*", TOKEN_BYTES)
 
     for seed in range(20):
-        drawn = finished(rejection(question(constraint, seed), 1, 1))
+        output = finished(rejection_sampling(task(constraint, seed), 1, 1))
 
-        assert isinstance(drawn, Drawn)
+        assert isinstance(output, SampledOutput)
         plain = generate(MODEL, [], max_new_tokens=MAX_TOKENS, seed=seed)
-        assert [token for token in drawn.ids if token != END_OF_TEXT_ID] == plain.ids
+        assert [token for token in output.ids if token != END_OF_TEXT_ID] == plain.ids
 
 
 @pytest.mark.slow
@@ -122,13 +123,13 @@ def test_monte_carlo_estimates_the_evidence_without_bias_and_comes_near_the_post
     counts: Counter[tuple[int, ...]] = Counter()
     evidences = []
     for seed in range(400):
-        drawn = finished(monte_carlo(question(constraint, seed), 16))
-        assert isinstance(drawn, Drawn)
-        assert drawn.log_evidence is not None
-        assert drawn.effective_sample_size is not None
-        assert 1 <= drawn.effective_sample_size <= 16 + 1e-9
-        counts[tuple(drawn.ids)] += 1
-        evidences.append(exp(drawn.log_evidence))
+        output = finished(sequential_monte_carlo(task(constraint, seed), 16))
+        assert isinstance(output, SampledOutput)
+        assert output.log_evidence is not None
+        assert output.effective_sample_size is not None
+        assert 1 <= output.effective_sample_size <= 16 + 1e-9
+        counts[tuple(output.ids)] += 1
+        evidences.append(exp(output.log_evidence))
 
     assert set(counts) <= set(wanted)
     assert distance(counts, wanted) < 0.12
@@ -143,9 +144,9 @@ def test_a_language_that_the_filters_exclude_is_no_match() -> None:
     constraint = from_regex(f"{other}+", TOKEN_BYTES)
 
     with pytest.raises(NoMatch):
-        finished(monte_carlo(question(constraint, 1, top_k=1), 4))
+        finished(sequential_monte_carlo(task(constraint, 1, top_k=1), 4))
     with pytest.raises(NoMatch):
-        finished(rejection(question(constraint, 1, temperature=0), 5, 2))
+        finished(rejection_sampling(task(constraint, 1, temperature=0), 5, 2))
 
 
 def test_masking_step_by_step_sums_to_one_over_the_language() -> None:

@@ -11,7 +11,7 @@ from tiny_model import TinyModel, V, finished, logprob
 
 from charlm_model.inference import gap_filling as gaps
 from charlm_model.inference.batched_steps import Stepper
-from charlm_model.inference.gap_filling import Filled, Gap, fill
+from charlm_model.inference.gap_filling import Gap, GapFillings, fill
 
 MODEL = TinyModel(seed=2)
 ids = st.lists(st.integers(1, V - 1), max_size=4).map(tuple)
@@ -28,9 +28,11 @@ def gap_of(left: tuple[int, ...], right: tuple[int, ...], length: int) -> Gap:
     )
 
 
-def filled(gap: Gap, num_fillings: int = 1000, num_particles: int = 64, seed: int = 0) -> Filled:
+def filled(
+    gap: Gap, num_fillings: int = 1000, num_particles: int = 64, seed: int = 0
+) -> GapFillings:
     result = finished(fill(gap, num_fillings=num_fillings, num_particles=num_particles, seed=seed))
-    assert isinstance(result, Filled)
+    assert isinstance(result, GapFillings)
     return result
 
 

@@ -10,7 +10,7 @@ from tiny_model import TinyModel, V, finished, logprob, strings
 
 from charlm_model.inference import top_continuations
 from charlm_model.inference.batched_steps import Stepper
-from charlm_model.inference.top_continuations import Found, Wanted, search
+from charlm_model.inference.top_continuations import SearchLimits, TopContinuations, search
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 
 MODELS = [TinyModel(seed=seed) for seed in range(3)]
@@ -24,17 +24,17 @@ def every(model: TinyModel, length: int) -> list[tuple[tuple[int, ...], float]]:
     return sorted(scored, key=lambda each: -each[1])
 
 
-def found(model: TinyModel, num: int, length: int, max_steps: int = 1_000_000) -> Found:
+def found(model: TinyModel, num: int, length: int, max_steps: int = 1_000_000) -> TopContinuations:
     logits_11V, state = model.advance(torch.tensor([[0]]), model.initial_state(1))
     result = finished(
         search(
             Stepper(model, (1, 4)),
             state,
             logits_11V[:, -1],
-            Wanted(num=num, length=length, max_steps=max_steps),
+            SearchLimits(num=num, length=length, max_steps=max_steps),
         )
     )
-    assert isinstance(result, Found)
+    assert isinstance(result, TopContinuations)
     return result
 
 

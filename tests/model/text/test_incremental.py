@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm_model.errors import InvalidText, UnknownCharacter
+from charlm_model.errors import InvalidUtf8, UnknownCharacter
 from charlm_model.text.incremental import IncrementalEncoder
 from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
 from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
@@ -79,7 +79,7 @@ def test_a_wrong_byte_is_told_at_its_place_in_the_whole(kind: str) -> None:
     encoder = IncrementalEncoder(vocabulary(kind))
     encoder.feed("한국".encode() + "어".encode()[:1])
 
-    with pytest.raises(InvalidText) as refusal:
+    with pytest.raises(InvalidUtf8) as refusal:
         encoder.feed("어".encode()[1:] + b"a\xffb")
 
     assert refusal.value.offset == 10
@@ -89,7 +89,7 @@ def test_a_character_cut_off_at_the_end_is_no_text() -> None:
     encoder = IncrementalEncoder(vocabulary("char"))
     encoder.feed(b"ab" + "한".encode()[:2])
 
-    with pytest.raises(InvalidText) as refusal:
+    with pytest.raises(InvalidUtf8) as refusal:
         encoder.feed(b"", is_last=True)
 
     assert refusal.value.offset == 2

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charlm_model.errors import InvalidConfig, InvalidText, UnknownCharacter
+from charlm_model.errors import InvalidConfig, InvalidUtf8, UnknownCharacter
 from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
 from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 
@@ -126,7 +126,7 @@ def test_the_highest_code_point_is_known() -> None:
 
 
 def test_invalid_utf8_is_named_with_its_place() -> None:
-    with pytest.raises(InvalidText, match="byte 2"):
+    with pytest.raises(InvalidUtf8, match="byte 2"):
         CharVocabulary("abc").encode_bytes(b"ab\xffc")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from charlm.v1 import context_pb2 as pb
 from charlm_model import snapshot as snapshots
 from charlm_model.errors import SnapshotDamaged, SnapshotError, SnapshotMismatch
-from charlm_model.snapshot import Maker, Snapshot
+from charlm_model.snapshot import Provenance, Snapshot
 from charlm_server.calls.callers import PRESENT
 from charlm_server.errors.base import CharlmError, InvalidRequest
 from charlm_server.errors.states import StateDamaged, StateMismatch
@@ -59,11 +59,11 @@ class ContextReader:
             raise InvalidRequest(field, "unset", "a name or an inline_state")
         if kind == "name":
             kept = self._states.use(PRESENT.get(), reference.name)
-            check_maker(kept.maker, self._model)
+            check_provenance(kept.provenance, self._model)
             return kept.snapshot
-        maker, network = self._model.maker, self._model.checkpoint.model
+        provenance, network = self._model.provenance, self._model.checkpoint.model
         try:
-            return snapshots.decode(reference.inline_state, maker, network)
+            return snapshots.decode(reference.inline_state, provenance, network)
         except SnapshotError as error:
             raise state_error_from(error) from error
 
@@ -77,14 +77,14 @@ def model_asked(
         if context.state.WhichOneof("kind") == "name":
             kept = states.get(PRESENT.get(), context.state.name)
             if name in (kept.model, kept.asked_as):
-                return models.of(kept.model, kept.maker.model_digest)
+                return models.of(kept.model, kept.provenance.model_digest)
     return models.get(name)
 
 
-def check_maker(maker: Maker, model: LoadedModel) -> None:
-    """Raises StateMismatch unless the model may go on with what the maker made."""
+def check_provenance(provenance: Provenance, model: LoadedModel) -> None:
+    """Raises StateMismatch unless the model can continue states of this provenance."""
     try:
-        model.maker.refuse_other(maker)
+        model.provenance.check_same(provenance)
     except SnapshotMismatch as error:
         raise state_error_from(error) from error
 

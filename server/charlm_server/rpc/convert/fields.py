@@ -31,7 +31,7 @@ POLICIES: dict[int, UnknownPolicy] = {
 
 REASONS: dict[type[model_errors.ModelError], str] = {
     model_errors.UnknownCharacter: "UNKNOWN_CHARACTER",
-    model_errors.InvalidText: "INVALID_UTF8",
+    model_errors.InvalidUtf8: "INVALID_UTF8",
 }
 
 
@@ -103,7 +103,7 @@ class TextReader:
     def _encoded(encode: Callable[[], Encoded], field: str) -> Encoded:
         try:
             return encode()
-        except (model_errors.UnknownCharacter, model_errors.InvalidText) as error:
+        except (model_errors.UnknownCharacter, model_errors.InvalidUtf8) as error:
             reason = REASONS[type(error)]
             raise InvalidText(field, str(error), error.offset, reason=reason) from error
 

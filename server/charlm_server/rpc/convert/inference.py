@@ -5,8 +5,8 @@ from collections.abc import Generator, Iterable
 
 from charlm.v1 import inference_pb2 as pb
 from charlm_model.inference import gap_filling as gaps
-from charlm_model.inference.gap_filling import Filled, Gap
-from charlm_model.inference.top_continuations import Found, Wanted, search
+from charlm_model.inference.gap_filling import Gap, GapFillings
+from charlm_model.inference.top_continuations import SearchLimits, TopContinuations, search
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.job import FOREVER
 from charlm_server.engine.search import MAX_STATE_BYTES, PrefixState, SearchJob
@@ -53,7 +53,7 @@ class GapQuestion:
             deadline=deadline,
         )
 
-    def response(self, filled: Filled) -> pb.FillGapResponse:
+    def response(self, filled: GapFillings) -> pb.FillGapResponse:
         return pb.FillGapResponse(
             fillings=[
                 pb.Filling(
@@ -72,7 +72,7 @@ class GapQuestion:
             numerics=numerics_from(self._model),
         )
 
-    def _search(self, start: PrefixState) -> Generator[None, None, Filled]:
+    def _search(self, start: PrefixState) -> Generator[None, None, GapFillings]:
         gap = Gap(
             stepper=start.stepper,
             state=start.state,
@@ -144,7 +144,7 @@ class TopQuestion:
             deadline=deadline,
         )
 
-    def response(self, found: Found) -> pb.ListTopContinuationsResponse:
+    def response(self, found: TopContinuations) -> pb.ListTopContinuationsResponse:
         return pb.ListTopContinuationsResponse(
             continuations=[
                 pb.Continuation(
@@ -159,9 +159,9 @@ class TopQuestion:
             numerics=numerics_from(self._model),
         )
 
-    def _search(self, start: PrefixState) -> Generator[None, None, Found]:
+    def _search(self, start: PrefixState) -> Generator[None, None, TopContinuations]:
         now = self._model.scheduler.now
-        wanted = Wanted(
+        wanted = SearchLimits(
             num=self.num,
             length=self.length,
             max_steps=self.max_steps,

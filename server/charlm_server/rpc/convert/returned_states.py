@@ -19,7 +19,7 @@ async def state_after(
 ) -> state_pb2.StateSnapshot:
     """The state after these ids, as it is exported."""
     snapshot = await read(model, ids, before, deadline)
-    data = await asyncio.to_thread(snapshots.encode, snapshot, model.maker)
+    data = await asyncio.to_thread(snapshots.encode, snapshot, model.provenance)
     return state_pb2.StateSnapshot(data=data, num_tokens=snapshot.num_tokens)
 
 

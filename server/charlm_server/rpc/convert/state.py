@@ -20,12 +20,12 @@ _PAGE_TOKEN = re.compile(PREFIX + "[0-9a-f]{32}")
 def state_from(kept: KeptState, now: float, *, is_batch_invariant: bool) -> pb.State:
     """A kept state as it is told; `now` is on the store's clock."""
     numerics = distribution_pb2.Numerics(
-        id=kept.maker.numerics, is_batch_invariant=is_batch_invariant
+        id=kept.provenance.numerics, is_batch_invariant=is_batch_invariant
     )
     return pb.State(
         name=kept.name,
         model=kept.model,
-        model_digest=kept.maker.model_digest,
+        model_digest=kept.provenance.model_digest,
         numerics=numerics,
         num_tokens=kept.snapshot.num_tokens,
         num_bytes=kept.num_bytes,

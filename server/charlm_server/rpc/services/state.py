@@ -20,7 +20,7 @@ from charlm_server.rpc.call_helpers import converted, deadline_of
 from charlm_server.rpc.convert.context import (
     ContextReader,
     Prefix,
-    check_maker,
+    check_provenance,
     model_asked,
     state_error_from,
 )
@@ -58,7 +58,7 @@ class StateService(pb_grpc.StateServiceServicer):
             owner=PRESENT.get(),
             model=model.name,
             asked_as=request.model,
-            maker=model.maker,
+            provenance=model.provenance,
             snapshot=await read(model, prefix.ids, prefix.snapshot, deadline),
             time_to_live_s=time_to_live_s,
         )
@@ -73,8 +73,8 @@ class StateService(pb_grpc.StateServiceServicer):
         async with lock:
             kept = self._states.use(PRESENT.get(), request.name)
             _check_etag(request, kept)
-            model = call_of(context).use(self._models.of(kept.model, kept.maker.model_digest))
-            check_maker(kept.maker, model)
+            model = call_of(context).use(self._models.of(kept.model, kept.provenance.model_digest))
+            check_provenance(kept.provenance, model)
             reader = TextReader(model.vocabulary, request.unknown_characters)
             ids = await converted(request, continuation_ids, request, reader)
             advanced = await advance(model, kept.snapshot, ids, deadline_of(context, model))
@@ -127,7 +127,7 @@ class StateService(pb_grpc.StateServiceServicer):
         _context: grpc.aio.ServicerContext[pb.ExportStateRequest, pb.ExportStateResponse],
     ) -> AsyncIterator[pb.ExportStateResponse]:
         kept = self._states.use(PRESENT.get(), request.name)
-        data = await asyncio.to_thread(snapshots.encode, kept.snapshot, kept.maker)
+        data = await asyncio.to_thread(snapshots.encode, kept.snapshot, kept.provenance)
         for start in range(0, len(data), MAX_DATA_BYTES):
             yield pb.ExportStateResponse(data=data[start : start + MAX_DATA_BYTES])
 
@@ -145,7 +145,7 @@ class StateService(pb_grpc.StateServiceServicer):
         kept = KeptState(
             owner=PRESENT.get(),
             model=model.name,
-            maker=model.maker,
+            provenance=model.provenance,
             snapshot=snapshot,
             time_to_live_s=time_to_live_s,
         )
@@ -155,7 +155,7 @@ class StateService(pb_grpc.StateServiceServicer):
         is_batch_invariant = any(
             model.batch_invariance.is_batch_invariant
             for model in (*self._models, *self._models.replaced)
-            if (model.name, model.checkpoint.digest) == (kept.model, kept.maker.model_digest)
+            if (model.name, model.checkpoint.digest) == (kept.model, kept.provenance.model_digest)
         )
         return state_from(kept, self._states.clock(), is_batch_invariant=is_batch_invariant)
 
