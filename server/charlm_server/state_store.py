@@ -138,6 +138,10 @@ class StateStore:
             owned = self._owned(owner)
         return sorted(owned, key=lambda state: state.name)
 
+    def of(self, owner: str) -> "OwnedStates":
+        """What one caller sees of the store; empty where callers are not told apart."""
+        return OwnedStates(self, owner)
+
     def num_of(self, model: str, digest: str | None = None) -> int:
         """How many are kept that the model made; with a digest, that these weights made."""
         with self._lock:
@@ -211,3 +215,30 @@ class StateStore:
         kept = self._by_name.values() if owner is None else self._owned(owner)
         first = min((each.expires_at for each in kept), default=0.0)
         return max(first - self.clock(), 0.0)
+
+
+class OwnedStates:
+    """One caller's states: those of others are not found in it."""
+
+    def __init__(self, store: StateStore, owner: str) -> None:
+        self._store, self.owner = store, owner
+
+    def get(self, name: str) -> KeptState:
+        """Raises StateNotFound."""
+        return self._store.get(self.owner, name)
+
+    def use(self, name: str) -> KeptState:
+        """As `get`; its time to live begins anew. Raises StateNotFound."""
+        return self._store.use(self.owner, name)
+
+    def delete(self, name: str) -> None:
+        """Raises StateNotFound."""
+        self._store.delete(self.owner, name)
+
+    def all(self) -> list[KeptState]:
+        """In order of name."""
+        return self._store.owned_by(self.owner)
+
+    def check_room(self) -> None:
+        """Raises StatesFull if there is no room for one more, before it is made."""
+        self._store.check_room(self.owner)

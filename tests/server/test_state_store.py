@@ -51,6 +51,18 @@ def store(clock: Clock | None = None, **limits: int) -> StateStore:
     return StateStore(Limits(**limits), clock=clock or Clock())
 
 
+def test_a_caller_sees_only_its_own_states() -> None:
+    states = store()
+    mine, others = states.add(state("me")), states.add(state("you"))
+    own = states.of("me")
+
+    assert own.get(mine.name).name == own.use(mine.name).name == mine.name
+    assert [each.name for each in own.all()] == [mine.name]
+    for find in (own.get, own.use, own.delete):
+        with pytest.raises(StateNotFound):
+            find(others.name)
+
+
 def test_a_state_lives_for_its_time_after_its_last_use() -> None:
     clock = Clock()
     states = store(clock)

@@ -19,8 +19,6 @@ from charlm_server.errors.overload import QuotaExceeded
 logger = logging.getLogger(__name__)
 
 ROLES = ("generate", "score", "state", "admin")
-# The name of whoever made the call that is being answered; empty where everyone may call.
-PRESENT: ContextVar[str] = ContextVar("caller", default="")
 # Who takes turns with others for the engine: a token's holder, or else an address.
 TURNS_OF: ContextVar[str] = ContextVar("turns_of", default="")
 KNOWN = {"name", "sha256", "roles", "calls_per_minute", "max_concurrent"}

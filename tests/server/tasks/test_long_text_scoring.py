@@ -156,7 +156,7 @@ async def test_nothing_is_read_faster_than_it_is_scored(wire: Wire) -> None:
 
     model = wire.models.get("models/rnn-byte")
     scorer, encode, _ = scorer_from(
-        pb.StreamScoreStart(), model, states=wire.app.states, deadline=math.inf
+        pb.StreamScoreStart(), model, states=wire.app.states.of(""), deadline=math.inf
     )
     async with aclosing(scorer.run(text(), encode)) as blocks:
         for number in range(1, 6):

@@ -7,12 +7,11 @@ from charlm.v1 import context_pb2 as pb
 from charlm_model import snapshot as snapshots
 from charlm_model.errors import SnapshotDamaged, SnapshotError, SnapshotMismatch
 from charlm_model.snapshot import Provenance, Snapshot
-from charlm_server.calls.callers import PRESENT
 from charlm_server.errors.base import CharlmError, InvalidRequest
 from charlm_server.errors.states import StateDamaged, StateMismatch
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.convert.fields import TextReader
-from charlm_server.state_store import StateStore
+from charlm_server.state_store import OwnedStates
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Prefix:
 class ContextReader:
     """One model's view of the contexts in one request."""
 
-    def __init__(self, reader: TextReader, model: LoadedModel, states: StateStore) -> None:
+    def __init__(self, reader: TextReader, model: LoadedModel, states: OwnedStates) -> None:
         self._reader, self._model, self._states = reader, model, states
 
     def prefix(self, context: pb.Context, field: str, appended_ids: Sequence[int] = ()) -> Prefix:
@@ -58,7 +57,7 @@ class ContextReader:
         if kind is None:
             raise InvalidRequest(field, "unset", "a name or an inline_state")
         if kind == "name":
-            kept = self._states.use(PRESENT.get(), reference.name)
+            kept = self._states.use(reference.name)
             check_provenance(kept.provenance, self._model)
             return kept.snapshot
         provenance, network = self._model.provenance, self._model.checkpoint.model
@@ -69,13 +68,13 @@ class ContextReader:
 
 
 def model_asked(
-    models: Models, states: StateStore, name: str, contexts: Iterable[pb.Context]
+    models: Models, states: OwnedStates, name: str, contexts: Iterable[pb.Context]
 ) -> LoadedModel:
     """The model of that name; where a kept state is gone on with, the weights that made it, even
     if the name has got others since. Raises InvalidRequest, ModelNotFound or StateNotFound."""
     for context in contexts:
         if context.state.WhichOneof("kind") == "name":
-            kept = states.get(PRESENT.get(), context.state.name)
+            kept = states.get(context.state.name)
             if name in (kept.model, kept.asked_as):
                 return models.of(kept.model, kept.provenance.model_digest)
     return models.get(name)

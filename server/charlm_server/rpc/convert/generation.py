@@ -31,7 +31,7 @@ from charlm_server.rpc.convert.sampling import (
     stopping_from,
     time_limit_from,
 )
-from charlm_server.state_store import StateStore
+from charlm_server.state_store import OwnedStates
 
 FINISH_REASONS = {
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -55,7 +55,7 @@ def generation_job_from(
     request: pb.GenerateRequest,
     model: LoadedModel,
     *,
-    states: StateStore,
+    states: OwnedStates,
     deadline: float,
     language: Language | None = None,
     streaming: Streaming | None = None,
@@ -95,7 +95,7 @@ def generation_job_from(
     return job
 
 
-def _prefix(request: pb.GenerateRequest, model: LoadedModel, states: StateStore) -> Prefix:
+def _prefix(request: pb.GenerateRequest, model: LoadedModel, states: OwnedStates) -> Prefix:
     reader = TextReader(model.vocabulary, request.unknown_characters)
     appended_ids = reader.text_ids(request.append_text, "append_text")
     return ContextReader(reader, model, states).prefix(request.context, "context", appended_ids)

@@ -15,7 +15,7 @@ from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.context import ContextReader
 from charlm_server.rpc.convert.fields import TextReader, check_count
 from charlm_server.rpc.convert.models import numerics_from
-from charlm_server.state_store import StateStore
+from charlm_server.state_store import OwnedStates
 
 MAX_LENGTH = 64
 MAX_FILLINGS, DEFAULT_FILLINGS = 1000, 10
@@ -29,7 +29,7 @@ MAX_GAP_STEPS = 20_000_000  # tokens read for one gap
 class GapQuestion:
     """One FillGap request, checked."""
 
-    def __init__(self, request: pb.FillGapRequest, model: LoadedModel, states: StateStore) -> None:
+    def __init__(self, request: pb.FillGapRequest, model: LoadedModel, states: OwnedStates) -> None:
         """Raises InvalidRequest."""
         self._model = model
         reader = TextReader(model.vocabulary, request.unknown_characters)
@@ -116,7 +116,7 @@ class TopQuestion:
     """One ListTopContinuations request, checked."""
 
     def __init__(
-        self, request: pb.ListTopContinuationsRequest, model: LoadedModel, states: StateStore
+        self, request: pb.ListTopContinuationsRequest, model: LoadedModel, states: OwnedStates
     ) -> None:
         """Raises InvalidRequest."""
         self._model = model

@@ -12,7 +12,7 @@ from charlm_server.rpc.convert.context import ContextReader
 from charlm_server.rpc.convert.fields import TextReader, returns_from
 from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.scores import score_from, tokens_from
-from charlm_server.state_store import StateStore
+from charlm_server.state_store import OwnedStates
 from charlm_server.tasks.long_text_scoring import Encode, LongTextScorer, ScoredBlock
 
 
@@ -37,7 +37,7 @@ async def pieces_of(
 
 
 def scorer_from(
-    start: pb.StreamScoreStart, model: LoadedModel, *, states: StateStore, deadline: float
+    start: pb.StreamScoreStart, model: LoadedModel, *, states: OwnedStates, deadline: float
 ) -> tuple[LongTextScorer, Encode, "StreamBuilder"]:
     """What does the work, spells the text and makes the messages. Raises InvalidRequest."""
     reader = TextReader(model.vocabulary, start.unknown_characters)

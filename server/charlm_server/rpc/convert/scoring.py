@@ -31,13 +31,13 @@ from charlm_server.rpc.convert.fields import (
 )
 from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.scores import score_from, tokens_from, wants_tokens
-from charlm_server.state_store import StateStore
+from charlm_server.state_store import OwnedStates
 
 TOO_LARGE = "ask for less per token, score fewer or shorter texts a call, or use StreamScore"
 
 
 def scoring_job_from(
-    request: pb.ScoreRequest, model: LoadedModel, *, states: StateStore, deadline: float
+    request: pb.ScoreRequest, model: LoadedModel, *, states: OwnedStates, deadline: float
 ) -> ScoringJob:
     """The job that a request asks for. Raises InvalidRequest, NotOffered or AnswerTooLarge."""
     limits = model.limits
@@ -104,7 +104,7 @@ def next_job_from(
     request: pb.GetNextDistributionRequest,
     model: LoadedModel,
     *,
-    states: StateStore,
+    states: OwnedStates,
     deadline: float,
 ) -> NextDistributionJob:
     check_data_type(request.data_type, "data_type")

@@ -29,7 +29,7 @@ from charlm_server.rpc.convert.generation import (
 from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.resume import Tokens, places_from
 from charlm_server.rpc.convert.returned_states import EndStates
-from charlm_server.state_store import StateStore
+from charlm_server.state_store import OwnedStates, StateStore
 
 MAX_UINT32 = 2**32 - 1
 TOO_LARGE = "ask for less per token, fewer tokens or outputs, or use StreamGenerate"
@@ -40,8 +40,8 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         self._models, self._states = models, states
         self._compiler = Compiler()
 
-    def _model(self, request: pb.GenerateRequest, call: Call) -> LoadedModel:
-        model = call.use(model_asked(self._models, self._states, request.model, [request.context]))
+    def _model(self, request: pb.GenerateRequest, call: Call, states: OwnedStates) -> LoadedModel:
+        model = call.use(model_asked(self._models, states, request.model, [request.context]))
         model.scheduler.refuse_if_full()
         return model
 
@@ -50,7 +50,9 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         request: pb.GenerateRequest,
         context: grpc.aio.ServicerContext[pb.GenerateRequest, pb.GenerateResponse],
     ) -> pb.GenerateResponse:
-        model = self._model(request, call_of(context))
+        call = call_of(context)
+        states = self._states.of(call.caller)
+        model = self._model(request, call, states)
         deadline = deadline_of(context, model)
         language = await self._compiler.language_of(request, model)
         job = await converted(
@@ -58,7 +60,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
             generation_job_from,
             request,
             model,
-            states=self._states,
+            states=states,
             deadline=deadline,
             language=language,
         )
@@ -83,27 +85,29 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         request: pb.StreamGenerateRequest,
         context: grpc.aio.ServicerContext[pb.StreamGenerateRequest, pb.StreamGenerateResponse],
     ) -> AsyncIterator[pb.StreamGenerateResponse]:
-        model = self._model(request.generate, call_of(context))
+        call = call_of(context)
+        states = self._states.of(call.caller)
+        model = self._model(request.generate, call, states)
         max_tokens = max_chunk_tokens_of(request)
         job = await converted(
             request,
             generation_job_from,
             request.generate,
             model,
-            states=self._states,
+            states=states,
             deadline=deadline_of(context, model),
             language=await self._compiler.language_of(request.generate, model),
             streaming=Streaming(max_tokens, places_from(request)),
         )
         tokens = tokens_for(request, job)
-        states = EndStates(model, job) if request.generate.return_state else None
+        end_states = EndStates(model, job) if request.generate.return_state else None
         header: pb.StreamHeader | None = _header_from(job, model)
         async with model.scheduler.generate(job):
             async for parts in job.output.batches(model.limits.max_response_message_bytes // 2):
                 for deltas in messages_of(parts, max_tokens):
                     response = _chunk_response(deltas, job, header, tokens)
-                    if states is not None:
-                        await states.add_to(response.chunks)
+                    if end_states is not None:
+                        await end_states.add_to(response.chunks)
                     yield response
                     header = None
 

@@ -28,11 +28,11 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         request: pb.FillGapRequest,
         context: grpc.aio.ServicerContext[pb.FillGapRequest, pb.FillGapResponse],
     ) -> pb.FillGapResponse:
-        model = call_of(context).use(
-            model_asked(self._models, self._states, request.model, [request.left])
-        )
+        call = call_of(context)
+        states = self._states.of(call.caller)
+        model = call.use(model_asked(self._models, states, request.model, [request.left]))
         deadline = deadline_of(context, model)
-        question = await converted(request, GapQuestion, request, model, self._states)
+        question = await converted(request, GapQuestion, request, model, states)
         response = question.response(await _answer(question.job(deadline), model))
         return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
@@ -43,11 +43,11 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
             pb.ListTopContinuationsRequest, pb.ListTopContinuationsResponse
         ],
     ) -> pb.ListTopContinuationsResponse:
-        model = call_of(context).use(
-            model_asked(self._models, self._states, request.model, [request.context])
-        )
+        call = call_of(context)
+        states = self._states.of(call.caller)
+        model = call.use(model_asked(self._models, states, request.model, [request.context]))
         deadline = deadline_of(context, model)
-        question = await converted(request, TopQuestion, request, model, self._states)
+        question = await converted(request, TopQuestion, request, model, states)
         response = question.response(await _answer(question.job(deadline), model))
         return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
 

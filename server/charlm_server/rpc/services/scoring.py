@@ -44,12 +44,12 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         context: grpc.aio.ServicerContext[pb.ScoreRequest, pb.ScoreResponse],
     ) -> pb.ScoreResponse:
         contexts = [item.context for item in request.items]
-        model = call_of(context).use(
-            model_asked(self._models, self._states, request.model, contexts)
-        )
+        call = call_of(context)
+        states = self._states.of(call.caller)
+        model = call.use(model_asked(self._models, states, request.model, contexts))
         deadline = deadline_of(context, model)
         job = await converted(
-            request, scoring_job_from, request, model, states=self._states, deadline=deadline
+            request, scoring_job_from, request, model, states=states, deadline=deadline
         )
         scores = await _scores(request, job, model)
         for asked, item, score in zip(request.items, job.items, scores, strict=True):
@@ -71,12 +71,12 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
             pb.GetNextDistributionRequest, pb.GetNextDistributionResponse
         ],
     ) -> pb.GetNextDistributionResponse:
-        model = call_of(context).use(
-            model_asked(self._models, self._states, request.model, [request.context])
-        )
+        call = call_of(context)
+        states = self._states.of(call.caller)
+        model = call.use(model_asked(self._models, states, request.model, [request.context]))
         deadline = deadline_of(context, model)
         job = await converted(
-            request, next_job_from, request, model, states=self._states, deadline=deadline
+            request, next_job_from, request, model, states=states, deadline=deadline
         )
         async with model.scheduler.look_ahead(job):
             [part] = await job.output.take(1)
@@ -89,12 +89,12 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
     ) -> AsyncIterator[pb.StreamScoreResponse]:
         first = await first_of(request_iterator)
         start = first.start
-        model = call_of(context).use(
-            model_asked(self._models, self._states, start.model, [start.context])
-        )
+        call = call_of(context)
+        states = self._states.of(call.caller)
+        model = call.use(model_asked(self._models, states, start.model, [start.context]))
         deadline = deadline_of(context, model)
         scorer, encode, builder = await converted(
-            first, scorer_from, first.start, model, states=self._states, deadline=deadline
+            first, scorer_from, first.start, model, states=states, deadline=deadline
         )
         async with aclosing(scorer.run(pieces_of(first, request_iterator), encode)) as blocks:
             async for block in blocks:

@@ -4,6 +4,7 @@ from __future__ import annotations  # gRPC's context is generic for type checker
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from weakref import WeakValueDictionary
 
 import grpc
@@ -12,7 +13,6 @@ from charlm.v1 import state_pb2 as pb
 from charlm.v1 import state_pb2_grpc as pb_grpc
 from charlm_model import snapshot as snapshots
 from charlm_model.errors import SnapshotError
-from charlm_server.calls.callers import PRESENT
 from charlm_server.errors.states import StateChanged
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_context import call_of
@@ -32,7 +32,7 @@ from charlm_server.rpc.convert.state import (
     time_to_live_from,
 )
 from charlm_server.rpc.convert.state_import import MAX_DATA_BYTES, imported, received
-from charlm_server.state_store import KeptState, StateStore
+from charlm_server.state_store import KeptState, OwnedStates, StateStore
 from charlm_server.tasks.state_reading import advance, read
 
 
@@ -47,15 +47,15 @@ class StateService(pb_grpc.StateServiceServicer):
         request: pb.CreateStateRequest,
         context: grpc.aio.ServicerContext[pb.CreateStateRequest, pb.CreateStateResponse],
     ) -> pb.CreateStateResponse:
-        model = call_of(context).use(
-            model_asked(self._models, self._states, request.model, [request.context])
-        )
+        call = call_of(context)
+        states = self._states.of(call.caller)
+        model = call.use(model_asked(self._models, states, request.model, [request.context]))
         time_to_live_s = time_to_live_from(request, self._states.limits)
-        prefix = await converted(request, _prefix, request, model, self._states)
-        self._states.check_room(PRESENT.get())
+        prefix = await converted(request, _prefix, request, model, states)
+        states.check_room()
         deadline = deadline_of(context, model)
         kept = KeptState(
-            owner=PRESENT.get(),
+            owner=call.caller,
             model=model.name,
             asked_as=request.model,
             provenance=model.provenance,
@@ -71,9 +71,10 @@ class StateService(pb_grpc.StateServiceServicer):
     ) -> pb.AdvanceStateResponse:
         lock = self._locks.setdefault(request.name, asyncio.Lock())
         async with lock:
-            kept = self._states.use(PRESENT.get(), request.name)
+            call = call_of(context)
+            kept = self._states.of(call.caller).use(request.name)
             _check_etag(request, kept)
-            model = call_of(context).use(self._models.of(kept.model, kept.provenance.model_digest))
+            model = call.use(self._models.of(kept.model, kept.provenance.model_digest))
             check_provenance(kept.provenance, model)
             reader = TextReader(model.vocabulary, request.unknown_characters)
             ids = await converted(request, continuation_ids, request, reader)
@@ -87,26 +88,26 @@ class StateService(pb_grpc.StateServiceServicer):
     async def ForkState(
         self,
         request: pb.ForkStateRequest,
-        _context: grpc.aio.ServicerContext[pb.ForkStateRequest, pb.ForkStateResponse],
+        context: grpc.aio.ServicerContext[pb.ForkStateRequest, pb.ForkStateResponse],
     ) -> pb.ForkStateResponse:
-        kept = self._states.use(PRESENT.get(), request.name)
+        kept = self._owned(context).use(request.name)
         fork = kept.forked(request.position if request.HasField("position") else None)
         return pb.ForkStateResponse(state=self._told(self._states.add(fork)))
 
     async def GetState(
         self,
         request: pb.GetStateRequest,
-        _context: grpc.aio.ServicerContext[pb.GetStateRequest, pb.GetStateResponse],
+        context: grpc.aio.ServicerContext[pb.GetStateRequest, pb.GetStateResponse],
     ) -> pb.GetStateResponse:
-        kept = self._states.get(PRESENT.get(), request.name)
+        kept = self._owned(context).get(request.name)
         return pb.GetStateResponse(state=self._told(kept))
 
     async def ListStates(
         self,
         request: pb.ListStatesRequest,
-        _context: grpc.aio.ServicerContext[pb.ListStatesRequest, pb.ListStatesResponse],
+        context: grpc.aio.ServicerContext[pb.ListStatesRequest, pb.ListStatesResponse],
     ) -> pb.ListStatesResponse:
-        owned = self._states.owned_by(PRESENT.get())
+        owned = self._owned(context).all()
         name = self._models.aliases.get(request.model, request.model)
         page, token = page_of(request, [kept for kept in owned if name in ("", kept.model)])
         return pb.ListStatesResponse(
@@ -116,17 +117,17 @@ class StateService(pb_grpc.StateServiceServicer):
     async def DeleteState(
         self,
         request: pb.DeleteStateRequest,
-        _context: grpc.aio.ServicerContext[pb.DeleteStateRequest, pb.DeleteStateResponse],
+        context: grpc.aio.ServicerContext[pb.DeleteStateRequest, pb.DeleteStateResponse],
     ) -> pb.DeleteStateResponse:
-        self._states.delete(PRESENT.get(), request.name)
+        self._owned(context).delete(request.name)
         return pb.DeleteStateResponse()
 
     async def ExportState(
         self,
         request: pb.ExportStateRequest,
-        _context: grpc.aio.ServicerContext[pb.ExportStateRequest, pb.ExportStateResponse],
+        context: grpc.aio.ServicerContext[pb.ExportStateRequest, pb.ExportStateResponse],
     ) -> AsyncIterator[pb.ExportStateResponse]:
-        kept = self._states.use(PRESENT.get(), request.name)
+        kept = self._owned(context).use(request.name)
         data = await asyncio.to_thread(snapshots.encode, kept.snapshot, kept.provenance)
         for start in range(0, len(data), MAX_DATA_BYTES):
             yield pb.ExportStateResponse(data=data[start : start + MAX_DATA_BYTES])
@@ -136,20 +137,24 @@ class StateService(pb_grpc.StateServiceServicer):
         request_iterator: AsyncIterator[pb.ImportStateRequest],
         context: grpc.aio.ServicerContext[pb.ImportStateRequest, pb.ImportStateResponse],
     ) -> pb.ImportStateResponse:
-        self._states.check_room(PRESENT.get())
+        call = call_of(context)
+        self._states.of(call.caller).check_room()
         data, time_to_live_s = await received(request_iterator, self._models, self._states.limits)
         try:
-            model, snapshot = await imported(data, self._models, call_of(context))
+            model, snapshot = await imported(data, self._models, call)
         except SnapshotError as error:
             raise state_error_from(error) from error
         kept = KeptState(
-            owner=PRESENT.get(),
+            owner=call.caller,
             model=model.name,
             provenance=model.provenance,
             snapshot=snapshot,
             time_to_live_s=time_to_live_s,
         )
         return pb.ImportStateResponse(state=self._told(self._states.add(kept)))
+
+    def _owned(self, context: Any) -> OwnedStates:
+        return self._states.of(call_of(context).caller)
 
     def _told(self, kept: KeptState) -> pb.State:
         is_batch_invariant = any(
@@ -160,7 +165,7 @@ class StateService(pb_grpc.StateServiceServicer):
         return state_from(kept, self._states.clock(), is_batch_invariant=is_batch_invariant)
 
 
-def _prefix(request: pb.CreateStateRequest, model: LoadedModel, states: StateStore) -> Prefix:
+def _prefix(request: pb.CreateStateRequest, model: LoadedModel, states: OwnedStates) -> Prefix:
     reader = TextReader(model.vocabulary, request.unknown_characters)
     return ContextReader(reader, model, states).prefix(request.context, "context")
 
