@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -48,6 +47,7 @@ class Call:
     method: str  # of a bounded set, as "charlm.v1.GenerationService/Generate"
     request_id: str
     caller: str = ""  # its name, never its token
+    address: str = ""  # where it came from, without the port
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold secrets
     tally_of: Callable[[str], ModelTally] | None = None  # where to count while the call runs
     count_response: Callable[[Any, list[Amounts]], None] | None = None  # None: nobody wants to know
@@ -70,6 +70,11 @@ class Call:
 
     def __post_init__(self) -> None:
         self._totals = [self.amounts]
+
+    @property
+    def turns_of(self) -> str:
+        """Whose turn its jobs take: the token holder's, or that of all callers at one address."""
+        return self.caller or self.address
 
     @property
     def duration_s(self) -> float:
@@ -113,7 +118,3 @@ class Call:
             self._tally.first_character.add(now - self.began_at)
         self.first_at = self.first_at or now
         self.last_at = now
-
-
-PRESENT: ContextVar[Call | None] = ContextVar("call", default=None)
-"""The call that is being answered; gRPC runs each in a task, and so in a context, of its own."""

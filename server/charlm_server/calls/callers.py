@@ -7,7 +7,6 @@ calls_per_minute and max_concurrent. It is read again when it changes.
 import hashlib
 import logging
 import tomllib
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,6 @@ from charlm_server.errors.overload import QuotaExceeded
 logger = logging.getLogger(__name__)
 
 ROLES = ("generate", "score", "state", "admin")
-# Who takes turns with others for the engine: a token's holder, or else an address.
-TURNS_OF: ContextVar[str] = ContextVar("turns_of", default="")
 KNOWN = {"name", "sha256", "roles", "calls_per_minute", "max_concurrent"}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from charlm_server.calls.callers import TURNS_OF, Callers
+from charlm_server.calls.callers import Callers
 from charlm_server.errors.auth import Unauthenticated
 from charlm_server.errors.base import CharlmError
 from charlm_server.rpc.call_context import AuthenticatedHandler
@@ -56,7 +56,6 @@ class Guard(grpc.aio.ServerInterceptor):
         task = asyncio.current_task()  # gRPC runs every call in a task, and context, of its own
         assert task is not None
         task.add_done_callback(lambda _: caller.end())
-        TURNS_OF.set(caller.name)
         return caller.name
 
 

@@ -22,7 +22,7 @@ from charlm.v1 import (
     state_pb2,
     tokenizer_pb2,
 )
-from charlm_server.calls.call import CANCELLED, LATE, OK, PRESENT, Call, Observer
+from charlm_server.calls.call import CANCELLED, LATE, OK, Call, Observer
 from charlm_server.rpc.call_context import IncomingCall
 from charlm_server.rpc.reflection import PACKAGES
 from charlm_server.rpc.text_counters import COUNTER_OF, num_characters
@@ -61,7 +61,7 @@ class Calls:
     @contextmanager
     def observed(self, incoming: IncomingCall, request: Any, context: Any) -> Iterator[Call]:
         """Around the answering of one call, by whatever road it ends."""
-        call = self._begun(incoming, request)
+        call = self._begun(incoming, request, _address_of(context.peer()))
         context.set_trailing_metadata(trailing_of(call))
         try:
             yield call
@@ -86,18 +86,18 @@ class Calls:
         if self._observers:
             call.amounts.received_characters += num_characters(request)
 
-    def _begun(self, incoming: IncomingCall, request: Any) -> Call:
+    def _begun(self, incoming: IncomingCall, request: Any, address: str = "") -> Call:
         carried: dict[str, Any] = dict(incoming.metadata or ())
         method = incoming.method.removeprefix("/")
         call = Call(
             method=method if method in METHODS else OTHER,
             request_id=_id_of(request, carried),
             caller=incoming.caller,
+            address=address,
             metadata=carried,
             count_response=COUNTER_OF.get(method) if self._observers else None,
             streams_text=method == STREAMED_TEXT,
         )
-        PRESENT.set(call)
         for observer in self._observers:
             observer.began(call)
         return call
@@ -118,6 +118,11 @@ def _id_of(request: Any, metadata: Mapping[str, Any]) -> str:
     """The caller's own, or a new one."""
     told = getattr(getattr(request, "generate", request), "request_id", "")
     return (metadata.get(REQUEST_ID) or told)[:MAX_ID] or f"{_ids.getrandbits(64):016x}"
+
+
+def _address_of(peer: str) -> str:
+    """Of gRPC's "ipv4:127.0.0.1:54321", all but the port."""
+    return peer.rpartition(":")[0]
 
 
 def _name_of(code: Any) -> str:

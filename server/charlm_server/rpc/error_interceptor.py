@@ -12,7 +12,6 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from charlm_server.calls.call import Call
-from charlm_server.calls.callers import TURNS_OF
 from charlm_server.errors.auth import NotAllowed, Unauthenticated
 from charlm_server.errors.base import (
     AnswerTooLarge,
@@ -128,7 +127,6 @@ def _reporting_unary(
     method: Method, incoming: IncomingCall, calls: Calls, *, is_stream: bool
 ) -> Method:
     async def reporting(request: Any, context: Any) -> Any:
-        _take_turns(context)
         with calls.observed(incoming, request, context) as call:
             try:
                 intact = checked(request, partial(calls.receive, call), is_stream=is_stream)
@@ -147,7 +145,6 @@ def _reporting_stream(
     method: Method, incoming: IncomingCall, calls: Calls, *, is_stream: bool
 ) -> Method:
     async def reporting(request: Any, context: Any) -> AsyncIterator[Any]:
-        _take_turns(context)
         with calls.observed(incoming, request, context) as call:
             try:
                 intact = checked(request, partial(calls.receive, call), is_stream=is_stream)
@@ -161,12 +158,6 @@ def _reporting_stream(
                 await _abort(context, error, call)
 
     return reporting
-
-
-def _take_turns(context: Any) -> None:
-    """Of callers without a token, those at one address share their turns."""
-    if not TURNS_OF.get():
-        TURNS_OF.set(context.peer().rpartition(":")[0])
 
 
 async def _abort(context: Any, error: Exception, call: Call) -> NoReturn:

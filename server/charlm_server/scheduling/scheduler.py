@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
-from charlm_server.calls.call import PRESENT, Call
-from charlm_server.calls.callers import TURNS_OF
+from charlm_server.calls.call import Call
 from charlm_server.calls.histogram import Histogram
 from charlm_server.engine.engine import Engine
 from charlm_server.engine.fair_sharing import FairShares
@@ -118,27 +117,36 @@ class Scheduler:
         with self._changed:
             self._admission.refuse_if_full(self._engine.clock())
 
-    def generate(self, job: GenerationJob) -> AbstractAsyncContextManager[None]:
-        """Admit the job or raise; leaving the block, by any road, frees its rows."""
+    def generate(
+        self, job: GenerationJob, call: Call | None = None
+    ) -> AbstractAsyncContextManager[None]:
+        """Admit the job or raise; leaving the block, by any road, frees its rows.
+
+        It takes the turns of its call; without one it is a job of the server's own.
+        """
         begin, engine = self._engine.begin_generation, self._engine
         reading_s = len(job.prompt_ids) * engine.seconds_per_prompt_token
         queue = self._admission.generations if job.num_rows else self._admission.scorings
-        return self._running(job, lambda: begin(job), queue, work_s=reading_s)
+        return self._running(job, call, lambda: begin(job), queue, work_s=reading_s)
 
-    def score(self, job: ScoringJob) -> AbstractAsyncContextManager[None]:
+    def score(self, job: ScoringJob, call: Call | None = None) -> AbstractAsyncContextManager[None]:
         """As `generate`, for scores."""
         begin = self._engine.begin_scoring
-        return self._running(job, lambda: begin(job), self._admission.scorings)
+        return self._running(job, call, lambda: begin(job), self._admission.scorings)
 
-    def look_ahead(self, job: NextDistributionJob) -> AbstractAsyncContextManager[None]:
+    def look_ahead(
+        self, job: NextDistributionJob, call: Call | None = None
+    ) -> AbstractAsyncContextManager[None]:
         """As `generate`, for the distribution of what comes next."""
         begin = self._engine.begin_next
-        return self._running(job, lambda: begin(job), self._admission.scorings)
+        return self._running(job, call, lambda: begin(job), self._admission.scorings)
 
-    def inquire(self, job: SearchJob) -> AbstractAsyncContextManager[None]:
+    def inquire(
+        self, job: SearchJob, call: Call | None = None
+    ) -> AbstractAsyncContextManager[None]:
         """As `generate`, for searches."""
         begin = self._engine.begin_inquiry
-        return self._running(job, lambda: begin(job), self._admission.scorings)
+        return self._running(job, call, lambda: begin(job), self._admission.scorings)
 
     def now(self) -> float:
         """The clock by which deadlines are given."""
@@ -191,11 +199,17 @@ class Scheduler:
 
     @asynccontextmanager
     async def _running(
-        self, job: Job, begin: Callable[[], None], queue: FairQueue, *, work_s: float = 0.0
+        self,
+        job: Job,
+        call: Call | None,
+        begin: Callable[[], None],
+        queue: FairQueue,
+        *,
+        work_s: float = 0.0,
     ) -> AsyncIterator[None]:
-        job.caller = TURNS_OF.get()
+        if call is not None:
+            job.caller = call.turns_of
         waiting = QueuedJob(job, begin)
-        call = PRESENT.get()  # the task that ends an abandoned call has another context
         self._admit(waiting, queue, work_s)
         self._open.add(job)
         self._nothing_open.clear()

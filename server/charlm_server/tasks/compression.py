@@ -51,8 +51,8 @@ class Totals:
 class FrameWorker:
     """Has one call's batches of frames worked on, one after the other."""
 
-    def __init__(self, model: LoadedModel, deadline: float) -> None:
-        self._series = SearchSeries(model, deadline)
+    def __init__(self, series: SearchSeries) -> None:
+        self._series, model = series, series.model
         state_bytes = model.checkpoint.model.initial_state(1).num_bytes_per_row
         self.num_rows = num_rows_together(model.batch_invariance.sizes, state_bytes)
 
@@ -72,9 +72,9 @@ def _parts(start: PrefixState) -> tuple[Any, Any, Any]:
 class Compressor:
     """One call of Compress."""
 
-    def __init__(self, model: LoadedModel, deadline: float) -> None:
+    def __init__(self, series: SearchSeries) -> None:
         self.totals = Totals()
-        self._worker = FrameWorker(model, deadline)
+        self._worker, model = FrameWorker(series), series.model
         self._tokenizer = EscapingTokenizer(model.vocabulary)
         self._header = _header_of(model)
 
@@ -116,9 +116,9 @@ class RestoredPart:
 class Decompressor:
     """One call of Decompress."""
 
-    def __init__(self, model: LoadedModel, deadline: float, *, skips_damaged: bool) -> None:
+    def __init__(self, series: SearchSeries, *, skips_damaged: bool) -> None:
         self.totals = Totals()
-        self._worker = FrameWorker(model, deadline)
+        self._worker, model = FrameWorker(series), series.model
         self._tokenizer = EscapingTokenizer(model.vocabulary)
         self._header, self._numerics = _header_of(model), model.numerics
         self._skips_damaged = skips_damaged

@@ -26,7 +26,6 @@ from charlm_server.engine.token_columns import (
     columns_of,
     concat_columns,
 )
-from charlm_server.models.registry import LoadedModel
 from charlm_server.tasks.search_series import SearchSeries
 
 MAX_BLOCK = 4096  # tokens of one response
@@ -50,17 +49,17 @@ class LongTextScorer:
 
     def __init__(
         self,
-        model: LoadedModel,
+        series: SearchSeries,
         context_ids: Sequence[int],
         returns: Returns,
-        deadline: float,
         snapshot: Snapshot | None = None,
     ) -> None:
+        model = series.model
         per_message = model.limits.max_response_message_bytes
         per_token = returns.bytes_per_token(model.vocab_size)
         self._max_block = max(1, min(MAX_BLOCK, per_message // per_token))
         self._max_chunk = max(1, min(MAX_CHUNK, MAX_LOGITS // model.vocab_size))
-        self._series = SearchSeries(model, deadline)
+        self._series = series
         self._context_ids: Sequence[int] | None = context_ids  # until it is read
         self._snapshot = snapshot  # what was read before the context
         self._returns = returns

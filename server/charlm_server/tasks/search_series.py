@@ -6,6 +6,7 @@ from typing import Any
 
 from charlm_model.snapshot import Snapshot
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
+from charlm_server.calls.call import Call
 from charlm_server.engine.search import PrefixState, SearchJob
 from charlm_server.errors.overload import QueueFull
 from charlm_server.models.registry import LoadedModel
@@ -16,8 +17,9 @@ Search = Callable[[PrefixState], Generator[None, None, Any]]
 class SearchSeries:
     """Each inquiry takes its turn with everything else that the engine does."""
 
-    def __init__(self, model: LoadedModel, deadline: float) -> None:
-        self._model, self._deadline = model, deadline
+    def __init__(self, model: LoadedModel, deadline: float, call: Call | None = None) -> None:
+        self.model = model
+        self._deadline, self._call = deadline, call
         self._was_admitted = False
 
     async def ask(
@@ -38,11 +40,11 @@ class SearchSeries:
                 num_steps=num_steps,
                 search=search,
                 snapshot=snapshot,
-                output=self._model.output_buffer(),
+                output=self.model.output_buffer(),
                 deadline=self._deadline,
             )
             try:
-                async with self._model.scheduler.inquire(job):
+                async with self.model.scheduler.inquire(job, self._call):
                     self._was_admitted = True
                     [answer] = await job.output.take(1)
                 return answer.value

@@ -9,7 +9,6 @@ from charlm_model.exact_sum import ExactSum
 from charlm_model.snapshot import Snapshot
 from charlm_server.engine.search import PrefixState
 from charlm_server.engine.token_columns import Returns
-from charlm_server.models.registry import LoadedModel
 from charlm_server.tasks.long_text_scoring import LongTextScorer
 from charlm_server.tasks.search_series import SearchSeries
 
@@ -23,10 +22,9 @@ class Advanced:
 
 
 async def read(
-    model: LoadedModel,
+    series: SearchSeries,
     ids: list[int],
     before: Snapshot | None,
-    deadline: float,
 ) -> Snapshot:
     """The state after these ids; the start of a text is one of them if nothing was before."""
     num_tokens = before.num_tokens + len(ids) if before is not None else len(ids) - 1
@@ -35,17 +33,14 @@ async def read(
         yield
         return Snapshot.of(start.state, start.logits_1V, num_tokens)
 
-    series = SearchSeries(model, deadline)
     snapshot = await series.ask(capture, num_steps=0, context_ids=ids, snapshot=before)
     assert isinstance(snapshot, Snapshot)
     return snapshot
 
 
-async def advance(
-    model: LoadedModel, before: Snapshot, ids: list[int], deadline: float
-) -> Advanced:
+async def advance(series: SearchSeries, before: Snapshot, ids: list[int]) -> Advanced:
     """Read and score ids after a state, which stays as it is."""
-    scorer = LongTextScorer(model, [], Returns(), deadline, before)
+    scorer = LongTextScorer(series, [], Returns(), before)
     nats = ExactSum()
     for ids_T in scorer.blocks(np.array(ids, dtype=np.int64)):
         nats.add((await scorer.score(ids_T)).columns.logprobs_T)

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from charlm_model.language_model import LanguageModel
 from charlm_model.snapshot import Snapshot
-from charlm_server.calls.callers import TURNS_OF
 from charlm_server.engine.caller_queues import CallerQueues
 from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.engine.fair_sharing import FairShares, assign_rows, fair_share
@@ -149,8 +148,8 @@ async def test_who_cancels_while_its_row_is_lent_is_forgotten(
     assert not bench.engine.has_work
 
 
-def endless(bench: Bench) -> GenerationJob:
-    return bench.job(max_new_tokens=10**9, max_waiting_bytes=1 << 40)
+def endless(bench: Bench, caller: str) -> GenerationJob:
+    return bench.job(max_new_tokens=10**9, max_waiting_bytes=1 << 40, caller=caller)
 
 
 def run_until(engine: Engine, is_reached: Callable[[], bool]) -> None:
@@ -171,16 +170,14 @@ async def test_who_holds_every_row_keeps_no_one_out(make_bench: Callable[..., Be
     scheduler.start()
 
     async def hold(job: GenerationJob) -> None:
-        TURNS_OF.set("a")  # of this task alone
         async with scheduler.generate(job):
             await asyncio.Event().wait()
 
-    jobs = [endless(bench) for _ in range(4)]
+    jobs = [endless(bench, caller="a") for _ in range(4)]
     holders = [asyncio.create_task(hold(job)) for job in jobs]
     for job in jobs:
         await job.output.take(1)
-    TURNS_OF.set("b")
-    async with scheduler.generate(job := bench.job("x", max_new_tokens=9)):
+    async with scheduler.generate(job := bench.job("x", max_new_tokens=9, caller="b")):
         text = text_of(await deltas_of(job))
     for holder in holders:
         holder.cancel()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charlm_server.calls.callers import TURNS_OF
+from charlm_server.calls.call import Call
 from charlm_server.engine.job import Job
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.overload import QueueFull, ShareTaken
@@ -169,6 +169,10 @@ def endless(bench: Bench) -> GenerationJob:
     return bench.job(max_new_tokens=10**9, max_waiting_bytes=1 << 40)
 
 
+def a_call_of(caller: str) -> Call:
+    return Call(method="m", request_id="1", caller=caller)
+
+
 async def test_a_busy_caller_does_not_starve_another(make_bench: Callable[..., Bench]) -> None:
     """On a real scheduler with one row: a hundred jobs of one, then one of another."""
     bench = make_bench(batch_sizes=(1,))
@@ -177,8 +181,7 @@ async def test_a_busy_caller_does_not_starve_another(make_bench: Callable[..., B
     ended: list[str] = []
 
     async def ask(caller: str) -> None:
-        TURNS_OF.set(caller)  # of this task alone
-        async with scheduler.generate(job := bench.job(max_new_tokens=20)):
+        async with scheduler.generate(job := bench.job(max_new_tokens=20), a_call_of(caller)):
             await deltas_of(job)
         ended.append(caller)
 
@@ -207,13 +210,16 @@ async def test_one_caller_cannot_fill_the_queue(make_bench: Callable[..., Bench]
         await inside.enter_async_context(scheduler.generate(running := endless(bench)))
         await running.output.take(1)
         for caller in "aab":
-            TURNS_OF.set(caller)
-            await inside.enter_async_context(scheduler.generate(bench.job(max_new_tokens=400)))
+            call = a_call_of(caller)
+            await inside.enter_async_context(
+                scheduler.generate(bench.job(max_new_tokens=400), call)
+            )
             with pytest.raises(ShareTaken, match="as one caller may") as refusal:
-                await inside.enter_async_context(scheduler.generate(bench.job(max_new_tokens=800)))
+                await inside.enter_async_context(
+                    scheduler.generate(bench.job(max_new_tokens=800), call)
+                )
             assert refusal.value.retry_after_s > 0
-        await inside.enter_async_context(scheduler.generate(bench.job(max_new_tokens=400)))
-        TURNS_OF.set("c")
+        await inside.enter_async_context(scheduler.generate(bench.job(max_new_tokens=400), call))
         with pytest.raises(QueueFull, match="The queue is full"):
-            await inside.enter_async_context(scheduler.generate(bench.job()))
+            await inside.enter_async_context(scheduler.generate(bench.job(), a_call_of("c")))
     await scheduler.close()

@@ -13,6 +13,7 @@ import pytest
 
 from charlm.v1 import context_pb2
 from charlm.v1 import scoring_pb2 as pb
+from charlm_server.calls.call import Call
 from charlm_server.config.limits import Limits
 from charlm_server.engine.search import PrefixState, SearchJob
 from charlm_server.errors.overload import QueueFull
@@ -156,7 +157,7 @@ async def test_nothing_is_read_faster_than_it_is_scored(wire: Wire) -> None:
 
     model = wire.models.get("models/rnn-byte")
     scorer, encode, _ = scorer_from(
-        pb.StreamScoreStart(), model, states=wire.app.states.of(""), deadline=math.inf
+        pb.StreamScoreStart(), SearchSeries(model, math.inf), states=wire.app.states.of("")
     )
     async with aclosing(scorer.run(text(), encode)) as blocks:
         for number in range(1, 6):
@@ -216,12 +217,12 @@ async def test_a_full_queue_refuses_newcomers_but_not_who_has_begun(wire: Wire) 
     admit = model.scheduler.inquire
     refusals = 0
 
-    def refuse_at_first(job: SearchJob) -> AbstractAsyncContextManager[None]:
+    def refuse_at_first(job: SearchJob, call: Call | None) -> AbstractAsyncContextManager[None]:
         nonlocal refusals
         refusals += 1
         if refusals <= 3:
             raise full
-        return admit(job)
+        return admit(job, call)
 
     def answer(_: PrefixState) -> Generator[None, None, str]:
         yield

@@ -14,6 +14,7 @@ from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.scores import score_from, tokens_from
 from charlm_server.state_store import OwnedStates
 from charlm_server.tasks.long_text_scoring import Encode, LongTextScorer, ScoredBlock
+from charlm_server.tasks.search_series import SearchSeries
 
 
 async def first_of(requests: AsyncIterator[pb.StreamScoreRequest]) -> pb.StreamScoreRequest:
@@ -37,13 +38,14 @@ async def pieces_of(
 
 
 def scorer_from(
-    start: pb.StreamScoreStart, model: LoadedModel, *, states: OwnedStates, deadline: float
+    start: pb.StreamScoreStart, series: SearchSeries, *, states: OwnedStates
 ) -> tuple[LongTextScorer, Encode, "StreamBuilder"]:
     """What does the work, spells the text and makes the messages. Raises InvalidRequest."""
+    model = series.model
     reader = TextReader(model.vocabulary, start.unknown_characters)
     returns = returns_from(start.returns, model.limits, model.vocab_size)
     prefix = ContextReader(reader, model, states).prefix(start.context, "start.context")
-    scorer = LongTextScorer(model, prefix.ids, returns, deadline, prefix.snapshot)
+    scorer = LongTextScorer(series, prefix.ids, returns, prefix.snapshot)
     builder, encode = StreamBuilder(model, returns), reader.incremental("data")
 
     def encode_counted(data: bytes, is_last: bool) -> Ids:

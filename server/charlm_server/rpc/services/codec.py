@@ -4,7 +4,7 @@ from __future__ import annotations  # gRPC's context is generic for type checker
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -16,6 +16,7 @@ from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.call_helpers import deadline_of
 from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.tasks.compression import Compressor, Decompressor, Totals
+from charlm_server.tasks.search_series import SearchSeries
 
 MAX_DATA_BYTES = 1 << 20  # of one request, and of one response
 
@@ -33,7 +34,7 @@ class CodecService(pb_grpc.CodecServiceServicer):
     ) -> AsyncIterator[pb.CompressResponse]:
         first = await _first(request_iterator)
         model = call_of(context).use(self._models.get(first.model))
-        compressor = Compressor(model, deadline_of(context, model))
+        compressor = Compressor(series_of(context, model))
         async with aclosing(compressor.run(_data(first, request_iterator))) as made:
             async for data in made:
                 for piece in _sendable(data):
@@ -48,7 +49,7 @@ class CodecService(pb_grpc.CodecServiceServicer):
         first = await _first(request_iterator)
         model = call_of(context).use(self._models.get(first.model))
         decompressor = Decompressor(
-            model, deadline_of(context, model), skips_damaged=first.skip_damaged_frames
+            series_of(context, model), skips_damaged=first.skip_damaged_frames
         )
         async with aclosing(decompressor.run(_data(first, request_iterator))) as parts:
             async for part in parts:
@@ -57,6 +58,10 @@ class CodecService(pb_grpc.CodecServiceServicer):
                 for piece in _sendable(part.data):
                     yield pb.DecompressResponse(data=piece)
         yield pb.DecompressResponse(totals=_totals_from(decompressor.totals, model))
+
+
+def series_of(context: Any, model: LoadedModel) -> SearchSeries:
+    return SearchSeries(model, deadline_of(context, model), call_of(context))
 
 
 async def _first(requests: AsyncIterator[Request]) -> Request:

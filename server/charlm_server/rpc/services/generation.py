@@ -30,6 +30,7 @@ from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.resume import Tokens, places_from
 from charlm_server.rpc.convert.returned_states import EndStates
 from charlm_server.state_store import OwnedStates, StateStore
+from charlm_server.tasks.search_series import SearchSeries
 
 MAX_UINT32 = 2**32 - 1
 TOO_LARGE = "ask for less per token, fewer tokens or outputs, or use StreamGenerate"
@@ -67,7 +68,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         limit = model.limits.max_response_message_bytes
         deltas: list[Delta] = []
         per_token, num_bytes = least_bytes_per_token(job.returns, model), 0
-        async with model.scheduler.generate(job):
+        async with model.scheduler.generate(job, call):
             async for parts in job.output.batches(limit):
                 deltas += parts
                 num_bytes += sum(
@@ -77,7 +78,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
                     raise AnswerTooLarge(limit, TOO_LARGE)
         chunks = chunks_from(deltas, job.returns)
         if request.return_state:
-            await EndStates(model, job).add_to(chunks)
+            await EndStates(SearchSeries(model, job.deadline, call), job).add_to(chunks)
         return fitting(_response_from(deltas, chunks, job, model), limit, TOO_LARGE)
 
     async def StreamGenerate(
@@ -100,9 +101,13 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
             streaming=Streaming(max_tokens, places_from(request)),
         )
         tokens = tokens_for(request, job)
-        end_states = EndStates(model, job) if request.generate.return_state else None
+        end_states = (
+            EndStates(SearchSeries(model, job.deadline, call), job)
+            if request.generate.return_state
+            else None
+        )
         header: pb.StreamHeader | None = _header_from(job, model)
-        async with model.scheduler.generate(job):
+        async with model.scheduler.generate(job, call):
             async for parts in job.output.batches(model.limits.max_response_message_bytes // 2):
                 for deltas in messages_of(parts, max_tokens):
                     response = _chunk_response(deltas, job, header, tokens)

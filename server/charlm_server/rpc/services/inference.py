@@ -8,6 +8,7 @@ import grpc
 
 from charlm.v1 import inference_pb2 as pb
 from charlm.v1 import inference_pb2_grpc as pb_grpc
+from charlm_server.calls.call import Call
 from charlm_server.engine.search import SearchJob
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_context import call_of
@@ -33,7 +34,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         model = call.use(model_asked(self._models, states, request.model, [request.left]))
         deadline = deadline_of(context, model)
         question = await converted(request, GapQuestion, request, model, states)
-        response = question.response(await _answer(question.job(deadline), model))
+        response = question.response(await _answer(question.job(deadline), model, call))
         return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
     async def ListTopContinuations(
@@ -48,12 +49,12 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         model = call.use(model_asked(self._models, states, request.model, [request.context]))
         deadline = deadline_of(context, model)
         question = await converted(request, TopQuestion, request, model, states)
-        response = question.response(await _answer(question.job(deadline), model))
+        response = question.response(await _answer(question.job(deadline), model, call))
         return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
 
-async def _answer(job: SearchJob, model: LoadedModel) -> Any:
+async def _answer(job: SearchJob, model: LoadedModel, call: Call) -> Any:
     """What the search found."""
-    async with model.scheduler.inquire(job):
+    async with model.scheduler.inquire(job, call):
         [answer] = await job.output.take(1)
     return answer.value

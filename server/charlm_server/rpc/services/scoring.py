@@ -9,6 +9,7 @@ import grpc
 
 from charlm.v1 import scoring_pb2 as pb
 from charlm.v1 import scoring_pb2_grpc as pb_grpc
+from charlm_server.calls.call import Call
 from charlm_server.engine.scoring import ScoringJob
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_context import call_of
@@ -30,6 +31,7 @@ from charlm_server.rpc.convert.scoring import (
     scoring_job_from,
 )
 from charlm_server.state_store import StateStore
+from charlm_server.tasks.search_series import SearchSeries
 
 FEWER_TEXTS = "compare fewer texts or models a call"
 
@@ -51,11 +53,11 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         job = await converted(
             request, scoring_job_from, request, model, states=states, deadline=deadline
         )
-        scores = await _scores(request, job, model)
+        scores = await _scores(request, job, model, call)
         for asked, item, score in zip(request.items, job.items, scores, strict=True):
             if asked.return_state:
                 ids = [*item.context_ids, *item.continuation_ids]
-                state = await state_after(model, ids, item.snapshot, deadline)
+                state = await state_after(SearchSeries(model, deadline, call), ids, item.snapshot)
                 score.state.CopyFrom(state)
         response = pb.ScoreResponse(
             scores=scores,
@@ -78,7 +80,7 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         job = await converted(
             request, next_job_from, request, model, states=states, deadline=deadline
         )
-        async with model.scheduler.look_ahead(job):
+        async with model.scheduler.look_ahead(job, call):
             [part] = await job.output.take(1)
         return next_response_from(request, part.logprobs_V, model)
 
@@ -93,8 +95,9 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         states = self._states.of(call.caller)
         model = call.use(model_asked(self._models, states, start.model, [start.context]))
         deadline = deadline_of(context, model)
+        series = SearchSeries(model, deadline, call)
         scorer, encode, builder = await converted(
-            first, scorer_from, first.start, model, states=states, deadline=deadline
+            first, scorer_from, first.start, series, states=states
         )
         async with aclosing(scorer.run(pieces_of(first, request_iterator), encode)) as blocks:
             async for block in blocks:
@@ -107,23 +110,24 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         request: pb.CompareRequest,
         context: grpc.aio.ServicerContext[pb.CompareRequest, pb.CompareResponse],
     ) -> pb.CompareResponse:
-        models = [call_of(context).use(each) for each in compared_models(request, self._models)]
+        call = call_of(context)
+        models = [call.use(each) for each in compared_models(request, self._models)]
 
         async def row(model: LoadedModel) -> list[pb.Score]:
             deadline = deadline_of(context, model)
             job = await converted(request, comparing_job_from, request, model, deadline=deadline)
-            return await _scores(request, job, model)
+            return await _scores(request, job, model, call)
 
         response = compare_response_from(request, models, await all_of(map(row, models)))
         return fitting(response, models[0].limits.max_response_message_bytes, FEWER_TEXTS)
 
 
 async def _scores(
-    request: pb.ScoreRequest | pb.CompareRequest, job: ScoringJob, model: LoadedModel
+    request: pb.ScoreRequest | pb.CompareRequest, job: ScoringJob, model: LoadedModel, call: Call
 ) -> list[pb.Score]:
     """Have a job done, and what it found made into messages."""
     builder = ScoreBuilder(job, model)
-    async with model.scheduler.score(job):
+    async with model.scheduler.score(job, call):
         async for parts in job.output.batches(model.limits.max_response_message_bytes):
             builder.add(parts)
     return await converted(request, builder.scores)

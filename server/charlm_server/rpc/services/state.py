@@ -33,6 +33,7 @@ from charlm_server.rpc.convert.state import (
 )
 from charlm_server.rpc.convert.state_import import MAX_DATA_BYTES, imported, received
 from charlm_server.state_store import KeptState, OwnedStates, StateStore
+from charlm_server.tasks.search_series import SearchSeries
 from charlm_server.tasks.state_reading import advance, read
 
 
@@ -53,13 +54,13 @@ class StateService(pb_grpc.StateServiceServicer):
         time_to_live_s = time_to_live_from(request, self._states.limits)
         prefix = await converted(request, _prefix, request, model, states)
         states.check_room()
-        deadline = deadline_of(context, model)
+        series = SearchSeries(model, deadline_of(context, model), call)
         kept = KeptState(
             owner=call.caller,
             model=model.name,
             asked_as=request.model,
             provenance=model.provenance,
-            snapshot=await read(model, prefix.ids, prefix.snapshot, deadline),
+            snapshot=await read(series, prefix.ids, prefix.snapshot),
             time_to_live_s=time_to_live_s,
         )
         return pb.CreateStateResponse(state=self._told(self._states.add(kept)))
@@ -78,7 +79,8 @@ class StateService(pb_grpc.StateServiceServicer):
             check_provenance(kept.provenance, model)
             reader = TextReader(model.vocabulary, request.unknown_characters)
             ids = await converted(request, continuation_ids, request, reader)
-            advanced = await advance(model, kept.snapshot, ids, deadline_of(context, model))
+            series = SearchSeries(model, deadline_of(context, model), call)
+            advanced = await advance(series, kept.snapshot, ids)
             further = kept.advanced(advanced.snapshot, is_checkpoint=request.checkpoint)
             changed = self._states.change(kept, further)
         return pb.AdvanceStateResponse(
