@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from charlm_client.cli.commands import print_json
 from charlm_client.cli.options import SERVER_DEFAULT, AsJson, Server, Timeout
-from charlm_client.cli.session import ask
+from charlm_client.cli.rendering import print_json
+from charlm_client.cli.run_call import run_call
 
 LOADING_S = 600.0  # large checkpoints are verified first, and unloading waits for calls
 
@@ -25,7 +25,9 @@ def load(
 
     [dim]charlm admin load 2024-11 --as candidate[/dim]
     """
-    loaded = ask(server, timeout, lambda client: client.admin.load_model(checkpoint, model=model))
+    loaded = run_call(
+        server, timeout, lambda client: client.admin.load_model(checkpoint, model=model)
+    )
     typer.echo(f"{loaded.name} {loaded.digest}")
 
 
@@ -40,7 +42,7 @@ def alias(
 
     [dim]charlm admin alias best candidate[/dim]
     """
-    previous = ask(server, timeout, lambda client: client.admin.set_alias(name, model=model))
+    previous = run_call(server, timeout, lambda client: client.admin.set_alias(name, model=model))
     typer.echo(f"it stood for {previous}" if previous else "it is new")
 
 
@@ -51,7 +53,7 @@ def unload(
     timeout: Timeout = LOADING_S,
 ) -> None:
     """Forget a model once its calls have ended, or an alias."""
-    ask(server, timeout, lambda client: client.admin.unload_model(model))
+    run_call(server, timeout, lambda client: client.admin.unload_model(model))
 
 
 @app.command("list")
@@ -59,7 +61,7 @@ def list_loads(
     as_json: AsJson = False, server: Server = SERVER_DEFAULT, timeout: Timeout = 10.0
 ) -> None:
     """Tell how busy each model is."""
-    for load in ask(server, timeout, lambda client: client.admin.loads()):
+    for load in run_call(server, timeout, lambda client: client.admin.loads()):
         if as_json:
             print_json(asdict(load))
         else:

@@ -11,11 +11,10 @@ from charlm_client.bench.figures import Figures, Spread, figures_of, rates
 from charlm_client.bench.generator import LoadGenerator
 from charlm_client.bench.plot import svg
 from charlm_client.bench.workload import Lengths, Workload
-from charlm_client.cli.commands import chosen_model, print_json
 from charlm_client.cli.options import SERVER_DEFAULT, AsJson, Color, Model, Server
 from charlm_client.cli.output_file import check_writable, written
-from charlm_client.cli.rendering import console
-from charlm_client.cli.session import ask
+from charlm_client.cli.rendering import console, print_json
+from charlm_client.cli.run_call import chosen_model, run_call
 from charlm_client.client import Client
 from charlm_client.errors import InvalidRequest
 
@@ -97,7 +96,7 @@ def serve(
         else:
             _print(figures, console(color))
 
-    ask(server, duration + _PATIENCE_S, measure, may_repeat=False)
+    run_call(server, duration + _PATIENCE_S, measure, may_retry=False)
 
 
 def _check_plot(path: Path) -> None:

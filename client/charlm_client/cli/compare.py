@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from charlm_client.api.comparison import Comparison
-from charlm_client.cli.commands import print_json
+from charlm_client.cli.input_file import read, read_file
 from charlm_client.cli.options import (
     SERVER_DEFAULT,
     TIMEOUT_DEFAULT,
@@ -22,8 +22,8 @@ from charlm_client.cli.options import (
     Server,
     Timeout,
 )
-from charlm_client.cli.rendering import console, visible
-from charlm_client.cli.session import ask, read, read_file
+from charlm_client.cli.rendering import console, plain_table, print_json, visible
+from charlm_client.cli.run_call import run_call
 from charlm_client.client import Client
 
 _BAR_WIDTH = 20
@@ -56,7 +56,7 @@ def compare(
     """
     given = [read(text) for text in texts or ()] + (_lines(lines) if lines else [])
 
-    async def asking(client: Client) -> None:
+    async def call(client: Client) -> None:
         names = model or [each.name for each in await client.list_models()]
         found = await client.compare(
             given, models=names, priors=prior, replace_unknown=replace_unknown
@@ -67,7 +67,7 @@ def compare(
         else:
             _show(found, console(color))
 
-    ask(server, timeout, asking)
+    run_call(server, timeout, call)
 
 
 def _lines(path: Path) -> list[str]:
@@ -96,7 +96,7 @@ def _title(text: str) -> str:
 
 def _table(comparison: Comparison) -> Table:
     """The most probable model first."""
-    table = Table(box=None, show_header=False, padding=(0, 1))
+    table = plain_table()
     for score in sorted(comparison.scores, key=lambda score: -score.posterior):
         bar = "█" * round(_BAR_WIDTH * score.posterior)
         style = "bold" if score is comparison.best else ""

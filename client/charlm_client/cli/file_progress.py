@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
-from charlm_client.cli.session import PIECE_BYTES
+from charlm_client.cli.input_file import PIECE_BYTES
 
 
 def progress_of_files() -> Progress:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -114,7 +115,7 @@ def totals(score: Score) -> str:
 
 def bars(distribution: NextDistribution) -> Table:
     """The most probable next tokens, longest bar first."""
-    table = Table(box=None, show_header=False, padding=(0, 1))
+    table = plain_table()
     best = math.exp(distribution.top[0].logprob) if distribution.top else 1.0
     for token in distribution.top:
         p = math.exp(token.logprob)
@@ -156,3 +157,31 @@ def model_row(model: Model, *, separator: str = ",") -> tuple[str, ...]:
         f"{first.bits_per_character:.4f}" if first else "-",
         f"{first.bits_per_byte:.4f}" if first else "-",
     )
+
+
+def print_json(value: dict[str, Any], *, to_stderr: bool = False) -> None:
+    """One object on one line."""
+    out = sys.stderr if to_stderr else sys.stdout
+    print(json.dumps(value, ensure_ascii=False), flush=True, file=out)
+
+
+def json_string(text: str) -> str:
+    """A text as a JSON string, for a program to read."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def token_string(data: bytes) -> str:
+    """A token as a JSON string, or a description where it is no text by itself."""
+    try:
+        return json.dumps(data.decode()) if data else "end of text"
+    except UnicodeDecodeError:
+        return f"bytes {data.hex(' ')}"
+
+
+def quoted(text: str) -> Text:
+    """A text on one line of a terminal, between quotes."""
+    return Text("'" + "".join(map(visible, text)).replace("\n", "") + "'")
+
+
+def plain_table() -> Table:
+    return Table(box=None, show_header=False, padding=(0, 1))

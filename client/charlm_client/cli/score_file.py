@@ -3,17 +3,18 @@
 import codecs
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 from rich.progress import Progress
 
 from charlm_client.api.long_text import ScoredTokens
-from charlm_client.cli.commands import chosen_model, print_json
 from charlm_client.cli.file_progress import progress_of_files, size_of
-from charlm_client.cli.rendering import ROW_HEADING, figures, token_row, totals
-from charlm_client.cli.session import opened, text_pieces
+from charlm_client.cli.input_file import opened, text_pieces
+from charlm_client.cli.rendering import ROW_HEADING, figures, print_json, token_row, totals
+from charlm_client.cli.run_call import chosen_model
+from charlm_client.cli.score_options import ScoreOptions
 from charlm_client.client import Client
 from charlm_client.types import Score
 
@@ -25,32 +26,21 @@ def is_short(file: Path) -> bool:
     return file.is_file() and file.stat().st_size <= MAX_SHOWN_BYTES
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FileQuestion:
-    """A file to score, "-" being the standard input, and what to print."""
-
-    path: Path
-    model: str
-    context: str
-    replace_unknown: bool
-    timeout_s: float
-    total_only: bool
-    as_json: bool
-
-
-async def score_file(client: Client, question: FileQuestion) -> None:
+async def score_file(
+    client: Client, path: Path, options: ScoreOptions, *, timeout_s: float
+) -> None:
     """Print a row for each token, or JSON for each message of them; then the total."""
-    model = await chosen_model(client, question.model)
-    with opened(question.path) as file, progress_of_files() as progress:
-        has_rows = not question.as_json and not question.total_only
-        text = Reading(file, question.path, progress, keeps_text=has_rows)
+    model = await chosen_model(client, options.model)
+    with opened(path) as file, progress_of_files() as progress:
+        has_rows = not options.as_json and not options.total_only
+        text = Reading(file, path, progress, keeps_text=has_rows)
         stream = client.stream_score(
             text.pieces(),
             model=model,
-            context=question.context,
-            returns="total" if question.total_only else "details",
-            replace_unknown=question.replace_unknown,
-            timeout_s=question.timeout_s,
+            context=options.context,
+            returns="total" if options.total_only else "details",
+            replace_unknown=options.replace_unknown,
+            timeout_s=timeout_s,
         )
         rows = _Rows(text) if has_rows else None
         async for tokens in stream:
@@ -61,15 +51,15 @@ async def score_file(client: Client, question: FileQuestion) -> None:
         if rows is not None:
             rows.print_last()
     assert stream.total is not None
-    _print_total(stream.total, question, {"model": model, "model_digest": stream.model_digest})
+    _print_total(stream.total, options, {"model": model, "model_digest": stream.model_digest})
 
 
-def _print_total(total: Score, question: FileQuestion, about: dict[str, str]) -> None:
-    if question.as_json:
+def _print_total(total: Score, options: ScoreOptions, about: dict[str, str]) -> None:
+    if options.as_json:
         print_json(figures(total) | about)
     else:
         # Beside rows, which a program reads, the sentence is for whoever watches.
-        print(totals(total), file=sys.stdout if question.total_only else sys.stderr)
+        print(totals(total), file=sys.stdout if options.total_only else sys.stderr)
 
 
 class Reading:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from charlm_client.api.states import State
-from charlm_client.cli.commands import chosen_model, print_json
+from charlm_client.cli.input_file import opened, read
 from charlm_client.cli.options import (
     SERVER_DEFAULT,
     TIMEOUT_DEFAULT,
@@ -18,7 +18,8 @@ from charlm_client.cli.options import (
     Timeout,
 )
 from charlm_client.cli.output_file import check_writable, written
-from charlm_client.cli.session import ask, opened, read
+from charlm_client.cli.rendering import print_json
+from charlm_client.cli.run_call import chosen_model, run_call
 from charlm_client.client import Client
 
 app = typer.Typer(help="Keep what a model has read, and go on from it.", no_args_is_help=True)
@@ -45,7 +46,7 @@ def create(
     """
     given = read(text)
 
-    async def asking(client: Client) -> State:
+    async def call(client: Client) -> State:
         return await client.states.create(
             given,
             model=await chosen_model(client, model),
@@ -53,7 +54,7 @@ def create(
             replace_unknown=replace_unknown,
         )
 
-    _tell(ask(server, timeout, asking), as_json=as_json)
+    _tell(run_call(server, timeout, call), as_json=as_json)
 
 
 @app.command()
@@ -71,7 +72,7 @@ def advance(
 ) -> None:
     """Read on, and tell how probable the text was."""
     given = read(text)
-    state, logprob = ask(
+    state, logprob = run_call(
         server,
         timeout,
         lambda client: client.states.advance(
@@ -93,7 +94,7 @@ def fork(
 ) -> None:
     """Copy a state, at its end or at a checkpointed position: that is how to rewind."""
     _tell(
-        ask(server, timeout, lambda client: client.states.fork(name, position=position)),
+        run_call(server, timeout, lambda client: client.states.fork(name, position=position)),
         as_json=as_json,
     )
 
@@ -106,7 +107,7 @@ def show(
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
     """Describe a state."""
-    _tell(ask(server, timeout, lambda client: client.states.get(name)), as_json=as_json)
+    _tell(run_call(server, timeout, lambda client: client.states.get(name)), as_json=as_json)
 
 
 @app.command("list")
@@ -117,14 +118,14 @@ def list_states(
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
     """List your states."""
-    for state in ask(server, timeout, lambda client: client.states.every(model=model)):
+    for state in run_call(server, timeout, lambda client: client.states.every(model=model)):
         _tell(state, as_json=as_json)
 
 
 @app.command()
 def delete(name: Name, server: Server = SERVER_DEFAULT, timeout: Timeout = TIMEOUT_DEFAULT) -> None:
     """Forget a state."""
-    ask(server, timeout, lambda client: client.states.delete(name))
+    run_call(server, timeout, lambda client: client.states.delete(name))
 
 
 @app.command("export")
@@ -137,7 +138,7 @@ def export_state(
 ) -> None:
     """Write a state to a file, for another server or another day."""
     check_writable(file, force=force)
-    data = ask(server, timeout, lambda client: client.states.export(name))
+    data = run_call(server, timeout, lambda client: client.states.export(name))
     with written(file) as out:
         out.write(data)
 
@@ -153,7 +154,7 @@ def import_state(
     """Keep an exported state."""
     with opened(file) as source:
         data = source.read()
-    state = ask(
+    state = run_call(
         server, timeout, lambda client: client.states.bring(data, time_to_live_s=time_to_live)
     )
     _tell(state, as_json=as_json)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from charlm_client.cli.score_lines import LinesQuestion, score_lines
+from charlm_client.cli.score_lines import score_lines
+from charlm_client.cli.score_options import ScoreOptions
 
 
 class FakeClient:
@@ -38,10 +39,10 @@ async def test_ends_that_are_asked_for_are_counted(
     path = tmp_path / "names.txt"
     path.write_text("ann\n\nbo\n")
     client: Any = FakeClient(unit)
-    question = LinesQuestion(
-        path=path, model="m", context="", replace_unknown=False, total_only=True, as_json=False
+    options = ScoreOptions(
+        model="m", context="", replace_unknown=False, total_only=True, as_json=False
     )
 
-    await score_lines(client, question)
+    await score_lines(client, path, options)
 
     assert capsys.readouterr().out == said

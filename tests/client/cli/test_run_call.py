@@ -8,7 +8,7 @@ import pytest
 from fake_server import Failure, Script
 
 from charlm_client import Client, QueueFull
-from charlm_client.cli.session import ask
+from charlm_client.cli.run_call import run_call
 from charlm_client.types import Model
 
 BUSY = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "QUEUE_FULL", retry_after_s=0.01)
@@ -24,19 +24,19 @@ async def test_a_busy_server_is_asked_again(
     script: Script, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script.failures += [BUSY, BUSY]
-    [model] = await asyncio.to_thread(ask, address, 30.0, models)
+    [model] = await asyncio.to_thread(run_call, address, 30.0, models)
 
     assert model.name == "models/alphabet"
     assert capsys.readouterr().err == "charlm: waiting: full\n" * 2
 
 
-@pytest.mark.parametrize(("failure", "may_repeat"), [(FULL, True), (BUSY, False)])
+@pytest.mark.parametrize(("failure", "may_retry"), [(FULL, True), (BUSY, False)])
 async def test_what_would_take_too_long_or_cannot_be_repeated_is_told(
-    script: Script, address: str, failure: Failure, may_repeat: bool
+    script: Script, address: str, failure: Failure, may_retry: bool
 ) -> None:
     script.failures.append(failure)
     with pytest.raises(QueueFull):
-        await asyncio.to_thread(ask, address, 30.0, models, may_repeat=may_repeat)
+        await asyncio.to_thread(run_call, address, 30.0, models, may_retry=may_retry)
 
     assert len(script.requests) == 1
 
@@ -47,5 +47,5 @@ def test_a_loop_that_falls_asleep_hears_of_ctrl_c() -> None:
         signal.set_wakeup_fd(file)
         return file
 
-    assert ask("127.0.0.1:1", 5.0, wakeup_file) != -1
+    assert run_call("127.0.0.1:1", 5.0, wakeup_file) != -1
     assert signal.set_wakeup_fd(-1) == -1

@@ -1,0 +1,55 @@
+"""The arguments that `charlm compress` and `charlm decompress` share, and what they write."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from charlm_client.api.compression import CodecStream, CodecTotals
+from charlm_client.cli.output_file import written
+from charlm_client.cli.rendering import print_json
+
+Source = Annotated[Path, typer.Argument(help="File to read; - reads stdin.")]
+
+
+Target = Annotated[Path, typer.Argument(help="File to write; - writes to stdout.")]
+
+
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite a file that exists.")]
+
+
+_RATIOS = ("bits_per_byte", "model_bits_per_byte")
+
+
+async def write(stream: CodecStream, target: Path) -> None:
+    with written(target) as out:
+        async for data in stream:
+            out.write(data)
+
+
+def report(stream: CodecStream, target: Path, *, as_json: bool) -> None:
+    """The totals, beside the data where that takes the standard output; damage is always told."""
+    assert stream.totals is not None  # the last message of a call that went well
+    to_stderr = str(target) == "-"
+    if as_json:
+        ratios = {name: getattr(stream.totals, name) for name in _RATIOS}
+        about = {"damaged_frames": stream.damaged_frames}
+        print_json(asdict(stream.totals) | ratios | about, to_stderr=to_stderr)
+    else:
+        print(totals_line(stream.totals), file=sys.stderr if to_stderr else sys.stdout)
+    if stream.damaged_frames:
+        numbers = ", ".join(map(str, stream.damaged_frames))
+        print(f"charlm: damaged and left out: frame {numbers}", file=sys.stderr)
+
+
+def totals_line(totals: CodecTotals) -> str:
+    """Sizes, bits per byte, and what the model's cross-entropy alone would have taken."""
+    sizes = f"{totals.num_text_bytes:,} bytes of text, {totals.num_compressed_bytes:,} compressed"
+    if not totals.num_text_bytes:
+        return sizes
+    return (
+        f"{sizes}: {totals.bits_per_byte:.4f} bits per byte, "
+        f"the model's cross-entropy is {totals.model_bits_per_byte:.4f}"
+    )

@@ -1,0 +1,64 @@
+"""One call to a server: connect, call, and retry while the server is too busy."""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import TypeVar
+
+from charlm_client.client import Client
+from charlm_client.errors import QueueFull
+from charlm_client.security import Security
+
+Result = TypeVar("Result")
+
+
+SECURITY: ContextVar[Security | None] = ContextVar("SECURITY", default=None)
+
+
+def run_call(
+    server: str,
+    timeout: float,
+    call: Callable[[Client], Awaitable[Result]],
+    *,
+    may_retry: bool = True,
+) -> Result:
+    """The result of one call, over a connection of its own.
+
+    A call that finds the queue full is retried after the delay that the server named, unless the
+    timeout, in seconds, would pass first.
+    """
+
+    async def connected() -> Result:
+        hear_signals()
+        give_up_at = time.monotonic() + timeout
+        async with Client(server, timeout_s=timeout, security=SECURITY.get()) as client:
+            while True:
+                try:
+                    return await call(client)
+                except QueueFull as full:
+                    if not may_retry or time.monotonic() + full.retry_after_s >= give_up_at:
+                        raise
+                    print(f"charlm: waiting: {full}", file=sys.stderr)
+                    await asyncio.sleep(full.retry_after_s)
+
+    return asyncio.run(connected())
+
+
+def hear_signals() -> None:
+    """Let every signal wake the running loop, if it is that of the main thread.
+
+    `asyncio.run` is told of Ctrl-C when the loop goes on, and one that is just falling asleep would
+    sleep through it. A handler for any signal at all makes all of them wake the loop.
+    """
+    # Windows, where they do so anyway; another thread, which hears of none.
+    with suppress(AttributeError, NotImplementedError, RuntimeError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, lambda: None)
+
+
+async def chosen_model(client: Client, model: str) -> str:
+    """The model that was named, or the only one."""
+    return model or await client.only_model()
