@@ -120,14 +120,14 @@ def pauses(model: LanguageModel) -> Results:
     vocab_size, chance = model.config.vocab_size, random.Random(0)
     engine = Engine(model, [b"x"] * vocab_size, EngineConfig(batch_sizes=SIZES[:7]))
     for _ in range(NUM_OTHERS):
-        engine.begin_generation(generation_job(chance, vocab_size, output_length=1_000_000))
+        engine.begin(generation_job(chance, vocab_size, output_length=1_000_000))
     while engine.num_running < NUM_OTHERS:
         engine.tick()
     num_before, stepping.seconds = engine.num_sampled_tokens, 0.0
     for _ in range(NUM_TICKS):
         engine.tick()
     step_s = stepping.seconds * NUM_OTHERS / (engine.num_sampled_tokens - num_before)
-    engine.begin_generation(generation_job(chance, vocab_size, LONG_PROMPT, output_length=1))
+    engine.begin(generation_job(chance, vocab_size, LONG_PROMPT, output_length=1))
     stops, has_ended = [], False
     while not has_ended:
         reading.seconds = 0.0

@@ -158,7 +158,7 @@ def score(model: LanguageModel, lengths: list[int]) -> None:
         bytes_per_token=24,
         output=OutputBuffer(1 << 40, lambda: None),
     )
-    engine.begin_scoring(job)
+    engine.begin(job)
     while engine.has_work:
         engine.tick()
 

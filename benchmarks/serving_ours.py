@@ -34,7 +34,7 @@ def engine_rate(
     started = time.perf_counter()
     for _ in range(num_streams):
         job = generation_job(chance, model.config.vocab_size, output_length=output_length)
-        engine.begin_generation(job)
+        engine.begin(job)
     num_tokens = 0
     while engine.has_work:
         for event in engine.tick(kept_s=kept_s):

@@ -93,5 +93,5 @@ async def probe(model: LoadedModel) -> None:
         output=model.output_buffer(),
     )
     with contextlib.suppress(CharlmError):
-        async with model.scheduler.generate(job):
+        async with model.scheduler.run(job):
             await job.output.take(1)

@@ -107,7 +107,7 @@ class Bench:
 
     def begin(self, *jobs: GenerationJob) -> None:
         for job in jobs:
-            self.engine.begin_generation(job)
+            self.engine.begin(job)
 
     def tick(self) -> None:
         for event in self.engine.tick():

@@ -24,14 +24,7 @@ from charlm_server.engine.job import Event, Job, Outbox
 from charlm_server.engine.pacing import ChunkPacer, StepPacer
 from charlm_server.engine.placement import Placement
 from charlm_server.engine.prefill import ReadingLane
-from charlm_server.engine.readers import (
-    ContextReader,
-    ItemReader,
-    NextReader,
-    PromptReader,
-    ReceivedReader,
-)
-from charlm_server.engine.scoring import NextDistributionJob, ScoringJob
+from charlm_server.engine.readers import Reader
 from charlm_server.engine.search import PrefixState, SearchJob, SearchQueue
 from charlm_server.engine.sequence import GenerationJob, Sequence
 from charlm_server.engine.token_columns import TokenColumns
@@ -81,7 +74,7 @@ class Engine:
         # What a step costs is measured without the waits for other threads: else a busy loop would
         # make steps look slow, bursts short, messages many, and the loop busier still.
         self._work_clock = work_clock
-        self._outbox = Outbox()
+        self.outbox = Outbox()
         self._decode_pacer = StepPacer(config.max_burst)
         self._prefill_pacer = ChunkPacer(config.max_chunk)
         self._scoring_pacer = ChunkPacer(config.max_scoring_chunk)
@@ -103,7 +96,7 @@ class Engine:
         self._placement = Placement(self._batch)
         self._generations: list[GenerationJob] = []
         self._scorings: list[Job] = []  # and all else that takes no row of the batch
-        self._searches = SearchQueue(self._outbox)
+        self._searches = SearchQueue(self.outbox)
         self._stepper = Stepper(self._model, config.batch_sizes)
         self._handed_over_at = -math.inf
 
@@ -114,31 +107,47 @@ class Engine:
 
     # --- what comes in ---
 
-    def begin_generation(self, job: GenerationJob) -> None:
+    def begin(self, job: Job) -> None:
+        """Work on a job from now on."""
         job.started_at = self.clock()
-        self._generations.append(job)
-        again = [each for each in job.sequences if each.must_read_received]
-        if len(again) < job.num_open_outputs:
-            self._prefill.add(PromptReader(job, self._place), job.caller)
-        for sequence in again:
-            reader = ReceivedReader(sequence, self._take, self._place_again)
-            self._prefill.add(reader, job.caller)
+        if isinstance(job, GenerationJob):
+            self._generations.append(job)
+        else:
+            self._scorings.append(job)
+        job.begin(self)
 
-    def begin_scoring(self, job: ScoringJob) -> None:
-        job.started_at = self.clock()
-        self._scorings.append(job)
-        for index in range(len(job.items)):
-            self._scoring.add(ItemReader(job, index, self._outbox), job.caller)
+    # --- what jobs ask for, see JobEngine ---
 
-    def begin_next(self, job: NextDistributionJob) -> None:
-        job.started_at = self.clock()
-        self._scorings.append(job)
-        self._scoring.add(NextReader(job, self._outbox), job.caller)
+    def prefill(self, reader: Reader, caller: str) -> None:
+        self._prefill.add(reader, caller)
 
-    def begin_inquiry(self, job: SearchJob) -> None:
-        job.started_at = self.clock()
-        self._scorings.append(job)
-        self._prefill.add(ContextReader(job, self._inquire), job.caller)
+    def score(self, reader: Reader, caller: str) -> None:
+        self._scoring.add(reader, caller)
+
+    def search(self, job: Job, state: State, logits_1V: Tensor) -> None:
+        start = PrefixState(self._stepper, state.clone(), logits_1V)
+        if isinstance(job, GenerationJob):
+            job.prefilled_at = self.clock()
+            self._searches.add(job, draw_outputs(job, start, self.accept))
+        elif isinstance(job, SearchJob):
+            self._searches.ask(job, start)
+
+    def place(self, sequences: list[Sequence], state: State, logits_1V: Tensor) -> None:
+        """Several sequences share what was read; a single one is lent it until the next chunk."""
+        is_lent = len(sequences) == 1
+        state = state if is_lent else state.clone()
+        for sequence in sequences:
+            sequence.job.prefilled_at = self.clock()
+            self._placement.add(PlacedSequence(sequence, state, logits_1V, is_lent=is_lent))
+
+    def accept(self, sequence: Sequence, columns: TokenColumns) -> None:
+        """Hand a row's tokens over in parts that fit a message."""
+        per_part = max(1, MAX_PART_BYTES // sequence.job.bytes_per_token)
+        for start in range(0, len(columns), per_part):
+            if not sequence.is_over:
+                is_all = len(columns) <= per_part
+                part = columns if is_all else columns[start : start + per_part]
+                self._put(sequence, sequence.accept(part, self._token_bytes, self.clock()))
 
     # --- what it is doing ---
 
@@ -220,15 +229,15 @@ class Engine:
             self._hand_over()
         self._score()
         self._search()
-        return self._outbox.take()
+        return self.outbox.take()
 
     def fail_all(self, error: Exception) -> list[Event]:
         """After a fault of our own: tell everyone and begin afresh."""
         for job in [*self._generations, *self._scorings]:
             if not job.is_over:
-                self._outbox.close(job, error)
+                self.outbox.close(job, error)
         self.reset()
-        return self._outbox.take()
+        return self.outbox.take()
 
     @torch.inference_mode()
     def stop_all(self) -> list[Event]:
@@ -238,9 +247,9 @@ class Engine:
             self._end(generation, FinishReason.DRAINED)
         for scoring in self._scorings:
             if not scoring.is_over:
-                self._outbox.close(scoring, Draining())
+                self.outbox.close(scoring, Draining())
         self.reset()
-        return self._outbox.take()
+        return self.outbox.take()
 
     def _drop_over(self, now: float) -> None:
         """Free the rows of whatever ended, was cancelled or ran out of time."""
@@ -251,7 +260,7 @@ class Engine:
                 self._end(generation, FinishReason.TIME_LIMIT)
         for scoring in self._scorings:
             if scoring.deadline <= now and not scoring.is_over:
-                self._outbox.close(scoring, DeadlinePassed(now - scoring.submitted_at))
+                self.outbox.close(scoring, DeadlinePassed(now - scoring.submitted_at))
         self._generations = [job for job in self._generations if not job.is_over]
         self._scorings = [job for job in self._scorings if not job.is_over]
         self._placement.drop_over()
@@ -286,27 +295,6 @@ class Engine:
             return self._config.tick_target_s
         least_s = SHORT_PROMPT_SHARE * self._config.tick_target_s if is_short else 0.0
         return max(READING_STEPS * self._decode_pacer.seconds_per_step, least_s)
-
-    def _place(self, job: GenerationJob, state: State, logits_1V: Tensor) -> None:
-        """A prompt is read: fork what was read into the job's outputs."""
-        job.prefilled_at = self.clock()
-        if job.stopping.search is not None:
-            start = PrefixState(self._stepper, state.clone(), logits_1V)
-            self._searches.add(job, draw_outputs(job, start, self._take))
-            return
-        new = [sequence for sequence in job.sequences if not sequence.must_read_received]
-        is_lent = len(new) == 1
-        state = state if is_lent else state.clone()
-        for sequence in new:
-            self._placement.add(PlacedSequence(sequence, state, logits_1V, is_lent=is_lent))
-
-    def _place_again(self, sequence: Sequence, state: State, logits_1V: Tensor) -> None:
-        """What was received is read: go on after it."""
-        sequence.job.prefilled_at = self.clock()
-        self._placement.add(PlacedSequence(sequence, state, logits_1V, is_lent=True))
-
-    def _inquire(self, job: SearchJob, state: State, logits_1V: Tensor) -> None:
-        self._searches.ask(job, PrefixState(self._stepper, state.clone(), logits_1V))
 
     def _search(self) -> None:
         if not self._searches.num:
@@ -366,18 +354,9 @@ class Engine:
         """What the rows from that one on sampled."""
         told = self._batch.backlog.take(first_row)
         for sequence, columns in zip(self._batch.sequences[first_row:], told, strict=False):
-            self._take(sequence, columns)
-
-    def _take(self, sequence: Sequence, columns: TokenColumns) -> None:
-        """Hand a row's tokens over in parts that fit a message."""
-        per_part = max(1, MAX_PART_BYTES // sequence.job.bytes_per_token)
-        for start in range(0, len(columns), per_part):
-            if not sequence.is_over:
-                is_all = len(columns) <= per_part
-                part = columns if is_all else columns[start : start + per_part]
-                self._put(sequence, sequence.accept(part, self._token_bytes, self.clock()))
+            self.accept(sequence, columns)
 
     def _put(self, sequence: Sequence, deltas: list[Delta]) -> None:
         for delta in deltas:
             if delta.finish is not None or delta.data or len(delta.columns):
-                self._outbox.put(sequence.job, delta, closes=delta.is_last)
+                self.outbox.put(sequence.job, delta, closes=delta.is_last)

@@ -2,11 +2,38 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from torch import Tensor
+
+from charlm_model.state import State
 from charlm_server.engine.output_buffer import OutputBuffer, OutputPart
+from charlm_server.engine.readers import Reader
+from charlm_server.engine.token_columns import TokenColumns
 
 FOREVER = float("inf")
+
+
+class JobEngine(Protocol):
+    """What a job asks of its engine. Sequences are `Any`: their module imports this one."""
+
+    @property
+    def outbox(self) -> "Outbox": ...
+
+    def prefill(self, reader: Reader, caller: str) -> None:
+        """Read before decoding or searching; the reader is given the state."""
+
+    def score(self, reader: Reader, caller: str) -> None:
+        """Read for the logits alone; the reader is given no state."""
+
+    def search(self, job: "Job", state: State, logits_1V: Tensor) -> None:
+        """Run a job's own search from here, in turns with other work."""
+
+    def place(self, sequences: Any, state: State, logits_1V: Tensor) -> None:
+        """Go on with sequences from here as soon as they have rows."""
+
+    def accept(self, sequence: Any, columns: TokenColumns) -> None:
+        """Take tokens of a sequence, and put out what may be shown of them."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -22,6 +49,15 @@ class Job(ABC):
     is_cancelled: bool = False  # written by the loop, read by the engine's thread
     is_closed: bool = False  # written and read by the engine's thread, as what follows
     is_answered: bool = False  # something was put out for it
+
+    @abstractmethod
+    def begin(self, engine: JobEngine) -> None:
+        """Hand the engine what is to be read first. Runs on its thread, once."""
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """How many must be read before the first of the answer; 0 if nobody waits for it."""
+        return 0
 
     @property
     def ends_at(self) -> float:

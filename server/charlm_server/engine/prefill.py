@@ -4,52 +4,19 @@ Legend: B rows, T tokens, V vocabulary.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from charlm_model.language_model import LanguageModel
-from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
 from charlm_server.engine.caller_queues import CallerQueues
 from charlm_server.engine.fair_sharing import assign_rows, lenders
+from charlm_server.engine.readers import Reader
 from charlm_server.engine.row_states import RowStates
 
 MAX_LOGITS = 1 << 21  # of one chunk, over rows, tokens and vocabulary: 16 MB in float64
-
-
-class Reader(Protocol):
-    """Someone with tokens to read, at least one where it begins with no snapshot."""
-
-    @property
-    def ids(self) -> Sequence[int]: ...
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """What was read before; None is the start of a text."""
-        ...
-
-    @property
-    def is_over(self) -> bool:
-        """Nobody waits for it any more."""
-        ...
-
-    def accept(self, logits_TV: Tensor, start: int) -> None:
-        """Take the logits of what follows each of ids[start], ids[start + 1], ...
-
-        A snapshot's own come first, with a start of -1: they are of ids[0].
-        """
-        ...
-
-    def done(self, state: State | None, logits_1V: Tensor) -> None:
-        """All is read; the state is None where the lane does not keep it.
-
-        It is there until the lane reads on: clone it to keep it for longer.
-        """
-        ...
 
 
 @dataclass(slots=True, eq=False)

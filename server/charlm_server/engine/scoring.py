@@ -5,10 +5,16 @@ Legend: T tokens, V vocabulary.
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from torch import Tensor
+
+from charlm_model.sampling.draw import logprobs_from
 from charlm_model.snapshot import Snapshot
-from charlm_server.engine.job import Job
+from charlm_model.state import State
+from charlm_server.engine.job import Job, JobEngine, Outbox
 from charlm_server.engine.output_buffer import OutputBuffer
-from charlm_server.engine.token_columns import Float64s, Returns, TokenColumns
+from charlm_server.engine.readers import PrefixReader
+from charlm_server.engine.token_columns import Float64s, Returns, TokenColumns, columns_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +55,10 @@ class ScoringJob(Job):
     def __post_init__(self) -> None:
         self.num_open_items = len(self.items)
 
+    def begin(self, engine: JobEngine) -> None:
+        for index in range(len(self.items)):
+            engine.score(ItemReader(self, index, engine.outbox), self.caller)
+
     @property
     def num_tokens(self) -> int:
         return sum(len(item.context_ids) + len(item.continuation_ids) for item in self.items)
@@ -56,6 +66,49 @@ class ScoringJob(Job):
     @property
     def num_rows(self) -> int:
         return 0
+
+
+class ItemReader:
+    """Reads one item; every token of the continuation is scored by what precedes it."""
+
+    def __init__(self, job: ScoringJob, index: int, outbox: Outbox) -> None:
+        item = job.items[index]
+        self._job, self._index, self._outbox = job, index, outbox
+        self.snapshot = item.snapshot
+        self._targets = np.array(item.continuation_ids, dtype=np.int64)
+        self._first = len(item.context_ids) - 1  # the token after which the first target stands
+        self._ids = item.context_ids + item.continuation_ids[:-1]
+        if not item.continuation_ids:
+            self._ids = item.context_ids[:1]  # nothing to score, so nothing worth reading
+
+    @property
+    def ids(self) -> list[int]:
+        return self._ids
+
+    @property
+    def is_over(self) -> bool:
+        return self._job.is_over
+
+    def accept(self, logits_TV: Tensor, start: int) -> None:
+        skipped = max(self._first - start, 0)
+        if skipped >= len(logits_TV) or not len(self._targets):
+            return  # all of it is context
+        position = start + skipped - self._first
+        ids_T = self._targets[position : position + len(logits_TV) - skipped]
+        columns = columns_of(logits_TV[skipped:], ids_T, self._job.returns)
+        part = ScorePart(
+            item=self._index,
+            position=position,
+            columns=columns,
+            is_greedy=bool((logits_TV[skipped:].numpy().argmax(axis=-1) == ids_T).all()),
+            num_bytes=len(columns) * self._job.bytes_per_token,
+        )
+        self._outbox.put(self._job, part)
+
+    def done(self, _state: State | None, _logits_1V: Tensor) -> None:
+        self._job.num_open_items -= 1
+        if self._job.num_open_items == 0:
+            self._outbox.close(self._job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +129,13 @@ class NextDistributionJob(Job):
     context_ids: list[int]
     output: OutputBuffer[NextDistribution]
     snapshot: Snapshot | None = None
+
+    def begin(self, engine: JobEngine) -> None:
+        def answer(_state: State | None, logits_1V: Tensor) -> None:
+            part = NextDistribution(logprobs_from(logits_1V.numpy())[0])
+            engine.outbox.put(self, part, closes=True)
+
+        engine.score(PrefixReader(self, self.context_ids, self.snapshot, answer), self.caller)
 
     @property
     def num_tokens(self) -> int:

@@ -14,8 +14,9 @@ from torch import Tensor
 from charlm_model.inference.batched_steps import Stepper
 from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
-from charlm_server.engine.job import Job, Outbox
+from charlm_server.engine.job import Job, JobEngine, Outbox
 from charlm_server.engine.output_buffer import OutputPart
+from charlm_server.engine.readers import PrefixReader
 from charlm_server.errors.base import CharlmError
 
 NUM_TOGETHER = 2
@@ -40,6 +41,14 @@ class SearchJob(Job):
     num_steps: int  # an upper bound, by which the queue is bounded
     search: Callable[[PrefixState], Generator[None, None, Any]]
     snapshot: Snapshot | None = None  # what was read before the context
+
+    def begin(self, engine: JobEngine) -> None:
+        def search(state: State | None, logits_1V: Tensor) -> None:
+            assert state is not None
+            engine.search(self, state, logits_1V)
+
+        reader = PrefixReader(self, self.context_ids, self.snapshot, search)
+        engine.prefill(reader, self.caller)
 
     @property
     def num_tokens(self) -> int:

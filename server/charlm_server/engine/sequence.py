@@ -1,23 +1,28 @@
 """A request inside the engine: one prompt, and each of its growing continuations."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
+from torch import Tensor
 
 from charlm_model.constraints.conditional_sampling import SampledOutput
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.snapshot import Snapshot
+from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import Release, TextAssembler
 from charlm_server.engine.generation import Delta, Finish, FinishReason, Stopping
-from charlm_server.engine.job import Job
+from charlm_server.engine.job import Job, JobEngine
 from charlm_server.engine.output_buffer import OutputBuffer
+from charlm_server.engine.readers import PrefixReader
 from charlm_server.engine.resume import Origin, Resumption
 from charlm_server.engine.token_columns import (
     NO_TOKENS,
     Float32s,
     Returns,
     TokenColumns,
+    columns_of,
     concat_columns,
     exact_sum,
 )
@@ -44,6 +49,30 @@ class GenerationJob(Job):
 
     def __post_init__(self) -> None:
         self.sequences = [Sequence(self, index) for index in range(self.num_outputs)]
+
+    def begin(self, engine: JobEngine) -> None:
+        again = [each for each in self.sequences if each.must_read_received]
+        new = [each for each in self.sequences if not each.must_read_received]
+        if len(again) < self.num_open_outputs:
+            on_read = partial(self._prefilled, engine, new)
+            reader = PrefixReader(self, self.prompt_ids, self.snapshot, on_read)
+            engine.prefill(reader, self.caller)
+        for sequence in again:
+            engine.prefill(sequence.received_reader(engine), self.caller)
+
+    def _prefilled(
+        self, engine: JobEngine, new: list["Sequence"], state: State | None, logits_1V: Tensor
+    ) -> None:
+        """The prompt is read, once for all outputs that begin there."""
+        assert state is not None
+        if self.stopping.search is not None:
+            engine.search(self, state, logits_1V)
+        else:
+            engine.place(new, state, logits_1V)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.prompt_ids)
 
     @property
     def prompt_text_ids(self) -> list[int]:
@@ -133,6 +162,28 @@ class Sequence:
         if reason is None:
             return [self._delta(release) for release in releases]
         return self._end(reason, releases + self._assembler.finish(), now)
+
+    def received_reader(self, engine: JobEngine) -> PrefixReader:
+        """Reads the prompt and what was received: nothing is drawn anew."""
+        ids = self.job.prompt_ids + self.received_ids
+        num_known = len(self.job.prompt_ids)
+
+        def accept(logits_TV: Tensor, start: int) -> None:
+            """Logits after the prompt's last token and later ones are those of received tokens."""
+            first = max(num_known - 1, start)
+            stop = min(start + len(logits_TV), len(ids) - 1)
+            if first < stop:
+                self.retrace(ids[first + 1 : stop + 1])
+                ids_T = np.array(ids[first + 1 : stop + 1], dtype=np.int64)
+                logits_TV = logits_TV[first - start : stop - start]
+                columns = columns_of(logits_TV, ids_T, self.job.returns)
+                engine.accept(self, self.as_sampled(columns))
+
+        def done(state: State | None, logits_1V: Tensor) -> None:
+            assert state is not None
+            engine.place([self], state, logits_1V)
+
+        return PrefixReader(self, ids, self.job.snapshot, done, accept)
 
     def retrace(self, ids: list[int]) -> None:
         """Go the way again that led to received tokens; they are yet to be accepted."""

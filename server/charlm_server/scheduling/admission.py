@@ -53,11 +53,12 @@ class AdmissionQueue:
             raise DeadlineTooShort(job.deadline - job.submitted_at, needed_s)
         queue.add(waiting)
 
-    def begin_next(self, queue: FairQueue, caller: str, now: float) -> None:
-        """Begin that caller's next job."""
-        queue.pop(caller).begin()
+    def next(self, queue: FairQueue, caller: str, now: float) -> Job:
+        """Take that caller's next job out of the queue, to begin it now."""
+        job = queue.pop(caller).job
         if queue:
             self._wait.record(now)
+        return job
 
     def too_late(self, job: Job, queue: FairQueue, now: float) -> DeadlineTooShort:
         """What to tell a job whose turn did not come in time."""

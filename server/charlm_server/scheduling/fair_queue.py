@@ -18,10 +18,9 @@ from charlm_server.engine.job import Job
 
 @dataclass(slots=True, eq=False)
 class QueuedJob:
-    """An admitted job and how it begins."""
+    """An admitted job that has not begun."""
 
     job: Job
-    begin: Callable[[], None]  # on the engine's thread
     num_charged: int = 0  # tokens on the caller's account
     num_tokens: int = field(init=False)  # of the job, which may take long to count
 

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from charlm_server.calls.call import Call
@@ -17,9 +17,6 @@ from charlm_server.calls.histogram import Histogram
 from charlm_server.engine.engine import Engine
 from charlm_server.engine.fair_sharing import FairShares
 from charlm_server.engine.job import Event, Job
-from charlm_server.engine.scoring import NextDistributionJob, ScoringJob
-from charlm_server.engine.search import SearchJob
-from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import EngineDied, EngineFailed
 from charlm_server.errors.overload import Draining
 from charlm_server.scheduling.admission import AdmissionQueue, QueueLimits
@@ -117,36 +114,30 @@ class Scheduler:
         with self._changed:
             self._admission.refuse_if_full(self._engine.clock())
 
-    def generate(
-        self, job: GenerationJob, call: Call | None = None
-    ) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def run(self, job: Job, call: Call | None = None) -> AsyncIterator[None]:
         """Admit the job or raise; leaving the block, by any road, frees its rows.
 
         It takes the turns of its call; without one it is a job of the server's own.
         """
-        begin, engine = self._engine.begin_generation, self._engine
-        reading_s = len(job.prompt_ids) * engine.seconds_per_prompt_token
+        if call is not None:
+            job.caller = call.turns_of
         queue = self._admission.generations if job.num_rows else self._admission.scorings
-        return self._running(job, call, lambda: begin(job), queue, work_s=reading_s)
-
-    def score(self, job: ScoringJob, call: Call | None = None) -> AbstractAsyncContextManager[None]:
-        """As `generate`, for scores."""
-        begin = self._engine.begin_scoring
-        return self._running(job, call, lambda: begin(job), self._admission.scorings)
-
-    def look_ahead(
-        self, job: NextDistributionJob, call: Call | None = None
-    ) -> AbstractAsyncContextManager[None]:
-        """As `generate`, for the distribution of what comes next."""
-        begin = self._engine.begin_next
-        return self._running(job, call, lambda: begin(job), self._admission.scorings)
-
-    def inquire(
-        self, job: SearchJob, call: Call | None = None
-    ) -> AbstractAsyncContextManager[None]:
-        """As `generate`, for searches."""
-        begin = self._engine.begin_inquiry
-        return self._running(job, call, lambda: begin(job), self._admission.scorings)
+        waiting = QueuedJob(job)
+        self._admit(waiting, queue)
+        self._open.add(job)
+        self._nothing_open.clear()
+        try:
+            yield
+        finally:
+            job.is_cancelled = True
+            self._open.remove(job)
+            if not self._open:
+                self._nothing_open.set()
+            with self._changed:
+                queue.settle(waiting)
+                self._changed.notify()
+            self._note(job, call)
 
     def now(self) -> float:
         """The clock by which deadlines are given."""
@@ -197,34 +188,6 @@ class Scheduler:
         with self._changed:
             self._changed.notify()
 
-    @asynccontextmanager
-    async def _running(
-        self,
-        job: Job,
-        call: Call | None,
-        begin: Callable[[], None],
-        queue: FairQueue,
-        *,
-        work_s: float = 0.0,
-    ) -> AsyncIterator[None]:
-        if call is not None:
-            job.caller = call.turns_of
-        waiting = QueuedJob(job, begin)
-        self._admit(waiting, queue, work_s)
-        self._open.add(job)
-        self._nothing_open.clear()
-        try:
-            yield
-        finally:
-            job.is_cancelled = True
-            self._open.remove(job)
-            if not self._open:
-                self._nothing_open.set()
-            with self._changed:
-                queue.settle(waiting)
-                self._changed.notify()
-            self._note(job, call)
-
     def _note(self, job: Job, call: Call | None) -> None:
         """For those who observe."""
         if job.started_at:
@@ -232,12 +195,13 @@ class Scheduler:
         if call is not None:
             call.left(job)
 
-    def _admit(self, waiting: QueuedJob, queue: FairQueue, work_s: float) -> None:
+    def _admit(self, waiting: QueuedJob, queue: FairQueue) -> None:
         if self._is_draining:
             raise Draining
         if not self.is_alive:
             raise EngineDied
         waiting.job.submitted_at = self._engine.clock()
+        work_s = waiting.job.num_prompt_tokens * self._engine.seconds_per_prompt_token
         with self._changed:
             self._admission.admit(waiting, queue, work_s=work_s)
             self._changed.notify()
@@ -307,7 +271,7 @@ class Scheduler:
         for queue in (generations, scorings):
             events += self._turn_away(queue)
             for waiting in queue.take(self._has_ended):
-                waiting.begin()
+                self._engine.begin(waiting.job)
         self._begin(generations, lambda: engine.row_shares)
         self._begin(scorings, lambda: engine.scoring_shares)
         return events
@@ -319,7 +283,7 @@ class Scheduler:
             caller = next(filter(queue.shares.has_room_for, queue.callers), None)
             if caller is None:
                 return
-            self._admission.begin_next(queue, caller, self._engine.clock())
+            self._engine.begin(self._admission.next(queue, caller, self._engine.clock()))
 
     def _has_ended(self, job: Job) -> bool:
         """Whether its own time limit has passed: the engine answers it at once, without a place."""

@@ -44,7 +44,7 @@ class SearchSeries:
                 deadline=self._deadline,
             )
             try:
-                async with self.model.scheduler.inquire(job, self._call):
+                async with self.model.scheduler.run(job, self._call):
                     self._was_admitted = True
                     [answer] = await job.output.take(1)
                 return answer.value

@@ -287,7 +287,7 @@ async def test_a_parked_row_makes_room_and_still_has_its_deadline(paced: Bench) 
 
 async def test_scores_are_the_log_probs_of_the_text(bench: Bench) -> None:
     job = bench.scoring_job("abc", "abd", "")
-    bench.engine.begin_scoring(job)
+    bench.engine.begin(job)
 
     bench.run()
 
@@ -301,7 +301,7 @@ async def test_scores_are_the_log_probs_of_the_text(bench: Bench) -> None:
 async def test_scoring_goes_on_between_decode_steps(bench: Bench) -> None:
     generation, scoring = bench.job(max_new_tokens=10**6), bench.scoring_job("abcdefg" * 20)
     bench.begin(generation)
-    bench.engine.begin_scoring(scoring)
+    bench.engine.begin(scoring)
 
     bench.run_until(lambda: scoring.is_closed)
 
@@ -311,7 +311,7 @@ async def test_scoring_goes_on_between_decode_steps(bench: Bench) -> None:
 
 async def test_what_comes_next_is_a_distribution(bench: Bench) -> None:
     job = NextDistributionJob(context_ids=[0, *ids_of("abc")], output=bench.output_buffer(1 << 20))
-    bench.engine.begin_next(job)
+    bench.engine.begin(job)
 
     bench.run()
 
@@ -350,7 +350,7 @@ async def test_stopping_everything_tells_everyone(bench: Bench) -> None:
     generation, scoring = bench.job(max_new_tokens=10**6), bench.scoring_job("abc" * 1000)
     bench.begin(generation)
     bench.run_until(lambda: bench.engine.num_running == 1)
-    bench.engine.begin_scoring(scoring)
+    bench.engine.begin(scoring)
 
     for event in bench.engine.stop_all():
         event.deliver()
@@ -363,7 +363,7 @@ async def test_stopping_everything_tells_everyone(bench: Bench) -> None:
 
 async def test_a_score_that_runs_out_of_time_says_so(bench: Bench) -> None:
     job = bench.scoring_job("abc", deadline=99.0)
-    bench.engine.begin_scoring(job)
+    bench.engine.begin(job)
 
     bench.tick()
 

@@ -170,14 +170,14 @@ async def test_who_holds_every_row_keeps_no_one_out(make_bench: Callable[..., Be
     scheduler.start()
 
     async def hold(job: GenerationJob) -> None:
-        async with scheduler.generate(job):
+        async with scheduler.run(job):
             await asyncio.Event().wait()
 
     jobs = [endless(bench, caller="a") for _ in range(4)]
     holders = [asyncio.create_task(hold(job)) for job in jobs]
     for job in jobs:
         await job.output.take(1)
-    async with scheduler.generate(job := bench.job("x", max_new_tokens=9, caller="b")):
+    async with scheduler.run(job := bench.job("x", max_new_tokens=9, caller="b")):
         text = text_of(await deltas_of(job))
     for holder in holders:
         holder.cancel()
@@ -194,11 +194,11 @@ async def test_a_long_text_lends_its_place_and_all_scores_are_whole(
     bench = make_bench(**PACED, max_scoring_rows=2, max_scoring_chunk=64)
     text = periodic("", 5000)
     long = bench.scoring_job(*[text[:length] for length in (5000, 4000, 3000)], caller="a")
-    bench.engine.begin_scoring(long)
+    bench.engine.begin(long)
     bench.run_until(lambda: long.is_answered)
     short = bench.scoring_job("abcd", caller="b")
 
-    bench.engine.begin_scoring(short)
+    bench.engine.begin(short)
     bench.run_until(lambda: short.is_closed)
     assert not long.is_closed
     bench.run()
@@ -256,7 +256,7 @@ class Kernels:
 
     async def alone(self, ask: Ask) -> list[tuple[int, float]]:
         engine = self.engine()
-        engine.begin_generation(job := self.job(ask))
+        engine.begin(job := self.job(ask))
         run_until(engine, lambda: job.is_closed)
         return await tokens_of(job)
 
@@ -271,7 +271,7 @@ async def test_who_lends_a_row_goes_on_with_the_same_bits(kernels: Kernels) -> N
     jobs, engine = [kernels.job(ask) for ask in asked], kernels.engine()
 
     for job in jobs:
-        engine.begin_generation(job)
+        engine.begin(job)
         run_until(engine, lambda: job.prefilled_at > 0)  # noqa: B023
     run_until(engine, lambda: jobs[-1].is_closed)
     assert not any(job.is_closed for job in jobs[:-1])
@@ -286,7 +286,7 @@ async def test_who_waits_for_a_row_keeps_what_it_read(kernels: Kernels) -> None:
     jobs, engine = [kernels.job(ask) for ask in asked], kernels.engine()
 
     for job in jobs:
-        engine.begin_generation(job)
+        engine.begin(job)
     run_until(engine, lambda: all(job.prefilled_at > 0 for job in jobs))
     assert not any(job.is_closed for job in jobs)
     run_until(engine, lambda: not engine.has_work)
@@ -301,10 +301,10 @@ async def test_whose_prompt_lends_its_place_goes_on_with_the_same_bits(kernels: 
     jobs, engine = [kernels.job(ask) for ask in asked], kernels.engine()
 
     for job in jobs[:-1]:
-        engine.begin_generation(job)
+        engine.begin(job)
     num_ticks = count()
     run_until(engine, lambda: next(num_ticks) == 3)
-    engine.begin_generation(jobs[-1])
+    engine.begin(jobs[-1])
     run_until(engine, lambda: jobs[-1].prefilled_at > 0)
     assert not any(job.prefilled_at for job in jobs[:-1])
     run_until(engine, lambda: not engine.has_work)
@@ -318,9 +318,9 @@ async def test_a_single_text_waits_for_one_turn_of_each_caller(
     """Whoever is served goes behind the others, also where all have equally many places."""
     bench = make_bench(**PACED, max_scoring_rows=2)
     for caller in "ab":
-        bench.engine.begin_scoring(bench.scoring_job(*["abcd"] * 100, caller=caller))
+        bench.engine.begin(bench.scoring_job(*["abcd"] * 100, caller=caller))
     bench.tick()
-    bench.engine.begin_scoring(single := bench.scoring_job("abcd", caller="c"))
+    bench.engine.begin(single := bench.scoring_job("abcd", caller="c"))
 
     num_ticks = 0
     while not single.is_closed:
@@ -332,9 +332,9 @@ async def test_a_single_text_waits_for_one_turn_of_each_caller(
 
 async def test_cancelled_texts_take_no_places(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(**PACED)
-    bench.engine.begin_scoring(many := bench.scoring_job(*["abcd"] * 4000))
+    bench.engine.begin(many := bench.scoring_job(*["abcd"] * 4000))
     bench.tick()
-    bench.engine.begin_scoring(single := bench.scoring_job("abcd"))
+    bench.engine.begin(single := bench.scoring_job("abcd"))
 
     many.is_cancelled = True
     bench.tick()
@@ -348,13 +348,13 @@ def test_a_deadline_is_not_too_short_where_a_row_will_be_lent() -> None:
     room = AdmissionQueue(QueueLimits())
     queue = room.generations
     for _ in range(4):
-        room.admit(QueuedJob(SizedJob(caller="a"), lambda: None), queue, work_s=0.0)
+        room.admit(QueuedJob(SizedJob(caller="a")), queue, work_s=0.0)
     for now in (60.0, 120.0):
-        room.begin_next(queue, "a", now)
+        room.next(queue, "a", now)
 
     def hurried(caller: str) -> QueuedJob:
         job = SizedJob(caller=caller, submitted_at=130.0, deadline=150.0)
-        return QueuedJob(job, lambda: None)
+        return QueuedJob(job)
 
     queue.shares = FairShares(Counter(a=4), 4)
     with pytest.raises(DeadlineTooShort):

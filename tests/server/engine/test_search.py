@@ -47,7 +47,7 @@ async def test_a_search_starts_after_its_context_and_its_answer_ends_the_call(
         return int(start.logits_1V.argmax()), int(start.state["last"][0])
 
     job = job_of(bench, search)
-    bench.engine.begin_inquiry(job)
+    bench.engine.begin(job)
     bench.run()
 
     assert await answer_of(job) == [(ids_of("d")[0], ids_of("c")[0])]
@@ -58,7 +58,7 @@ async def test_two_take_turns_and_a_third_waits_for_its_place(bench: Bench) -> N
     log: list[str] = []
     jobs = [job_of(bench, counting(log, name)) for name in "xyz"]
     for job in jobs:
-        bench.engine.begin_inquiry(job)
+        bench.engine.begin(job)
     bench.run()
 
     assert log == list("xyxyxyzzz")
@@ -81,7 +81,7 @@ async def test_others_decode_between_the_pieces(
     job = job_of(bench, search)
     generation = bench.job("abc", max_new_tokens=20)
     bench.begin(generation)
-    bench.engine.begin_inquiry(job)
+    bench.engine.begin(job)
     bench.run_until(lambda: generation.is_over)
 
     assert 0 < len(log) < 20
@@ -92,7 +92,7 @@ async def test_others_decode_between_the_pieces(
 def test_a_search_that_nobody_waits_for_is_dropped(bench: Bench, is_late: bool) -> None:
     log: list[str] = []
     job = job_of(bench, counting(log, "x", 10**9), deadline=bench.clock.now + 5)
-    bench.engine.begin_inquiry(job)
+    bench.engine.begin(job)
     job.is_cancelled = not is_late
     bench.clock.now += 10 if is_late else 0
 
@@ -108,8 +108,8 @@ async def test_what_a_search_refuses_is_told_and_the_engine_goes_on(bench: Bench
         raise InvalidRequest("field", 1, "another")
 
     job, other = job_of(bench, refusing), job_of(bench, counting([], "x"))
-    bench.engine.begin_inquiry(job)
-    bench.engine.begin_inquiry(other)
+    bench.engine.begin(job)
+    bench.engine.begin(other)
     bench.run()
 
     with pytest.raises(InvalidRequest, match="field is 1"):
@@ -122,7 +122,7 @@ async def test_the_end_of_the_engine_is_the_end_of_its_searches(
     bench: Bench, ending: Exception
 ) -> None:
     job = job_of(bench, counting([], "x"))
-    bench.engine.begin_inquiry(job)
+    bench.engine.begin(job)
     is_drained = isinstance(ending, Draining)
 
     events = bench.engine.stop_all() if is_drained else bench.engine.fail_all(ending)

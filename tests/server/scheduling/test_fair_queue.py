@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_server.calls.call import Call
-from charlm_server.engine.job import Job
+from charlm_server.engine.job import Job, JobEngine
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.overload import QueueFull, ShareTaken
 from charlm_server.scheduling.admission import QueueLimits
@@ -27,6 +27,9 @@ class SizedJob(Job):
     output: Any = None
     size: int = 1
     used: int | None = None
+
+    def begin(self, engine: JobEngine) -> None:
+        """Nothing is read."""
 
     @property
     def num_tokens(self) -> int:
@@ -49,7 +52,7 @@ class Line:
     begun: list[str] = field(default_factory=list)
 
     def add(self, caller: str, size: int = 1, *, used: int | None = None) -> QueuedJob:
-        waiting = QueuedJob(SizedJob(size=size, used=used, caller=caller), lambda: None)
+        waiting = QueuedJob(SizedJob(size=size, used=used, caller=caller))
         self.queue.add(waiting)
         return waiting
 
@@ -81,7 +84,7 @@ def test_one_with_a_hundred_waiting_delays_another_by_one() -> None:
 
 def test_jobs_of_one_caller_keep_their_order() -> None:
     queue = Line().queue
-    jobs = [QueuedJob(SizedJob(size=size), lambda: None) for size in (5, 1, 3)]
+    jobs = [QueuedJob(SizedJob(size=size)) for size in (5, 1, 3)]
     for waiting in jobs:
         queue.add(waiting)
 
@@ -91,7 +94,7 @@ def test_jobs_of_one_caller_keep_their_order() -> None:
 def test_the_tokens_of_those_who_wait_are_counted() -> None:
     queue = Line().queue
     for size in (5, 1, 3, 7):
-        queue.add(QueuedJob(SizedJob(size=size), lambda: None))
+        queue.add(QueuedJob(SizedJob(size=size)))
 
     queue.take(lambda job: job.num_tokens == 3)
     queue.pop("")
@@ -149,7 +152,7 @@ def test_while_two_wait_their_shares_differ_by_one_job_each(sizes: list[list[int
     queue = FairQueue()
     for caller, jobs in enumerate(sizes):
         for size in jobs:
-            queue.add(QueuedJob(SizedJob(size=size, caller=str(caller)), lambda: None))
+            queue.add(QueuedJob(SizedJob(size=size, caller=str(caller))))
 
     served = [0] * len(sizes)
     left = [len(jobs) for jobs in sizes]
@@ -181,11 +184,11 @@ async def test_a_busy_caller_does_not_starve_another(make_bench: Callable[..., B
     ended: list[str] = []
 
     async def ask(caller: str) -> None:
-        async with scheduler.generate(job := bench.job(max_new_tokens=20), a_call_of(caller)):
+        async with scheduler.run(job := bench.job(max_new_tokens=20), a_call_of(caller)):
             await deltas_of(job)
         ended.append(caller)
 
-    async with scheduler.generate(running := endless(bench)):
+    async with scheduler.run(running := endless(bench)):
         await running.output.take(1)
         busy = [asyncio.create_task(ask("a")) for _ in range(100)]
         other = asyncio.create_task(ask("b"))
@@ -207,19 +210,15 @@ async def test_one_caller_cannot_fill_the_queue(make_bench: Callable[..., Bench]
     scheduler.start()
 
     async with AsyncExitStack() as inside:
-        await inside.enter_async_context(scheduler.generate(running := endless(bench)))
+        await inside.enter_async_context(scheduler.run(running := endless(bench)))
         await running.output.take(1)
         for caller in "aab":
             call = a_call_of(caller)
-            await inside.enter_async_context(
-                scheduler.generate(bench.job(max_new_tokens=400), call)
-            )
+            await inside.enter_async_context(scheduler.run(bench.job(max_new_tokens=400), call))
             with pytest.raises(ShareTaken, match="as one caller may") as refusal:
-                await inside.enter_async_context(
-                    scheduler.generate(bench.job(max_new_tokens=800), call)
-                )
+                await inside.enter_async_context(scheduler.run(bench.job(max_new_tokens=800), call))
             assert refusal.value.retry_after_s > 0
-        await inside.enter_async_context(scheduler.generate(bench.job(max_new_tokens=400), call))
+        await inside.enter_async_context(scheduler.run(bench.job(max_new_tokens=400), call))
         with pytest.raises(QueueFull, match="The queue is full"):
-            await inside.enter_async_context(scheduler.generate(bench.job(), a_call_of("c")))
+            await inside.enter_async_context(scheduler.run(bench.job(), a_call_of("c")))
     await scheduler.close()

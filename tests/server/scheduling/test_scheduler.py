@@ -50,14 +50,14 @@ def busy_bench(make_bench: Callable[..., Bench]) -> Bench:
 async def test_a_job_is_done_by_the_thread(bench: Bench) -> None:
     async with running(bench) as scheduler:
         job = bench.job("abc", max_new_tokens=50)
-        async with scheduler.generate(job):
+        async with scheduler.run(job):
             assert text_of(await deltas_of(job)) == periodic("abc", 50)
 
 
 async def test_many_jobs_at_once(bench: Bench) -> None:
     async def one(scheduler: Scheduler, prompt: str) -> str:
         job = bench.job(prompt, max_new_tokens=30)
-        async with scheduler.generate(job):
+        async with scheduler.run(job):
             return text_of(await deltas_of(job))
 
     async with running(bench) as scheduler:
@@ -96,15 +96,15 @@ async def test_a_tick_makes_one_hand_over_for_all_rows(
 
 
 async def finish(scheduler: Scheduler, job: GenerationJob) -> None:
-    async with scheduler.generate(job):
+    async with scheduler.run(job):
         await deltas_of(job)
 
 
 async def test_leaving_the_block_frees_the_row(busy_bench: Bench) -> None:
     async with running(busy_bench) as scheduler:
-        async with scheduler.generate(first := endless(busy_bench)):
+        async with scheduler.run(first := endless(busy_bench)):
             await first.output.take(1)
-        async with scheduler.generate(second := busy_bench.job("a")):
+        async with scheduler.run(second := busy_bench.job("a")):
             assert text_of(await deltas_of(second)) == "bcdef"
 
     assert busy_bench.engine.num_running == 0
@@ -115,14 +115,14 @@ async def test_a_cancelled_task_frees_the_row(busy_bench: Bench) -> None:
         task = asyncio.create_task(finish(scheduler, first := endless(busy_bench)))
         await first.output.take(1)
         task.cancel()
-        async with scheduler.generate(second := busy_bench.job("a")):
+        async with scheduler.run(second := busy_bench.job("a")):
             assert text_of(await deltas_of(second)) == "bcdef"
 
 
 async def test_the_queue_is_bounded_by_requests(busy_bench: Bench) -> None:
     async with running(busy_bench, QueueLimits(max_requests=1)) as scheduler:
-        inside = scheduler.generate(first := endless(busy_bench))
-        async with inside, row_taken(first), scheduler.generate(busy_bench.job("a")):
+        inside = scheduler.run(first := endless(busy_bench))
+        async with inside, row_taken(first), scheduler.run(busy_bench.job("a")):
             with pytest.raises(QueueFull, match="1 requests") as refusal:
                 await finish(scheduler, busy_bench.job("a"))
 
@@ -131,8 +131,8 @@ async def test_the_queue_is_bounded_by_requests(busy_bench: Bench) -> None:
 
 async def test_the_queue_is_bounded_by_tokens(busy_bench: Bench) -> None:
     async with running(busy_bench, QueueLimits(max_tokens=100)) as scheduler:
-        inside = scheduler.generate(first := endless(busy_bench))
-        queued = scheduler.generate(busy_bench.job("a", max_new_tokens=60))
+        inside = scheduler.run(first := endless(busy_bench))
+        queued = scheduler.run(busy_bench.job("a", max_new_tokens=60))
         async with inside, row_taken(first), queued:
             with pytest.raises(QueueFull, match="100 tokens"):
                 await finish(scheduler, busy_bench.job("a", max_new_tokens=60))
@@ -164,7 +164,7 @@ async def test_a_deadline_that_passes_in_the_queue_is_refused(
 ) -> None:
     """The only row is taken, and its work moves the clock past the other's deadline."""
     bench = make_bench(batch_sizes=(1,), seconds_per_token=0.01)
-    async with running(bench) as scheduler, scheduler.generate(first := endless(bench)):
+    async with running(bench) as scheduler, scheduler.run(first := endless(bench)):
         await first.output.take(1)
         with pytest.raises(DeadlineTooShort):
             await finish(scheduler, bench.job(deadline=bench.clock.now + 5))
@@ -175,9 +175,9 @@ async def test_a_time_limit_that_passes_in_the_queue_returns_nothing_in_time(
 ) -> None:
     bench = make_bench(batch_sizes=(1,), seconds_per_token=0.01)
     async with running(bench) as scheduler:
-        inside = scheduler.generate(first := endless(bench))
+        inside = scheduler.run(first := endless(bench))
         late = bench.job(time_limit=bench.clock.now + 5)
-        async with inside, row_taken(first), scheduler.generate(late):
+        async with inside, row_taken(first), scheduler.run(late):
             deltas = await deltas_of(late)
 
     assert deltas[-1].finish is not None
@@ -203,7 +203,7 @@ async def test_draining_ends_who_does_not_finish_with_what_it_has(busy_bench: Be
     async with running(busy_bench) as scheduler:
         job, queued = endless(busy_bench), busy_bench.job("a")
         waiting = asyncio.create_task(finish(scheduler, queued))
-        async with scheduler.generate(job):
+        async with scheduler.run(job):
             await job.output.take(1)
             draining = asyncio.create_task(scheduler.drain(grace_s=0))
             deltas = await deltas_of(job)
@@ -237,7 +237,7 @@ async def test_who_is_turned_away_is_told_even_if_the_engine_then_fails(
         opened.wait(30)
         raise RuntimeError("broken")
 
-    async with running(busy_bench) as scheduler, scheduler.generate(first := endless(busy_bench)):
+    async with running(busy_bench) as scheduler, scheduler.run(first := endless(busy_bench)):
         await first.output.take(1)
         monkeypatch.setattr(busy_bench.engine, "tick", failing)
         await asyncio.to_thread(reached.wait)
@@ -261,7 +261,7 @@ async def test_a_stuck_thread_does_not_keep_the_server_from_closing(
 
     monkeypatch.setattr(scheduling, "STOP_TIMEOUT_S", 0.01)
     monkeypatch.setattr(bench.engine, "tick", stuck)
-    async with running(bench) as scheduler, scheduler.generate(bench.job()):
+    async with running(bench) as scheduler, scheduler.run(bench.job()):
         await asyncio.to_thread(reached.wait)
         await scheduler.close()
         assert scheduler.is_alive

@@ -214,7 +214,7 @@ async def test_a_full_queue_refuses_newcomers_but_not_who_has_begun(wire: Wire) 
     model = wire.models.get("models/rnn-byte")
     series = SearchSeries(model, math.inf)
     full = QueueFull("requests", 0, retry_after_s=0.0)
-    admit = model.scheduler.inquire
+    admit = model.scheduler.run
     refusals = 0
 
     def refuse_at_first(job: SearchJob, call: Call | None) -> AbstractAsyncContextManager[None]:
@@ -229,7 +229,7 @@ async def test_a_full_queue_refuses_newcomers_but_not_who_has_begun(wire: Wire) 
         return "done"
 
     assert await series.ask(answer, num_steps=1) == "done"
-    model.scheduler.inquire = refuse_at_first  # type: ignore[method-assign]
+    model.scheduler.run = refuse_at_first  # type: ignore[method-assign]
 
     assert await series.ask(answer, num_steps=1) == "done"
     refusals = 0

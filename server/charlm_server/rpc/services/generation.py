@@ -68,7 +68,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         limit = model.limits.max_response_message_bytes
         deltas: list[Delta] = []
         per_token, num_bytes = least_bytes_per_token(job.returns, model), 0
-        async with model.scheduler.generate(job, call):
+        async with model.scheduler.run(job, call):
             async for parts in job.output.batches(limit):
                 deltas += parts
                 num_bytes += sum(
@@ -107,7 +107,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
             else None
         )
         header: pb.StreamHeader | None = _header_from(job, model)
-        async with model.scheduler.generate(job, call):
+        async with model.scheduler.run(job, call):
             async for parts in job.output.batches(model.limits.max_response_message_bytes // 2):
                 for deltas in messages_of(parts, max_tokens):
                     response = _chunk_response(deltas, job, header, tokens)

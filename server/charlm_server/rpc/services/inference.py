@@ -55,6 +55,6 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
 
 async def _answer(job: SearchJob, model: LoadedModel, call: Call) -> Any:
     """What the search found."""
-    async with model.scheduler.inquire(job, call):
+    async with model.scheduler.run(job, call):
         [answer] = await job.output.take(1)
     return answer.value

@@ -80,7 +80,7 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         job = await converted(
             request, next_job_from, request, model, states=states, deadline=deadline
         )
-        async with model.scheduler.look_ahead(job, call):
+        async with model.scheduler.run(job, call):
             [part] = await job.output.take(1)
         return next_response_from(request, part.logprobs_V, model)
 
@@ -127,7 +127,7 @@ async def _scores(
 ) -> list[pb.Score]:
     """Have a job done, and what it found made into messages."""
     builder = ScoreBuilder(job, model)
-    async with model.scheduler.score(job, call):
+    async with model.scheduler.run(job, call):
         async for parts in job.output.batches(model.limits.max_response_message_bytes):
             builder.add(parts)
     return await converted(request, builder.scores)
