@@ -20,7 +20,8 @@ from charlm_model.errors import SnapshotError
 from charlm_model.snapshot import Provenance, Snapshot
 from charlm_server.calls.callers import callers_from
 from charlm_server.config.settings import ServeConfig
-from charlm_server.engine.resume import Origin, Progress, ResumePosition
+from charlm_server.engine.generation import Origin
+from charlm_server.engine.resume import Progress, ResumePosition
 from charlm_server.errors.base import CharlmError, ServeError
 from charlm_server.models.loading import load_model
 from charlm_training.errors import StateDamaged

@@ -1,6 +1,7 @@
 """What a generation is asked for, and the pieces it is answered in."""
 
 import enum
+import hashlib
 from dataclasses import dataclass
 
 from charlm_model.constraints.constraint import Constraint
@@ -87,3 +88,32 @@ class Delta:
     num_bytes: int
     finish: Finish | None = None
     is_last: bool = False  # nothing follows for any output
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resumption:
+    """How much of one output its reader has; none of it is told again."""
+
+    received_ids: list[int]
+    num_bytes: int
+    num_characters: int
+    has_ended: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What a stream was made of: its token fits this and nothing else."""
+
+    model: bytes  # 8 bytes, of the checkpoint and the arithmetic
+    request: bytes  # 8 bytes, of everything asked that changes the text
+    seed: int
+
+    @classmethod
+    def of(cls, model: str, request: bytes, seed: int) -> "Origin":
+        return cls(
+            model=short_digest(model.encode(), 8), request=short_digest(request, 8), seed=seed
+        )
+
+
+def short_digest(data: bytes, num_bytes: int) -> bytes:
+    return hashlib.sha256(data).digest()[:num_bytes]

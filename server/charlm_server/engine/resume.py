@@ -8,35 +8,13 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
+from charlm_server.engine.generation import Origin, Resumption, short_digest
 from charlm_server.errors.resume import ResumeMismatch, ResumeTokenDamaged
 
 _VERSION = 1
 _LAYOUT = struct.Struct("<B?IQQQQ8s8s16s")
 _CHECK_BYTES = 8
 TOKEN_BYTES = _LAYOUT.size + _CHECK_BYTES
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Resumption:
-    """How much of one output its reader has; none of it is told again."""
-
-    received_ids: list[int]
-    num_bytes: int
-    num_characters: int
-    has_ended: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
-    """What a stream was made of: its token fits this and nothing else."""
-
-    model: bytes  # 8 bytes, of the checkpoint and the arithmetic
-    request: bytes  # 8 bytes, of everything asked that changes the text
-    seed: int
-
-    @classmethod
-    def of(cls, model: str, request: bytes, seed: int) -> "Origin":
-        return cls(model=_digest(model.encode(), 8), request=_digest(request, 8), seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,13 +42,13 @@ class ResumePosition:
             self.origin.request,
             self.received,
         )
-        return body + _digest(body, _CHECK_BYTES)
+        return body + short_digest(body, _CHECK_BYTES)
 
     @classmethod
     def from_token(cls, token: bytes) -> "ResumePosition":
         """Raises ResumeTokenDamaged for anything but a whole token."""
         body, check = token[: _LAYOUT.size], token[_LAYOUT.size :]
-        if len(token) != TOKEN_BYTES or _digest(body, _CHECK_BYTES) != check:
+        if len(token) != TOKEN_BYTES or short_digest(body, _CHECK_BYTES) != check:
             raise ResumeTokenDamaged(len(token), TOKEN_BYTES)
         version, has_ended, index, *counts, seed, model, request, received = _LAYOUT.unpack(body)
         if version != _VERSION:
@@ -143,7 +121,3 @@ class _Received:
     @property
     def digest(self) -> bytes:
         return self._hash.copy().digest()[:16]
-
-
-def _digest(data: bytes, num_bytes: int) -> bytes:
-    return hashlib.sha256(data).digest()[:num_bytes]

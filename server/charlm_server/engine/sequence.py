@@ -12,11 +12,17 @@ from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import Release, TextAssembler
-from charlm_server.engine.generation import Delta, Finish, FinishReason, Stopping
+from charlm_server.engine.generation import (
+    Delta,
+    Finish,
+    FinishReason,
+    Origin,
+    Resumption,
+    Stopping,
+)
 from charlm_server.engine.job import Job, JobEngine
 from charlm_server.engine.output_buffer import OutputBuffer
 from charlm_server.engine.readers import PrefixReader
-from charlm_server.engine.resume import Origin, Resumption
 from charlm_server.engine.token_columns import (
     NO_TOKENS,
     Float32s,

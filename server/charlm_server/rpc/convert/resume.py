@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from charlm.v1 import generation_pb2 as pb
 from charlm_model.snapshot import Snapshot
-from charlm_server.engine.generation import Delta
-from charlm_server.engine.resume import Origin, Progress, ResumePosition, Resumption
+from charlm_server.engine.generation import Delta, Origin, Resumption
+from charlm_server.engine.resume import Progress, ResumePosition
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import sampling_pb2
-from charlm_server.engine.resume import TOKEN_BYTES, Origin, Progress, ResumePosition
+from charlm_server.engine.generation import Origin
+from charlm_server.engine.resume import TOKEN_BYTES, Progress, ResumePosition
 from charlm_server.errors.resume import ResumeMismatch, ResumeTokenDamaged
 from tests.server.wire import Wire, column, data_of, details_of, serving, text_of
 
