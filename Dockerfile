@@ -6,7 +6,7 @@ ARG INIT=dumb-init==1.2.5.post1
 
 FROM ${PYTHON_IMAGE} AS sources
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY proto/charlm proto/charlm
 COPY client/charlm_client client/charlm_client
 COPY model/charlm_model model/charlm_model

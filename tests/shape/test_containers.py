@@ -111,7 +111,7 @@ def test_nothing_but_sources_reaches_the_build() -> None:
 
     assert lines[0] == "*"
     assert {line[1:] for line in lines if line.startswith("!")} == {
-        "pyproject.toml", "README.md", "proto/charlm", "client/charlm_client",
+        "pyproject.toml", "README.md", "LICENSE", "proto/charlm", "client/charlm_client",
         "model/charlm_model", "server/charlm_server", "training/charlm_training",
     }  # fmt: skip
 

@@ -69,6 +69,16 @@ def test_torch_is_pinned() -> None:
     assert "torch==2.13.0" in project["optional-dependencies"]["model"]
 
 
+def test_the_wheel_carries_the_license() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+    assert project["license"] == "Apache-2.0"
+    assert project["license-files"] == ["LICENSE"]
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
 def test_every_folder_of_tests_is_run() -> None:
     """By `make test`, or by `make chaos`."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
