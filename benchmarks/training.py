@@ -177,7 +177,7 @@ def mixed(text: str, seconds: float, seed: int) -> Results:
     """Everything that is fitted sees the first 90 % only; the clock covers all of it.
 
     The slice is what comes last, so the beginning goes there: what is right before the held text,
-    with the names of the same play, is worth 0.04 nats to the model (docs/LOG.md).
+    with the names of the same play, is worth 0.04 nats to the model (docs/log/training-budgets.md).
     """
     train_text, held_text = text[: int(len(text) * 0.9)], text[int(len(text) * 0.9) :]
     begins_at = round(len(train_text) * SLICE_SHARE)

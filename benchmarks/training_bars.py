@@ -45,7 +45,7 @@ BARS = [
         slowest_step("transformer"),
         is_least=True,
         why_missed="Products run at the peak of bfloat16 and are a third to two thirds of a step, "
-        "and of the rest no part is a tenth; see docs/LOG.md, "
+        "and of the rest no part is a tenth; see docs/log/training-speed.md, "
         '"Where does a deeper Transformer\'s step go?"',
     ),
 ]

@@ -22,9 +22,7 @@ from charlm_client.sync.states import SyncStates
 ROOT = Path(__file__).parents[2]
 CONTRACT = ROOT / "proto" / "charlm" / "v1"
 DOCUMENTS = "\n".join(
-    path.read_text(encoding="utf-8")
-    for path in sorted((ROOT / "docs").glob("*.md"))
-    if path.name != "LOG.md"
+    path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
 )
 CLIENT = "\n".join(
     path.read_text(encoding="utf-8") for path in (ROOT / "client" / "charlm_client").rglob("*.py")

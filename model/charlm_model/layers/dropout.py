@@ -29,7 +29,7 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
     """Zero about `share` of the numbers, to the nearest 1/256, and scale the rest up to match.
 
     Each 64 random bits decide over eight numbers: 0.25 ms for 786,432 of them, where
-    `F.dropout` takes 4.4 ms (docs/LOG.md). Source: Srivastava et al. (2014).
+    `F.dropout` takes 4.4 ms (docs/log/training-speed.md). Source: Srivastava et al. (2014).
     """
     dropped = dropped_levels(share)
     if not training or not dropped:

@@ -24,7 +24,8 @@ def has_half_kernels(device: torch.device) -> bool:
 def half_products(training: bool, device: torch.device = CPU) -> AbstractContextManager[object]:
     """Inside it, training multiplies in bfloat16 and adds in float32; all else is untouched.
 
-    An LSTM of 384 trains 1.4 times as fast on two cores, to the same loss (docs/LOG.md).
+    An LSTM of 384 trains 1.4 times as fast on two cores, to the same loss
+    (docs/log/training-speed.md).
     """
     if not (training and has_fast_bfloat16(device)):
         return nullcontext()

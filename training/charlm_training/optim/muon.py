@@ -23,7 +23,8 @@ from charlm_model.layers.mixed_precision import has_fast_bfloat16, has_half_kern
 
 MOMENTUM = 0.95
 # Each quintic is the best next step towards singular values of 1; three already train as well as
-# five of the customary ones (docs/LOG.md). Source: Amsel et al. (2025), "The Polar Express".
+# five of the customary ones (docs/log/training-recipes.md).
+# Source: Amsel et al. (2025), "The Polar Express".
 QUINTICS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),

@@ -25,10 +25,10 @@ class Rung:
 class Recipe:
     """What works for a family over its whole ladder of sizes, smallest first.
 
-    Rates were found at sizes of 96 to 384 over 300 to 1,500 steps (docs/LOG.md); `muon_rate` is
-    relative to the learning rate, which is AdamW's. Dropout was found for LSTMs of 192 to 512 and
-    Transformers of 64 to 128, over 3 to 17 epochs of 1 MB and 10 to 150 of 100 KB; a Transformer
-    drops numbers in every layer and bears less.
+    Rates were found at sizes of 96 to 384 over 300 to 1,500 steps, dropout for LSTMs of 192 to 512
+    and Transformers of 64 to 128, over 3 to 17 epochs of 1 MB and 10 to 150 of 100 KB
+    (docs/log/training-recipes.md). `muon_rate` is relative to the learning rate, which is AdamW's.
+    A Transformer drops numbers in every layer and bears less.
     """
 
     ladder: tuple[Rung, ...]

@@ -1,7 +1,7 @@
 """Steps on a GPU as a recording: hundreds of small kernels begun by one call.
 
 A step of such models is over before a processor has begun its kernels one by one; begun together
-they take a third of the time or less (docs/LOG.md).
+they take a third of the time or less (docs/log/gpu.md).
 
 Legend: B batch, T time.
 """

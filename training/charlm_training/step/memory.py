@@ -2,7 +2,7 @@
 
 A step takes and frees tens of megabytes. glibc returns them to the system as soon as they lie at
 the end of its heap, and the system clears every page again that the next step touches: 3,000 pages
-and up to 10 of 60 ms a step of an LSTM of 384 (docs/LOG.md).
+and up to 10 of 60 ms a step of an LSTM of 384 (docs/log/training-speed.md).
 """
 
 import ctypes

@@ -2,9 +2,9 @@
 
 A row's slots of a layer lie in blocks of as many as a vector has lanes: (C / lanes, N, D, lanes).
 So slots fill the lanes, and a text of any length lies in one piece, which memory brings twice as
-fast as the heads' pieces apart (docs/LOG.md). They are bfloat16, for at many rows memory is what a
-step waits for. Two numbers of 16 slots are one load: 16 pairs of neighboring slots, of which the
-first (even) and the second (odd) of each are two vectors of float32.
+fast as the heads' pieces apart (docs/log/kernels.md). They are bfloat16, for at many rows memory is
+what a step waits for. Two numbers of 16 slots are one load: 16 pairs of neighboring slots, of which
+the first (even) and the second (odd) of each are two vectors of float32.
 
 Legend: N heads, C slots (a multiple of the lanes), D head width (a multiple of 4), X numbers.
 """

@@ -2,7 +2,7 @@
 
 After a product torch's other threads wait for the next one awake, for milliseconds, on cores that
 threads of our own would have to share with them: an LSTM of 384 trained as fast as on one core
-(docs/LOG.md). These threads are there already, and begin within microseconds.
+(docs/log/training-speed.md). These threads are there already, and begin within microseconds.
 """
 
 import ctypes
