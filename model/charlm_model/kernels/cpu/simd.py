@@ -262,6 +262,36 @@ def _power_of_two(builder: Any, vector: Vector, exponent: Any) -> Any:
     return builder.bitcast(bits, machine_type(vector))
 
 
+_ROOT_HALF_BITS = 0x3FE6A09E667F3BCD  # of sqrt(1/2) in float64
+_EXPONENT_BITS = 0xFFF << 52
+
+
+def _exponent_bits(builder: Any, value: Any) -> tuple[Any, Any, Any]:
+    """A float64 vector's bits, what they exceed those of sqrt(1/2) by, and their type."""
+    integers = ir.VectorType(_INT64, DOUBLE_LANES)
+    bits = builder.bitcast(value, integers)
+    return bits, builder.sub(bits, _same(integers, _ROOT_HALF_BITS)), integers
+
+
+def _same(integers: Any, value: int) -> Any:
+    return ir.Constant(integers, [value] * integers.count)
+
+
+def _exponent(builder: Any, vector: Vector, value: Any) -> Any:
+    """n of x = 2^n * m with m in [sqrt(1/2), sqrt(2)), for positive normal x."""
+    _, above, integers = _exponent_bits(builder, value)
+    return builder.sitofp(builder.ashr(above, _same(integers, 52)), machine_type(vector))
+
+
+def _significand(builder: Any, vector: Vector, value: Any) -> Any:
+    """m of x = 2^n * m with m in [sqrt(1/2), sqrt(2)), for positive normal x."""
+    bits, above, integers = _exponent_bits(builder, value)
+    powers = builder.and_(above, _same(integers, _EXPONENT_BITS))
+    return builder.bitcast(builder.sub(bits, powers), machine_type(vector))
+
+
+exponent = _elementwise(1, _exponent)
+significand = _elementwise(1, _significand)
 larger = _elementwise(2, _larger)
 with_sign_of = _elementwise(2, _signed)
 power_of_two = _elementwise(1, _power_of_two)
