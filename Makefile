@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 WITH_EXTRAS := $(addprefix .venv/.with-,harness ray hf deploy triton)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format gen baseline unit chaos audit containers ray soak clean
+.PHONY: help install demo test check format gen baseline unit chaos bits audit containers ray soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -52,6 +52,9 @@ chaos: $(INSTALLED) ## faults and overload: kills, full disks, storms (CHARLM_CH
 
 containers: $(INSTALLED) .venv/.with-deploy ## build the images and try them on a Docker engine, if one runs
 	$(BIN)/python deploy/containers/verify.py
+
+bits: $(INSTALLED) ## the same bits by kernels that are compiled for a processor without AVX-512
+	CHARLM_PROCESSORS=1 $(BIN)/python -m pytest tests/model/test_known_bits.py
 
 ray: $(INSTALLED) .venv/.with-ray ## a Ray cluster on this machine: scaled, and a replica and a worker killed
 	CHARLM_RAY=1 $(BIN)/python -m pytest tests/e2e/test_ray.py tests/training/test_ray_train.py

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from charlm_model import exact_math
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
 from charlm_model.errors import InvalidConfig
@@ -91,7 +92,7 @@ class MixtureModel(LanguageModel):
             for name, tensor in member.initial_state(batch_size).tensors.items()
         }
         if self._mixing.kind is Kind.ONLINE:
-            log_weights_M = torch.from_numpy(np.log(self._weights_M))
+            log_weights_M = torch.from_numpy(exact_math.log(self._weights_M))
             tensors[_LOG_WEIGHTS] = log_weights_M.repeat(batch_size, 1)
             # The start of a text is read, not predicted: it tells the members not apart.
             shape = batch_size, len(self._members), self.config.vocab_size
@@ -136,7 +137,7 @@ class MixtureModel(LanguageModel):
         """What each member weighs at each position; ONLINE by what it said of the text so far."""
         log_weights_MBT = np.empty(logprobs_MBTV.shape[:-1])
         if self._mixing.kind is Kind.LINEAR:
-            log_weights_MBT[:] = np.log(self._weights_M)[:, None, None]
+            log_weights_MBT[:] = exact_math.log(self._weights_M)[:, None, None]
             return log_weights_MBT
         log_weights_MB = state[_LOG_WEIGHTS].numpy().T
         pending_MBV = state[_PENDING].numpy().transpose(1, 0, 2).astype(np.float64)
@@ -206,6 +207,6 @@ def _log_sum(logs_M: Floats) -> Floats:
     best = logs_M.max(axis=0)
     total = np.zeros_like(best)
     for logs in logs_M:
-        total += np.exp(logs - best)
-    summed: Floats = best + np.log(total)
+        total += exact_math.exp(logs - best)
+    summed: Floats = best + exact_math.log(total)
     return summed

@@ -5,16 +5,18 @@ Legend: B batch, T time, V vocabulary.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import exp, fsum, log
+from math import fsum, log
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm_model import exact_math
 from charlm_model.exact_sum import ExactSum
 from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.draw import logprobs_from
+from charlm_model.sampling.processors import Floats
 from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID, Ids, Vocabulary
 
@@ -40,6 +42,11 @@ def chosen(logprobs_TV: NDArray[np.float64], ids_T: Ids) -> NDArray[np.float32]:
     return logprobs_TV[np.arange(len(ids_T)), ids_T].astype(np.float32)
 
 
+def entropies(logprobs_TV: Floats) -> Floats:
+    """Of each distribution, in nats: (T, 1)."""
+    return -exact_math.row_sums(exact_math.exp(logprobs_TV) * logprobs_TV)
+
+
 def score_tokens(logits_TV: Tensor, ids_T: Ids) -> TokenScores:
     """How each id fares under the distribution in its row. The bits do not depend on T."""
     logprobs_TV = logprobs_from(logits_TV.numpy())
@@ -50,7 +57,7 @@ def score_tokens(logits_TV: Tensor, ids_T: Ids) -> TokenScores:
     return TokenScores(
         chosen_T1[:, 0].astype(np.float32),
         (above_T + ties_T + 1).astype(np.int32),
-        -(np.exp(logprobs_TV) * logprobs_TV).sum(axis=-1).astype(np.float32),
+        entropies(logprobs_TV)[:, 0].astype(np.float32),
     )
 
 
@@ -187,8 +194,7 @@ def posteriors(logprobs: Sequence[float], priors: Sequence[float]) -> list[float
     Log-probs in nats, of any size; priors positive, of any sum. Only differences to the largest
     term are exponentiated (log-sum-exp), so nothing overflows and never is everything 0.
     """
-    joint = [logprob + log(prior) for logprob, prior in zip(logprobs, priors, strict=True)]
-    largest = max(joint)
-    shares = [exp(each - largest) for each in joint]
+    joint_M = np.array(logprobs) + exact_math.log(np.array(priors))
+    shares = exact_math.exp(joint_M - joint_M.max()).tolist()
     total = fsum(shares)
     return [share / total for share in shares]

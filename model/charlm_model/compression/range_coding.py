@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from charlm_model import exact_math
 from charlm_model.compression.byte_escape import MAX_RUN, EscapedTokens
 from charlm_model.inference.batched_steps import Stepper
 from charlm_model.sampling.draw import logprobs_from
@@ -64,7 +65,7 @@ class EncodingRow:
         ids_T = self._ids[self._position : self._position + len(logprobs_TV)]
         self._position += len(ids_T)
         self.model_bits -= float(logprobs_TV[np.arange(len(ids_T)), ids_T].sum()) / log(2)
-        probabilities_TV = np.exp(logprobs_TV[: len(ids_T)]).astype(np.float32)
+        probabilities_TV = exact_math.exp(logprobs_TV[: len(ids_T)]).astype(np.float32)
         start = 0
         for escape in np.flatnonzero(ids_T == END_OF_TEXT_ID):
             until = slice(start, int(escape) + 1)
@@ -150,7 +151,7 @@ def decode_rows(
     logits_BV = logits_1V.expand(len(batch.rows), -1)
     while batch.num_left:
         logprobs_BV = logprobs_from(logits_BV.numpy())
-        probabilities_BV = np.exp(logprobs_BV).astype(np.float32)
+        probabilities_BV = exact_math.exp(logprobs_BV).astype(np.float32)
         for at, row in enumerate(batch.rows):
             if row.num_left:
                 row.decode(probabilities_BV[at : at + 1], logprobs_BV[at])

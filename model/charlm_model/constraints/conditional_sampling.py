@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from charlm_model import exact_math
 from charlm_model.constraints.guide import Guide, masked
 from charlm_model.inference.batched_steps import Stepper
 from charlm_model.sampling.draw import Ints, draw, logprobs_from
@@ -215,20 +216,21 @@ def _uniforms(task: SamplingTask, numbers: Ints, position: int) -> Floats:
 
 
 def _log_mean(log_weights_B: Floats) -> float:
-    best = log_weights_B.max()
-    return float(best + np.log(np.exp(log_weights_B - best).mean()))
+    total = exact_math.log_row_sums_of_exp(log_weights_B[None])
+    return float(total[0, 0]) - exact_math.log_of_number(len(log_weights_B))
 
 
 def _effective(log_weights_B: Floats) -> float:
     """How many particles of one weight would be worth as much. Source: Kong (1992)."""
-    weights_B = np.exp(log_weights_B - log_weights_B.max())
-    return float(weights_B.sum() ** 2 / (weights_B**2).sum())
+    weights_B = exact_math.exp(log_weights_B - log_weights_B.max())
+    total, total_of_squares = exact_math.row_sums(np.stack([weights_B, weights_B**2]))
+    return float((total**2 / total_of_squares)[0])
 
 
 def _systematic(log_weights_B: Floats, u: float) -> Ints:
     """As many of each particle as its weight says, to within one. Source: Kitagawa (1996)."""
     num = len(log_weights_B)
-    cumulated_B = np.exp(log_weights_B - log_weights_B.max()).cumsum()
+    cumulated_B = exact_math.exp(log_weights_B - log_weights_B.max()).cumsum()
     points_B = (np.arange(num) + u) / num * cumulated_B[-1]
     chosen: Ints = np.minimum(np.searchsorted(cumulated_B, points_B, side="right"), num - 1)
     return chosen

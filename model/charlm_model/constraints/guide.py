@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm_model import exact_math
 from charlm_model.constraints.constraint import Constraint
 from charlm_model.constraints.dfa import DEAD
 from charlm_model.constraints.token_spelling import FAR
@@ -97,8 +98,7 @@ def masked(logprobs_BV: Floats, allowed_BV: Mask) -> tuple[Floats, Floats]:
     Each row allows a token that is possible.
     """
     kept_BV = np.where(allowed_BV, logprobs_BV, -np.inf)
-    best_B1 = kept_BV.max(axis=-1, keepdims=True)
-    log_masses_B1 = best_B1 + np.log(np.exp(kept_BV - best_B1).sum(axis=-1, keepdims=True))
+    log_masses_B1 = exact_math.log_row_sums_of_exp(kept_BV)
     # Rounding may bring one above 0 where next to nothing is excluded.
     return kept_BV - log_masses_B1, np.minimum(log_masses_B1[:, 0], 0.0)
 

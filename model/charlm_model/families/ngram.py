@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from charlm_model import exact_math
 from charlm_model.config import ModelConfig
 from charlm_model.families.kneser_ney import BEFORE_START, Depth, Floats, Ints
 from charlm_model.language_model import LanguageModel
@@ -69,7 +70,7 @@ class NGram(LanguageModel):
         chunk = max(1, _MAX_PROBABILITIES // self.config.vocab_size)
         for start in range(0, B * T, chunk):
             rows = slice(start, start + chunk)
-            logits_MV[rows] = np.log(self._probabilities(contexts_MK[rows]))
+            logits_MV[rows] = exact_math.log(self._probabilities(contexts_MK[rows]))
         return torch.from_numpy(logits_MV).view(B, T, -1), State({"recent": seen_BS[:, -K:]})
 
     def _probabilities(self, contexts_MK: Ints) -> Floats:

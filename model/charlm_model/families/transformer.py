@@ -8,10 +8,12 @@ S keys attended over.
 
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from charlm_model import exact_math
 from charlm_model.config import ModelConfig
 from charlm_model.errors import InvalidConfig
 from charlm_model.families.compiled_model import CompiledModel
@@ -25,7 +27,7 @@ from charlm_model.layers.mixed_precision import half_products, has_half_kernels
 from charlm_model.state import State
 from charlm_model.tensor_memory import clear, copy, zeros
 
-_ROPE_BASE = 10_000.0
+_ROPE_BASE, _LOG_ROPE_BASE = 10_000.0, 9.210340371976184
 NORM_EPSILON = 1e-6
 _HIDDEN_FACTOR = 4
 Rotation = tuple[Tensor, Tensor]
@@ -75,6 +77,8 @@ class Transformer(CompiledModel):
     """
 
     _kernel = kernel
+    frequencies: Tensor
+    """Radians per token, for every pair of a head's numbers (D/2)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -91,6 +95,9 @@ class Transformer(CompiledModel):
         self.embedding.initialize(std=0.5)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.num_layers))
         self.head = nn.Linear(width, config.vocab_size, bias=False)
+        half = width // heads // 2
+        frequencies = exact_math.exp(np.arange(half, dtype=np.float64) * (-_LOG_ROPE_BASE / half))
+        self.register_buffer("frequencies", torch.from_numpy(frequencies), persistent=False)
 
     def initial_state(self, batch_size: int) -> State:
         config = self.config
@@ -219,12 +226,6 @@ class Transformer(CompiledModel):
         B, T, _ = qkv_BTE.shape
         q, k, v = qkv_BTE.view(B, T, 3, self.config.num_heads, -1).permute(2, 0, 3, 1, 4)
         return _rotate(_norm(q), rotation), _rotate(_norm(k), rotation), v
-
-    @property
-    def frequencies(self) -> Tensor:
-        """Radians per token, for every pair of a head's numbers."""
-        half = self.config.hidden_size // self.config.num_heads // 2
-        return _ROPE_BASE ** -(torch.arange(half, dtype=torch.float64, device=self.device) / half)
 
     def _rotation(self, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines (B, 1, T, D/2); angles in float64, exact for any length of text."""

@@ -7,12 +7,13 @@ every batch. Legend: B rows, T tokens, V vocabulary.
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from math import exp, fsum, log
+from math import fsum
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from charlm_model.exact_math import exp, exp_of_number, log_of_number
 from charlm_model.inference.batched_steps import Stepper
 from charlm_model.sampling.draw import draw, logprobs_from
 from charlm_model.sampling.philox import uniforms
@@ -128,7 +129,7 @@ class _Weighed:
         log_weight = total - beginning.proposal_logprob
         self._ids.append(ids)
         self._totals.append(total)
-        self._log_weights.append(log_weight + log(beginning.num_particles))
+        self._log_weights.append(log_weight + log_of_number(beginning.num_particles))
         return log_weight
 
     def close(self, log_weights: list[float], num_particles: int) -> None:
@@ -138,17 +139,17 @@ class _Weighed:
         log_total = log_sum(self._log_weights)
         best = np.argsort(-np.array(self._log_weights), kind="stable")[: self._num_fillings]
         fillings = [
-            Filling(self._ids[i], exp(self._log_weights[i] - log_total), self._totals[i])
+            Filling(self._ids[i], exp_of_number(self._log_weights[i] - log_total), self._totals[i])
             for i in best
         ]
         num_particles = sum(num for _, num in self._starts)
         size = None if is_exact else _effective(self._starts, log_total)
-        return GapFillings(fillings, log_total - log(num_particles), size)
+        return GapFillings(fillings, log_total - log_of_number(num_particles), size)
 
 
 def _effective(starts: list[tuple[float, int]], log_total: float) -> float:
     """How many particles of one weight would be worth as much. Source: Kong (1992)."""
-    return 1 / fsum(num * exp(2 * (log_weight - log_total)) for log_weight, num in starts)
+    return 1 / fsum(num * exp_of_number(2 * (log_weight - log_total)) for log_weight, num in starts)
 
 
 def _sampled(
@@ -259,4 +260,4 @@ def _with_right(
 def log_sum(logs: Sequence[float]) -> float:
     """The logarithm of a sum, without ever leaving logarithms."""
     best = max(logs)
-    return best + log(fsum(exp(each - best) for each in logs))
+    return best + log_of_number(fsum(exp(np.array(logs) - best).tolist()))

@@ -12,6 +12,7 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
+from charlm_model import exact_math
 from charlm_model.sampling.params import SamplingParams
 
 Floats = NDArray[np.float64]
@@ -88,14 +89,14 @@ def _in_top_k(logprobs_BV: Floats, k_B1: Floats) -> Mask:
 def _in_top_p(logprobs_BV: Floats, p_B1: Floats) -> Mask:
     """Source: Holtzman et al. (2020)."""
     sorted_BV = np.sort(-logprobs_BV, axis=-1)
-    return _first(-logprobs_BV, sorted_BV, _num_reaching(np.exp(-sorted_BV), p_B1))
+    return _first(-logprobs_BV, sorted_BV, _num_reaching(exact_math.exp(-sorted_BV), p_B1))
 
 
 def _is_typical(logprobs_BV: Floats, mass_B1: Floats) -> Mask:
     """Source: Meister et al. (2023)."""
-    p_BV = np.exp(logprobs_BV)
+    p_BV = exact_math.exp(logprobs_BV)
     surprisal_BV = np.where(p_BV > 0, -logprobs_BV, 0.0)
-    entropy_B1 = (p_BV * surprisal_BV).sum(axis=-1, keepdims=True)
+    entropy_B1 = exact_math.row_sums(p_BV * surprisal_BV)
     distance_BV = np.where(p_BV > 0, np.abs(surprisal_BV - entropy_B1), np.inf)
     order_BV = np.argsort(distance_BV, axis=-1, kind="stable")
     count_B1 = _num_reaching(np.take_along_axis(p_BV, order_BV, axis=-1), mass_B1)
@@ -106,7 +107,7 @@ def _is_typical(logprobs_BV: Floats, mass_B1: Floats) -> Mask:
 
 def _has_min_p(logprobs_BV: Floats, fraction_B1: Floats) -> Mask:
     """Source: Nguyen et al. (2024)."""
-    p_BV = np.exp(logprobs_BV)
+    p_BV = exact_math.exp(logprobs_BV)
     kept: Mask = p_BV >= fraction_B1 * p_BV.max(axis=-1, keepdims=True)
     return kept
 
@@ -133,7 +134,7 @@ def _first(key_BV: Floats, sorted_BV: Floats, count_B1: Counts) -> Mask:
 
 def _normalized(logits_BV: Floats) -> Floats:
     shifted_BV: Floats = logits_BV - logits_BV.max(axis=-1, keepdims=True)
-    shifted_BV -= np.log(np.exp(shifted_BV).sum(axis=-1, keepdims=True))
+    shifted_BV -= exact_math.log_row_sums_of_exp(shifted_BV)
     return shifted_BV
 
 

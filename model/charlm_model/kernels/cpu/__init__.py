@@ -5,5 +5,5 @@ exactly specified by IEEE 754, and nothing is reassociated. A row is computed al
 cannot depend on its company. They release the interpreter's lock while they run.
 """
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Counts the changes after which the same weights gave other bits."""

@@ -3,13 +3,11 @@
 Legend: R rows, V vocabulary.
 """
 
-import math
-
 import numpy as np
 
-from charlm_model.kernels.cpu.elementary import exp_64, lane_sum_64
+from charlm_model.kernels.cpu.elementary import exp_64, lane_sum_64, log_64
 from charlm_model.kernels.cpu.jit import compiled
-from charlm_model.kernels.cpu.simd import DOUBLE_LANES, add, load, splat, store
+from charlm_model.kernels.cpu.simd import DOUBLE_LANES, add, lane, load, splat, store
 
 _LEAST = -708.0  # the log of the smallest probability that counts
 
@@ -38,7 +36,7 @@ def logprobs_of(logits_V, logprobs):
     total = splat(0.0)
     for v in range(0, len(logprobs), DOUBLE_LANES):
         total = add(total, exp_64(load(logprobs, v)))
-    log_total = math.log(lane_sum_64(total))
+    log_total = lane(log_64(splat(lane_sum_64(total))), 0)
     for v in range(vocab_size):
         logprobs[v] -= log_total
 
@@ -115,5 +113,5 @@ def logprobs_of_drawn(drawn_KR3, logprobs_RK):
     """As `logprobs_of` ends: of a token, its logit less the largest and the sum of all powers."""
     for step in range(len(drawn_KR3)):
         for row in range(drawn_KR3.shape[1]):
-            logprob = drawn_KR3[step, row, 1] - math.log(drawn_KR3[step, row, 2])
+            logprob = drawn_KR3[step, row, 1] - lane(log_64(splat(drawn_KR3[step, row, 2])), 0)
             logprobs_RK[row, step] = np.float32(logprob)

@@ -14,12 +14,14 @@ from torch import nn
 from charlm_model.kernels.cpu.attention import Heads, attend, normalize, normalized, rotate
 from charlm_model.kernels.cpu.barrier_group import add_share, clear_share, meet, share_of
 from charlm_model.kernels.cpu.bounds_checks import check_positions, check_tokens
+from charlm_model.kernels.cpu.elementary import cos_sin_64, in_quadrant
 from charlm_model.kernels.cpu.embedding import Tables, embed, pack_tables, remember
 from charlm_model.kernels.cpu.jit import compiled
 from charlm_model.kernels.cpu.matmul_tile import PANEL_WIDTH
 from charlm_model.kernels.cpu.sampling import room_for, sample_rows
 from charlm_model.kernels.cpu.simd import (
     LANES,
+    lane,
     larger,
     load,
     multiply,
@@ -278,8 +280,10 @@ def _begin(packed, ids_BT, recent_BK, first, length, position_B, work):
             normalized(x, row * width, width, E, epsilon, x, row * width)
             for i in range(half):
                 angle = (position_B[b] + t) * packed.frequencies[i]
-                angles[row * E + i] = math.cos(angle)
-                angles[row * E + half + i] = math.sin(angle)
+                turns, c, s = cos_sin_64(splat(angle))
+                cosine, sine = in_quadrant(lane(turns, 0), lane(c, 0), lane(s, 0))
+                angles[row * E + i] = cosine
+                angles[row * E + half + i] = sine
 
 
 @compiled

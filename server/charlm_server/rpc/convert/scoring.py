@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from charlm.v1 import distribution_pb2
 from charlm.v1 import scoring_pb2 as pb
+from charlm_model.scoring import entropies
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import CharacterCounter
 from charlm_server.engine.scoring import NextDistributionJob, ScorePart, ScoringItem, ScoringJob
@@ -163,7 +162,7 @@ def next_response_from(
     return pb.GetNextDistributionResponse(
         distribution=distributions_from(logprobs_1V, is_float64=is_float64),
         top_tokens=top_tokens_from(columns),
-        entropy=float(-(np.exp(logprobs_V) * logprobs_V).sum()),
+        entropy=float(entropies(logprobs_1V)[0, 0]),
         model_digest=model.checkpoint.digest,
         numerics=numerics_from(model),
     )
