@@ -2,10 +2,13 @@
 
 import functools
 import importlib.util
+import platform
 
 import torch
 
+from charlm_model.devices import CPU
 from charlm_model.errors import DeviceUnavailable
+from charlm_model.kernels.cpu import ARITHMETIC
 from charlm_model.language_model import LanguageModel
 
 _FAMILIES_ON_GPU = ("gru", "lstm", "rnn", "transformer")
@@ -25,11 +28,20 @@ def on_device(model: LanguageModel, device: torch.device) -> LanguageModel:
     return GpuModel(model, device)
 
 
-@functools.cache
-def arithmetic_of(device: torch.device) -> str:
-    """What the bits of a GPU's results depend on, beside the model; of any use only there."""
+@functools.cache  # every message of a stream may ask
+def numerics_id(device: torch.device = CPU) -> str:
+    """What the bits of a result depend on beside the checkpoint, and nothing else.
+
+    On a processor these are our kernels' arithmetic and the architecture: IEEE 754 fixes the rest,
+    but only x86-64 was tried (docs/determinism.md).
+    """
+    kernels = f"charlm-{ARITHMETIC}/{platform.machine()}"
+    return kernels if device == CPU else f"{kernels}/{_arithmetic_of_gpu(device)}"
+
+
+def _arithmetic_of_gpu(device: torch.device) -> str:
     from triton import __version__ as triton_version
 
     name = torch.cuda.get_device_name(device).replace(" ", "-")
     major, minor = torch.cuda.get_device_capability(device)
-    return f"{name}/sm_{major}{minor}/triton-{triton_version}"
+    return f"torch-{torch.__version__}/{name}/sm_{major}{minor}/triton-{triton_version}"

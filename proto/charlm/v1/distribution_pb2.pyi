@@ -187,7 +187,10 @@ class Numerics(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     IS_BATCH_INVARIANT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Identifies library version, processor features and kernels."""
+    """Identifies the arithmetic of the kernels and the architecture; on a GPU also
+    its model and the libraries that compile for it. Neither threads nor the
+    width of vectors change a bit, so they are not named.
+    """
     is_batch_invariant: _builtins.bool
     """Whether a request gives the same bits alone and in any company; measured
     when the server starts.

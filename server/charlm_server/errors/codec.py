@@ -29,8 +29,8 @@ class NumericsMismatch(CodecMismatch):
         self.made_with, self.served = "", served
         CharlmError.__init__(
             self,
-            f"This was compressed in another arithmetic than this server's ({served}); decompress "
-            "it with the version of torch, kind of processor and number of threads that made it.",
+            f"This was compressed by another arithmetic than this server's ({served}): by another "
+            "version of charlm's kernels, a GPU, or another architecture. Decompress it there.",
         )
 
 

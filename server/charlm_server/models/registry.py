@@ -1,17 +1,14 @@
 """The models of a running server: loaded, verified, certified, each with its own engine."""
 
-import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
 
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.devices import CPU
-from charlm_model.gpu.placement import arithmetic_of
-from charlm_model.kernels.cpu import ARITHMETIC
+from charlm_model.gpu.placement import numerics_id
 from charlm_model.snapshot import Provenance
 from charlm_model.text.vocabulary import Vocabulary
 from charlm_server.config.limits import Limits
@@ -146,19 +143,3 @@ class Models:
         if target is not None:
             self._aliases[alias] = target
         return previous
-
-
-def numerics_id(device: torch.device = CPU) -> str:
-    """What the bits of a result depend on, beside the checkpoint."""
-    return _numerics_id(device, torch.get_num_threads())
-
-
-@cache  # every message of a stream may ask
-def _numerics_id(device: torch.device, num_threads: int) -> str:
-    if device == CPU:
-        capability = torch.backends.cpu.get_cpu_capability()
-        arithmetic = f"{capability}/threads-{num_threads}"
-    else:
-        arithmetic = arithmetic_of(device)
-    kernels = f"charlm-{ARITHMETIC}/torch-{torch.__version__}"
-    return f"{kernels}/{platform.machine()}/{arithmetic}"

@@ -19,10 +19,11 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from charlm_model.gpu.placement import numerics_id
 from charlm_server.calls.histogram import Histogram
 from charlm_server.config.settings import address_of
 from charlm_server.errors.base import ServeError
-from charlm_server.models.registry import LoadedModel, numerics_id
+from charlm_server.models.registry import LoadedModel
 from charlm_server.observing.call_counters import Tallies
 from charlm_server.observing.sources import Sources
 from charlm_server.observing.version import VERSION

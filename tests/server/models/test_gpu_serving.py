@@ -17,6 +17,7 @@ from charlm.v1 import scoring_pb2 as sco
 from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
+from charlm_model.gpu.placement import numerics_id
 from charlm_model.kernels.cpu import ARITHMETIC
 from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.philox import Counters
@@ -26,7 +27,6 @@ from charlm_server.errors.base import ServeError
 from charlm_server.models import loading
 from charlm_server.models.batch_invariance import BatchInvariance, measure_batch_invariance
 from charlm_server.models.loading import serve_checkpoint
-from charlm_server.models.registry import numerics_id
 from tests.server import wire as wires
 from tests.server.rpc.services.test_state import by_name, created, exported, imported, of_text
 from tests.server.wire import Wire, checkpoint_of, serving, vocabulary_of
@@ -79,8 +79,8 @@ def test_numerics_name_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     named = numerics_id(torch.device("cuda", 7))
 
-    assert "/NVIDIA-Fake-1/sm_90/triton-" in named
-    assert named.startswith(f"charlm-{ARITHMETIC}/torch-{torch.__version__}/")
+    assert f"/torch-{torch.__version__}/NVIDIA-Fake-1/sm_90/triton-" in named
+    assert named.startswith(f"charlm-{ARITHMETIC}/")
     assert named != numerics_id()
 
 
