@@ -27,12 +27,8 @@ from charlm_client.errors import (
     UnknownCharacter,
 )
 from charlm_client.security import Security
-from charlm_client.sync.client import (
-    SyncClient,
-    SyncCodecStream,
-    SyncGenerationStream,
-    SyncScoreStream,
-)
+from charlm_client.sync.client import SyncClient
+from charlm_client.sync.streams import SyncCodecStream, SyncGenerationStream, SyncScoreStream
 from charlm_client.types import (
     After,
     Chunk,

@@ -16,8 +16,7 @@ from charlm_client import Client, SyncClient
 from charlm_client.api.admin import Admin
 from charlm_client.api.states import States
 from charlm_client.cli.main import app
-from charlm_client.sync.admin import SyncAdmin
-from charlm_client.sync.states import SyncStates
+from charlm_client.sync.client import SyncAdmin, SyncStates
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = ROOT / "proto" / "charlm" / "v1"

@@ -3,15 +3,14 @@
 import asyncio
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from fake_server import Script, serving
 
 from charlm_client import Client, FinishReason, Gap, States, Stopping, SyncClient
 from charlm_client.api.admin import Admin
-from charlm_client.sync.admin import SyncAdmin
-from charlm_client.sync.states import SyncStates
+from charlm_client.sync.client import SyncAdmin, SyncStates
 
 
 @pytest.fixture
@@ -84,3 +83,24 @@ def test_both_faces_have_the_same_methods(ours: type, theirs: type) -> None:
 
     assert methods(ours) == methods(theirs)
     assert properties(ours) == properties(theirs)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "returned"),
+    [
+        (SyncClient.generate, Client.generate, "Generation"),
+        (SyncClient.stream_generate, Client.stream_generate, "SyncGenerationStream"),
+        (SyncClient.compress, Client.compress, "SyncCodecStream"),
+        (SyncStates.create, States.create, "State"),
+        (SyncAdmin.loads, Admin.loads, "list[ModelLoad]"),
+    ],
+)
+def test_help_shows_the_parameters_the_docstring_and_the_synchronous_result(
+    ours: Callable[..., object], theirs: Callable[..., object], returned: str
+) -> None:
+    signature = inspect.signature(ours)
+    result = signature.return_annotation
+
+    assert signature.parameters == inspect.signature(theirs).parameters
+    assert inspect.getdoc(ours) == inspect.getdoc(theirs)
+    assert (result if isinstance(result, str) else result.__name__) == returned
