@@ -20,8 +20,8 @@ from pathlib import Path
 
 from served import NAME, served
 
-from charlm_client.bench.figures import figures_of
-from charlm_client.bench.generator import LoadGenerator
+from charlm_client.bench.load_generator import LoadGenerator
+from charlm_client.bench.results import load_results
 from charlm_client.bench.workload import Workload
 from charlm_client.client import Client
 from charlm_model.config import ModelConfig
@@ -62,11 +62,11 @@ class Observed:
         before = self.processor_s
         async with Client(self.address) as client:
             scraping = asyncio.create_task(keep_scraping(self.metrics_port))
-            outcomes = await LoadGenerator(client, NAME, workload).run()
+            records = await LoadGenerator(client, NAME, workload).run()
             scraping.cancel()
-        num_characters = sum(num for outcome in outcomes for _, num in outcome.chunks)
+        num_characters = sum(num for record in records for _, num in record.chunks)
         used_us = 1e6 * (self.processor_s - before)
-        return figures_of(outcomes, workload).characters_per_s, used_us / num_characters
+        return load_results(records, workload).characters_per_s, used_us / num_characters
 
 
 async def keep_scraping(port: int | None) -> None:

@@ -111,7 +111,7 @@ async def test_an_exported_state_outlives_the_server(fox: Path, tmp_path: Path) 
         async with Client(server.address) as client:
             with pytest.raises(StateNotFound):
                 await client.states.get(state.name)
-            brought = await client.states.bring(exported)
+            brought = await client.states.import_(exported)
             again, _ = await client.states.advance(brought.name, " jumps")
             found = await client.next_distribution(After(again.name), model="fox")
 

@@ -131,7 +131,7 @@ async def test_callers_that_leave_leave_nothing(
 async def at_rest(operator: Client, caller: Client) -> None:
     """Nothing runs or waits, no state is kept, and nothing is open that was not before."""
     await load_at_rest(operator)
-    while await caller.states.every():
+    while await caller.states.list():
         pass
     assert (await load_at_rest(operator)).num_states == 0
 

@@ -23,10 +23,10 @@ def test_a_load_is_put_on_and_told(server_address: str, tmp_path: Path) -> None:
     done = bench(server_address, *flags, "--output-length", "50", "--json", "--plot", str(plot))
 
     assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)
-    assert figures["characters_per_s"] > 50
-    assert 0 < figures["first_character_s"]["p50"] <= figures["first_character_s"]["p99"]
-    assert figures["errors"] == {}
+    results = json.loads(done.stdout)
+    assert results["characters_per_s"] > 50
+    assert 0 < results["first_character_s"]["p50"] <= results["first_character_s"]["p99"]
+    assert results["errors"] == {}
     assert plot.read_text(encoding="utf-8").startswith("<svg")
 
 

@@ -83,7 +83,7 @@ async def test_a_fork_goes_its_own_way(server_address: str) -> None:
         (position,) = state.checkpointed_positions
         state, _ = await client.states.advance(state.name, " dog")
         fork = await client.states.fork(state.name, position=position)
-        names = {each.name for each in await client.states.every(model=MODEL)}
+        names = {each.name for each in await client.states.list(model=MODEL)}
 
         assert fork.num_tokens == position < state.num_tokens
         assert {fork.name, state.name} <= names
@@ -94,7 +94,7 @@ async def test_a_fork_goes_its_own_way(server_address: str) -> None:
 def test_states_without_an_event_loop(server_address: str) -> None:
     with SyncClient(server_address) as client:
         state = client.states.create("The", model=MODEL, time_to_live_s=60)
-        again = client.states.bring(client.states.export(state.name))
+        again = client.states.import_(client.states.export(state.name))
 
         assert client.states.get(again.name).num_tokens == state.num_tokens
         client.states.delete(state.name)

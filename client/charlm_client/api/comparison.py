@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from charlm.v1 import scoring_pb2
 from charlm_client.errors import InvalidRequest
-from charlm_client.wire.to_proto import checked, model_name, named, policy
+from charlm_client.wire.to_proto import checked, model_name, naming_field, unknown_policy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +49,12 @@ def compare_message(
     for field, values in (("texts", texts), ("models", models)):
         if isinstance(values, str):
             raise InvalidRequest(f"{field} is one text, but it must be a list.", field=field)
-    with named("priors", priors, "numbers"):
+    with naming_field("priors", priors, "numbers"):
         return scoring_pb2.CompareRequest(
             models=[model_name(model) for model in models],
             texts=[checked(text, f"texts[{index}]") for index, text in enumerate(texts)],
             priors=priors,
-            unknown_characters=policy(replace_unknown),
+            unknown_characters=unknown_policy(replace_unknown),
         )
 
 

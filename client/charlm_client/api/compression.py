@@ -8,7 +8,7 @@ from typing import Any
 
 from charlm.v1 import codec_pb2 as pb
 from charlm_client.wire.first_status import FirstStatus
-from charlm_client.wire.request_stream import Sending
+from charlm_client.wire.request_stream import RequestStream
 from charlm_client.wire.status_errors import translated
 from charlm_client.wire.to_proto import model_name
 
@@ -47,15 +47,15 @@ class CodecStream:
         self, requests: AsyncIterator[Any], start_call: Callable[[Any], Any], address: str
     ) -> None:
         self._address = address
-        self._sending = Sending(requests)
-        self._call = start_call(self._sending)
+        self._requests_sent = RequestStream(requests)
+        self._call = start_call(self._requests_sent)
         self._status = FirstStatus(self._call)
         self.totals: CodecTotals | None = None
         self.damaged_frames: list[int] = []
         """Numbers of frames that were skipped, from 0."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with self._sending.telling_failures(), translated(self._address, self._status):
+        with self._requests_sent.raising_failures(), translated(self._address, self._status):
             try:
                 async for response in self._call:
                     self.damaged_frames += getattr(response, "damaged_frames", ())

@@ -8,7 +8,7 @@ from typing import Self
 import grpc
 
 from charlm.v1 import generation_pb2
-from charlm_client.api.resuming import LEFT_BEHIND, Received, Resuming
+from charlm_client.api.resuming import DRAINED, Received, Resuming
 from charlm_client.types import Chunk, StreamHeader
 from charlm_client.wire.from_proto import chunk_from, header_from
 from charlm_client.wire.status_errors import translated
@@ -43,21 +43,21 @@ class GenerationStream:
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         with translated(self._address):
             try:
-                async for chunk in self._unbroken():
+                async for chunk in self._resumed_chunks():
                     yield chunk
             except asyncio.CancelledError:
                 # gRPC raises the same for a cancelled call as for a cancelled task.
                 if not self._is_cancelled or _is_being_cancelled():
                     raise
 
-    async def _unbroken(self) -> AsyncIterator[Chunk]:
+    async def _resumed_chunks(self) -> AsyncIterator[Chunk]:
         """The chunks of one call after the other, until one comes to the end."""
         attempt = 0
         while True:
             left: list[Chunk] = []  # what a stopping server cut short; others may go on instead
             try:
                 async for chunk in self._chunks():
-                    if _is_left_behind(chunk):
+                    if _was_drained(chunk):
                         left.append(chunk)
                         continue
                     self._received.add(chunk)
@@ -118,8 +118,8 @@ def _is_gone(error: grpc.aio.AioRpcError) -> bool:
     return error.code() in _GONE or is_proxys_word
 
 
-def _is_left_behind(chunk: Chunk) -> bool:
-    return chunk.end is not None and chunk.end.finish_reason is LEFT_BEHIND
+def _was_drained(chunk: Chunk) -> bool:
+    return chunk.end is not None and chunk.end.finish_reason is DRAINED
 
 
 def _is_being_cancelled() -> bool:

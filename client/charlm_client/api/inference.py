@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from charlm.v1 import inference_pb2
 from charlm_client.types import After
-from charlm_client.wire.to_proto import checked, context_message, model_name, named, policy
+from charlm_client.wire.to_proto import (
+    checked,
+    context_message,
+    model_name,
+    naming_field,
+    unknown_policy,
+)
 
 _UINT32, _UINT64 = f"in [0, {2**32 - 1}]", f"in [0, {2**64 - 1}]"
 
@@ -75,14 +81,14 @@ def gap_message(gap: Gap, *, model: str, replace_unknown: bool) -> inference_pb2
         model=model_name(model),
         left=context_message(gap.left, "left"),
         right=checked(gap.right, "right"),
-        unknown_characters=policy(replace_unknown),
+        unknown_characters=unknown_policy(replace_unknown),
     )
-    with named("gap_length", gap.length, _UINT32):
+    with naming_field("gap_length", gap.length, _UINT32):
         message.gap_length = gap.length
     for name, allowed in (("max_fillings", _UINT32), ("num_particles", _UINT32), ("seed", _UINT64)):
         value = getattr(gap, name)
         if value is not None:
-            with named(name, value, allowed):
+            with naming_field(name, value, allowed):
                 setattr(message, name, value)
     return message
 
@@ -119,12 +125,12 @@ def top_message(
     message = inference_pb2.ListTopContinuationsRequest(
         model=model_name(model),
         context=context_message(prompt),
-        unknown_characters=policy(replace_unknown),
+        unknown_characters=unknown_policy(replace_unknown),
     )
     values = {"length": length, "num_continuations": num, "max_steps": max_steps}
     for name, value in values.items():
         if value is not None:
-            with named(name, value, _UINT32):
+            with naming_field(name, value, _UINT32):
                 setattr(message, name, value)
     return message
 

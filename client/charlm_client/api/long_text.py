@@ -12,9 +12,9 @@ from charlm_client.api.compression import Pieces, sendable
 from charlm_client.types import After, Score
 from charlm_client.wire.first_status import FirstStatus
 from charlm_client.wire.from_proto import score_from
-from charlm_client.wire.request_stream import Sending
+from charlm_client.wire.request_stream import RequestStream
 from charlm_client.wire.status_errors import translated
-from charlm_client.wire.to_proto import check_word, context_message, model_name, policy
+from charlm_client.wire.to_proto import check_word, context_message, model_name, unknown_policy
 
 DEFAULT_STREAM_TIMEOUT_S = 3600.0  # streams last as long as their files are large
 
@@ -54,14 +54,14 @@ class ScoreStream:
 
     def __init__(self, text: LongText, start_call: Callable[[Any], Any], address: str) -> None:
         self._address = address
-        self._sending = Sending(_messages(text))
-        self._call = start_call(self._sending)
+        self._requests_sent = RequestStream(_messages(text))
+        self._call = start_call(self._requests_sent)
         self._status = FirstStatus(self._call)
         self.total: Score | None = None
         self.model_digest = ""
 
     async def __aiter__(self) -> AsyncIterator[ScoredTokens]:
-        with self._sending.telling_failures(), translated(self._address, self._status):
+        with self._requests_sent.raising_failures(), translated(self._address, self._status):
             try:
                 async for response in self._call:
                     if response.HasField("total"):
@@ -95,7 +95,7 @@ def _start_message(text: LongText) -> pb.StreamScoreStart:
             ranks=text.returns == "details",
             entropies=text.returns == "details",
         ),
-        unknown_characters=policy(text.replace_unknown),
+        unknown_characters=unknown_policy(text.replace_unknown),
     )
 
 

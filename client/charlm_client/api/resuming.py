@@ -8,7 +8,7 @@ from charlm_client.errors import InvalidRequest
 from charlm_client.types import Chunk, FinishReason
 
 # The server is stopping: another one, or the same one once it is back, goes on.
-LEFT_BEHIND = FinishReason.DRAINED
+DRAINED = FinishReason.DRAINED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

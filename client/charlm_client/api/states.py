@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # gRPC's stubs are generic for type checkers only
 
+import builtins
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,8 +18,8 @@ from charlm_client.wire.to_proto import (
     context_message,
     duration_message,
     model_name,
-    named,
-    policy,
+    naming_field,
+    unknown_policy,
 )
 
 Response = TypeVar("Response")
@@ -65,7 +66,7 @@ class States:
             model=model_name(model),
             context=context_message(text),
             time_to_live=duration_message(time_to_live_s, "time_to_live"),
-            unknown_characters=policy(replace_unknown),
+            unknown_characters=unknown_policy(replace_unknown),
         )
         call = self._stub.CreateState(request, timeout=self._timeout_s)
         return state_from((await self._answer(call)).state)
@@ -88,14 +89,14 @@ class States:
             text=checked(text, "text"),
             etag=etag,
             checkpoint=checkpoint,
-            unknown_characters=policy(replace_unknown),
+            unknown_characters=unknown_policy(replace_unknown),
         )
         answer = await self._answer(self._stub.AdvanceState(request, timeout=self._timeout_s))
         return state_from(answer.state), answer.total_logprob
 
     async def fork(self, name: str, *, position: int | None = None) -> State:
         """A copy, of its end or of a checkpointed position."""
-        with named("position", position, _POSITION):
+        with naming_field("position", position, _POSITION):
             request = state_pb2.ForkStateRequest(name=state_name(name), position=position)
         call = self._stub.ForkState(request, timeout=self._timeout_s)
         return state_from((await self._answer(call)).state)
@@ -106,9 +107,9 @@ class States:
         call = self._stub.GetState(request, timeout=self._timeout_s)
         return state_from((await self._answer(call)).state)
 
-    async def every(self, *, model: str = "") -> list[State]:
+    async def list(self, *, model: str = "") -> builtins.list[State]:
         """All of this caller's, page by page."""
-        states: list[State] = []
+        states: builtins.list[State] = []
         page_token = ""
         while True:
             request = state_pb2.ListStatesRequest(
@@ -132,7 +133,7 @@ class States:
             call = self._stub.ExportState(request, timeout=self._timeout_s)
             return b"".join([part.data async for part in call])
 
-    async def bring(self, data: bytes, *, time_to_live_s: float | None = None) -> State:
+    async def import_(self, data: bytes, *, time_to_live_s: float | None = None) -> State:
         """Keep an exported one (ImportState)."""
         parts = _parts(data, duration_message(time_to_live_s, "time_to_live"))
         call = self._stub.ImportState(parts, timeout=self._timeout_s)

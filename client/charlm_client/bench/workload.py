@@ -35,7 +35,7 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PlannedStream:
     """One stream to be asked for."""
 
     prompt_length: int
@@ -61,11 +61,11 @@ class Workload:
     slow_wait_s: float = 0.5
     seed: int = 0
 
-    def requests(self) -> Iterator[Request]:
+    def requests(self) -> Iterator[PlannedStream]:
         """Without end; the same for the same seed."""
         chance = random.Random(self.seed)
         while True:
-            yield Request(
+            yield PlannedStream(
                 self.prompt_lengths.drawn(chance),
                 self.output_lengths.drawn(chance),
                 chance.random() < self.slow_share,

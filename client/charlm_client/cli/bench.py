@@ -7,9 +7,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from charlm_client.bench.figures import Figures, Spread, figures_of, rates
-from charlm_client.bench.generator import LoadGenerator
+from charlm_client.bench.load_generator import LoadGenerator
 from charlm_client.bench.plot import svg
+from charlm_client.bench.results import LoadResults, Percentiles, load_results, rates
 from charlm_client.bench.workload import Lengths, Workload
 from charlm_client.cli.options import SERVER_DEFAULT, AsJson, Color, Model, Server
 from charlm_client.cli.output_file import check_writable, written
@@ -85,16 +85,16 @@ def serve(
 
     async def measure(client: Client) -> None:
         name = await chosen_model(client, model)
-        outcomes = await LoadGenerator(client, name, workload).run()
-        figures = figures_of(outcomes, workload)
+        records = await LoadGenerator(client, name, workload).run()
+        results = load_results(records, workload)
         if plot is not None:
-            drawn = svg(rates(outcomes, duration), f"{name}, {server}")
+            drawn = svg(rates(records, duration), f"{name}, {server}")
             with written(plot) as out:
                 out.write(drawn.encode())
         if as_json:
-            print_json(figures.as_dict())
+            print_json(results.as_dict())
         else:
-            _print(figures, console(color))
+            _print(results, console(color))
 
     run_call(server, duration + _PATIENCE_S, measure, may_retry=False)
 
@@ -108,18 +108,18 @@ def _check_plot(path: Path) -> None:
     check_writable(path, force=True)
 
 
-def _print(figures: Figures, console: Console) -> None:
+def _print(results: LoadResults, console: Console) -> None:
     table = Table("", "p50", "p95", "p99")
-    table.add_row("first character", *_milliseconds(figures.first_character_s))
-    table.add_row("between chunks", *_milliseconds(figures.between_chunks_s))
+    table.add_row("first character", *_milliseconds(results.first_character_s))
+    table.add_row("between chunks", *_milliseconds(results.between_chunks_s))
     console.print(
-        f"{figures.characters_per_s:,.0f} characters/s, {figures.streams_per_s:,.1f} streams/s "
-        f"ended, over {figures.seconds:g} s; {figures.num_streams:,} streams began."
+        f"{results.characters_per_s:,.0f} characters/s, {results.streams_per_s:,.1f} streams/s "
+        f"ended, over {results.seconds:g} s; {results.num_streams:,} streams began."
     )
     console.print(table)
-    for kind, num in figures.errors.items():
+    for kind, num in results.errors.items():
         console.print(f"{num:,} streams failed: {kind}")
 
 
-def _milliseconds(spread: Spread) -> list[str]:
+def _milliseconds(spread: Percentiles) -> list[str]:
     return [f"{1000 * value:.2f} ms" for value in (spread.p50, spread.p95, spread.p99)]

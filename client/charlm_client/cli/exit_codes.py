@@ -13,7 +13,7 @@ EXIT_INTERRUPTED = 130
 
 
 @contextmanager
-def ended_in_a_sentence() -> Iterator[None]:
+def exiting_with_a_message() -> Iterator[None]:
     """Leave the process in order, whatever goes wrong inside.
 
     A full disk shows when what was printed is written out, so that is done here too.
@@ -28,14 +28,14 @@ def ended_in_a_sentence() -> Iterator[None]:
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:  # nobody reads on, which is no mistake
-        _forget_what_is_unwritten()
+        _discard_unwritten_output()
         sys.exit(EXIT_ERROR)
     except OSError as error:
-        _forget_what_is_unwritten()
+        _discard_unwritten_output()
         _fail(f"{error.filename or 'The output'} cannot be written: {error.strerror}.", EXIT_ERROR)
 
 
-def _forget_what_is_unwritten() -> None:
+def _discard_unwritten_output() -> None:
     """Or Python would try once more, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

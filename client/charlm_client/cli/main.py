@@ -25,7 +25,7 @@ from charlm_client.cli import (
     top,
     vocabulary,
 )
-from charlm_client.cli.exit_codes import ended_in_a_sentence
+from charlm_client.cli.exit_codes import exiting_with_a_message
 from charlm_client.cli.run_call import SECURITY
 from charlm_client.security import Security
 
@@ -88,7 +88,7 @@ def main() -> None:
 
     Exit codes: 0 done, 1 an error, 2 wrong usage, 3 restored in part, 130 interrupted.
     """
-    with ended_in_a_sentence():
+    with exiting_with_a_message():
         name = sys.argv[1] if len(sys.argv) > 1 else ""
         if name in plugins.PLUGINS:
             plugins.load(name)(args=sys.argv[2:], prog_name=f"charlm {name}")

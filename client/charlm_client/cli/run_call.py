@@ -33,7 +33,7 @@ def run_call(
     """
 
     async def connected() -> Result:
-        hear_signals()
+        wake_loop_on_signals()
         give_up_at = time.monotonic() + timeout
         async with Client(server, timeout_s=timeout, security=SECURITY.get()) as client:
             while True:
@@ -48,7 +48,7 @@ def run_call(
     return asyncio.run(connected())
 
 
-def hear_signals() -> None:
+def wake_loop_on_signals() -> None:
     """Let every signal wake the running loop, if it is that of the main thread.
 
     `asyncio.run` is told of Ctrl-C when the loop goes on, and one that is just falling asleep would

@@ -33,7 +33,7 @@ async def score_file(
     model = await chosen_model(client, options.model)
     with opened(path) as file, progress_of_files() as progress:
         has_rows = not options.as_json and not options.total_only
-        text = Reading(file, path, progress, keeps_text=has_rows)
+        text = FileText(file, path, progress, keeps_text=has_rows)
         stream = client.stream_score(
             text.pieces(),
             model=model,
@@ -42,7 +42,7 @@ async def score_file(
             replace_unknown=options.replace_unknown,
             timeout_s=timeout_s,
         )
-        rows = _Rows(text) if has_rows else None
+        rows = _TokenRows(text) if has_rows else None
         async for tokens in stream:
             if rows is None:
                 print_json(asdict(tokens))
@@ -62,7 +62,7 @@ def _print_total(total: Score, options: ScoreOptions, about: dict[str, str]) -> 
         print(totals(total), file=sys.stdout if options.total_only else sys.stderr)
 
 
-class Reading:
+class FileText:
     """A file's bytes on their way up, and if it keeps them its characters until they are shown."""
 
     def __init__(self, file: BinaryIO, path: Path, progress: Progress, *, keeps_text: bool) -> None:
@@ -87,10 +87,10 @@ class Reading:
         return self.take(len(self._text)) + self._decoder.decode(b"", final=True)
 
 
-class _Rows:
+class _TokenRows:
     """A row for each token. Where the last one ends only the next one tells, so it waits."""
 
-    def __init__(self, text: Reading) -> None:
+    def __init__(self, text: FileText) -> None:
         self._text = text
         self._waiting: tuple[int, float, int] | None = None  # offset, log-prob, rank
         print(ROW_HEADING)

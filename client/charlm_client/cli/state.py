@@ -118,7 +118,7 @@ def list_states(
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
     """List your states."""
-    for state in run_call(server, timeout, lambda client: client.states.every(model=model)):
+    for state in run_call(server, timeout, lambda client: client.states.list(model=model)):
         _tell(state, as_json=as_json)
 
 
@@ -155,7 +155,7 @@ def import_state(
     with opened(file) as source:
         data = source.read()
     state = run_call(
-        server, timeout, lambda client: client.states.bring(data, time_to_live_s=time_to_live)
+        server, timeout, lambda client: client.states.import_(data, time_to_live_s=time_to_live)
     )
     _tell(state, as_json=as_json)
 

@@ -24,10 +24,10 @@ class SyncStates(Blocking[States]):
     advance = blocking(States.advance)
     fork = blocking(States.fork)
     get = blocking(States.get)
-    every = blocking(States.every)
+    list = blocking(States.list)
     delete = blocking(States.delete)
     export = blocking(States.export)
-    bring = blocking(States.bring)
+    import_ = blocking(States.import_)
 
 
 class SyncAdmin(Blocking[Admin]):

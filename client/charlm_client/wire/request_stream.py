@@ -10,7 +10,7 @@ from charlm_client.errors import CharlmError
 Request = TypeVar("Request")
 
 
-class Sending(Generic[Request]):
+class RequestStream(Generic[Request]):
     """The requests of a call. Where making one fails, gRPC would only say that it was cancelled."""
 
     def __init__(self, requests: AsyncIterator[Request]) -> None:
@@ -26,7 +26,7 @@ class Sending(Generic[Request]):
             raise
 
     @contextmanager
-    def telling_failures(self) -> Iterator[None]:
+    def raising_failures(self) -> Iterator[None]:
         """Around the reading of answers: raises what went wrong here, where that ended them."""
         try:
             yield

@@ -36,7 +36,7 @@ def generate_message(
     num_outputs: int | None,
     replace_unknown: bool,
 ) -> generation_pb2.GenerateRequest:
-    with named("num_outputs", num_outputs, _UINT32):
+    with naming_field("num_outputs", num_outputs, _UINT32):
         return generation_pb2.GenerateRequest(
             model=model_name(model),
             context=_context(prompt),
@@ -45,7 +45,7 @@ def generate_message(
             stopping=stopping_message(stopping),
             constraint=constraint_message(sampling.constraint) if sampling.constraint else None,
             num_outputs=num_outputs,
-            unknown_characters=policy(replace_unknown),
+            unknown_characters=unknown_policy(replace_unknown),
         )
 
 
@@ -69,7 +69,7 @@ def score_message(
             for index, text in enumerate(texts)
         ],
         returns=_returns_message(details),
-        unknown_characters=policy(replace_unknown),
+        unknown_characters=unknown_policy(replace_unknown),
     )
 
 
@@ -77,7 +77,7 @@ def _returns_message(details: bool | Details) -> distribution_pb2.ReturnOptions:
     if not details:
         return distribution_pb2.ReturnOptions(logprobs=True)
     more = details if isinstance(details, Details) else Details()
-    with named("top_k", more.top_k, _UINT32):
+    with naming_field("top_k", more.top_k, _UINT32):
         return distribution_pb2.ReturnOptions(
             logprobs=True,
             ranks=True,
@@ -90,12 +90,12 @@ def _returns_message(details: bool | Details) -> distribution_pb2.ReturnOptions:
 def next_message(
     prompt: str | After, *, model: str, top_k: int, replace_unknown: bool
 ) -> scoring_pb2.GetNextDistributionRequest:
-    with named("top_k", top_k, _UINT32):
+    with naming_field("top_k", top_k, _UINT32):
         return scoring_pb2.GetNextDistributionRequest(
             model=model_name(model),
             context=context_message(prompt),
             top_k=top_k,
-            unknown_characters=policy(replace_unknown),
+            unknown_characters=unknown_policy(replace_unknown),
         )
 
 
@@ -105,7 +105,7 @@ def encode_message(
     return tokenizer_pb2.EncodeRequest(
         model=model_name(model),
         texts=[checked(text, f"texts[{index}]") for index, text in enumerate(texts)],
-        unknown_characters=policy(replace_unknown),
+        unknown_characters=unknown_policy(replace_unknown),
     )
 
 
@@ -114,7 +114,7 @@ def decode_message(
 ) -> tokenizer_pb2.DecodeRequest:
     message = tokenizer_pb2.DecodeRequest(model=model_name(model))
     for index, ids in enumerate(sequences):
-        with named(f"sequences[{index}]", ids, f"ids {_UINT32}"):
+        with naming_field(f"sequences[{index}]", ids, f"ids {_UINT32}"):
             message.sequences.add(ids=ids)
     return message
 
@@ -132,10 +132,10 @@ def sampling_message(sampling: Sampling) -> sampling_pb2.SamplingParams:
     for name, allowed in (("top_k", _UINT32), ("penalty_window", _UINT32), ("seed", _UINT64)):
         value = getattr(sampling, name)
         if value is not None:
-            with named(f"sampling.{name}", value, allowed):
+            with naming_field(f"sampling.{name}", value, allowed):
                 setattr(message, name, value)
     for token_id, bias in sampling.logit_bias.items():
-        with named("sampling.biases.token_id", token_id, _UINT32):
+        with naming_field("sampling.biases.token_id", token_id, _UINT32):
             message.biases.add(token_id=token_id, bias=bias)
     return message
 
@@ -162,13 +162,13 @@ def constraint_message(constraint: Constraint) -> sampling_pb2.Constraint:
     for name in ("num_particles", "max_attempts"):
         value = getattr(constraint, name)
         if value is not None:
-            with named(f"constraint.{name}", value, _UINT32):
+            with naming_field(f"constraint.{name}", value, _UINT32):
                 setattr(message, name, value)
     return message
 
 
 def stopping_message(stopping: Stopping) -> sampling_pb2.StoppingParams:
-    with named("stopping.max_new_tokens", stopping.max_new_tokens, _UINT32):
+    with naming_field("stopping.max_new_tokens", stopping.max_new_tokens, _UINT32):
         message = sampling_pb2.StoppingParams(
             max_new_tokens=stopping.max_new_tokens,
             stop_sequences=[
@@ -189,7 +189,7 @@ def duration_message(seconds: float | None, field: str) -> Duration | None:
     if seconds is None:
         return None
     message = Duration()
-    with named(field, seconds, "a number of seconds"):
+    with naming_field(field, seconds, "a number of seconds"):
         message.FromNanoseconds(round(seconds * 1e9))
     return message
 
@@ -231,14 +231,14 @@ def _context(text: str | After, field: str = "context.text") -> context_pb2.Cont
     return context_pb2.Context(state=context_pb2.StateReference(name=text.state))
 
 
-def policy(replace_unknown: bool) -> "context_pb2.UnknownCharacterPolicy.ValueType":
+def unknown_policy(replace_unknown: bool) -> "context_pb2.UnknownCharacterPolicy.ValueType":
     if replace_unknown:
         return context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE
     return context_pb2.UNKNOWN_CHARACTER_POLICY_UNSPECIFIED
 
 
 @contextmanager
-def named(field: str, value: object, allowed: str) -> Iterator[None]:
+def naming_field(field: str, value: object, allowed: str) -> Iterator[None]:
     """Say which field a value does not fit; protobuf itself only says the value."""
     try:
         yield

@@ -12,8 +12,8 @@ from rich.progress import Progress
 
 from charlm.v1 import context_pb2
 from charlm_client import Client, InvalidRequest, ModelNotFound, SyncClient, UnknownCharacter
-from charlm_client.cli import session
-from charlm_client.cli.score_file import Reading
+from charlm_client.cli import input_file
+from charlm_client.cli.score_file import FileText
 
 
 async def test_pieces_arrive_in_order_and_scores_come_back(client: Client, script: Script) -> None:
@@ -114,9 +114,9 @@ async def test_cancelling_the_reader_cancels_the_call(client: Client) -> None:
 def test_a_file_is_read_as_training_reads_it(
     data: bytes, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "PIECE_BYTES", size)
+    monkeypatch.setattr(input_file, "PIECE_BYTES", size)
 
-    read = b"".join(session.text_pieces(io.BytesIO(data)))
+    read = b"".join(input_file.text_pieces(io.BytesIO(data)))
 
     assert read == data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
 
@@ -126,8 +126,8 @@ def test_only_a_text_that_will_be_shown_is_kept(tmp_path: Path, keeps_text: bool
     path = tmp_path / "text.txt"
     path.write_text("한국어" * 50_000)
 
-    with session.opened(path) as file, Progress(disable=True) as progress:
-        reading = Reading(file, path, progress, keeps_text=keeps_text)
+    with input_file.opened(path) as file, Progress(disable=True) as progress:
+        reading = FileText(file, path, progress, keeps_text=keeps_text)
         data = b"".join(reading.pieces())
 
     assert data == path.read_bytes()

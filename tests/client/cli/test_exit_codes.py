@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from charlm_client.cli import exit_codes
-from charlm_client.cli.exit_codes import ended_in_a_sentence
+from charlm_client.cli.exit_codes import exiting_with_a_message
 from charlm_client.errors import QueueFull
 
 
@@ -15,7 +15,7 @@ from charlm_client.errors import QueueFull
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether the standard output was given up: the real one is pytest's."""
     found: list[bool] = []
-    monkeypatch.setattr(exit_codes, "_forget_what_is_unwritten", lambda: found.append(True))
+    monkeypatch.setattr(exit_codes, "_discard_unwritten_output", lambda: found.append(True))
     return found
 
 
@@ -44,7 +44,7 @@ def test_every_error_is_a_sentence(
     forgotten: list[bool],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit) as end, ended_in_a_sentence():
+    with pytest.raises(SystemExit) as end, exiting_with_a_message():
         raise error
 
     assert end.value.code == status
@@ -53,7 +53,7 @@ def test_every_error_is_a_sentence(
 
 
 def test_a_status_passes() -> None:
-    with pytest.raises(SystemExit) as end, ended_in_a_sentence():
+    with pytest.raises(SystemExit) as end, exiting_with_a_message():
         raise SystemExit(3)
 
     assert end.value.code == 3

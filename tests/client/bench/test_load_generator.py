@@ -1,4 +1,4 @@
-"""A load is what was asked for, and its figures are those of what came."""
+"""A load is what was asked for, and its results are those of what came."""
 
 import random
 from itertools import islice, pairwise
@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_client import CharlmError, Client, InvalidRequest
-from charlm_client.bench.figures import figures_of, percentile, rates
-from charlm_client.bench.generator import LoadGenerator, Outcome
+from charlm_client.bench.load_generator import LoadGenerator, StreamRecord
 from charlm_client.bench.plot import svg
+from charlm_client.bench.results import load_results, percentile, rates
 from charlm_client.bench.workload import Lengths, Workload
 
 
@@ -60,31 +60,31 @@ def test_a_percentile_is_not_exceeded_by_its_share(values: list[float], share: f
 
 
 def test_figures_are_of_the_time_after_warming_up() -> None:
-    outcomes = [
-        Outcome(0.5, [(0.9, 5), (1.5, 7), (2.0, 8)], has_ended=True),
-        Outcome(1.2, [(1.3, 1)]),
-        Outcome(1.4, [(1.5, 100)], is_slow=True, has_ended=True),
-        Outcome(1.6, error="QueueFull"),
-        Outcome(0.2, error="Unavailable"),
+    records = [
+        StreamRecord(0.5, [(0.9, 5), (1.5, 7), (2.0, 8)], has_ended=True),
+        StreamRecord(1.2, [(1.3, 1)]),
+        StreamRecord(1.4, [(1.5, 100)], is_slow=True, has_ended=True),
+        StreamRecord(1.6, error="QueueFull"),
+        StreamRecord(0.2, error="Unavailable"),
     ]
 
-    figures = figures_of(outcomes, Workload(duration_s=3.0, warm_up_s=1.0))
+    results = load_results(records, Workload(duration_s=3.0, warm_up_s=1.0))
 
-    assert figures.characters_per_s == (7 + 8 + 1) / 2
-    assert (figures.num_streams, figures.num_ended) == (3, 1)
-    assert figures.first_character_s.p50 == pytest.approx(0.1)
-    assert figures.between_chunks_s.p99 == pytest.approx(0.6)
-    assert figures.errors == {"QueueFull": 1}
+    assert results.characters_per_s == (7 + 8 + 1) / 2
+    assert (results.num_streams, results.num_ended) == (3, 1)
+    assert results.first_character_s.p50 == pytest.approx(0.1)
+    assert results.between_chunks_s.p99 == pytest.approx(0.6)
+    assert results.errors == {"QueueFull": 1}
 
 
 def test_nothing_came() -> None:
-    figures = figures_of([], Workload())
+    results = load_results([], Workload())
 
-    assert figures.characters_per_s == figures.first_character_s.p99 == 0
+    assert results.characters_per_s == results.first_character_s.p99 == 0
 
 
 def test_a_plot_shows_every_part_of_the_time() -> None:
-    points = rates([Outcome(0, [(0.1, 10), (0.9, 30)])], 1.0, num_parts=2)
+    points = rates([StreamRecord(0, [(0.1, 10), (0.9, 30)])], 1.0, num_parts=2)
     picture = svg(points, "a < b")
 
     assert points == [(0.25, 20), (0.75, 60)]
@@ -99,11 +99,11 @@ async def test_streams_are_noted_from_start_to_end(address: str, rate: float | N
     workload = Workload(num_streams=2, rate=rate, duration_s=0.4, **lengths)
 
     async with Client(address, timeout_s=5) as client:
-        outcomes = await LoadGenerator(client, "alphabet", workload).run()
+        records = await LoadGenerator(client, "alphabet", workload).run()
 
-    ended = [each for each in outcomes if each.has_ended]
+    ended = [each for each in records if each.has_ended]
     assert len(ended) > 2
-    assert not any(each.error for each in outcomes)
+    assert not any(each.error for each in records)
     assert all(each.started_at <= each.chunks[0][0] for each in ended)
 
 

@@ -7,12 +7,12 @@ from itertools import pairwise
 from math import ceil
 from typing import Any
 
-from charlm_client.bench.generator import Outcome
+from charlm_client.bench.load_generator import StreamRecord
 from charlm_client.bench.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Percentiles:
     """Percentiles of a wait, in seconds; zeros where nothing was waited for."""
 
     p50: float
@@ -20,13 +20,13 @@ class Spread:
     p99: float
 
     @classmethod
-    def of(cls, waits: Iterable[float]) -> "Spread":
+    def of(cls, waits: Iterable[float]) -> "Percentiles":
         ordered = sorted(waits)
         return cls(*(percentile(ordered, share) for share in (0.5, 0.95, 0.99)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figures:
+class LoadResults:
     """Of the time after warming up. Slow readers count for nothing but errors."""
 
     seconds: float
@@ -34,30 +34,30 @@ class Figures:
     streams_per_s: float  # that ended
     num_streams: int  # that began
     num_ended: int
-    first_character_s: Spread
-    between_chunks_s: Spread
+    first_character_s: Percentiles
+    between_chunks_s: Percentiles
     errors: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def figures_of(outcomes: Sequence[Outcome], workload: Workload) -> Figures:
+def load_results(records: Sequence[StreamRecord], workload: Workload) -> LoadResults:
     begin, end = workload.warm_up_s, workload.duration_s
-    counted = [each for each in outcomes if not each.is_slow]
+    counted = [each for each in records if not each.is_slow]
     chunks = [(at, num) for each in counted for at, num in each.chunks if begin <= at < end]
     seconds = max(end - begin, 1e-9)
-    recent = [each for each in outcomes if each.started_at >= begin]
+    recent = [each for each in records if each.started_at >= begin]
     answered = [each for each in counted if each.started_at >= begin and each.chunks]
     ended = [each for each in counted if each.has_ended and begin <= each.chunks[-1][0] < end]
-    return Figures(
+    return LoadResults(
         seconds=seconds,
         characters_per_s=sum(num for _, num in chunks) / seconds,
         streams_per_s=len(ended) / seconds,
         num_streams=len(recent),
         num_ended=len(ended),
-        first_character_s=Spread.of(each.chunks[0][0] - each.started_at for each in answered),
-        between_chunks_s=Spread.of(
+        first_character_s=Percentiles.of(each.chunks[0][0] - each.started_at for each in answered),
+        between_chunks_s=Percentiles.of(
             later - earlier
             for each in counted
             for (earlier, _), (later, _) in pairwise(each.chunks)
@@ -75,12 +75,12 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def rates(
-    outcomes: Sequence[Outcome], duration_s: float, num_parts: int = 50
+    records: Sequence[StreamRecord], duration_s: float, num_parts: int = 50
 ) -> list[tuple[float, float]]:
     """(seconds, characters a second) over equal parts of the time."""
     width = duration_s / num_parts
     counts = [0] * num_parts
-    for each in outcomes:
+    for each in records:
         for at, num in each.chunks:
             if at < duration_s:
                 counts[int(at / width)] += num

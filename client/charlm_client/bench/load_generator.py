@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from charlm_client.bench.workload import Request, Workload
+from charlm_client.bench.workload import PlannedStream, Workload
 from charlm_client.client import Client
 from charlm_client.errors import CharlmError
 from charlm_client.types import Sampling, Stopping
@@ -14,7 +14,7 @@ MOST_OPEN = 4096  # streams of an open loop; more wait, as people at a door do
 
 
 @dataclass(slots=True)
-class Outcome:
+class StreamRecord:
     """One stream, in seconds since the load began."""
 
     started_at: float
@@ -40,16 +40,16 @@ class LoadGenerator:
         self._requests = workload.requests()
         self._text = ""
         self._began = 0.0
-        self.outcomes: list[Outcome] = []
+        self.records: list[StreamRecord] = []
 
-    async def run(self) -> list[Outcome]:
+    async def run(self) -> list[StreamRecord]:
         """Every stream that began; those that the end of the time cut off have not ended."""
         await self._prepare()
         self._began = self._clock()
         loops = (
-            [self._keep_going() for _ in range(self._workload.num_streams)]
+            [self._closed_loop() for _ in range(self._workload.num_streams)]
             if self._workload.rate is None
-            else [self._let_in()]
+            else [self._open_loop()]
         )
         tasks = [asyncio.create_task(each) for each in loops]
         done, open_tasks = await asyncio.wait(tasks, timeout=self._workload.duration_s)
@@ -58,7 +58,7 @@ class LoadGenerator:
         await asyncio.gather(*open_tasks, return_exceptions=True)
         for task in done:
             task.result()
-        return self.outcomes
+        return self.records
 
     async def _prepare(self) -> None:
         """The model itself makes the prompts: text of its own alphabet."""
@@ -70,11 +70,11 @@ class LoadGenerator:
         text = generation.outputs[0].text or " "
         self._text = text * (-(-length // len(text)))
 
-    async def _keep_going(self) -> None:
+    async def _closed_loop(self) -> None:
         while True:
             await self._stream(next(self._requests))
 
-    async def _let_in(self) -> None:
+    async def _open_loop(self) -> None:
         room = asyncio.Semaphore(MOST_OPEN)
         async with asyncio.TaskGroup() as streams:
             for at in self._workload.arrivals():
@@ -83,9 +83,9 @@ class LoadGenerator:
                 task = streams.create_task(self._stream(next(self._requests)))
                 task.add_done_callback(lambda _: room.release())
 
-    async def _stream(self, request: Request) -> None:
-        outcome = Outcome(self._now(), is_slow=request.is_slow)
-        self.outcomes.append(outcome)
+    async def _stream(self, request: PlannedStream) -> None:
+        record = StreamRecord(self._now(), is_slow=request.is_slow)
+        self.records.append(record)
         stopping = Stopping(max_new_tokens=request.output_length, ignore_end_of_text=True)
         try:
             async with self._client.stream_generate(
@@ -95,12 +95,12 @@ class LoadGenerator:
                 stopping=stopping,
             ) as stream:
                 async for chunk in stream:
-                    outcome.chunks.append((self._now(), len(chunk.text)))
+                    record.chunks.append((self._now(), len(chunk.text)))
                     if request.is_slow:
                         await asyncio.sleep(self._workload.slow_wait_s)
-            outcome.has_ended = True
+            record.has_ended = True
         except CharlmError as error:
-            outcome.error = type(error).__name__
+            record.error = type(error).__name__
             await asyncio.sleep(0.01)  # a closed loop does not hammer a server that refuses
 
     def _now(self) -> float:
