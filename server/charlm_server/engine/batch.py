@@ -16,7 +16,7 @@ from charlm_model.state import State
 from charlm_model.tensor_memory import clone, copy, zeros
 from charlm_server.engine.backlog import Backlog
 from charlm_server.engine.row_states import RowStates
-from charlm_server.engine.sequence import Sequence
+from charlm_server.engine.sequence import Sequence, SequenceStatus
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +85,8 @@ class RowBatch:
         first = len(self.sequences)
         joining = [newcomer.sequence for newcomer in newcomers]
         self.sequences += joining
+        for sequence in joining:
+            sequence.move_to(SequenceStatus.RUNNING)
         self.counters = Counters(*map(np.append, self.counters, _counters_of(joining)))
         self._missing_B = np.append(self._missing_B, _missing_of(joining))
         self.is_plain = self.is_plain and all(sequence.is_plain for sequence in joining)

@@ -26,10 +26,11 @@ from charlm_server.engine.placement import Placement
 from charlm_server.engine.prefill import ReadingLane
 from charlm_server.engine.readers import Reader
 from charlm_server.engine.search import PrefixState, SearchJob, SearchQueue
-from charlm_server.engine.sequence import GenerationJob, Sequence
+from charlm_server.engine.sequence import GenerationJob, Sequence, SequenceStatus
 from charlm_server.engine.token_columns import TokenColumns
 from charlm_server.errors.overload import DeadlinePassed, Draining
 
+FINISHED = SequenceStatus.FINISHED
 # Of the target time: a burst, after which the engine looks who came (where all rows are taken, only
 # who borrows one can), and one while prompts are read; and what short prompts may take.
 BURST_SHARE, WAITING_SHARE, SHORT_PROMPT_SHARE = 0.4, 0.2, 0.5
@@ -144,7 +145,7 @@ class Engine:
         """Hand a row's tokens over in parts that fit a message."""
         per_part = max(1, MAX_PART_BYTES // sequence.job.bytes_per_token)
         for start in range(0, len(columns), per_part):
-            if not sequence.is_over:
+            if sequence.status is not FINISHED:
                 is_all = len(columns) <= per_part
                 part = columns if is_all else columns[start : start + per_part]
                 self._put(sequence, sequence.accept(part, self._token_bytes, self.clock()))
@@ -167,12 +168,13 @@ class Engine:
     @property
     def row_shares(self) -> FairShares:
         """Whose the rows will be when all who were begun are ready."""
-        wanted: Counter[str] = Counter()
-        for job in self._generations:
-            if job.num_rows and not job.is_over:
-                wanted[job.caller] += job.num_open_outputs
-        parked = (each.sequence for each in self._placement.parked)
-        wanted.subtract(sequence.job.caller for sequence in parked if not sequence.is_over)
+        wanted = Counter(
+            sequence.job.caller
+            for job in self._generations
+            if job.num_rows
+            for sequence in job.sequences
+            if sequence.status in (SequenceStatus.WAITING, SequenceStatus.RUNNING)
+        )
         return FairShares(wanted, self.capacity)
 
     @property
@@ -253,7 +255,8 @@ class Engine:
 
     def _drop_over(self, now: float) -> None:
         """Free the rows of whatever ended, was cancelled or ran out of time."""
-        if any(live.job.ends_at <= now or live.is_over for live in self._batch.sequences):
+        live = self._batch.sequences
+        if any(each.job.ends_at <= now or each.status is FINISHED for each in live):
             self._hand_over()
         for generation in self._generations:
             if generation.ends_at <= now:
@@ -267,7 +270,7 @@ class Engine:
 
     def _end(self, job: GenerationJob, reason: FinishReason) -> None:
         for sequence in job.sequences:
-            if not sequence.is_over:
+            if sequence.status is not FINISHED:
                 self._put(sequence, sequence.end(reason, self.clock()))
 
     def _read_prompts(self) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from charlm_server.engine.batch import PlacedSequence, RowBatch
 from charlm_server.engine.caller_queues import CallerQueues
 from charlm_server.engine.fair_sharing import RowAssignment, assign_rows, lenders
-from charlm_server.engine.sequence import Sequence
+from charlm_server.engine.sequence import Sequence, SequenceStatus
+
+FINISHED = SequenceStatus.FINISHED
 
 
 class Placement:
@@ -15,7 +17,7 @@ class Placement:
     def __init__(self, batch: RowBatch) -> None:
         self._batch = batch
         self._ready: CallerQueues[PlacedSequence] = CallerQueues(
-            lambda placed: placed.sequence.is_over
+            lambda placed: placed.sequence.status is FINISHED
         )
         self.parked: list[PlacedSequence] = []  # until their readers catch up
 
@@ -27,8 +29,8 @@ class Placement:
     def drop_over(self) -> None:
         """Forget whoever ended or is listened to no more; rows when all they sampled is told."""
         if not self._batch.backlog:
-            self._batch.remove({live for live in self._batch.sequences if live.is_over})
-        self.parked = [placed for placed in self.parked if not placed.sequence.is_over]
+            self._batch.remove({live for live in self._batch.sequences if live.status is FINISHED})
+        self.parked = [placed for placed in self.parked if placed.sequence.status is not FINISHED]
 
     def add(self, placed: PlacedSequence) -> None:
         """One more that is ready."""
@@ -53,7 +55,7 @@ class Placement:
             caller_of=lambda live: live.job.caller,
             num_left=lambda live: live.num_missing,
         )
-        for placed in self._take_out(lent):
+        for placed in self._take_out(lent, SequenceStatus.WAITING):
             self._ready.add_first(placed.sequence.job.caller, placed)
         if newcomers:
             self._batch.join(newcomers)
@@ -64,13 +66,15 @@ class Placement:
     def park_slow(self) -> None:
         """Rows whose reader is too far behind leave the batch; their state waits with them."""
         self.parked += self._take_out(
-            [live for live in self._batch.sequences if live.job.output.is_full]
+            [live for live in self._batch.sequences if live.job.output.is_full],
+            SequenceStatus.PARKED,
         )
 
     def unpark(self) -> None:
         """Those whose readers have caught up are ready, before others."""
         asked = [(parked, _has_room(parked)) for parked in self.parked]  # readers run meanwhile
         for parked in reversed([parked for parked, has_room in asked if has_room]):
+            parked.sequence.move_to(SequenceStatus.WAITING)
             self._ready.add_first(parked.sequence.job.caller, parked)
         self.parked = [parked for parked, has_room in asked if not has_room]
 
@@ -78,8 +82,10 @@ class Placement:
         held = Counter(live.job.caller for live in self._batch.sequences)
         return assign_rows(held, self._ready.lengths(), self._batch.num_free)
 
-    def _take_out(self, leaving: list[Sequence]) -> list[PlacedSequence]:
+    def _take_out(self, leaving: list[Sequence], status: SequenceStatus) -> list[PlacedSequence]:
         placed = [self._batch.take_out(sequence) for sequence in leaving]
+        for sequence in leaving:
+            sequence.move_to(status)
         self._batch.remove(set(leaving))
         return placed
 

@@ -1,5 +1,6 @@
 """A request inside the engine: one prompt, and each of its growing continuations."""
 
+import enum
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -103,6 +104,15 @@ class GenerationJob(Job):
         return 0 if self.stopping.search is not None else self.num_outputs
 
 
+class SequenceStatus(enum.Enum):
+    """Where a continuation is on its way through the engine."""
+
+    WAITING = enum.auto()  # for its prompt to be read, or for a row of the batch
+    RUNNING = enum.auto()  # in a row of the batch
+    PARKED = enum.auto()  # out of the batch until its client has read more
+    FINISHED = enum.auto()  # it ended, or its call did
+
+
 class Sequence:
     """One continuation of a job's prompt: owns its counts and what is held back of it."""
 
@@ -110,6 +120,7 @@ class Sequence:
         self.job = job
         self.index = index
         self.num_sampled = 0
+        self._status = SequenceStatus.WAITING
         # What the penalties look at: the prompt's text, and what was sampled.
         self.recent = list(job.prompt_text_ids) if job.params.is_penalizing else []
         self.guide = job.stopping.new_guide() if job.stopping.constraint is not None else None
@@ -147,8 +158,16 @@ class Sequence:
         return self.finish is not None or (self._resumed is not None and self._resumed.has_ended)
 
     @property
+    def status(self) -> SequenceStatus:
+        """Placement sets all but the last, which follows from the sequence and its job."""
+        return SequenceStatus.FINISHED if self.is_over else self._status
+
+    def move_to(self, status: SequenceStatus) -> None:
+        self._status = status
+
+    @property
     def is_over(self) -> bool:
-        """Nothing more is to be done for it: it ended, or nobody listens any more."""
+        """Whether nothing more is to be done for it. Its prompt's reader asks, too."""
         return self.has_ended or self.job.is_over
 
     @property

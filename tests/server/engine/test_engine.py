@@ -6,7 +6,7 @@ import pytest
 
 from charlm_server.engine.generation import Delta, FinishReason
 from charlm_server.engine.scoring import NextDistributionJob
-from charlm_server.engine.sequence import GenerationJob
+from charlm_server.engine.sequence import GenerationJob, SequenceStatus
 from charlm_server.engine.token_columns import Returns
 from charlm_server.errors.overload import DeadlineTooShort
 from tests.server.conftest import Bench, deltas_of, ids_of, periodic, text_of
@@ -248,6 +248,22 @@ async def test_a_slow_reader_is_parked_and_the_others_run_on(paced: Bench) -> No
 
     assert text_of(await deltas_of(quick)) == periodic("b", 300)
     assert paced.engine.num_parked == 1
+
+
+async def test_a_sequence_waits_runs_and_is_parked_until_it_is_finished(paced: Bench) -> None:
+    job = paced.job("a", max_new_tokens=300, max_waiting_bytes=600)
+    (sequence,) = job.sequences
+    statuses = [sequence.status]
+    paced.begin(job)
+
+    while sequence.status is not SequenceStatus.FINISHED:
+        paced.tick()
+        if sequence.status is not statuses[-1]:
+            statuses.append(sequence.status)
+        if sequence.status is SequenceStatus.PARKED:
+            await job.output.take(1 << 20)
+
+    assert statuses[:3] == [SequenceStatus.WAITING, SequenceStatus.RUNNING, SequenceStatus.PARKED]
 
 
 async def test_a_parked_row_goes_on_where_it_stopped(paced: Bench) -> None:
