@@ -1,7 +1,7 @@
 """Fakes: a model whose next character is known, and a clock that only work moves."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.state import State
+from charlm_server.config.limits import Limits
 from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.engine.generation import Delta, Stopping
 from charlm_server.engine.output_buffer import OutputBuffer
@@ -19,6 +20,7 @@ from charlm_server.engine.scoring import ScoringItem, ScoringJob
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.stop_sequences import StopAutomaton
 from charlm_server.engine.token_columns import Returns
+from charlm_server.scheduling.admission import QueueLimits
 
 torch.set_num_threads(1)
 
@@ -126,6 +128,11 @@ class Bench:
     def run(self) -> None:
         while self.engine.has_work:
             self.tick()
+
+
+def queue_limits(**bounds: Any) -> QueueLimits:
+    """As large as a server's own; every caller may fill the queue."""
+    return replace(QueueLimits.of(Limits()), **{"per_caller": None, **bounds})
 
 
 def ids_of(text: str) -> list[int]:

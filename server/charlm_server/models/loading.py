@@ -79,20 +79,12 @@ def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> 
     engine = Engine(
         model, token_bytes, EngineConfig(batch_sizes=batch_invariance.sizes, threads=config.threads)
     )
-    num, num_tokens = limits.max_queued_requests, limits.max_queued_tokens
-    queue = QueueLimits(
-        max_requests=num,
-        max_tokens=num_tokens,
-        per_caller=QueueLimits(
-            max_requests=limits.share_of(num), max_tokens=limits.share_of(num_tokens)
-        ),
-    )
     return LoadedModel(
         name=name,
         checkpoint=checkpoint,
         token_bytes=token_bytes,
         batch_invariance=batch_invariance,
-        scheduler=Scheduler(engine, queue),
+        scheduler=Scheduler(engine, QueueLimits.of(limits)),
         limits=limits,
         load_time_s=time.time(),
         device=model.device,

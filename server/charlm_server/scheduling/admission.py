@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 
+from charlm_server.config.limits import Limits
 from charlm_server.engine.job import Job
 from charlm_server.errors.overload import DeadlineTooShort, QueueFull, ShareTaken
 from charlm_server.scheduling.fair_queue import FairQueue, QueuedJob
@@ -12,11 +13,18 @@ MIN_RETRY_S, MAX_RETRY_S = 0.05, 30.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueueLimits:
-    """Bounds of the calls that wait for a place; one alone is never refused for its tokens."""
+    """Bounds of one model's queue. A single call is never refused for its tokens."""
 
-    max_requests: int = 256
-    max_tokens: int = 16_000_000
-    per_caller: "QueueLimits | None" = None  # of one caller's, where callers are told apart
+    max_requests: int
+    max_tokens: int
+    per_caller: "QueueLimits | None" = None  # the bounds of each caller
+
+    @classmethod
+    def of(cls, limits: Limits) -> "QueueLimits":
+        """The queue's part of a server's limits, which hold the defaults."""
+        num, num_tokens = limits.max_queued_requests, limits.max_queued_tokens
+        share = cls(max_requests=limits.share_of(num), max_tokens=limits.share_of(num_tokens))
+        return cls(max_requests=num, max_tokens=num_tokens, per_caller=share)
 
 
 class AdmissionQueue:

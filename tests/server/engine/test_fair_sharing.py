@@ -20,10 +20,10 @@ from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.engine.fair_sharing import FairShares, assign_rows, fair_share
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.overload import DeadlineTooShort
-from charlm_server.scheduling.admission import AdmissionQueue, QueueLimits
+from charlm_server.scheduling.admission import AdmissionQueue
 from charlm_server.scheduling.fair_queue import QueuedJob
 from charlm_server.scheduling.scheduler import Scheduler
-from tests.server.conftest import Bench, deltas_of, periodic, text_of
+from tests.server.conftest import Bench, deltas_of, periodic, queue_limits, text_of
 from tests.server.scheduling.test_fair_queue import SizedJob
 from tests.server.wire import checkpoint_of, vocabulary_of
 
@@ -166,7 +166,7 @@ async def tokens_of(job: GenerationJob) -> list[tuple[int, float]]:
 
 async def test_who_holds_every_row_keeps_no_one_out(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(**PACED)
-    scheduler = Scheduler(bench.engine, QueueLimits(max_tokens=10**12))
+    scheduler = Scheduler(bench.engine, queue_limits(max_tokens=10**12))
     scheduler.start()
 
     async def hold(job: GenerationJob) -> None:
@@ -345,7 +345,7 @@ async def test_cancelled_texts_take_no_places(make_bench: Callable[..., Bench]) 
 
 def test_a_deadline_is_not_too_short_where_a_row_will_be_lent() -> None:
     """All rows are one caller's, more of its jobs wait, and each waited for a minute lately."""
-    room = AdmissionQueue(QueueLimits())
+    room = AdmissionQueue(queue_limits())
     queue = room.generations
     for _ in range(4):
         room.admit(QueuedJob(SizedJob(caller="a")), queue, work_s=0.0)

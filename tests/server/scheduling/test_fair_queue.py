@@ -17,7 +17,7 @@ from charlm_server.errors.overload import QueueFull, ShareTaken
 from charlm_server.scheduling.admission import QueueLimits
 from charlm_server.scheduling.fair_queue import FairQueue, QueuedJob
 from charlm_server.scheduling.scheduler import Scheduler
-from tests.server.conftest import Bench, deltas_of
+from tests.server.conftest import Bench, deltas_of, queue_limits
 
 
 @dataclass(kw_only=True, eq=False)
@@ -179,7 +179,7 @@ def a_call_of(caller: str) -> Call:
 async def test_a_busy_caller_does_not_starve_another(make_bench: Callable[..., Bench]) -> None:
     """On a real scheduler with one row: a hundred jobs of one, then one of another."""
     bench = make_bench(batch_sizes=(1,))
-    scheduler = Scheduler(bench.engine, QueueLimits())
+    scheduler = Scheduler(bench.engine, queue_limits())
     scheduler.start()
     ended: list[str] = []
 
@@ -205,7 +205,7 @@ async def test_a_busy_caller_does_not_starve_another(make_bench: Callable[..., B
 async def test_one_caller_cannot_fill_the_queue(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(batch_sizes=(1,), max_burst=4)
     share = QueueLimits(max_requests=2, max_tokens=1000)
-    limits = QueueLimits(max_requests=4, per_caller=share)
+    limits = queue_limits(max_requests=4, per_caller=share)
     scheduler = Scheduler(bench.engine, limits)
     scheduler.start()
 

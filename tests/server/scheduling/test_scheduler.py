@@ -14,14 +14,14 @@ from charlm_server.errors.overload import DeadlineTooShort, Draining, QueueFull
 from charlm_server.scheduling import scheduler as scheduling
 from charlm_server.scheduling.admission import QueueLimits
 from charlm_server.scheduling.scheduler import Scheduler
-from tests.server.conftest import Bench, deltas_of, periodic, text_of
+from tests.server.conftest import Bench, deltas_of, periodic, queue_limits, text_of
 
 ENDLESS = 10**9
 
 
 @asynccontextmanager
 async def running(bench: Bench, limits: QueueLimits | None = None) -> AsyncIterator[Scheduler]:
-    scheduler = Scheduler(bench.engine, limits or QueueLimits())
+    scheduler = Scheduler(bench.engine, limits or queue_limits())
     scheduler.start()
     try:
         yield scheduler
@@ -120,7 +120,7 @@ async def test_a_cancelled_task_frees_the_row(busy_bench: Bench) -> None:
 
 
 async def test_the_queue_is_bounded_by_requests(busy_bench: Bench) -> None:
-    async with running(busy_bench, QueueLimits(max_requests=1)) as scheduler:
+    async with running(busy_bench, queue_limits(max_requests=1)) as scheduler:
         inside = scheduler.run(first := endless(busy_bench))
         async with inside, row_taken(first), scheduler.run(busy_bench.job("a")):
             with pytest.raises(QueueFull, match="1 requests") as refusal:
@@ -130,7 +130,7 @@ async def test_the_queue_is_bounded_by_requests(busy_bench: Bench) -> None:
 
 
 async def test_the_queue_is_bounded_by_tokens(busy_bench: Bench) -> None:
-    async with running(busy_bench, QueueLimits(max_tokens=100)) as scheduler:
+    async with running(busy_bench, queue_limits(max_tokens=100)) as scheduler:
         inside = scheduler.run(first := endless(busy_bench))
         queued = scheduler.run(busy_bench.job("a", max_new_tokens=60))
         async with inside, row_taken(first), queued:
@@ -139,7 +139,7 @@ async def test_the_queue_is_bounded_by_tokens(busy_bench: Bench) -> None:
 
 
 async def test_a_large_job_alone_is_not_refused(bench: Bench) -> None:
-    async with running(bench, QueueLimits(max_tokens=10)) as scheduler:
+    async with running(bench, queue_limits(max_tokens=10)) as scheduler:
         await finish(scheduler, bench.job("a", max_new_tokens=100))
 
 
