@@ -21,7 +21,7 @@ from charlm_model.snapshot import Provenance, Snapshot
 from charlm_server.calls.callers import callers_from
 from charlm_server.config.settings import ServeConfig
 from charlm_server.engine.generation import Origin
-from charlm_server.engine.resume import Progress, ResumePosition
+from charlm_server.engine.resume import ReceivedDigest, ResumePosition
 from charlm_server.errors.base import CharlmError, ServeError
 from charlm_server.models.loading import load_model
 from charlm_training.errors import StateDamaged
@@ -111,9 +111,16 @@ def damaged_snapshot(whole: bytes, damage: Damage) -> bytes:
 
 def resume_trial(_folder: Path) -> Trial:
     origin = Origin.of("ab", b"request", 7)
-    progress = Progress(origin, 0)
-    progress.show([1, 2, 3], b"abc", "abc")
-    whole = progress.token(has_ended=False)
+    position = ResumePosition(
+        origin=origin,
+        index=0,
+        num_tokens=3,
+        num_bytes=3,
+        num_characters=3,
+        has_ended=False,
+        received=ReceivedDigest([1, 2, 3]).value,
+    )
+    whole = position.to_token()
 
     def trial(damage: Damage) -> None:
         ResumePosition.from_token(damaged_token(whole, damage)).resumption(origin, [1, 2, 3])

@@ -76,18 +76,32 @@ class Finish:
     effective_sample_size: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ShownCounts:
+    """How much of one output has been shown, in this stream and in those that it resumes."""
+
+    num_tokens: int = 0
+    num_bytes: int = 0
+    num_characters: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delta:
     """What one tick added to one continuation; the last one alone has a finish."""
 
     index: int
-    position: int  # of its first token in the continuation
+    shown: ShownCounts  # after this delta
     data: bytes
     text: str
     columns: TokenColumns
     num_bytes: int
     finish: Finish | None = None
     is_last: bool = False  # nothing follows for any output
+
+    @property
+    def position(self) -> int:
+        """Of its first token in the continuation."""
+        return self.shown.num_tokens - len(self.columns)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

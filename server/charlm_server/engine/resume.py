@@ -69,7 +69,7 @@ class ResumePosition:
             raise ResumeMismatch("MODEL")
         if self.origin.request != here.request or self.origin.seed != here.seed:
             raise ResumeMismatch("REQUEST")
-        if not self.has_ended and self.received != _Received(received_ids).digest:
+        if not self.has_ended and self.received != ReceivedDigest(received_ids).value:
             raise ResumeMismatch("RECEIVED", f"{len(received_ids)} of {self.num_tokens} tokens")
         return Resumption(
             received_ids=received_ids,
@@ -79,37 +79,8 @@ class ResumePosition:
         )
 
 
-class Progress:
-    """Follows one output on its way out, and knows its place at any time."""
-
-    def __init__(self, origin: Origin, index: int, resumed: Resumption | None = None) -> None:
-        self._origin, self._index = origin, index
-        received_ids = resumed.received_ids if resumed else []
-        self._received, self._num_tokens = _Received(received_ids), len(received_ids)
-        self._num_bytes = resumed.num_bytes if resumed else 0
-        self._num_characters = resumed.num_characters if resumed else 0
-
-    def show(self, ids: list[int], data: bytes, text: str) -> None:
-        self._received.add(ids)
-        self._num_tokens += len(ids)
-        self._num_bytes += len(data)
-        self._num_characters += len(text)
-
-    def token(self, *, has_ended: bool) -> bytes:
-        place = ResumePosition(
-            origin=self._origin,
-            index=self._index,
-            num_tokens=self._num_tokens,
-            num_bytes=self._num_bytes,
-            num_characters=self._num_characters,
-            has_ended=has_ended,
-            received=self._received.digest,
-        )
-        return place.to_token()
-
-
-class _Received:
-    """A digest of ids that grows with them."""
+class ReceivedDigest:
+    """A digest of the ids that a client has received, which grows with them."""
 
     def __init__(self, ids: list[int]) -> None:
         self._hash = hashlib.sha256()
@@ -119,5 +90,6 @@ class _Received:
         self._hash.update(struct.pack(f"<{len(ids)}I", *ids))
 
     @property
-    def digest(self) -> bytes:
+    def value(self) -> bytes:
+        """16 bytes."""
         return self._hash.copy().digest()[:16]

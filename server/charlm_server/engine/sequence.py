@@ -19,6 +19,7 @@ from charlm_server.engine.generation import (
     FinishReason,
     Origin,
     Resumption,
+    ShownCounts,
     Stopping,
 )
 from charlm_server.engine.job import Job, JobEngine
@@ -249,10 +250,10 @@ class Sequence:
     def _delta(self, release: Release) -> Delta:
         columns = self._take_held(release.num_tokens)
         self._logprobs.append(columns.logprobs_T)
-        release, columns, position = self._shown.new_of(release, columns)
+        release, columns = self._shown.new_of(release, columns)
         return Delta(
             index=self.index,
-            position=position,
+            shown=self._shown.counts,
             data=release.data,
             text=release.text,
             columns=columns,
@@ -290,26 +291,24 @@ class Sequence:
 
 
 class Shown:
-    """How much of an output was shown, and what of a release its reader does not have yet."""
+    """Counts what was shown of an output, and finds what of a release its client lacks."""
 
     def __init__(self, resumed: Resumption | None) -> None:
-        self._num_tokens = self._num_bytes = self._num_characters = 0
+        self.counts = ShownCounts()
         self._resumed = resumed
 
-    def new_of(self, release: Release, columns: TokenColumns) -> tuple[Release, TokenColumns, int]:
-        """What is new, and the position of its first token."""
-        position = self._num_tokens
-        if self._resumed is not None:
-            known = max(len(self._resumed.received_ids) - position, 0)
-            data = release.data[max(self._resumed.num_bytes - self._num_bytes, 0) :]
-            text = release.text[max(self._resumed.num_characters - self._num_characters, 0) :]
-            self._add(release, columns)
-            columns = columns[known:]
-            return Release(data, text, len(columns)), columns, self._num_tokens - len(columns)
-        self._add(release, columns)
-        return release, columns, position
-
-    def _add(self, release: Release, columns: TokenColumns) -> None:
-        self._num_tokens += len(columns)
-        self._num_bytes += len(release.data)
-        self._num_characters += len(release.text)
+    def new_of(self, release: Release, columns: TokenColumns) -> tuple[Release, TokenColumns]:
+        """The part of a release that is new to the client; all of it is counted."""
+        before = self.counts
+        self.counts = ShownCounts(
+            before.num_tokens + len(columns),
+            before.num_bytes + len(release.data),
+            before.num_characters + len(release.text),
+        )
+        resumed = self._resumed
+        if resumed is None:
+            return release, columns
+        columns = columns[max(len(resumed.received_ids) - before.num_tokens, 0) :]
+        data = release.data[max(resumed.num_bytes - before.num_bytes, 0) :]
+        text = release.text[max(resumed.num_characters - before.num_characters, 0) :]
+        return Release(data, text, len(columns)), columns

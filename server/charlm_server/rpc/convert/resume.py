@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from charlm.v1 import generation_pb2 as pb
 from charlm_model.snapshot import Snapshot
 from charlm_server.engine.generation import Delta, Origin, Resumption
-from charlm_server.engine.resume import Progress, ResumePosition
+from charlm_server.engine.resume import ReceivedDigest, ResumePosition
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
@@ -65,21 +65,30 @@ def origin_of(
     return Origin.of(made_by, asked.SerializeToString(deterministic=True), seed)
 
 
-class Tokens:
+class ResumeTokens:
     """Gives every chunk of a stream its resume token."""
 
     def __init__(self, origin: Origin, job: GenerationJob) -> None:
-        self._progress = {
-            index: Progress(origin, index, job.resumed.get(index))
-            for index in range(job.num_outputs)
-        }
+        self._origin = origin
+        self._received = [ReceivedDigest(each.received_ids) for each in job.sequences]
 
     def add_to(self, chunks: Iterable[pb.OutputChunk], deltas: list[Delta]) -> None:
         """The deltas are those that the chunks were made of."""
-        finishes = {delta.index: delta.finish for delta in deltas if delta.finish is not None}
+        last_deltas = {delta.index: delta for delta in deltas}
         for chunk in chunks:
-            progress = self._progress[chunk.index]
-            progress.show(list(chunk.tokens.token_ids), chunk.data, chunk.text)
-            finish = finishes.get(chunk.index)
-            if finish is None or not finish.reason.is_cut_short:
-                chunk.resume_token = progress.token(has_ended=finish is not None)
+            self._received[chunk.index].add(list(chunk.tokens.token_ids))
+            last = last_deltas[chunk.index]
+            if last.finish is None or not last.finish.reason.is_cut_short:
+                chunk.resume_token = self._token(last)
+
+    def _token(self, last: Delta) -> bytes:
+        position = ResumePosition(
+            origin=self._origin,
+            index=last.index,
+            num_tokens=last.shown.num_tokens,
+            num_bytes=last.shown.num_bytes,
+            num_characters=last.shown.num_characters,
+            has_ended=last.finish is not None,
+            received=self._received[last.index].value,
+        )
+        return position.to_token()

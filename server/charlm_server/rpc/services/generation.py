@@ -27,7 +27,7 @@ from charlm_server.rpc.convert.generation import (
     timings_from,
 )
 from charlm_server.rpc.convert.models import numerics_from
-from charlm_server.rpc.convert.resume import Tokens, places_from
+from charlm_server.rpc.convert.resume import ResumeTokens, places_from
 from charlm_server.rpc.convert.returned_states import EndStates
 from charlm_server.state_store import OwnedStates, StateStore
 from charlm_server.tasks.search_series import SearchSeries
@@ -128,11 +128,11 @@ def max_chunk_tokens_of(request: pb.StreamGenerateRequest) -> int | None:
     return check_count("max_chunk_tokens", request.max_chunk_tokens, 1, MAX_UINT32)
 
 
-def tokens_for(request: pb.StreamGenerateRequest, job: GenerationJob) -> Tokens | None:
+def tokens_for(request: pb.StreamGenerateRequest, job: GenerationJob) -> ResumeTokens | None:
     if request.HasField("resume_tokens") and not request.resume_tokens:
         return None
     assert job.origin is not None
-    return Tokens(job.origin, job)
+    return ResumeTokens(job.origin, job)
 
 
 def messages_of(deltas: Iterable[Delta], max_tokens: int | None) -> Iterator[list[Delta]]:
@@ -163,7 +163,7 @@ def _chunk_response(
     deltas: list[Delta],
     job: GenerationJob,
     header: pb.StreamHeader | None,
-    tokens: Tokens | None,
+    tokens: ResumeTokens | None,
 ) -> pb.StreamGenerateResponse:
     last = deltas[-1]
     chunks = chunks_from(deltas, job.returns)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import sampling_pb2
 from charlm_server.engine.generation import Origin
-from charlm_server.engine.resume import TOKEN_BYTES, Progress, ResumePosition
+from charlm_server.engine.resume import TOKEN_BYTES, ReceivedDigest, ResumePosition
 from charlm_server.errors.resume import ResumeMismatch, ResumeTokenDamaged
 from tests.server.wire import Wire, column, data_of, details_of, serving, text_of
 
@@ -198,9 +198,16 @@ async def test_chunks_carry_no_tokens_if_none_are_wanted() -> None:
 
 
 def token() -> bytes:
-    progress = Progress(ORIGIN, 2)
-    progress.show([5, 6], b"ab", "ab")
-    return progress.token(has_ended=False)
+    position = ResumePosition(
+        origin=ORIGIN,
+        index=2,
+        num_tokens=2,
+        num_bytes=2,
+        num_characters=2,
+        has_ended=False,
+        received=ReceivedDigest([5, 6]).value,
+    )
+    return position.to_token()
 
 
 def test_a_token_says_where_it_is() -> None:
