@@ -35,7 +35,7 @@ def test_a_proto_file_stays_readable(path: Path) -> None:
 
 
 def test_the_readme_stays_short() -> None:
-    assert lines_in(Path("README.md")) <= 150
+    assert lines_in(Path("README.md")) <= 120
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
