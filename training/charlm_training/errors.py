@@ -8,6 +8,7 @@ TrainingError
     CorpusTooSmall      not enough characters to learn from
   InvalidOption         a flag is out of its range
   NotPossible           what the flags ask for cannot be done here, or with this model
+  Interrupted           Ctrl-C came before there was anything to show
   OutputInTheWay        the output directory holds something that would be lost
   OutputFailed          the disk would not take the checkpoint
   StateDamaged          what a killed run saved of itself cannot be read
@@ -47,6 +48,10 @@ class InvalidOption(TrainingError):
 
 class NotPossible(TrainingError):
     """The flags are in order, but what they ask for cannot be done here, or with this model."""
+
+
+class Interrupted(TrainingError):
+    """The command was interrupted before it had anything to show."""
 
 
 class OutputInTheWay(TrainingError):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from charlm_training.errors import InvalidOption, TrainingError
+from charlm_training.errors import Interrupted, InvalidOption, TrainingError
 
 _PLACES = (
     "in UTF-8: a file, a folder, a pattern such as 'books/*.txt', builtin:python-docs or "
@@ -31,7 +31,7 @@ SPIN_VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "2000"
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Whatever a person can cause ends in one sentence on stderr: exit code 2 for flags, else 1."""
+    """End errors in one sentence on stderr: exit code 2 for flags, 130 for Ctrl-C, else 1."""
     from charlm_model.errors import ModelError
 
     try:
@@ -39,6 +39,9 @@ def clear_errors() -> Iterator[None]:
     except InvalidOption as error:
         typer.echo(f"charlm: {error}", err=True)
         raise typer.Exit(WRONG_USAGE) from error
+    except Interrupted as error:
+        typer.echo(f"charlm: {error}", err=True)
+        raise typer.Exit(INTERRUPTED) from error
     except (TrainingError, ModelError) as error:
         typer.echo(f"charlm: {error}", err=True)
         raise typer.Exit(1) from error

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
 from charlm_training.budget import TimeBudget
 from charlm_training.corpus.dataset import DataOptions
-from charlm_training.errors import InvalidOption, NotPossible
+from charlm_training.errors import Interrupted, InvalidOption
+from charlm_training.flags import clear_errors
 from charlm_training.leaderboard.compare import Comparison, ContestOptions, compare
 from charlm_training.leaderboard.match import Arena, flops_per_token, width_for
 from charlm_training.leaderboard.output import curves, save
@@ -143,8 +145,15 @@ def compared(tmp_path: Path, clock: Any, families: list[str], match: str) -> Com
 
 
 def test_an_interruption_before_any_run_is_said(tmp_path: Path, clock: Any) -> None:
-    with pytest.raises(NotPossible, match="nothing to rank"):
+    with pytest.raises(Interrupted, match="nothing to rank"):
         compare(contest(tmp_path), lambda: True, lambda line: None, clock)
+
+
+def test_an_interruption_has_the_exit_code_of_ctrl_c() -> None:
+    with pytest.raises(typer.Exit) as ended, clear_errors():
+        raise Interrupted("Interrupted before the first run was done.")
+
+    assert ended.value.exit_code == 130
 
 
 @pytest.mark.parametrize(

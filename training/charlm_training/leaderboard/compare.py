@@ -12,7 +12,7 @@ from typing import Any
 from charlm_training.budget import Clock, parse_duration
 from charlm_training.corpus.dataset import DataOptions, read_data
 from charlm_training.corpus.reader import open_corpus
-from charlm_training.errors import InvalidOption, NotPossible
+from charlm_training.errors import Interrupted, InvalidOption
 from charlm_training.leaderboard.contest import Contest
 from charlm_training.leaderboard.match import MATCHES, Arena, Entry
 from charlm_training.leaderboard.result import Result
@@ -65,7 +65,7 @@ def compare(
 ) -> Comparison:
     """Match the families, train them all, rank them.
 
-    Raises NotPossible when it was interrupted before the first run was done.
+    Raises Interrupted when it was interrupted before the first run was done.
     """
     contest = Contest(
         corpus=options.corpus,
@@ -76,7 +76,7 @@ def compare(
     )
     results = contest.run(_entries(options, clock), options.num_seeds)
     if not results:
-        raise NotPossible("Interrupted before the first run was done; there is nothing to rank.")
+        raise Interrupted("Interrupted before the first run was done; there is nothing to rank.")
     ranked = standings(results)
     return Comparison(
         results=results, standings=ranked, document=_document(options, results, ranked)
