@@ -15,7 +15,7 @@ from torch import Tensor
 from charlm_model.inference.batched_steps import Stepper
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
-from charlm_server.engine.batch import PlacedSequence, RowBatch
+from charlm_server.engine.batch import RowBatch
 from charlm_server.engine.constrained_outputs import draw_outputs
 from charlm_server.engine.decoding import burst
 from charlm_server.engine.fair_sharing import FairShares
@@ -24,7 +24,6 @@ from charlm_server.engine.job import Event, Job, Outbox
 from charlm_server.engine.pacing import ChunkPacer, StepPacer
 from charlm_server.engine.placement import Placement
 from charlm_server.engine.prefill import ReadingLane
-from charlm_server.engine.readers import Reader
 from charlm_server.engine.search import PrefixState, SearchJob, SearchQueue
 from charlm_server.engine.sequence import GenerationJob, Sequence, SequenceStatus
 from charlm_server.engine.token_columns import TokenColumns
@@ -88,13 +87,13 @@ class Engine:
         """Forget all work; those who wait for it are the caller's business."""
         config = self._config
         self._batch = RowBatch(self._model, list(config.batch_sizes))
-        self._prefill = ReadingLane(
+        self.prefill = ReadingLane(
             self._model, config.sizes_up_to(config.max_prefill_rows), keeps_state=True
         )
-        self._scoring = ReadingLane(
+        self.scoring = ReadingLane(
             self._model, config.sizes_up_to(config.max_scoring_rows), keeps_state=False
         )
-        self._placement = Placement(self._batch)
+        self.placement = Placement(self._batch, self.clock)
         self._generations: list[GenerationJob] = []
         self._scorings: list[Job] = []  # and all else that takes no row of the batch
         self._searches = SearchQueue(self.outbox)
@@ -119,27 +118,14 @@ class Engine:
 
     # --- what jobs ask for, see JobEngine ---
 
-    def prefill(self, reader: Reader, caller: str) -> None:
-        self._prefill.add(reader, caller)
-
-    def score(self, reader: Reader, caller: str) -> None:
-        self._scoring.add(reader, caller)
-
-    def search(self, job: Job, state: State, logits_1V: Tensor) -> None:
+    def search(self, job: Job, state: State | None, logits_1V: Tensor) -> None:
+        assert state is not None
         start = PrefixState(self._stepper, state.clone(), logits_1V)
         if isinstance(job, GenerationJob):
             job.prefilled_at = self.clock()
             self._searches.add(job, draw_outputs(job, start, self.accept))
         elif isinstance(job, SearchJob):
             self._searches.ask(job, start)
-
-    def place(self, sequences: list[Sequence], state: State, logits_1V: Tensor) -> None:
-        """Several sequences share what was read; a single one is lent it until the next chunk."""
-        is_lent = len(sequences) == 1
-        state = state if is_lent else state.clone()
-        for sequence in sequences:
-            sequence.job.prefilled_at = self.clock()
-            self._placement.add(PlacedSequence(sequence, state, logits_1V, is_lent=is_lent))
 
     def accept(self, sequence: Sequence, columns: TokenColumns) -> None:
         """Hand a row's tokens over in parts that fit a message."""
@@ -159,7 +145,7 @@ class Engine:
 
     @property
     def num_parked(self) -> int:
-        return len(self._placement.parked)
+        return len(self.placement.parked)
 
     @property
     def capacity(self) -> int:
@@ -199,9 +185,9 @@ class Engine:
         """Whether a tick would do something now."""
         return bool(
             self._batch.sequences
-            or self._placement.can_go_on
-            or self._prefill.num_readers
-            or self._scoring.num_readers
+            or self.placement.can_go_on
+            or self.prefill.num_readers
+            or self.scoring.num_readers
             or self._searches.num
             or any(job.is_over for job in [*self._generations, *self._scorings])
         )
@@ -210,7 +196,7 @@ class Engine:
     def next_deadline(self) -> float:
         """When a tick is due even if there is no work, for the parked ones' sake."""
         return min(
-            (parked.sequence.job.ends_at for parked in self._placement.parked), default=float("inf")
+            (parked.sequence.job.ends_at for parked in self.placement.parked), default=float("inf")
         )
 
     # --- one tick ---
@@ -223,7 +209,7 @@ class Engine:
         over takes longer than making them: for `kept_s` where that is longer than a tick's target.
         """
         self._drop_over(self.clock())
-        self._placement.unpark()
+        self.placement.unpark()
         self._read_prompts()
         has_newcomers = self._fill_rows()
         self._decode(has_newcomers)
@@ -266,7 +252,7 @@ class Engine:
                 self.outbox.close(scoring, DeadlinePassed(now - scoring.submitted_at))
         self._generations = [job for job in self._generations if not job.is_over]
         self._scorings = [job for job in self._scorings if not job.is_over]
-        self._placement.drop_over()
+        self.placement.drop_over()
 
     def _end(self, job: GenerationJob, reason: FinishReason) -> None:
         for sequence in job.sequences:
@@ -274,13 +260,13 @@ class Engine:
                 self._put(sequence, sequence.end(reason, self.clock()))
 
     def _read_prompts(self) -> None:
-        if self._prefill.num_readers:
-            is_short = self._prefill.longest_left <= SHORT_PROMPT
-            self._read(self._prefill, self._prefill_pacer, self._reading_target_s(is_short))
+        if self.prefill.num_readers:
+            is_short = self.prefill.longest_left <= SHORT_PROMPT
+            self._read(self.prefill, self._prefill_pacer, self._reading_target_s(is_short))
 
     def _score(self) -> None:
-        if self._scoring.num_readers:
-            self._read(self._scoring, self._scoring_pacer, self._reading_target_s())
+        if self.scoring.num_readers:
+            self._read(self.scoring, self._scoring_pacer, self._reading_target_s())
 
     def _read(self, lane: ReadingLane, pacer: ChunkPacer, target_s: float) -> None:
         started = self._work_clock()
@@ -308,7 +294,7 @@ class Engine:
 
     def _fill_rows(self) -> bool:
         """Give rows to who is ready, and their first tokens to who waits for them, if any do."""
-        num_newcomers = self._placement.place_ready(tell_all=self._hand_over)
+        num_newcomers = self.placement.place_ready(tell_all=self._hand_over)
         if num_newcomers:
             self._burst(1)
             self._tell(len(self._batch.sequences) - num_newcomers)
@@ -322,7 +308,7 @@ class Engine:
             self._burst(min(self._decode_pacer.num_steps(target_s), self._batch.num_missing))
 
     def _burst_share(self, has_newcomers: bool) -> float:
-        if has_newcomers or self._prefill.num_readers:
+        if has_newcomers or self.prefill.num_readers:
             return WAITING_SHARE
         return BURST_SHARE if self._batch.num_free else 1.0
 
@@ -350,8 +336,8 @@ class Engine:
         """All that rows sampled; who has ended leaves, and who reads too slowly."""
         self._tell(0)
         self._handed_over_at = self._work_clock()
-        self._placement.drop_over()
-        self._placement.park_slow()
+        self.placement.drop_over()
+        self.placement.park_slow()
 
     def _tell(self, first_row: int) -> None:
         """What the rows from that one on sampled."""

@@ -14,23 +14,40 @@ from charlm_server.engine.token_columns import TokenColumns
 FOREVER = float("inf")
 
 
+class Lane(Protocol):
+    """Reads tokens together with those of other jobs."""
+
+    def add(self, reader: Reader, caller: str) -> None: ...
+
+
+class Placer(Protocol):
+    """Gives sequences rows of the batch."""
+
+    def add_read(self, sequences: Any, state: State | None, logits_1V: Tensor) -> None:
+        """Sequences that go on from here, as soon as there are rows for them."""
+
+
 class JobEngine(Protocol):
     """What a job asks of its engine. Sequences are `Any`: their module imports this one."""
 
     @property
     def outbox(self) -> "Outbox": ...
 
-    def prefill(self, reader: Reader, caller: str) -> None:
-        """Read before decoding or searching; the reader is given the state."""
+    @property
+    def prefill(self) -> Lane:
+        """Where is read what decoding or a search follows: readers are given the state."""
+        ...
 
-    def score(self, reader: Reader, caller: str) -> None:
-        """Read for the logits alone; the reader is given no state."""
+    @property
+    def scoring(self) -> Lane:
+        """Where is read for the logits alone: readers are given no state."""
+        ...
 
-    def search(self, job: "Job", state: State, logits_1V: Tensor) -> None:
+    @property
+    def placement(self) -> Placer: ...
+
+    def search(self, job: "Job", state: State | None, logits_1V: Tensor) -> None:
         """Run a job's own search from here, in turns with other work."""
-
-    def place(self, sequences: Any, state: State, logits_1V: Tensor) -> None:
-        """Go on with sequences from here as soon as they have rows."""
 
     def accept(self, sequence: Any, columns: TokenColumns) -> None:
         """Take tokens of a sequence, and put out what may be shown of them."""

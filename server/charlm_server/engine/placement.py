@@ -3,6 +3,9 @@
 from collections import Counter
 from collections.abc import Callable
 
+from torch import Tensor
+
+from charlm_model.state import State
 from charlm_server.engine.batch import PlacedSequence, RowBatch
 from charlm_server.engine.caller_queues import CallerQueues
 from charlm_server.engine.fair_sharing import RowAssignment, assign_rows, lenders
@@ -14,8 +17,8 @@ FINISHED = SequenceStatus.FINISHED
 class Placement:
     """Moves sequences into rows and out of them; what they say is the same wherever they were."""
 
-    def __init__(self, batch: RowBatch) -> None:
-        self._batch = batch
+    def __init__(self, batch: RowBatch, clock: Callable[[], float]) -> None:
+        self._batch, self._clock = batch, clock
         self._ready: CallerQueues[PlacedSequence] = CallerQueues(
             lambda placed: placed.sequence.status is FINISHED
         )
@@ -32,9 +35,15 @@ class Placement:
             self._batch.remove({live for live in self._batch.sequences if live.status is FINISHED})
         self.parked = [placed for placed in self.parked if placed.sequence.status is not FINISHED]
 
-    def add(self, placed: PlacedSequence) -> None:
-        """One more that is ready."""
-        self._ready.add(placed.sequence.job.caller, placed)
+    def add_read(self, sequences: list[Sequence], state: State | None, logits_1V: Tensor) -> None:
+        """Sequences whose prompt is read. Several share the state; a single one is lent it."""
+        assert state is not None
+        is_lent = len(sequences) == 1
+        state = state if is_lent else state.clone()
+        for sequence in sequences:
+            sequence.job.prefilled_at = self._clock()
+            placed = PlacedSequence(sequence, state, logits_1V, is_lent=is_lent)
+            self._ready.add(sequence.job.caller, placed)
 
     def place_ready(self, tell_all: Callable[[], None]) -> int:
         """Give rows to who is ready, those that are lent among them; returns to how many.

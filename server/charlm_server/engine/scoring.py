@@ -57,7 +57,7 @@ class ScoringJob(Job):
 
     def begin(self, engine: JobEngine) -> None:
         for index in range(len(self.items)):
-            engine.score(ItemReader(self, index, engine.outbox), self.caller)
+            engine.scoring.add(ItemReader(self, index, engine.outbox), self.caller)
 
     @property
     def num_tokens(self) -> int:
@@ -135,7 +135,7 @@ class NextDistributionJob(Job):
             part = NextDistribution(logprobs_from(logits_1V.numpy())[0])
             engine.outbox.put(self, part, closes=True)
 
-        engine.score(PrefixReader(self, self.context_ids, self.snapshot, answer), self.caller)
+        engine.scoring.add(PrefixReader(self, self.context_ids, self.snapshot, answer), self.caller)
 
     @property
     def num_tokens(self) -> int:

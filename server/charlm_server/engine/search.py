@@ -7,6 +7,7 @@ that they carry are bounded.
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -43,12 +44,8 @@ class SearchJob(Job):
     snapshot: Snapshot | None = None  # what was read before the context
 
     def begin(self, engine: JobEngine) -> None:
-        def search(state: State | None, logits_1V: Tensor) -> None:
-            assert state is not None
-            engine.search(self, state, logits_1V)
-
-        reader = PrefixReader(self, self.context_ids, self.snapshot, search)
-        engine.prefill(reader, self.caller)
+        search = partial(engine.search, self)
+        engine.prefill.add(PrefixReader(self, self.context_ids, self.snapshot, search), self.caller)
 
     @property
     def num_tokens(self) -> int:

@@ -10,7 +10,6 @@ from torch import Tensor
 from charlm_model.constraints.conditional_sampling import SampledOutput
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.snapshot import Snapshot
-from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import Release, TextAssembler
 from charlm_server.engine.generation import (
@@ -62,21 +61,13 @@ class GenerationJob(Job):
         again = [each for each in self.sequences if each.must_read_received]
         new = [each for each in self.sequences if not each.must_read_received]
         if len(again) < self.num_open_outputs:
-            on_read = partial(self._prefilled, engine, new)
+            on_read = partial(engine.placement.add_read, new)
+            if self.stopping.search is not None:
+                on_read = partial(engine.search, self)
             reader = PrefixReader(self, self.prompt_ids, self.snapshot, on_read)
-            engine.prefill(reader, self.caller)
+            engine.prefill.add(reader, self.caller)
         for sequence in again:
-            engine.prefill(sequence.received_reader(engine), self.caller)
-
-    def _prefilled(
-        self, engine: JobEngine, new: list["Sequence"], state: State | None, logits_1V: Tensor
-    ) -> None:
-        """The prompt is read, once for all outputs that begin there."""
-        assert state is not None
-        if self.stopping.search is not None:
-            engine.search(self, state, logits_1V)
-        else:
-            engine.place(new, state, logits_1V)
+            engine.prefill.add(sequence.received_reader(engine), self.caller)
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -205,11 +196,8 @@ class Sequence:
                 columns = columns_of(logits_TV, ids_T, self.job.returns)
                 engine.accept(self, self.as_sampled(columns))
 
-        def done(state: State | None, logits_1V: Tensor) -> None:
-            assert state is not None
-            engine.place([self], state, logits_1V)
-
-        return PrefixReader(self, ids, self.job.snapshot, done, accept)
+        on_read = partial(engine.placement.add_read, [self])
+        return PrefixReader(self, ids, self.job.snapshot, on_read, accept)
 
     def retrace(self, ids: list[int]) -> None:
         """Go the way again that led to received tokens; they are yet to be accepted."""

@@ -376,7 +376,7 @@ def test_a_row_that_is_cancelled_while_its_tokens_are_kept_waits_for_them(
     bench.run_until(lambda: bool(batch.backlog))
 
     jobs[0].is_cancelled = True
-    bench.engine._placement.drop_over()
+    bench.engine.placement.drop_over()
     assert bench.engine.num_running == 2
     bench.tick()
 
