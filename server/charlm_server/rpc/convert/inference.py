@@ -1,6 +1,5 @@
 """Inference requests to searches, and what they found to messages."""
 
-import secrets
 from collections.abc import Generator, Iterable
 
 from charlm.v1 import inference_pb2 as pb
@@ -15,6 +14,7 @@ from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.context import ContextReader
 from charlm_server.rpc.convert.fields import TextReader, check_count
 from charlm_server.rpc.convert.models import numerics_from
+from charlm_server.rpc.convert.sampling import new_seed
 from charlm_server.state_store import OwnedStates
 
 MAX_LENGTH = 64
@@ -39,7 +39,7 @@ class GapQuestion:
         num = request.max_fillings if request.HasField("max_fillings") else DEFAULT_FILLINGS
         self.num_fillings = check_count("max_fillings", num, 1, MAX_FILLINGS)
         self.num_particles = _num_particles(request, model)
-        self.seed = request.seed if request.HasField("seed") else secrets.randbits(64)
+        self.seed = request.seed if request.HasField("seed") else new_seed()
         self.num_steps = self._num_steps(len(self.right))
         self._check_size()
 

@@ -35,7 +35,12 @@ def seed_from(sampling: sampling_pb2.SamplingParams, resumed_seed: int | None) -
     """The seed of the request, else that of the stream that is resumed, else a new one."""
     if sampling.HasField("seed"):
         return sampling.seed
-    return secrets.randbits(64) if resumed_seed is None else resumed_seed
+    return new_seed() if resumed_seed is None else resumed_seed
+
+
+def new_seed() -> int:
+    """Below 2^53, so that JSON's readers in JavaScript and jq tell the very number."""
+    return secrets.randbits(53)
 
 
 def sampling_params_from(

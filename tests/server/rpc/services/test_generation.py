@@ -160,6 +160,7 @@ async def test_a_seed_is_drawn_when_absent_and_echoed(wire: Wire) -> None:
     )
 
     assert first.seed != second.seed
+    assert max(first.seed, second.seed) < 2**53  # a float64, which is JavaScript's only number
     assert again.outputs == first.outputs
 
 
