@@ -1,7 +1,9 @@
 """Files that are either wholly there or not at all, whenever the process dies."""
 
+import errno
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,21 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """A regular file of at most so many bytes. Raises OSError for anything else.
+
+    A pipe, a device or a socket is refused, not waited for.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if found.st_size > max_bytes:
+            raise OSError(errno.EFBIG, f"it has {found.st_size:,} bytes, more than {max_bytes:,}")
+        return file.read()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from charlm_model.atomic_files import json_bytes, sync_directory
+from charlm_model.atomic_files import json_bytes, read_bytes, sync_directory
 from charlm_model.config import ModelConfig
 from charlm_model.errors import (
     CheckpointCorrupt,
@@ -35,6 +35,7 @@ from charlm_model.text.vocabulary import END_OF_TEXT_ID, ByteVocabulary, CharVoc
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.json"
 PIECES, REPORT, MANIFEST = "sentencepiece.model", "report.json", "manifest.json"
+MAX_FILE_BYTES = 8 << 30
 GOLDEN_TOLERANCE_NATS = 1e-3
 # Sums in another order move numbers that are kept in bfloat16 to the other neighbor now and then:
 # by 4e-4 nats in the walk of a trained Transformer, 5e-6 in that of an LSTM, which keeps float32.
@@ -256,7 +257,7 @@ def _check_format(directory: Path) -> None:
 
 def _read(directory: Path, name: str) -> bytes:
     try:
-        return (directory / name).read_bytes()
+        return read_bytes(directory / name, MAX_FILE_BYTES)
     except (OSError, ValueError) as error:  # ValueError: no file can have such a name
         raise CheckpointCorrupt(
             f"{directory / name} cannot be read ({_reason(error)}). Use another copy."

@@ -325,3 +325,19 @@ def test_dying_in_a_save_loses_nothing(
             assert calls > deaths
 
     assert load(saved).report["note"] in ("first", "second")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "manifest.json"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+
+    with pytest.raises((CheckpointCorrupt, CheckpointNotFound), match=name):
+        load(saved)
+
+
+def test_a_file_of_an_absurd_size_is_refused_before_it_is_read(saved: Path) -> None:
+    os.truncate(saved / "model.safetensors", 1 << 40)
+
+    with pytest.raises(CheckpointCorrupt, match="more than 8,589,934,592"):
+        load(saved)

@@ -4,7 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from charlm_model.checkpoint import MANIFEST
+from charlm_model.atomic_files import read_bytes
+from charlm_model.checkpoint import MANIFEST, MAX_FILE_BYTES
 from charlm_server.config.checkpoint_names import MARKER, NAME
 from charlm_server.errors.base import ServeError
 from charlm_server.errors.models import CheckpointUnknown
@@ -49,7 +50,9 @@ class ModelDirectory:
     def digest(self, name: str) -> str:
         """The identity of the files, as the manifest has it; empty if it cannot be read."""
         try:
-            return hashlib.sha256((self._directory / name / MANIFEST).read_bytes()).hexdigest()
+            return hashlib.sha256(
+                read_bytes(self._directory / name / MANIFEST, MAX_FILE_BYTES)
+            ).hexdigest()
         except OSError:
             return ""
 
