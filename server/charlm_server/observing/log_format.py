@@ -15,12 +15,21 @@ def fields(**named: str | int | float | None) -> dict[str, Any]:
 
 
 class TextFormat(logging.Formatter):
-    """A sentence, then name=value; a value that could be mistaken is quoted."""
+    """A sentence, then name=value; a value that could be mistaken is quoted.
+
+    No record can forge a line or send a control code to a terminal: what is not printable is
+    escaped, and the lines of a traceback are indented.
+    """
 
     def __init__(self) -> None:
         super().__init__(TEXT)
 
+    def formatException(self, ei: Any) -> str:
+        lines = super().formatException(ei).split("\n")
+        return "\n".join("  " + _escaped(line) for line in lines)
+
     def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = _escaped(record.message)
         pairs = (f" {name}={_shown(value)}" for name, value in _fields_of(record).items())
         return super().formatMessage(record) + "".join(pairs)
 
@@ -39,7 +48,7 @@ class JsonFormat(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return _escaped(json.dumps(line, ensure_ascii=False))
 
 
 FORMATS: dict[str, type[logging.Formatter]] = {"text": TextFormat, "json": JsonFormat}
@@ -53,3 +62,10 @@ def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
 def _shown(value: object) -> str:
     text = str(value)
     return text if text.isprintable() and not set(text) & set(' "=') else json.dumps(text)
+
+
+def _escaped(text: str) -> str:
+    """Every character that is not printable as JSON escapes it."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,24 @@ def test_a_text_line_cannot_be_forged() -> None:
 
     assert line.count("\n") == 0
     assert line.endswith(r'a message request_id="x\n2026 INFO \"forged\" a=b" num=3')
+
+
+HOSTILE = "x\x1b[2J\n2026 INFO forged\x9b\u202e"
+
+
+@pytest.mark.parametrize("formatter", [TextFormat(), JsonFormat()])
+def test_no_message_and_no_exception_sends_a_control_code_or_forges_a_line(
+    formatter: logging.Formatter,
+) -> None:
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        made = logging.LogRecord("a", logging.ERROR, "", 0, "no %s", (HOSTILE,), sys.exc_info())
+
+    lines = formatter.format(made).split("\n")
+
+    assert all(line.isprintable() for line in lines)
+    assert not [line for line in lines[1:] if not line.startswith("  ")]
 
 
 def test_a_json_line_is_one_object_with_the_time_in_utc() -> None:
