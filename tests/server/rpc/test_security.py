@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -29,7 +31,7 @@ from charlm_server.config.settings import ServeConfig, TlsFiles
 from charlm_server.errors.base import ServeError
 from charlm_server.errors.overload import QuotaExceeded
 from charlm_server.models.registry import Models
-from charlm_server.rpc.auth_interceptor import ROLE_OF_SERVICE
+from charlm_server.rpc.auth_interceptor import ROLE_OF_SERVICE, Guard
 from charlm_server.rpc.disabled_services import UNOFFERED
 from charlm_server.rpc.tls import server_credentials
 from tests.server.certificates import Authority, Pair
@@ -378,3 +380,19 @@ def test_a_new_token_fits_the_file(capsys: pytest.CaptureFixture[str], tmp_path:
     assert Callers(path).caller(printed.err.strip()).name == "alice"
     assert printed.err.strip() not in printed.out
     assert callers_from(path)[0].roles == {"generate", "score"}
+
+
+@pytest.mark.parametrize("path", ["nonsense", "", "/", "//", "grpc.health.v1.Health"])
+async def test_a_path_that_names_no_service_is_refused_like_any_other(
+    tmp_path: Path, path: str
+) -> None:
+    """gRPC's own clients cannot send such a path; a hand-made HTTP/2 request can."""
+    guard = Guard(Callers(write_tokens(tmp_path / "tokens.toml")))
+    details = cast(Any, SimpleNamespace(method=path, invocation_metadata=()))
+
+    async def absent(_details: object) -> None:
+        return None
+
+    handler = await guard.intercept_service(absent, details)
+
+    assert handler is None or handler.request_streaming
