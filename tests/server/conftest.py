@@ -98,7 +98,11 @@ class Bench:
         )
 
     def scoring_job(self, *texts: str, **options: Any) -> ScoringJob:
-        items = [ScoringItem(context_ids=[0], continuation_ids=ids_of(text)) for text in texts]
+        returns_state = options.pop("returns_states", False)
+        items = [
+            ScoringItem(context_ids=[0], continuation_ids=ids_of(text), returns_state=returns_state)
+            for text in texts
+        ]
         output = self.output_buffer(1 << 20)
         return ScoringJob(
             items=items, returns=Returns(), bytes_per_token=24, output=output, **options

@@ -53,6 +53,7 @@ class RowBatch:
         self.sequences: list[Sequence] = []
         self.backlog = Backlog()
         self.is_plain = True  # all rows want tokens of the model's own distribution alone
+        self.returns_states = False  # some rows must hand over the state at their end
         self.counters = _counters_of([])  # of the next token of each live row
         self._missing_B = _missing_of([])  # tokens that each live row may still take
         self._row_states = RowStates(model, self._sizes[0])
@@ -90,12 +91,24 @@ class RowBatch:
         self.counters = Counters(*map(np.append, self.counters, _counters_of(joining)))
         self._missing_B = np.append(self._missing_B, _missing_of(joining))
         self.is_plain = self.is_plain and all(sequence.is_plain for sequence in joining)
+        self.returns_states |= any(each.end_state is not None for each in joining)
         self._grow(len(self.sequences))
         for row, newcomer in enumerate(newcomers, first):
             self._row_states.put(row, newcomer.state)
         self._logits_BV[first : len(self.sequences)] = torch.cat(
             [newcomer.logits_1V for newcomer in newcomers]
         )
+
+    def keep_states(self) -> None:
+        """Let the sequences that return the state at their end keep some on the way."""
+        if not self.returns_states:
+            return
+        for row, live in enumerate(self.sequences):
+            position = int(self.counters.positions_B[row])
+            if live.end_state is not None and live.end_state.wants(position):
+                live.end_state.keep(
+                    position, self._row_states.row(row), self._logits_BV[row : row + 1]
+                )
 
     def take_out(self, sequence: Sequence) -> PlacedSequence:
         """A copy of a row, to go on from later; the row itself is still there."""
@@ -119,6 +132,7 @@ class RowBatch:
         self.counters = _counters_of(self.sequences)
         self._missing_B = _missing_of(self.sequences)
         self.is_plain = all(sequence.is_plain for sequence in self.sequences)
+        self.returns_states = any(each.end_state is not None for each in self.sequences)
         self._shrink(len(kept))
 
     def sample(self, num_steps: int) -> None:

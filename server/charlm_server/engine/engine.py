@@ -7,13 +7,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from charlm_model.inference.batched_steps import Stepper
 from charlm_model.language_model import LanguageModel
+from charlm_model.snapshot import Snapshot
 from charlm_model.state import State
 from charlm_server.engine.batch import RowBatch
 from charlm_server.engine.constrained_outputs import draw_outputs
@@ -123,6 +124,9 @@ class Engine:
         start = PrefixState(self._stepper, state.clone(), logits_1V)
         if isinstance(job, GenerationJob):
             job.prefilled_at = self.clock()
+            for sequence in job.sequences:
+                if sequence.end_state is not None:
+                    sequence.end_state.keep(0, state, logits_1V)
             self._searches.add(job, draw_outputs(job, start, self.accept))
         elif isinstance(job, SearchJob):
             self._searches.ask(job, start)
@@ -233,6 +237,8 @@ class Engine:
         self._hand_over()
         for generation in self._generations:
             self._end(generation, FinishReason.DRAINED)
+            if not generation.is_over:  # a state was being read
+                self.outbox.close(generation, Draining())
         for scoring in self._scorings:
             if not scoring.is_over:
                 self.outbox.close(scoring, Draining())
@@ -247,6 +253,8 @@ class Engine:
         for generation in self._generations:
             if generation.ends_at <= now:
                 self._end(generation, FinishReason.TIME_LIMIT)
+            if generation.deadline <= now and not generation.is_over:  # a state was being read
+                self.outbox.close(generation, DeadlinePassed(now - generation.submitted_at))
         for scoring in self._scorings:
             if scoring.deadline <= now and not scoring.is_over:
                 self.outbox.close(scoring, DeadlinePassed(now - scoring.submitted_at))
@@ -315,6 +323,7 @@ class Engine:
     def _burst(self, num_steps: int) -> None:
         started = self._work_clock()
         num_steps = burst(self._batch, num_steps)
+        self._batch.keep_states()
         self._decode_pacer.record(num_steps, self._work_clock() - started)
         self.num_pieces += 1
         self.num_sampled_tokens += num_steps * len(self._batch.sequences)
@@ -347,5 +356,29 @@ class Engine:
 
     def _put(self, sequence: Sequence, deltas: list[Delta]) -> None:
         for delta in deltas:
-            if delta.finish is not None or delta.data or len(delta.columns):
-                self.outbox.put(sequence.job, delta, closes=delta.is_last)
+            if delta.finish is None:
+                if delta.data or len(delta.columns):
+                    self.outbox.put(sequence.job, delta)
+            elif sequence.end_state is None or delta.finish.reason.is_cut_short:
+                self._put_last(sequence.job, delta)
+            else:
+                self._read_to_end(sequence, delta)
+
+    def _put_last(self, job: GenerationJob, delta: Delta) -> None:
+        """The last delta of one output."""
+        job.num_unanswered -= 1
+        is_last = job.num_unanswered == 0
+        self.outbox.put(job, replace(delta, is_last=is_last), closes=is_last)
+
+    def _read_to_end(self, sequence: Sequence, delta: Delta) -> None:
+        """The last delta waits for the state at the end."""
+        job, end_state = sequence.job, sequence.end_state
+        assert end_state is not None
+
+        def put(state: State | None, logits_1V: Tensor) -> None:
+            assert state is not None
+            snapshot = Snapshot.of(state, logits_1V, end_state.num_tokens)
+            job.end_states[sequence.index] = snapshot
+            self._put_last(job, delta)
+
+        self.prefill.add(sequence.end_reader(put), job.caller)

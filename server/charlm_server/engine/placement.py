@@ -42,6 +42,8 @@ class Placement:
         state = state if is_lent else state.clone()
         for sequence in sequences:
             sequence.job.prefilled_at = self._clock()
+            if sequence.end_state is not None:
+                sequence.end_state.keep(sequence.num_sampled, state, logits_1V)
             placed = PlacedSequence(sequence, state, logits_1V, is_lent=is_lent)
             self._ready.add(sequence.job.caller, placed)
 

@@ -27,6 +27,7 @@ class ScoringItem:
     context_ids: list[int]
     continuation_ids: list[int]
     snapshot: Snapshot | None = None
+    returns_state: bool = False
     num_text_bytes: int | None = None
     """Of the text as it was sent, which may have unknown characters; None: of its tokens."""
 
@@ -51,13 +52,15 @@ class ScoringJob(Job):
     bytes_per_token: int
     output: OutputBuffer[ScorePart]
     num_open_items: int = field(init=False)
+    end_states: dict[int, Snapshot] = field(default_factory=dict)  # by index, before the end
 
     def __post_init__(self) -> None:
         self.num_open_items = len(self.items)
 
     def begin(self, engine: JobEngine) -> None:
         for index in range(len(self.items)):
-            engine.scoring.add(ItemReader(self, index, engine.outbox), self.caller)
+            lane = engine.prefill if self.items[index].returns_state else engine.scoring
+            lane.add(ItemReader(self, index, engine.outbox), self.caller)
 
     @property
     def num_tokens(self) -> int:
@@ -77,7 +80,8 @@ class ItemReader:
         self.snapshot = item.snapshot
         self._targets = np.array(item.continuation_ids, dtype=np.int64)
         self._first = len(item.context_ids) - 1  # the token after which the first target stands
-        self._ids = item.context_ids + item.continuation_ids[:-1]
+        self._num_tokens = -1 if item.snapshot is None else item.snapshot.num_tokens
+        self._ids = item.context_ids + item.continuation_ids[: None if item.returns_state else -1]
         if not item.continuation_ids:
             self._ids = item.context_ids[:1]  # nothing to score, so nothing worth reading
 
@@ -95,17 +99,23 @@ class ItemReader:
             return  # all of it is context
         position = start + skipped - self._first
         ids_T = self._targets[position : position + len(logits_TV) - skipped]
-        columns = columns_of(logits_TV[skipped:], ids_T, self._job.returns)
+        if not len(ids_T):
+            return  # after the last target
+        logits_TV = logits_TV[skipped : skipped + len(ids_T)]
+        columns = columns_of(logits_TV, ids_T, self._job.returns)
         part = ScorePart(
             item=self._index,
             position=position,
             columns=columns,
-            is_greedy=bool((logits_TV[skipped:].numpy().argmax(axis=-1) == ids_T).all()),
+            is_greedy=bool((logits_TV.numpy().argmax(axis=-1) == ids_T).all()),
             num_bytes=len(columns) * self._job.bytes_per_token,
         )
         self._outbox.put(self._job, part)
 
-    def done(self, _state: State | None, _logits_1V: Tensor) -> None:
+    def done(self, state: State | None, logits_1V: Tensor) -> None:
+        if state is not None:
+            num_tokens = self._num_tokens + len(self._ids)
+            self._job.end_states[self._index] = Snapshot.of(state, logits_1V, num_tokens)
         self._job.num_open_items -= 1
         if self._job.num_open_items == 0:
             self._outbox.close(self._job)

@@ -1,6 +1,7 @@
 """A request inside the engine: one prompt, and each of its growing continuations."""
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -10,8 +11,10 @@ from torch import Tensor
 from charlm_model.constraints.conditional_sampling import SampledOutput
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.snapshot import Snapshot
+from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import Release, TextAssembler
+from charlm_server.engine.end_states import EndState
 from charlm_server.engine.generation import (
     Delta,
     Finish,
@@ -47,15 +50,19 @@ class GenerationJob(Job):
     num_outputs: int
     bytes_per_token: int
     max_chunk_tokens: int | None = None
+    returns_states: bool = False
     output: OutputBuffer[Delta]
     resumed: dict[int, Resumption] = field(default_factory=dict)  # by index of the output
     origin: Origin | None = None
     snapshot: Snapshot | None = None  # what was read before the prompt
     prefilled_at: float = 0.0
     sequences: list["Sequence"] = field(init=False)
+    num_unanswered: int = field(init=False)  # outputs whose last delta was not yet put out
+    end_states: dict[int, Snapshot] = field(default_factory=dict)  # by index, before that delta
 
     def __post_init__(self) -> None:
         self.sequences = [Sequence(self, index) for index in range(self.num_outputs)]
+        self.num_unanswered = self.num_open_outputs
 
     def begin(self, engine: JobEngine) -> None:
         again = [each for each in self.sequences if each.must_read_received]
@@ -77,6 +84,12 @@ class GenerationJob(Job):
     def prompt_text_ids(self) -> list[int]:
         """The prompt without its start context."""
         return self.prompt_ids if self.snapshot is not None else self.prompt_ids[1:]
+
+    @property
+    def num_text_tokens(self) -> int:
+        """Of the prompt, with what a snapshot has read."""
+        before = 0 if self.snapshot is None else self.snapshot.num_tokens
+        return before + len(self.prompt_text_ids)
 
     @property
     def num_open_outputs(self) -> int:
@@ -127,6 +140,9 @@ class Sequence:
         self._resumed = job.resumed.get(index)
         self._shown = Shown(self._resumed)
         self._logprobs: list[Float32s] = []
+        self.end_state: EndState | None = None
+        if job.returns_states:
+            self.end_state = EndState(job.num_text_tokens, self.received_ids)
 
     @property
     def is_plain(self) -> bool:
@@ -179,6 +195,16 @@ class Sequence:
         if reason is None:
             return [self._delta(release) for release in releases]
         return self._end(reason, releases + self._assembler.finish(), now)
+
+    def end_reader(self, on_read: Callable[[State | None, Tensor], None]) -> PrefixReader:
+        """Reads from the last kept state to the end of what was shown."""
+        assert self.end_state is not None
+        job, unread = self.job, self.end_state.unread()
+        if unread is None:
+            ids = job.prompt_ids + self.end_state.shown_ids
+            return PrefixReader(job, ids, job.snapshot, on_read)
+        snapshot, ids = unread
+        return PrefixReader(job, ids, snapshot, on_read)
 
     def received_reader(self, engine: JobEngine) -> PrefixReader:
         """Reads the prompt and what was received: nothing is drawn anew."""
@@ -239,6 +265,8 @@ class Sequence:
         columns = self._take_held(release.num_tokens)
         self._logprobs.append(columns.logprobs_T)
         release, columns = self._shown.new_of(release, columns)
+        if self.end_state is not None:
+            self.end_state.show(columns.ids_T.tolist())
         return Delta(
             index=self.index,
             shown=self._shown.counts,
@@ -273,8 +301,7 @@ class Sequence:
             log_evidence=self._evidence[0],
             effective_sample_size=self._evidence[1],
         )
-        is_last = self.job.num_open_outputs == 0
-        deltas[-1] = replace(deltas[-1], finish=self.finish, is_last=is_last)
+        deltas[-1] = replace(deltas[-1], finish=self.finish)
         return deltas
 
 

@@ -83,6 +83,7 @@ def generation_job_from(
         returns=returns,
         num_outputs=num_outputs,
         bytes_per_token=returns.bytes_per_token(model.vocab_size),
+        returns_states=request.return_state,
         max_chunk_tokens=streaming.max_chunk_tokens,
         output=model.output_buffer(),
         deadline=deadline,

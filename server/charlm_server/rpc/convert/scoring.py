@@ -83,6 +83,7 @@ def _item_from(
         context_ids=prefix.ids,
         continuation_ids=continuation_ids,
         snapshot=prefix.snapshot,
+        returns_state=item.return_state,
         num_text_bytes=_num_text_bytes(item),
     )
 

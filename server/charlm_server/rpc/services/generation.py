@@ -28,9 +28,8 @@ from charlm_server.rpc.convert.generation import (
 )
 from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.resume import ResumeTokens, places_from
-from charlm_server.rpc.convert.returned_states import EndStates
+from charlm_server.rpc.convert.returned_states import add_end_states
 from charlm_server.state_store import OwnedStates, StateStore
-from charlm_server.tasks.search_series import SearchSeries
 
 MAX_UINT32 = 2**32 - 1
 TOO_LARGE = "ask for less per token, fewer tokens or outputs, or use StreamGenerate"
@@ -77,8 +76,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
                 if num_bytes > limit:
                     raise AnswerTooLarge(limit, TOO_LARGE)
         chunks = chunks_from(deltas, job.returns)
-        if request.return_state:
-            await EndStates(SearchSeries(model, job.deadline, call), job).add_to(chunks)
+        await add_end_states(chunks, job, model.provenance)
         return fitting(_response_from(deltas, chunks, job, model), limit, TOO_LARGE)
 
     async def StreamGenerate(
@@ -101,18 +99,12 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
             streaming=Streaming(max_tokens, places_from(request)),
         )
         tokens = tokens_for(request, job)
-        end_states = (
-            EndStates(SearchSeries(model, job.deadline, call), job)
-            if request.generate.return_state
-            else None
-        )
         header: pb.StreamHeader | None = _header_from(job, model)
         async with model.scheduler.run(job, call):
             async for parts in job.output.batches(model.limits.max_response_message_bytes // 2):
                 for deltas in messages_of(parts, max_tokens):
                     response = _chunk_response(deltas, job, header, tokens)
-                    if end_states is not None:
-                        await end_states.add_to(response.chunks)
+                    await add_end_states(response.chunks, job, model.provenance)
                     yield response
                     header = None
 

@@ -22,7 +22,7 @@ from charlm_server.rpc.convert.comparison import (
 from charlm_server.rpc.convert.context import model_asked
 from charlm_server.rpc.convert.long_text import first_of, pieces_of, scorer_from
 from charlm_server.rpc.convert.models import numerics_from
-from charlm_server.rpc.convert.returned_states import state_after
+from charlm_server.rpc.convert.returned_states import add_score_states
 from charlm_server.rpc.convert.scoring import (
     TOO_LARGE,
     ScoreBuilder,
@@ -54,11 +54,7 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
             request, scoring_job_from, request, model, states=states, deadline=deadline
         )
         scores = await _scores(request, job, model, call)
-        for asked, item, score in zip(request.items, job.items, scores, strict=True):
-            if asked.return_state:
-                ids = [*item.context_ids, *item.continuation_ids]
-                state = await state_after(SearchSeries(model, deadline, call), ids, item.snapshot)
-                score.state.CopyFrom(state)
+        await add_score_states(scores, job, model.provenance)
         response = pb.ScoreResponse(
             scores=scores,
             model_digest=model.checkpoint.digest,
