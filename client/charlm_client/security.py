@@ -24,7 +24,9 @@ class Security:
 
     def __post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):
-            raise InvalidRequest("A certificate and its key belong together: give both or none.")
+            raise InvalidRequest(
+                "A certificate and its key belong together: give both cert and key, or neither."
+            )
 
     def __repr__(self) -> str:
         token = "hidden" if self.token else "none"

@@ -48,7 +48,7 @@ def compare_message(
     """Raises InvalidRequest for a single string: it would be compared letter by letter."""
     for field, values in (("texts", texts), ("models", models)):
         if isinstance(values, str):
-            raise InvalidRequest(f"{field} is one text, but it must be a list.", field=field)
+            raise InvalidRequest(f"{field} is one text; it must be a list.", field=field)
     with naming_field("priors", priors, "numbers"):
         return scoring_pb2.CompareRequest(
             models=[model_name(model) for model in models],

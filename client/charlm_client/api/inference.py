@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from charlm.v1 import inference_pb2
 from charlm_client.types import After
 from charlm_client.wire.to_proto import (
+    UINT32,
+    UINT64,
     checked,
     context_message,
     model_name,
     naming_field,
     unknown_policy,
 )
-
-_UINT32, _UINT64 = f"in [0, {2**32 - 1}]", f"in [0, {2**64 - 1}]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +83,9 @@ def gap_message(gap: Gap, *, model: str, replace_unknown: bool) -> inference_pb2
         right=checked(gap.right, "right"),
         unknown_characters=unknown_policy(replace_unknown),
     )
-    with naming_field("gap_length", gap.length, _UINT32):
+    with naming_field("gap_length", gap.length, UINT32):
         message.gap_length = gap.length
-    for name, allowed in (("max_fillings", _UINT32), ("num_particles", _UINT32), ("seed", _UINT64)):
+    for name, allowed in (("max_fillings", UINT32), ("num_particles", UINT32), ("seed", UINT64)):
         value = getattr(gap, name)
         if value is not None:
             with naming_field(name, value, allowed):
@@ -130,7 +130,7 @@ def top_message(
     values = {"length": length, "num_continuations": num, "max_steps": max_steps}
     for name, value in values.items():
         if value is not None:
-            with naming_field(name, value, _UINT32):
+            with naming_field(name, value, UINT32):
                 setattr(message, name, value)
     return message
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from charlm_client.bench.workload import PlannedStream, Workload
 from charlm_client.client import Client
-from charlm_client.errors import CharlmError
+from charlm_client.errors import CharlmError, InvalidRequest
 from charlm_client.types import Sampling, Stopping
 
 MOST_OPEN = 4096  # streams of an open loop; more wait, as people at a door do
@@ -99,6 +99,8 @@ class LoadGenerator:
                     if request.is_slow:
                         await asyncio.sleep(self._workload.slow_wait_s)
             record.has_ended = True
+        except InvalidRequest:  # every stream of this workload would be refused
+            raise
         except CharlmError as error:
             record.error = type(error).__name__
             await asyncio.sleep(0.01)  # a closed loop does not hammer a server that refuses

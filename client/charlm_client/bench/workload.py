@@ -15,18 +15,16 @@ class Lengths:
     most: int
 
     @classmethod
-    def parse(cls, text: str) -> "Lengths":
-        """`200` or `100-300`. Raises InvalidRequest."""
+    def parse(cls, text: str, name: str) -> "Lengths":
+        """`200` or `100-300`. Raises InvalidRequest about the flag of this name."""
         least, _, most = text.partition("-")
         try:
             lengths = cls(int(least), int(most or least))
         except ValueError:
-            raise InvalidRequest(
-                f"A length is {text!r}, but must be a number or a range such as 100-300."
-            ) from None
+            lengths = cls(0, 0)
         if not 1 <= lengths.least <= lengths.most:
             raise InvalidRequest(
-                f"A length is {text!r}, but must be at least 1, and a range must ascend."
+                f"{name} is {text!r}; it must be an integer from 1 up, or a range such as 100-300."
             )
         return lengths
 

@@ -26,7 +26,10 @@ def load(
     [dim]charlm admin load 2024-11 --as candidate[/dim]
     """
     loaded = run_call(
-        server, timeout, lambda client: client.admin.load_model(checkpoint, model=model)
+        server,
+        timeout,
+        lambda client: client.admin.load_model(checkpoint, model=model),
+        flags={"checkpoint": "CHECKPOINT", "model": "--as"},
     )
     typer.echo(f"{loaded.name} {loaded.digest}")
 
@@ -42,7 +45,12 @@ def alias(
 
     [dim]charlm admin alias best candidate[/dim]
     """
-    previous = run_call(server, timeout, lambda client: client.admin.set_alias(name, model=model))
+    previous = run_call(
+        server,
+        timeout,
+        lambda client: client.admin.set_alias(name, model=model),
+        flags={"alias": "NAME", "model": "MODEL"},
+    )
     typer.echo(f"it stood for {previous}" if previous else "it is new")
 
 
@@ -53,7 +61,9 @@ def unload(
     timeout: Timeout = LOADING_S,
 ) -> None:
     """Forget a model once its calls have ended, or an alias."""
-    run_call(server, timeout, lambda client: client.admin.unload_model(model))
+    run_call(
+        server, timeout, lambda client: client.admin.unload_model(model), flags={"model": "MODEL"}
+    )
 
 
 @app.command("list")

@@ -21,6 +21,12 @@ from charlm_client.errors import InvalidRequest
 # What calls may take beyond the time of the load.
 _PATIENCE_S = 60.0
 
+_FLAGS = {
+    "context": "--prompt-length",
+    "stopping.max_new_tokens": "--output-length",
+    "sampling.seed": "--seed",
+}
+
 app = typer.Typer(help="Measure a running server.", no_args_is_help=True)
 
 
@@ -68,7 +74,7 @@ def serve(
     """
     if warm_up >= duration:
         raise InvalidRequest(
-            f"--warm-up is {warm_up:g} s, but must be less than --duration, {duration:g} s."
+            f"--warm-up is {warm_up:g} s; it must be less than --duration, {duration:g} s."
         )
     if plot is not None:
         _check_plot(plot)
@@ -77,8 +83,8 @@ def serve(
         rate=rate,
         duration_s=duration,
         warm_up_s=warm_up,
-        prompt_lengths=Lengths.parse(prompt_length),
-        output_lengths=Lengths.parse(output_length),
+        prompt_lengths=Lengths.parse(prompt_length, "--prompt-length"),
+        output_lengths=Lengths.parse(output_length, "--output-length"),
         slow_share=slow_readers,
         seed=seed,
     )
@@ -96,7 +102,7 @@ def serve(
         else:
             _print(results, console(color))
 
-    run_call(server, duration + _PATIENCE_S, measure, may_retry=False)
+    run_call(server, duration + _PATIENCE_S, measure, flags=_FLAGS, may_retry=False)
 
 
 def _check_plot(path: Path) -> None:

@@ -29,6 +29,12 @@ from charlm_client.client import Client
 _BAR_WIDTH = 20
 _TITLE_LENGTH = 72
 
+_FLAGS = {
+    "texts": "TEXTS",
+    "models": "--model",
+    "priors": "--prior",
+}
+
 
 def compare(
     texts: Annotated[
@@ -67,7 +73,7 @@ def compare(
         else:
             _show(found, console(color))
 
-    run_call(server, timeout, call)
+    run_call(server, timeout, call, flags=_FLAGS)
 
 
 def _lines(path: Path) -> list[str]:

@@ -12,6 +12,10 @@ from charlm_client.cli.run_call import chosen_model, run_call
 from charlm_client.client import Client
 from charlm_client.errors import InvalidRequest
 
+_FLAGS = {
+    "data": "SOURCE",
+}
+
 
 def compress(
     source: Source,
@@ -41,4 +45,4 @@ def compress(
         report(stream, target, as_json=as_json)
 
     check_writable(target, force=force)
-    run_call(server, timeout, call, may_retry=False)
+    run_call(server, timeout, call, flags=_FLAGS, may_retry=False)

@@ -16,6 +16,10 @@ from charlm_client.cli.rendering import print_json
 from charlm_client.cli.run_call import chosen_model, run_call
 from charlm_client.client import Client
 
+_FLAGS = {
+    "sequences": "TOKEN_IDS",
+}
+
 
 def decode(
     token_ids: Annotated[list[int], typer.Argument(min=0, help="Token ids.")],
@@ -37,4 +41,4 @@ def decode(
         else:
             print(text)
 
-    run_call(server, timeout, call)
+    run_call(server, timeout, call, flags=_FLAGS)

@@ -15,6 +15,10 @@ from charlm_client.client import Client
 
 EXIT_DAMAGED = 3  # something was written, but not all that was compressed
 
+_FLAGS = {
+    "data": "SOURCE",
+}
+
 
 def decompress(
     source: Source,
@@ -49,5 +53,5 @@ def decompress(
         return stream
 
     check_writable(target, force=force)
-    if run_call(server, timeout, call, may_retry=False).damaged_frames:
+    if run_call(server, timeout, call, flags=_FLAGS, may_retry=False).damaged_frames:
         raise typer.Exit(EXIT_DAMAGED)

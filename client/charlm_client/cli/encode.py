@@ -19,6 +19,10 @@ from charlm_client.cli.rendering import print_json, token_string
 from charlm_client.cli.run_call import chosen_model, run_call
 from charlm_client.client import Client
 
+_FLAGS = {
+    "texts": "TEXT",
+}
+
 
 def encode(
     text: Annotated[str, typer.Argument(help="A text; - reads it from stdin.")],
@@ -45,4 +49,4 @@ def encode(
         for offset, token_id in zip(found.character_offsets, found.token_ids, strict=True):
             print(f"{offset}\t{token_id}\t{token_string(vocabulary[token_id])}")
 
-    run_call(server, timeout, call)
+    run_call(server, timeout, call, flags=_FLAGS)

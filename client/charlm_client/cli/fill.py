@@ -23,6 +23,15 @@ from charlm_client.cli.rendering import console, json_string, plain_table, print
 from charlm_client.cli.run_call import chosen_model, run_call
 from charlm_client.client import Client
 
+_FLAGS = {
+    "left": "The text before the gap",
+    "right": "The text after the gap",
+    "gap_length": "The length of the gap",
+    "max_fillings": "--num",
+    "num_particles": "--particles",
+    "seed": "--seed",
+}
+
 
 def fill(
     text: Annotated[str, typer.Argument(help="A text with a gap; - reads it from stdin.")],
@@ -64,7 +73,7 @@ def fill(
         else:
             _show_fillings(filled, console(color))
 
-    run_call(server, timeout, call)
+    run_call(server, timeout, call, flags=_FLAGS)
 
 
 def _sides(text: str, mark: str) -> tuple[str, int, str]:
@@ -74,7 +83,7 @@ def _sides(text: str, mark: str) -> tuple[str, int, str]:
     gaps = list(re.finditer(re.escape(mark) + "+", text))
     if len(gaps) != 1:
         raise typer.BadParameter(
-            f"The text has {len(gaps)} gaps, but it must have one: a run of {mark!r}. "
+            f"TEXT has {len(gaps)} gaps; it must have one: a run of {mark!r}. "
             "Choose another --mark if the text itself has that character."
         )
     return text[: gaps[0].start()], len(gaps[0][0]), text[gaps[0].end() :]

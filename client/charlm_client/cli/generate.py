@@ -39,6 +39,31 @@ DEFAULT_MODE = "local_mask"
 _SAMPLING, _STOPPING = "How tokens are drawn", "When the output ends"
 _LANGUAGE = "What the output may be"
 
+_FLAGS = {
+    "context": "PROMPT",
+    "sampling.temperature": "--temperature",
+    "sampling.top_k": "--top-k",
+    "sampling.top_p": "--top-p",
+    "sampling.min_p": "--min-p",
+    "sampling.typical_p": "--typical-p",
+    "sampling.repetition_penalty": "--repetition-penalty",
+    "sampling.presence_penalty": "--presence-penalty",
+    "sampling.frequency_penalty": "--frequency-penalty",
+    "sampling.penalty_window": "--penalty-window",
+    "sampling.seed": "--seed",
+    "sampling.biases": "--bias",
+    "stopping.max_new_tokens": "--max-tokens",
+    "stopping.stop_sequences": "--stop",
+    "stopping.include_stop_sequence": "--include-stop",
+    "stopping.ignore_end_of_text": "--ignore-end-of-text",
+    "stopping.max_time": "--max-time",
+    "constraint.regex": "--regex",
+    "constraint.choices": "--choice",
+    "constraint.allowed_characters": "--allowed",
+    "constraint": "--constraint-mode",
+    "num_outputs": "--num-outputs",
+}
+
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to continue; - reads it from stdin.")] = "",
@@ -189,7 +214,7 @@ def generate(
             else:
                 await _print_as_it_comes(stream.__aiter__(), given, out)
 
-    run_call(server, timeout, call)
+    run_call(server, timeout, call, flags=_FLAGS)
 
 
 def _constraint_from(

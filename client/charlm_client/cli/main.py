@@ -27,6 +27,7 @@ from charlm_client.cli import (
 )
 from charlm_client.cli.exit_codes import exiting_with_a_message
 from charlm_client.cli.run_call import SECURITY
+from charlm_client.errors import InvalidRequest
 from charlm_client.security import Security
 
 app = typer.Typer(
@@ -58,6 +59,9 @@ def connection_flags(
         str, typer.Option(envvar="CHARLM_TOKEN", help="Token to show; only over encryption.")
     ] = "",
 ) -> None:
+    if (tls_cert is None) != (tls_key is None):
+        given, missing = ("--tls-cert", "--tls-key") if tls_cert else ("--tls-key", "--tls-cert")
+        raise InvalidRequest(f"{given} needs {missing}: give both or neither.")
     is_secure = tls or tls_ca or tls_cert or tls_key or token
     SECURITY.set(
         Security(ca=tls_ca, cert=tls_cert, key=tls_key, token=token) if is_secure else None

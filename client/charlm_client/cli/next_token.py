@@ -30,6 +30,12 @@ from charlm_client.types import (
     NextDistribution,
 )
 
+_FLAGS = {
+    "context": "PROMPT",
+    "top_k": "--top-k",
+    "distribution": "--json",
+}
+
 
 def next_token(
     prompt: Annotated[str, typer.Argument(help="What comes before; - reads it from stdin.")] = "",
@@ -57,7 +63,7 @@ def next_token(
         else:
             _show(distribution, console(color))
 
-    run_call(server, timeout, call)
+    run_call(server, timeout, call, flags=_FLAGS)
 
 
 def _show(distribution: NextDistribution, out: Console) -> None:

@@ -9,8 +9,9 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import TypeVar
 
+from charlm_client.cli.flag_errors import COMMON, Flags, about_flag
 from charlm_client.client import Client
-from charlm_client.errors import QueueFull
+from charlm_client.errors import InvalidRequest, QueueFull
 from charlm_client.security import Security
 
 Result = TypeVar("Result")
@@ -24,12 +25,14 @@ def run_call(
     timeout: float,
     call: Callable[[Client], Awaitable[Result]],
     *,
+    flags: Flags = COMMON,
     may_retry: bool = True,
 ) -> Result:
     """The result of one call, over a connection of its own.
 
     A call that finds the queue full is retried after the delay that the server named, unless the
-    timeout, in seconds, would pass first.
+    timeout, in seconds, would pass first. Where a field of the request is refused, the error names
+    its flag, from `flags`.
     """
 
     async def connected() -> Result:
@@ -45,7 +48,10 @@ def run_call(
                     print(f"charlm: waiting: {full}", file=sys.stderr)
                     await asyncio.sleep(full.retry_after_s)
 
-    return asyncio.run(connected())
+    try:
+        return asyncio.run(connected())
+    except InvalidRequest as error:
+        raise about_flag(error, flags) from error
 
 
 def wake_loop_on_signals() -> None:

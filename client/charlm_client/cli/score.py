@@ -38,6 +38,18 @@ from charlm_client.types import (
     Score,
 )
 
+_FLAGS = {
+    "items": "TEXT",
+    "items.context": "--context",
+}
+_FLAGS_OF_LINES = _FLAGS | {"items": "A line of --file"}
+_FLAGS_OF_FILE = _FLAGS | {
+    "items": "--file",
+    "text": "--file",
+    "data": "--file",
+    "context": "--context",
+}
+
 
 def score(
     text: Annotated[
@@ -66,9 +78,7 @@ def score(
     charlm score --file names.txt --lines[/dim]
     """
     if text is not None and file is not None:
-        raise typer.BadParameter(
-            f"A text and --file {file} were both given, but one is scored; give one of them."
-        )
+        raise typer.BadParameter(f"A text and --file {file} were both given; give one of them.")
     options = ScoreOptions(
         model=model,
         context=context,
@@ -80,7 +90,11 @@ def score(
         if file is None:
             raise typer.BadParameter("--lines needs --file FILE: a file, or - for stdin.")
         run_call(
-            server, timeout, lambda client: score_lines(client, file, options), may_retry=False
+            server,
+            timeout,
+            lambda client: score_lines(client, file, options),
+            flags=_FLAGS_OF_LINES,
+            may_retry=False,
         )
         return
     if text is None and file is None:
@@ -94,11 +108,17 @@ def score(
             server,
             timeout,
             lambda client: score_file(client, file, reading, timeout_s=timeout_s),
+            flags=_FLAGS_OF_FILE,
             may_retry=False,
         )
         return
     given = read_file(file) if file else read(text or "")
-    run_call(server, timeout, lambda client: _score(client, given, options, out))
+    run_call(
+        server,
+        timeout,
+        lambda client: _score(client, given, options, out),
+        flags=_FLAGS_OF_FILE if file else _FLAGS,
+    )
 
 
 async def _score(client: Client, text: str, options: ScoreOptions, out: Console) -> None:

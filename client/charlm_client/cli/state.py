@@ -24,6 +24,17 @@ from charlm_client.client import Client
 
 app = typer.Typer(help="Keep what a model has read, and go on from it.", no_args_is_help=True)
 
+_FLAGS = {
+    "name": "NAME",
+    "context": "TEXT",
+    "text": "TEXT",
+    "continuation": "TEXT",
+    "time_to_live": "--time-to-live",
+    "checkpoint": "--checkpoint",
+    "etag": "--etag",
+    "position": "--position",
+    "data": "FILE",
+}
 Name = Annotated[str, typer.Argument(help="Name of the state.")]
 TimeToLive = Annotated[
     float | None, typer.Option(min=0.001, help="Seconds to keep it after its last use.")
@@ -54,7 +65,7 @@ def create(
             replace_unknown=replace_unknown,
         )
 
-    _tell(run_call(server, timeout, call), as_json=as_json)
+    _tell(run_call(server, timeout, call, flags=_FLAGS), as_json=as_json)
 
 
 @app.command()
@@ -78,6 +89,7 @@ def advance(
         lambda client: client.states.advance(
             name, given, etag=etag, checkpoint=checkpoint, replace_unknown=replace_unknown
         ),
+        flags=_FLAGS,
     )
     _tell(state, as_json=as_json, total_logprob=logprob)
 
@@ -94,7 +106,12 @@ def fork(
 ) -> None:
     """Copy a state, at its end or at a checkpointed position: that is how to rewind."""
     _tell(
-        run_call(server, timeout, lambda client: client.states.fork(name, position=position)),
+        run_call(
+            server,
+            timeout,
+            lambda client: client.states.fork(name, position=position),
+            flags=_FLAGS,
+        ),
         as_json=as_json,
     )
 
@@ -107,7 +124,10 @@ def show(
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
     """Describe a state."""
-    _tell(run_call(server, timeout, lambda client: client.states.get(name)), as_json=as_json)
+    _tell(
+        run_call(server, timeout, lambda client: client.states.get(name), flags=_FLAGS),
+        as_json=as_json,
+    )
 
 
 @app.command("list")
@@ -118,14 +138,16 @@ def list_states(
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
     """List your states."""
-    for state in run_call(server, timeout, lambda client: client.states.list(model=model)):
+    for state in run_call(
+        server, timeout, lambda client: client.states.list(model=model), flags=_FLAGS
+    ):
         _tell(state, as_json=as_json)
 
 
 @app.command()
 def delete(name: Name, server: Server = SERVER_DEFAULT, timeout: Timeout = TIMEOUT_DEFAULT) -> None:
     """Forget a state."""
-    run_call(server, timeout, lambda client: client.states.delete(name))
+    run_call(server, timeout, lambda client: client.states.delete(name), flags=_FLAGS)
 
 
 @app.command("export")
@@ -138,7 +160,7 @@ def export_state(
 ) -> None:
     """Write a state to a file, for another server or another day."""
     check_writable(file, force=force)
-    data = run_call(server, timeout, lambda client: client.states.export(name))
+    data = run_call(server, timeout, lambda client: client.states.export(name), flags=_FLAGS)
     with written(file) as out:
         out.write(data)
 
@@ -155,7 +177,10 @@ def import_state(
     with opened(file) as source:
         data = source.read()
     state = run_call(
-        server, timeout, lambda client: client.states.import_(data, time_to_live_s=time_to_live)
+        server,
+        timeout,
+        lambda client: client.states.import_(data, time_to_live_s=time_to_live),
+        flags=_FLAGS,
     )
     _tell(state, as_json=as_json)
 

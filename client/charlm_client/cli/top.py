@@ -30,6 +30,13 @@ from charlm_client.cli.rendering import (
 from charlm_client.cli.run_call import chosen_model, run_call
 from charlm_client.client import Client
 
+_FLAGS = {
+    "context": "PROMPT",
+    "length": "--length",
+    "num_continuations": "--num",
+    "max_steps": "--max-steps",
+}
+
 
 def top(
     prompt: Annotated[str, typer.Argument(help="What comes before; - reads it from stdin.")] = "",
@@ -66,7 +73,7 @@ def top(
         else:
             _show_continuations(found, console(color))
 
-    run_call(server, timeout, call)
+    run_call(server, timeout, call, flags=_FLAGS)
 
 
 def _show_continuations(found: TopContinuations, out: Console) -> None:

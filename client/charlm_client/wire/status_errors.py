@@ -1,5 +1,6 @@
 """The one seam where gRPC's errors become ours."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -58,7 +59,13 @@ ERROR_OF_REASON: dict[str, type[CharlmError]] = {
 _TOO_LARGE_WORDS = "larger than max"
 
 
-# What its words say about a handshake; the first that is found counts.
+# localhost is an IPv6 and an IPv4 address, and gRPC tells the error of the last one that it tried.
+_LOCALHOST = re.compile("localhost:")
+_ADVICE_FOR_LOCALHOST = (
+    "This is the error of one address of localhost; to see that of a server on the other, "
+    "for instance of its certificate, use 127.0.0.1 or [::1] instead."
+)
+# The words of gRPC about a failed handshake; the first that is found counts.
 _HANDSHAKES = {
     "certificate has expired": "its certificate has expired",
     "CERTIFICATE_VERIFY_FAILED": "its certificate was not signed by an authority trusted here; "
@@ -103,9 +110,12 @@ def _explained(kind: type[CharlmError], message: str, address: str) -> str:
             if words in message:
                 return f"No connection to the server at {address}: {why}. ({message})"
         advice = "Start one with `charlm serve DIR`, or name another address."
+        if _LOCALHOST.match(address):
+            advice += f" {_ADVICE_FOR_LOCALHOST}"
         return f"No charlm server answers at {address}. {advice} ({message})"
     if kind is DeadlineExceeded:
-        return f"The server at {address} did not answer in time; allow a longer one. ({message})"
+        advice = "Allow more time with --timeout or timeout_s."
+        return f"The server at {address} did not answer in time. {advice} ({message})"
     if kind is TooLarge:
         return f"A message is too large; send or ask for less in one call. ({message})"
     return message

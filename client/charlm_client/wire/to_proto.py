@@ -18,8 +18,8 @@ from charlm_client.errors import InvalidRequest, UnknownCharacter
 from charlm_client.types import After, Constraint, ConstraintMode, Details, Sampling, Stopping
 
 # What a message can hold.
-_UINT32 = f"in [0, {2**32 - 1}], of which the server may allow less"
-_UINT64 = f"in [0, {2**64 - 1}]"
+UINT32 = f"an integer from 0 to {2**32 - 1}, and the server may allow less"
+UINT64 = f"an integer from 0 to {2**64 - 1}"
 
 
 def model_name(model: str) -> str:
@@ -36,7 +36,7 @@ def generate_message(
     num_outputs: int | None,
     replace_unknown: bool,
 ) -> generation_pb2.GenerateRequest:
-    with naming_field("num_outputs", num_outputs, _UINT32):
+    with naming_field("num_outputs", num_outputs, UINT32):
         return generation_pb2.GenerateRequest(
             model=model_name(model),
             context=_context(prompt),
@@ -77,7 +77,7 @@ def _returns_message(details: bool | Details) -> distribution_pb2.ReturnOptions:
     if not details:
         return distribution_pb2.ReturnOptions(logprobs=True)
     more = details if isinstance(details, Details) else Details()
-    with naming_field("top_k", more.top_k, _UINT32):
+    with naming_field("top_k", more.top_k, UINT32):
         return distribution_pb2.ReturnOptions(
             logprobs=True,
             ranks=True,
@@ -90,7 +90,7 @@ def _returns_message(details: bool | Details) -> distribution_pb2.ReturnOptions:
 def next_message(
     prompt: str | After, *, model: str, top_k: int, replace_unknown: bool
 ) -> scoring_pb2.GetNextDistributionRequest:
-    with naming_field("top_k", top_k, _UINT32):
+    with naming_field("top_k", top_k, UINT32):
         return scoring_pb2.GetNextDistributionRequest(
             model=model_name(model),
             context=context_message(prompt),
@@ -114,7 +114,7 @@ def decode_message(
 ) -> tokenizer_pb2.DecodeRequest:
     message = tokenizer_pb2.DecodeRequest(model=model_name(model))
     for index, ids in enumerate(sequences):
-        with naming_field(f"sequences[{index}]", ids, f"ids {_UINT32}"):
+        with naming_field(f"sequences[{index}]", ids, f"token ids, each {UINT32}"):
             message.sequences.add(ids=ids)
     return message
 
@@ -129,13 +129,13 @@ def sampling_message(sampling: Sampling) -> sampling_pb2.SamplingParams:
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
     )
-    for name, allowed in (("top_k", _UINT32), ("penalty_window", _UINT32), ("seed", _UINT64)):
+    for name, allowed in (("top_k", UINT32), ("penalty_window", UINT32), ("seed", UINT64)):
         value = getattr(sampling, name)
         if value is not None:
             with naming_field(f"sampling.{name}", value, allowed):
                 setattr(message, name, value)
     for token_id, bias in sampling.logit_bias.items():
-        with naming_field("sampling.biases.token_id", token_id, _UINT32):
+        with naming_field("sampling.biases.token_id", token_id, UINT32):
             message.biases.add(token_id=token_id, bias=bias)
     return message
 
@@ -156,19 +156,19 @@ def constraint_message(constraint: Constraint) -> sampling_pb2.Constraint:
     given = (constraint.regex, constraint.allowed_characters, constraint.choices or None)
     if sum(each is not None for each in given) != 1:
         raise InvalidRequest(
-            "A constraint is one of regex, choices and allowed_characters; give one of them.",
+            "constraint must set exactly one of regex, choices and allowed_characters.",
             field="constraint",
         )
     for name in ("num_particles", "max_attempts"):
         value = getattr(constraint, name)
         if value is not None:
-            with naming_field(f"constraint.{name}", value, _UINT32):
+            with naming_field(f"constraint.{name}", value, UINT32):
                 setattr(message, name, value)
     return message
 
 
 def stopping_message(stopping: Stopping) -> sampling_pb2.StoppingParams:
-    with naming_field("stopping.max_new_tokens", stopping.max_new_tokens, _UINT32):
+    with naming_field("stopping.max_new_tokens", stopping.max_new_tokens, UINT32):
         message = sampling_pb2.StoppingParams(
             max_new_tokens=stopping.max_new_tokens,
             stop_sequences=[
@@ -189,7 +189,7 @@ def duration_message(seconds: float | None, field: str) -> Duration | None:
     if seconds is None:
         return None
     message = Duration()
-    with naming_field(field, seconds, "a number of seconds"):
+    with naming_field(field, seconds, "a finite number of seconds"):
         message.FromNanoseconds(round(seconds * 1e9))
     return message
 
@@ -197,7 +197,7 @@ def duration_message(seconds: float | None, field: str) -> Duration | None:
 def check_word(word: str, allowed: tuple[str, ...], field: str) -> None:
     """Raises InvalidRequest for a word that is not one of those that have a meaning."""
     if word not in allowed:
-        message = f"{field} is {word!r}, but it must be one of {', '.join(allowed)}."
+        message = f"{field} is {word!r}; it must be one of {', '.join(allowed)}."
         raise InvalidRequest(message, field=field)
 
 
@@ -207,8 +207,8 @@ def checked(text: str, field: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise UnknownCharacter(
-            f"{field} is not Unicode text: {text[error.start]!r} at offset {error.start} is no "
-            "character. Was it read from bytes that are not UTF-8?",
+            f"{field} is not Unicode text: {text[error.start]!r} at offset {error.start} is not a "
+            "character. It may come from bytes that are not UTF-8.",
             field=field,
         ) from error
     return text
@@ -218,7 +218,7 @@ def context_message(text: str | After, field: str = "context.text") -> context_p
     """Raises InvalidRequest for text after a state, which a prompt alone may have."""
     if isinstance(text, After) and text.text:
         raise InvalidRequest(
-            "Text after a state can be given to generate; elsewhere advance the state by it first."
+            "After.text is for prompts of generate; elsewhere advance the state by the text first."
         )
     return _context(text, field)
 
@@ -243,5 +243,5 @@ def naming_field(field: str, value: object, allowed: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OverflowError) as error:
-        message = f"{field} is {value!r}, but it must be {allowed}."
+        message = f"{field} is {value!r}; it must be {allowed}."
         raise InvalidRequest(message, field=field) from error

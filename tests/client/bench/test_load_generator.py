@@ -17,14 +17,14 @@ from charlm_client.bench.workload import Lengths, Workload
 
 
 def test_lengths_are_a_number_or_a_range() -> None:
-    assert Lengths.parse("20") == Lengths(20, 20)
-    assert Lengths.parse("5-90") == Lengths(5, 90)
+    assert Lengths.parse("20", "n") == Lengths(20, 20)
+    assert Lengths.parse("5-90", "n") == Lengths(5, 90)
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "9-3", "-4", "1-2-3", "0-5"])
 def test_other_lengths_are_refused(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="length"):
-        Lengths.parse(text)
+    with pytest.raises(InvalidRequest, match=f"--prompt-length is {text!r}; it must be"):
+        Lengths.parse(text, "--prompt-length")
 
 
 @given(st.integers(1, 50), st.integers(0, 50))

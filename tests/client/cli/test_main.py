@@ -132,11 +132,11 @@ async def test_flags_are_environment_variables_too(charlm: Run, script: Script) 
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--top-k", "-1"], "sampling.top_k is -1"),
-        (["--seed", str(2**64)], f"in [0, {2**64 - 1}]"),
-        (["--max-tokens", str(2**40)], "stopping.max_new_tokens"),
-        (["--max-time", "nan"], "stopping.max_time is nan"),
-        (["--bias", "-1=2"], "biases"),
+        (["--top-k", "-1"], "--top-k is -1; it must be"),
+        (["--seed", str(2**64)], f"from 0 to {2**64 - 1}"),
+        (["--max-tokens", str(2**40)], "--max-tokens is 1099511627776; it must be"),
+        (["--max-time", "nan"], "--max-time is nan; it must be"),
+        (["--bias", "-1=2"], "--bias is -1; it must be"),
         (["-"], "standard input is not UTF-8: byte 1"),
         ([os.fsdecode(b"ab\xff")], "offset 2"),
     ],

@@ -94,3 +94,9 @@ async def test_a_stream_fails_by_the_same_names(client: Client, script: Script) 
     with pytest.raises(ModelNotFound):
         async with client.stream_generate("x", model="a") as stream:
             _ = [chunk async for chunk in stream]
+
+
+async def test_the_error_of_one_address_of_localhost_says_that_there_is_another() -> None:
+    async with Client("localhost:1", timeout_s=5) as client:
+        with pytest.raises(Unavailable, match=r"answers at localhost:1\..*127"):
+            await client.generate("x", model="a")
