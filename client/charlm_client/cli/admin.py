@@ -11,17 +11,21 @@ from charlm_client.cli.run_call import run_call
 
 LOADING_S = 600.0  # large checkpoints are verified first, and unloading waits for calls
 
-app = typer.Typer(help="Change what a server serves: it must offer that, see charlm serve --help.")
+app = typer.Typer(help="Load, alias and unload models on a server that was started with --admin.")
 
 
 @app.command()
 def load(
-    checkpoint: Annotated[str, typer.Argument(help="Entry of the server's model directory.")],
-    model: Annotated[str, typer.Option("--as", help="Name to serve it under.")] = "",
+    checkpoint: Annotated[
+        str, typer.Argument(help="Name of a checkpoint in the server's model directory.")
+    ],
+    model: Annotated[
+        str, typer.Option("--as", help="Name for the model; default: the checkpoint's name.")
+    ] = "",
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = LOADING_S,
 ) -> None:
-    """Load or replace a model.
+    """Load a checkpoint, or replace a loaded model by it.
 
     [dim]charlm admin load 2024-11 --as candidate[/dim]
     """
@@ -36,12 +40,12 @@ def load(
 
 @app.command()
 def alias(
-    name: Annotated[str, typer.Argument(help="The alias.")],
-    model: Annotated[str, typer.Argument(help="The loaded model that it shall stand for.")],
+    name: Annotated[str, typer.Argument(help="Alias to create or repoint.")],
+    model: Annotated[str, typer.Argument(help="Loaded model that the alias points to.")],
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = LOADING_S,
 ) -> None:
-    """Let a name stand for a loaded model, from the next call on.
+    """Point an alias to a loaded model; new calls use it at once.
 
     [dim]charlm admin alias best candidate[/dim]
     """
@@ -51,16 +55,16 @@ def alias(
         lambda client: client.admin.set_alias(name, model=model),
         flags={"alias": "NAME", "model": "MODEL"},
     )
-    typer.echo(f"it stood for {previous}" if previous else "it is new")
+    typer.echo(f"it pointed to {previous}" if previous else "it is new")
 
 
 @app.command()
 def unload(
-    model: Annotated[str, typer.Argument(help="A model or an alias.")],
+    model: Annotated[str, typer.Argument(help="Model or alias to unload.")],
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = LOADING_S,
 ) -> None:
-    """Forget a model once its calls have ended, or an alias."""
+    """Unload a model after its open calls have ended, or delete an alias."""
     run_call(
         server, timeout, lambda client: client.admin.unload_model(model), flags={"model": "MODEL"}
     )
@@ -70,7 +74,7 @@ def unload(
 def list_loads(
     as_json: AsJson = False, server: Server = SERVER_DEFAULT, timeout: Timeout = 10.0
 ) -> None:
-    """Tell how busy each model is."""
+    """Show how many sequences each model runs and has queued."""
     for load in run_call(server, timeout, lambda client: client.admin.loads()):
         if as_json:
             print_json(asdict(load))

@@ -27,47 +27,57 @@ _FLAGS = {
     "sampling.seed": "--seed",
 }
 
-app = typer.Typer(help="Measure a running server.", no_args_is_help=True)
+app = typer.Typer(help="Load-test a running server.", no_args_is_help=True)
 
 
 @app.callback()
 def bench() -> None:
-    """Measure a running server."""
+    """Load-test a running server."""
 
 
 @app.command()
 def serve(
     model: Model = "",
     streams: Annotated[
-        int, typer.Option(min=1, max=4096, help="Streams that are kept going at once.")
+        int, typer.Option(min=1, max=4096, help="Number of concurrent streams (closed loop).")
     ] = 64,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Start so many streams a second instead, come what may."),
+        typer.Option(min=0.001, help="Start this many streams per second instead (open loop)."),
     ] = None,
     duration: Annotated[
-        float, typer.Option(min=0.1, max=86_400, help="Seconds, warming up included.")
+        float,
+        typer.Option(
+            min=0.1, max=86_400, help="Length of the test in seconds, including --warm-up."
+        ),
     ] = 10.0,
-    warm_up: Annotated[float, typer.Option(min=0, help="Seconds that do not count.")] = 1.0,
+    warm_up: Annotated[
+        float, typer.Option(min=0, help="Seconds at the start that are not measured.")
+    ] = 1.0,
     prompt_length: Annotated[
-        str, typer.Option(metavar="N|A-B", help="Characters of a prompt.")
+        str, typer.Option(metavar="N|A-B", help="Prompt length in characters: a number or a range.")
     ] = "20",
     output_length: Annotated[
-        str, typer.Option(metavar="N|A-B", help="Tokens of an output.")
+        str, typer.Option(metavar="N|A-B", help="Output length in tokens: a number or a range.")
     ] = "256",
     slow_readers: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of streams that read twice a second.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Fraction of streams, from 0 to 1, that read only twice per second."
+        ),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same load.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the lengths and the arrival times.")
+    ] = 0,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Write characters a second over time, as SVG, in a FILE.svg."),
+        typer.Option(help="Write a plot of characters per second over time to FILE.svg."),
     ] = None,
     as_json: AsJson = False,
     color: Color = "auto",
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Put a load on a server and tell how it fared.
+    """Load-test a running server: throughput, latency percentiles and errors.
 
     [dim]charlm bench serve --streams 64 --duration 30
     charlm bench serve --rate 20 --prompt-length 100-1000 --slow-readers 0.1 --json[/dim]

@@ -17,7 +17,7 @@ Source = Annotated[Path, typer.Argument(help="File to read; - reads stdin.")]
 Target = Annotated[Path, typer.Argument(help="File to write; - writes to stdout.")]
 
 
-Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite a file that exists.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite an existing file.")]
 
 
 _RATIOS = ("bits_per_byte", "model_bits_per_byte")

@@ -38,24 +38,28 @@ _FLAGS = {
 
 def compare(
     texts: Annotated[
-        list[str] | None, typer.Argument(help="What to compare; - reads it from stdin.")
+        list[str] | None, typer.Argument(help="Texts to compare; - reads stdin.")
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model; repeatable. None means all that are loaded."),
+        typer.Option(help="Model name; repeatable. Default: all loaded models."),
     ] = None,
     prior: Annotated[
         list[float] | None,
-        typer.Option(help="Weight of each model beforehand, in their order; repeatable."),
+        typer.Option(
+            help="Prior weight of each --model, in the same order; repeatable. Default: equal."
+        ),
     ] = None,
-    lines: Annotated[Path | None, typer.Option(help="Compare every line of this file.")] = None,
+    lines: Annotated[
+        Path | None, typer.Option(help="Compare each line of this file as a text.")
+    ] = None,
     replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
     color: Color = "auto",
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Say which model each text most probably came from.
+    """Show which model each text most probably came from.
 
     [dim]charlm compare "Guten Tag" "Good day" --model german --model english
     charlm compare --lines mails.txt --model spam --model ham --prior 1 --prior 9[/dim]

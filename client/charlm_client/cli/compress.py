@@ -26,16 +26,16 @@ def compress(
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = DEFAULT_CODEC_TIMEOUT_S,
 ) -> None:
-    """Compress a file without loss, with the model's own probabilities.
+    """Compress a file without loss, using the model's probabilities.
 
-    Any bytes survive; those that the model cannot express cost more. Keep the
-    model: only the same checkpoint restores the file.
+    Any file can be compressed; bytes outside the model's vocabulary take more space.
+    Keep the checkpoint: only the same model can decompress the file.
 
     [dim]charlm compress book.txt book.charlm
     cat *.txt | charlm compress - - > all.charlm[/dim]
     """
     if str(target) == "-" and sys.stdout.isatty():
-        raise InvalidRequest("The compressed form is not for a terminal; name a file to write.")
+        raise InvalidRequest("TARGET is a terminal; compressed bytes need a file or a pipe.")
 
     async def call(client: Client) -> None:
         name = await chosen_model(client, model)

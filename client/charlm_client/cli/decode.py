@@ -22,13 +22,13 @@ _FLAGS = {
 
 
 def decode(
-    token_ids: Annotated[list[int], typer.Argument(min=0, help="Token ids.")],
+    token_ids: Annotated[list[int], typer.Argument(min=0, help="Token ids to decode.")],
     model: Model = "",
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Show the text of token ids. The end of text, 0, has none.
+    """Show the text of token ids. Id 0, the end of text, has no characters.
 
     [dim]charlm decode 33 54 1[/dim]
     """

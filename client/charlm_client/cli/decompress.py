@@ -26,14 +26,17 @@ def decompress(
     model: Model = "",
     skip_damaged_frames: Annotated[
         bool,
-        typer.Option("--skip-damaged-frames", help="Restore the other frames, and exit with 3."),
+        typer.Option(
+            "--skip-damaged-frames",
+            help="Skip damaged frames, restore the others, and exit with code 3.",
+        ),
     ] = False,
     force: Force = False,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = DEFAULT_CODEC_TIMEOUT_S,
 ) -> None:
-    """Restore what `charlm compress` made, with the same model.
+    """Decompress a file that `charlm compress` wrote, with the same model.
 
     [dim]charlm decompress book.charlm restored.txt
     charlm decompress hurt.charlm - --skip-damaged-frames | less[/dim]

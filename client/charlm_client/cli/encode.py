@@ -25,14 +25,14 @@ _FLAGS = {
 
 
 def encode(
-    text: Annotated[str, typer.Argument(help="A text; - reads it from stdin.")],
+    text: Annotated[str, typer.Argument(help="Text to encode; - reads stdin.")],
     model: Model = "",
     replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Show the tokens that a text is to the model, and where each begins.
+    """Show the tokens of a text and the character offset of each.
 
     [dim]charlm encode "To be"[/dim]
     """

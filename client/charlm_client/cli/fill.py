@@ -34,23 +34,27 @@ _FLAGS = {
 
 
 def fill(
-    text: Annotated[str, typer.Argument(help="A text with a gap; - reads it from stdin.")],
+    text: Annotated[
+        str, typer.Argument(help="Text with one gap, written as one or more marks; - reads stdin.")
+    ],
     model: Model = "",
-    mark: Annotated[str, typer.Option(help="Character of which the gap is made.")] = "_",
-    num: Annotated[int, typer.Option("--num", "-n", min=1, help="Most fillings.")] = 10,
+    mark: Annotated[str, typer.Option(help="Character that marks the gap.")] = "_",
+    num: Annotated[
+        int, typer.Option("--num", "-n", min=1, help="Largest number of fillings to show.")
+    ] = 10,
     particles: Annotated[
-        int | None, typer.Option(min=1, help="Samples for gaps longer than two.")
+        int | None, typer.Option(min=1, help="Number of samples for a gap of three or more tokens.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same samples.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the samples.")] = None,
     replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
     color: Color = "auto",
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Fill the gap in a text: what stood there, given both sides.
+    """Fill a gap in a text, using the text on both sides of it.
 
-    Each mark is one token: a character, for models of characters.
+    Each mark stands for one token, which is one character for models of characters.
 
     [dim]charlm fill "The c_t sat on the mat"
     charlm fill "It was the ____ of times" -n 3[/dim]

@@ -36,8 +36,8 @@ from charlm_client.types import (
 )
 
 DEFAULT_MODE = "local_mask"
-_SAMPLING, _STOPPING = "How tokens are drawn", "When the output ends"
-_LANGUAGE = "What the output may be"
+_SAMPLING, _STOPPING = "Sampling", "Stopping"
+_LANGUAGE = "Constraints on the output"
 
 _FLAGS = {
     "context": "PROMPT",
@@ -66,97 +66,144 @@ _FLAGS = {
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to continue; - reads it from stdin.")] = "",
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads stdin.")] = "",
     model: Model = "",
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens.", rich_help_panel=_STOPPING)
+        int | None,
+        typer.Option(min=1, help="Largest number of tokens to sample.", rich_help_panel=_STOPPING),
     ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(help="Text that ends the output; repeatable.", rich_help_panel=_STOPPING),
+        typer.Option(
+            help="Stop sequence: text that ends the output; repeatable.", rich_help_panel=_STOPPING
+        ),
     ] = None,
     include_stop: Annotated[
         bool,
-        typer.Option("--include-stop", help="Keep the text of --stop.", rich_help_panel=_STOPPING),
+        typer.Option(
+            "--include-stop",
+            help="Keep the matched stop sequence in the output.",
+            rich_help_panel=_STOPPING,
+        ),
     ] = False,
     ignore_end_of_text: Annotated[
         bool,
         typer.Option(
-            "--ignore-end-of-text", help="Go on into the next text.", rich_help_panel=_STOPPING
+            "--ignore-end-of-text",
+            help="Continue after the end-of-text token.",
+            rich_help_panel=_STOPPING,
         ),
     ] = False,
     max_time: Annotated[
-        float | None, typer.Option(help="Most seconds.", rich_help_panel=_STOPPING)
+        float | None,
+        typer.Option(help="Time limit for sampling, in seconds.", rich_help_panel=_STOPPING),
     ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(
-            "--temperature", "-t", help="0 takes the best token.", rich_help_panel=_SAMPLING
+            "--temperature",
+            "-t",
+            help="Divides the logits; from 0 (always the most probable token) to 100.",
+            rich_help_panel=_SAMPLING,
         ),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(help="Keep the k best.", rich_help_panel=_SAMPLING)
+        int | None,
+        typer.Option(
+            help="Sample only from the k most probable tokens.", rich_help_panel=_SAMPLING
+        ),
     ] = None,
     top_p: Annotated[
         float | None,
-        typer.Option(help="Keep the fewest that reach p.", rich_help_panel=_SAMPLING),
+        typer.Option(
+            help="Nucleus sampling: smallest set of tokens with total probability p.",
+            rich_help_panel=_SAMPLING,
+        ),
     ] = None,
     min_p: Annotated[
         float | None,
         typer.Option(
-            help="Keep those as probable as this share of the best.", rich_help_panel=_SAMPLING
+            help="Drop tokens less probable than this fraction of the most probable one.",
+            rich_help_panel=_SAMPLING,
         ),
     ] = None,
     typical_p: Annotated[
         float | None,
-        typer.Option(help="Keep those nearest the entropy.", rich_help_panel=_SAMPLING),
+        typer.Option(
+            help="Typical sampling: tokens of typical surprisal with total probability p.",
+            rich_help_panel=_SAMPLING,
+        ),
     ] = None,
     repetition_penalty: Annotated[
-        float | None, typer.Option(help="Over 1 repeats less.", rich_help_panel=_SAMPLING)
+        float | None,
+        typer.Option(
+            help="Above 1 makes tokens that already occurred less probable.",
+            rich_help_panel=_SAMPLING,
+        ),
     ] = None,
     presence_penalty: Annotated[
-        float | None, typer.Option(help="Nats off for having occurred.", rich_help_panel=_SAMPLING)
+        float | None,
+        typer.Option(
+            help="Subtracted (nats) from tokens that already occurred.", rich_help_panel=_SAMPLING
+        ),
     ] = None,
     frequency_penalty: Annotated[
-        float | None, typer.Option(help="Nats off for each time.", rich_help_panel=_SAMPLING)
+        float | None,
+        typer.Option(
+            help="Subtracted (nats) from a token for each time it occurred.",
+            rich_help_panel=_SAMPLING,
+        ),
     ] = None,
     penalty_window: Annotated[
         int | None,
-        typer.Option(min=0, help="How far back penalties look.", rich_help_panel=_SAMPLING),
+        typer.Option(
+            min=0,
+            help="Number of latest tokens that the penalties count.",
+            rich_help_panel=_SAMPLING,
+        ),
     ] = None,
     bias: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ID=NATS",
-            help="Add to one token's log-prob; repeatable.",
+            help="Added (nats) to the log-probability of one token id; repeatable.",
             rich_help_panel=_SAMPLING,
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Same seed, same text.", rich_help_panel=_SAMPLING),
+        typer.Option(
+            min=0,
+            help="Seed of the sampler: the same seed gives the same text.",
+            rich_help_panel=_SAMPLING,
+        ),
     ] = None,
     regex: Annotated[
         str | None,
-        typer.Option(help="Pattern that the whole output must match.", rich_help_panel=_LANGUAGE),
+        typer.Option(
+            help="Regular expression that the whole output must match.", rich_help_panel=_LANGUAGE
+        ),
     ] = None,
     choice: Annotated[
         list[str] | None,
-        typer.Option(help="Text that the output may be; repeatable.", rich_help_panel=_LANGUAGE),
+        typer.Option(
+            help="Text that the whole output may equal; repeatable.", rich_help_panel=_LANGUAGE
+        ),
     ] = None,
     allowed: Annotated[
         str | None,
-        typer.Option(help="Characters that the output may have.", rich_help_panel=_LANGUAGE),
+        typer.Option(help="Characters that the output may contain.", rich_help_panel=_LANGUAGE),
     ] = None,
     constraint_mode: Annotated[
         str,
         typer.Option(
-            help="local_mask: token by token; rejection, smc: the model's own distribution.",
+            help="local_mask masks impossible tokens at each step; rejection and smc sample from "
+            "the model's distribution given the constraint.",
             rich_help_panel=_LANGUAGE,
         ),
     ] = DEFAULT_MODE,
     num_outputs: Annotated[
-        int, typer.Option("--num-outputs", "-n", min=1, help="Outputs for one prompt.")
+        int, typer.Option("--num-outputs", "-n", min=1, help="Number of outputs for the prompt.")
     ] = 1,
     replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
@@ -164,9 +211,9 @@ def generate(
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Continue a text, character by character as they are sampled.
+    """Continue a text; characters are printed as they are sampled.
 
-    What no flag says is the model's default.
+    A flag that is not given has the model's default.
 
     [dim]charlm generate "To be" -t 0.7 --seed 1
     printf "To be" | charlm generate - --max-tokens 1000 > out.txt
@@ -228,7 +275,7 @@ def _constraint_from(
     if regex is None and not choices and allowed is None:
         if mode != DEFAULT_MODE:
             raise typer.BadParameter(
-                f"{mode!r} needs a language: give --regex, --choice or --allowed.",
+                f"{mode!r} needs a constraint: give --regex, --choice or --allowed.",
                 param_hint="--constraint-mode",
             )
         return None

@@ -16,12 +16,14 @@ from charlm_client.cli.run_call import run_call
 
 
 def health(
-    service: Annotated[str, typer.Argument(help="A service or model; empty: the server.")] = "",
+    service: Annotated[
+        str, typer.Argument(help="Service or model to check; default: the whole server.")
+    ] = "",
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = 3.0,
 ) -> None:
-    """Say whether a server is serving; exits with 1 when it is not."""
+    """Show whether a server is serving; exits with code 1 if it is not."""
     is_serving = run_call(server, timeout, lambda client: client.check_health(service))
     status = "SERVING" if is_serving else "NOT_SERVING"
     if as_json:

@@ -32,7 +32,7 @@ from charlm_client.security import Security
 
 app = typer.Typer(
     name="charlm",
-    help="Train, serve and ask character-level language models.",
+    help="Train, serve and query character-level language models.",
     epilog="Start with: charlm train builtin:python-docs --out model --budget 1m, "
     "then charlm serve model, then charlm generate 'The '",
     no_args_is_help=True,
@@ -44,19 +44,30 @@ app = typer.Typer(
 @app.callback()
 def connection_flags(
     tls: Annotated[
-        bool, typer.Option(envvar="CHARLM_TLS", help="Encrypt; trust the system's authorities.")
+        bool,
+        typer.Option(
+            envvar="CHARLM_TLS", help="Use TLS, with the system's certificate authorities."
+        ),
     ] = False,
     tls_ca: Annotated[
-        Path | None, typer.Option(envvar="CHARLM_TLS_CA", help="Encrypt; trust these, PEM.")
+        Path | None,
+        typer.Option(
+            envvar="CHARLM_TLS_CA",
+            help="Use TLS, with the certificate authorities in this PEM file.",
+        ),
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(envvar="CHARLM_TLS_CERT", help="Certificate to show, PEM.")
+        Path | None,
+        typer.Option(
+            envvar="CHARLM_TLS_CERT", help="Client certificate, a PEM file; needs --tls-key."
+        ),
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option(envvar="CHARLM_TLS_KEY", help="Its key, PEM.")
+        Path | None,
+        typer.Option(envvar="CHARLM_TLS_KEY", help="Private key of --tls-cert, a PEM file."),
     ] = None,
     token: Annotated[
-        str, typer.Option(envvar="CHARLM_TOKEN", help="Token to show; only over encryption.")
+        str, typer.Option(envvar="CHARLM_TOKEN", help="Access token, sent only over TLS.")
     ] = "",
 ) -> None:
     if (tls_cert is None) != (tls_key is None):

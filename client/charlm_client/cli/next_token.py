@@ -38,16 +38,18 @@ _FLAGS = {
 
 
 def next_token(
-    prompt: Annotated[str, typer.Argument(help="What comes before; - reads it from stdin.")] = "",
+    prompt: Annotated[
+        str, typer.Argument(help="Text before the next character; - reads stdin.")
+    ] = "",
     model: Model = "",
-    top_k: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of characters to show.")] = 10,
     replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
     color: Color = "auto",
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Show the most probable next characters.
+    """Show the most probable next characters and their probabilities.
 
     [dim]charlm next "To be or not to b"[/dim]
     """

@@ -7,7 +7,7 @@ import typer
 from charlm_client.cli.rendering import COLORS
 from charlm_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
 
-_ASKING = "Asking"
+_ASKING = "Server and model"
 
 
 def _known_color(color: str) -> str:
@@ -19,13 +19,15 @@ def _known_color(color: str) -> str:
 
 Server = Annotated[
     str,
-    typer.Option(envvar="CHARLM_SERVER", help="Address of the server.", rich_help_panel=_ASKING),
+    typer.Option(
+        envvar="CHARLM_SERVER", help="Server address, HOST:PORT.", rich_help_panel=_ASKING
+    ),
 ]
 Model = Annotated[
     str,
     typer.Option(
         envvar="CHARLM_MODEL",
-        help="Name of the model; may be left out when one is loaded.",
+        help="Model name; optional if the server has only one model.",
         rich_help_panel=_ASKING,
     ),
 ]
@@ -33,21 +35,24 @@ Timeout = Annotated[
     float,
     typer.Option(
         envvar="CHARLM_TIMEOUT",
-        help="Longest time for the whole call, in seconds.",
+        help="Time limit for the whole call, in seconds.",
         min=0.001,
         rich_help_panel=_ASKING,
     ),
 ]
 ReplaceUnknown = Annotated[
     bool,
-    typer.Option("--replace-unknown", help="Replace characters that the model does not know."),
+    typer.Option(
+        "--replace-unknown",
+        help="Replace characters outside the model's vocabulary instead of refusing them.",
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 Color = Annotated[
     str,
     typer.Option(
         envvar="CHARLM_COLOR",
-        help="auto, always or never: auto colors a terminal.",
+        help="Color the output: auto (only on a terminal), always or never.",
         callback=_known_color,
     ),
 ]

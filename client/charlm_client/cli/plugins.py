@@ -1,4 +1,4 @@
-"""The commands of the other rooms: listed here, found by entry point, loaded only when called."""
+"""The commands of the other packages: listed here, found by entry point, imported only when run."""
 
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -12,29 +12,33 @@ ENTRY_POINT_GROUP = "charlm.commands"
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A command of another room: what it does in one line, and the extra that carries it."""
+    """A command of another package: one line of help, and the extra that installs it."""
 
     help: str
     extra: str
 
 
 PLUGINS: dict[str, Plugin] = {
-    "train": Plugin("Fit a model to a text: a file, folder, glob or builtin text.", "training"),
-    "evaluate": Plugin("Measure a checkpoint on a text, by the report's protocols.", "training"),
-    "leaderboard": Plugin("Compare all families on a text at equal cost.", "training"),
-    "diagnose": Plugin("Measure why a model learns what it learns.", "training"),
-    "export": Plugin("Write a checkpoint for other runtimes.", "training"),
+    "train": Plugin("Train a model on a text: a file, folder, glob or builtin text.", "training"),
+    "evaluate": Plugin(
+        "Evaluate a checkpoint on a text, by the protocols of its report.", "training"
+    ),
+    "leaderboard": Plugin("Compare all model families on a text at equal cost.", "training"),
+    "diagnose": Plugin(
+        "Measure gradients, truncation, context length, order and memorization.", "training"
+    ),
+    "export": Plugin("Export a checkpoint for other runtimes.", "training"),
     "serve": Plugin("Serve checkpoints over gRPC.", "server"),
     "serve-ray": Plugin("Serve checkpoints as replicas on a Ray cluster.", "ray"),
 }
 
 
 class NotInstalled(CharlmError):
-    """The command's room is not installed."""
+    """The package of the command is not installed."""
 
 
 def list_in(app: typer.Typer) -> None:
-    """Show the plugins in the app's help. They never run from there: see `load`."""
+    """Show the plugins in the app's help. `load` runs them, not this app."""
     for name, plugin in PLUGINS.items():
         app.command(name, help=plugin.help, rich_help_panel="Training and serving")(_listed_only)
 

@@ -52,25 +52,26 @@ _FLAGS_OF_FILE = _FLAGS | {
 
 
 def score(
-    text: Annotated[
-        str | None, typer.Argument(help="What to score; - reads it from stdin.")
-    ] = None,
+    text: Annotated[str | None, typer.Argument(help="Text to score; - reads stdin.")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Score this file instead, of any size; - is stdin.")
+        Path | None, typer.Option(help="Score a file of any size instead of TEXT; - reads stdin.")
     ] = None,
     lines: Annotated[
-        bool, typer.Option("--lines", help="Every line of the file is a text of its own.")
+        bool, typer.Option("--lines", help="Score each line of --file as a separate text.")
     ] = False,
-    total: Annotated[bool, typer.Option("--total", help="Print the total only.")] = False,
+    total: Annotated[bool, typer.Option("--total", help="Print only the total.")] = False,
     model: Model = "",
-    context: Annotated[str, typer.Option(help="What comes before the text.")] = "",
+    context: Annotated[
+        str,
+        typer.Option(help="Text that the model reads before the scored text; it is not scored."),
+    ] = "",
     replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
     color: Color = "auto",
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Show how much each character of a text surprises the model.
+    """Show the surprisal (-log2 of the probability) of each character of a text.
 
     [dim]charlm score "To be or not to bee"
     charlm score --file draft.txt > surprisals.tsv

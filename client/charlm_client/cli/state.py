@@ -22,7 +22,9 @@ from charlm_client.cli.rendering import print_json
 from charlm_client.cli.run_call import chosen_model, run_call
 from charlm_client.client import Client
 
-app = typer.Typer(help="Keep what a model has read, and go on from it.", no_args_is_help=True)
+app = typer.Typer(
+    help="Keep model states on the server and continue from them.", no_args_is_help=True
+)
 
 _FLAGS = {
     "name": "NAME",
@@ -37,13 +39,14 @@ _FLAGS = {
 }
 Name = Annotated[str, typer.Argument(help="Name of the state.")]
 TimeToLive = Annotated[
-    float | None, typer.Option(min=0.001, help="Seconds to keep it after its last use.")
+    float | None,
+    typer.Option(min=0.001, help="Seconds after its last use at which the state expires."),
 ]
 
 
 @app.command()
 def create(
-    text: Annotated[str, typer.Argument(help="What to read; - reads it from stdin.")] = "",
+    text: Annotated[str, typer.Argument(help="Text that the model reads; - reads stdin.")] = "",
     model: Model = "",
     time_to_live: TimeToLive = None,
     replace_unknown: ReplaceUnknown = False,
@@ -51,7 +54,7 @@ def create(
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Read a text and keep the state after it.
+    """Read a text and keep the model's state after it.
 
     [dim]charlm state create "Chapter 1" --time-to-live 3600[/dim]
     """
@@ -71,17 +74,20 @@ def create(
 @app.command()
 def advance(
     name: Name,
-    text: Annotated[str, typer.Argument(help="What to read on; - reads it from stdin.")],
+    text: Annotated[str, typer.Argument(help="Text that the model reads next; - reads stdin.")],
     checkpoint: Annotated[
-        bool, typer.Option("--checkpoint", help="Let it be forked at its new end later.")
+        bool,
+        typer.Option(
+            "--checkpoint", help="Make the new position one that `fork --position` can use later."
+        ),
     ] = False,
-    etag: Annotated[str, typer.Option(help="Only if the state still has this one.")] = "",
+    etag: Annotated[str, typer.Option(help="Refuse unless the state still has this etag.")] = "",
     replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Read on, and tell how probable the text was."""
+    """Read more text into a state, and show the log-probability of that text."""
     given = read(text)
     state, logprob = run_call(
         server,
@@ -98,13 +104,14 @@ def advance(
 def fork(
     name: Name,
     position: Annotated[
-        int | None, typer.Option(min=0, help="A checkpointed position, in tokens.")
+        int | None,
+        typer.Option(min=0, help="Copy a checkpointed position, in tokens, instead of the end."),
     ] = None,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Copy a state, at its end or at a checkpointed position: that is how to rewind."""
+    """Copy a state, at its end or at an earlier checkpointed position."""
     _tell(
         run_call(
             server,
@@ -123,7 +130,7 @@ def show(
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Describe a state."""
+    """Show one state."""
     _tell(
         run_call(server, timeout, lambda client: client.states.get(name), flags=_FLAGS),
         as_json=as_json,
@@ -146,19 +153,19 @@ def list_states(
 
 @app.command()
 def delete(name: Name, server: Server = SERVER_DEFAULT, timeout: Timeout = TIMEOUT_DEFAULT) -> None:
-    """Forget a state."""
+    """Delete a state."""
     run_call(server, timeout, lambda client: client.states.delete(name), flags=_FLAGS)
 
 
 @app.command("export")
 def export_state(
     name: Name,
-    file: Annotated[Path, typer.Argument(help="Where to write it; - is stdout.")],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    file: Annotated[Path, typer.Argument(help="File to write; - writes to stdout.")],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Write a state to a file, for another server or another day."""
+    """Write a state to a file that `charlm state import` can read."""
     check_writable(file, force=force)
     data = run_call(server, timeout, lambda client: client.states.export(name), flags=_FLAGS)
     with written(file) as out:
@@ -167,13 +174,13 @@ def export_state(
 
 @app.command("import")
 def import_state(
-    file: Annotated[Path, typer.Argument(help="An exported state; - is stdin.")],
+    file: Annotated[Path, typer.Argument(help="File with an exported state; - reads stdin.")],
     time_to_live: TimeToLive = None,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """Keep an exported state."""
+    """Load an exported state into the server."""
     with opened(file) as source:
         data = source.read()
     state = run_call(

@@ -39,12 +39,14 @@ _FLAGS = {
 
 
 def top(
-    prompt: Annotated[str, typer.Argument(help="What comes before; - reads it from stdin.")] = "",
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads stdin.")] = "",
     model: Model = "",
-    length: Annotated[int, typer.Option("--length", "-l", min=1, help="Tokens of each.")] = 5,
-    num: Annotated[int, typer.Option("--num", "-n", min=1, help="How many.")] = 10,
+    length: Annotated[
+        int, typer.Option("--length", "-l", min=1, help="Length of each continuation, in tokens.")
+    ] = 5,
+    num: Annotated[int, typer.Option("--num", "-n", min=1, help="Number of continuations.")] = 10,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Most steps of the model to spend.")
+        int | None, typer.Option(min=1, help="Largest number of model steps for the search.")
     ] = None,
     replace_unknown: ReplaceUnknown = False,
     as_json: AsJson = False,
@@ -52,7 +54,10 @@ def top(
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """List the most probable continuations, with proof that no better one is missing.
+    """List the most probable continuations.
+
+    The result says whether the list is complete, that is, whether the search proved that
+    no continuation outside it is more probable.
 
     [dim]charlm top "To be or not to " --length 3
     charlm top "the " -l 8 -n 20 --max-steps 100000[/dim]

@@ -19,7 +19,7 @@ def vocabulary(
     server: Server = SERVER_DEFAULT,
     timeout: Timeout = TIMEOUT_DEFAULT,
 ) -> None:
-    """List every token of the model, by its id.
+    """List all tokens of a model in order of their ids.
 
     [dim]charlm vocabulary | grep '"q"'[/dim]
     """

@@ -130,4 +130,4 @@ async def test_a_terminal_gets_no_compressed_bytes(address: str) -> None:
     os.close(secondary)
 
     assert process.returncode == 1
-    assert err == b"charlm: The compressed form is not for a terminal; name a file to write.\n"
+    assert err == b"charlm: TARGET is a terminal; compressed bytes need a file or a pipe.\n"
