@@ -10,7 +10,7 @@ from charlm_client.client import Client
 from charlm_client.errors import CharlmError, InvalidRequest
 from charlm_client.types import Sampling, Stopping
 
-MOST_OPEN = 4096  # streams of an open loop; more wait, as people at a door do
+MOST_OPEN = 4096  # streams of an open loop; more wait for one to end
 
 
 @dataclass(slots=True)
@@ -52,12 +52,14 @@ class LoadGenerator:
             else [self._open_loop()]
         )
         tasks = [asyncio.create_task(each) for each in loops]
-        done, open_tasks = await asyncio.wait(tasks, timeout=self._workload.duration_s)
-        for task in open_tasks:
+        await asyncio.wait(
+            tasks, timeout=self._workload.duration_s, return_when=asyncio.FIRST_EXCEPTION
+        )
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*open_tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):  # a CancelledError is none
+                raise ended
         return self.records
 
     async def _prepare(self) -> None:
@@ -75,13 +77,16 @@ class LoadGenerator:
             await self._stream(next(self._requests))
 
     async def _open_loop(self) -> None:
-        room = asyncio.Semaphore(MOST_OPEN)
-        async with asyncio.TaskGroup() as streams:
-            for at in self._workload.arrivals():
-                await asyncio.sleep(max(0.0, self._began + at - self._clock()))
-                await room.acquire()
-                task = streams.create_task(self._stream(next(self._requests)))
-                task.add_done_callback(lambda _: room.release())
+        free_slots = asyncio.Semaphore(MOST_OPEN)
+        try:
+            async with asyncio.TaskGroup() as streams:
+                for at in self._workload.arrivals():
+                    await asyncio.sleep(max(0.0, self._began + at - self._clock()))
+                    await free_slots.acquire()
+                    task = streams.create_task(self._stream(next(self._requests)))
+                    task.add_done_callback(lambda _: free_slots.release())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     async def _stream(self, request: PlannedStream) -> None:
         record = StreamRecord(self._now(), is_slow=request.is_slow)

@@ -59,7 +59,7 @@ def test_a_percentile_is_not_exceeded_by_its_share(values: list[float], share: f
     assert sum(each <= found for each in ordered) >= share * len(ordered) - 1e-9
 
 
-def test_figures_are_of_the_time_after_warming_up() -> None:
+def test_results_are_of_the_time_after_warming_up() -> None:
     records = [
         StreamRecord(0.5, [(0.9, 5), (1.5, 7), (2.0, 8)], has_ended=True),
         StreamRecord(1.2, [(1.3, 1)]),
@@ -77,7 +77,7 @@ def test_figures_are_of_the_time_after_warming_up() -> None:
     assert results.errors == {"QueueFull": 1}
 
 
-def test_nothing_came() -> None:
+def test_results_of_no_streams_are_zero() -> None:
     results = load_results([], Workload())
 
     assert results.characters_per_s == results.first_character_s.p99 == 0
@@ -94,7 +94,7 @@ def test_a_plot_shows_every_part_of_the_time() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [None, 200.0])
-async def test_streams_are_noted_from_start_to_end(address: str, rate: float | None) -> None:
+async def test_streams_are_recorded_from_start_to_end(address: str, rate: float | None) -> None:
     lengths = {"prompt_lengths": Lengths(1, 1), "output_lengths": Lengths(1, 5)}
     workload = Workload(num_streams=2, rate=rate, duration_s=0.4, **lengths)
 
@@ -114,3 +114,14 @@ async def test_a_server_that_refuses_says_so_before_the_load(address: str, scrip
         generator = LoadGenerator(client, "alphabet", Workload(duration_s=0.1))
         with pytest.raises(CharlmError, match="no such model"):
             await generator.run()
+
+
+@pytest.mark.parametrize("rate", [None, 200.0])
+async def test_a_refused_request_ends_the_load(address: str, rate: float | None) -> None:
+    """Every stream of the workload would be refused too."""
+    too_long = Lengths(2**33, 2**33)
+    workload = Workload(num_streams=2, rate=rate, duration_s=30, output_lengths=too_long)
+
+    async with Client(address, timeout_s=5) as client:
+        with pytest.raises(InvalidRequest, match="max_new_tokens is 8589934592"):
+            await LoadGenerator(client, "alphabet", workload).run()
