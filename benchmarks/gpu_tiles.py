@@ -20,7 +20,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.families.recurrent import RecurrentModel
 from charlm_model.families.registry import build
 from charlm_model.gpu import recurrent
-from charlm_model.gpu.weights import Act, product_of
+from charlm_model.gpu.weights import MatmulOptions, gpu_linear
 from charlm_model.kernels.triton.tiling import Tile, Tiling
 
 NUM_LAUNCHES, NUM_REPLAYS = 100, 5
@@ -75,26 +75,28 @@ def lstm_layer(num_rows: int, tiling: Tiling, device: torch.device) -> Prepared:
     config = ModelConfig(family="lstm", vocab_size=65, embedding_size=256, hidden_size=256)
     model = build(config)
     assert isinstance(model, RecurrentModel)
-    room = recurrent.RecurrentRoom(recurrent.pack(model, device), num_rows, tiling, device)
-    inputs, slots_SBH = room._x[:num_rows], room._hidden_SBLH[:, :, 0]
+    workspace = recurrent.RecurrentWorkspace(
+        recurrent.pack(model, device), num_rows, tiling, device
+    )
+    inputs, slots_SBH = workspace._x[:num_rows], workspace._hidden_SBLH[:, :, 0]
     inputs.copy_(torch.randn(1, 256).expand(num_rows, 256))
     slots_SBH[0] = torch.randn(1, 256).to(device)
 
     def launch() -> None:
-        room._enqueue_layer(0, inputs, slots_SBH[0], slots_SBH[1])
+        workspace._enqueue_layer(0, inputs, slots_SBH[0], slots_SBH[1])
 
     return launch, slots_SBH[1, num_rows - 1]
 
 
 def wide_product(num_rows: int, tiling: Tiling, device: torch.device) -> Prepared:
     torch.manual_seed(0)
-    product = product_of(torch.nn.Linear(384, 1536), device)
+    product = gpu_linear(torch.nn.Linear(384, 1536), device)
     rows = torch.randn(1, 384).expand(num_rows, 384).contiguous().to(device)
     outputs = torch.zeros(num_rows, 1536, device=device)
-    act = Act(epsilon=1e-6, is_squared=True)
+    options = MatmulOptions(epsilon=1e-6, is_squared=True)
 
     def launch() -> None:
-        product.multiply(rows, outputs, num_rows, tiling, act)
+        product.multiply(rows, outputs, num_rows, tiling, options)
 
     return launch, outputs[num_rows - 1]
 

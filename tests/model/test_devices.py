@@ -13,7 +13,7 @@ from charlm_model.devices import CPU, device_named
 from charlm_model.errors import DeviceUnavailable
 from charlm_model.gpu.placement import on_device
 from charlm_model.language_model import LanguageModel
-from charlm_model.layers.mixed_precision import half_products, has_fast_bfloat16
+from charlm_model.layers.mixed_precision import bfloat16_matmuls, has_fast_bfloat16
 from charlm_model.state import State
 
 MakeModel = Callable[..., LanguageModel]
@@ -118,5 +118,5 @@ def test_a_state_goes_to_a_device() -> None:
 
 def test_half_products_are_not_for_every_device() -> None:
     assert not has_fast_bfloat16(META)
-    with half_products(True, META):
+    with bfloat16_matmuls(True, META):
         assert not torch.is_autocast_enabled("cpu")

@@ -30,7 +30,7 @@ class NGram(LanguageModel):
 
     def __init__(self, config: ModelConfig, depths: list[Depth] | None = None) -> None:
         super().__init__(config)
-        self._depths = depths or [_ignorant(config.vocab_size)]
+        self._depths = depths or [_uniform_depth(config.vocab_size)]
         for number, depth in enumerate(self._depths):
             for field in _FIELDS:
                 self.register_buffer(f"{field}_{number}", torch.from_numpy(getattr(depth, field)))
@@ -77,7 +77,7 @@ class NGram(LanguageModel):
         """p(v) after each context (its newest token first), from the shortest context up."""
         num_contexts, V = len(contexts_MK), self.config.vocab_size
         root, p_1V = np.zeros(1, dtype=np.int64), np.full((1, V), 1 / V)
-        _mix(p_1V, root, root, self._depths[0])  # without a context: the same for all
+        _interpolate(p_1V, root, root, self._depths[0])  # without a context: the same for all
         p_MV = np.repeat(p_1V, num_contexts, axis=0)
         rows, nodes = np.arange(num_contexts), np.zeros(num_contexts, dtype=np.int64)
         is_outside = np.zeros(num_contexts, dtype=bool)
@@ -88,11 +88,11 @@ class NGram(LanguageModel):
             nodes = np.minimum(np.searchsorted(depth.keys, wanted), len(depth.keys) - 1)
             is_known = depth.keys[nodes] == wanted
             rows, nodes = rows[is_known], nodes[is_known]
-            _mix(p_MV, rows, nodes, depth)
+            _interpolate(p_MV, rows, nodes, depth)
         return p_MV
 
 
-def _mix(p_MV: Floats, rows: Ints, nodes: Ints, depth: Depth) -> None:
+def _interpolate(p_MV: Floats, rows: Ints, nodes: Ints, depth: Depth) -> None:
     """p <- shares(node) + backoff(node) p, in the given rows."""
     p_MV[rows] *= depth.backoff[nodes][:, None]
     starts = depth.starts[nodes]
@@ -102,7 +102,7 @@ def _mix(p_MV: Floats, rows: Ints, nodes: Ints, depth: Depth) -> None:
     p_MV[np.repeat(rows, lengths), depth.tokens[entries]] += depth.shares[entries]
 
 
-def _ignorant(vocab_size: int) -> Depth:
+def _uniform_depth(vocab_size: int) -> Depth:
     """What is known before any text: every token alike."""
     nothing = np.zeros(0)
     return Depth(

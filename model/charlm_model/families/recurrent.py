@@ -9,23 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from charlm_model.config import ModelConfig
-from charlm_model.families.compiled_model import CompiledModel
+from charlm_model.families.kernel_model import KernelModel
 from charlm_model.kernels.autograd.gru import gru_layer
 from charlm_model.kernels.autograd.lstm import lstm_layer
-from charlm_model.kernels.autograd.packing import is_fitting
+from charlm_model.kernels.autograd.packing import supports_sizes
 from charlm_model.kernels.cpu import recurrent as kernel
 from charlm_model.layers.dropout import dropout
 from charlm_model.layers.embedding import TokenEmbedding
-from charlm_model.layers.mixed_precision import half_products, has_half_kernels
+from charlm_model.layers.mixed_precision import bfloat16_matmuls, has_bfloat16_kernels
 from charlm_model.layers.recurrent_cells import CELLS
 from charlm_model.state import State
 from charlm_model.tensor_memory import zeros
 
 # Layers in training by kernels of our own.
-_LAYERS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"gru": gru_layer, "lstm": lstm_layer}
+_KERNEL_LAYERS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+    "gru": gru_layer,
+    "lstm": lstm_layer,
+}
 
 
-class RecurrentModel(CompiledModel):
+class RecurrentModel(KernelModel):
     """h_t = f(h_{t-1}, x_t), and p(x_{t+1}) from h_t."""
 
     _kernel = kernel
@@ -70,7 +73,7 @@ class RecurrentModel(CompiledModel):
         shape = batch_size, self.config.num_layers, self.config.hidden_size
         names = self._cell.state_names
         carried = {name: zeros(shape, torch.float32, self.device) for name in names}
-        return State({**carried, **self.embedding.no_recent(batch_size)})
+        return State({**carried, **self.embedding.initial_recent(batch_size)})
 
     def forward(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
         names = self._cell.state_names
@@ -81,30 +84,34 @@ class RecurrentModel(CompiledModel):
         carried = {
             name: tensor.float().transpose(0, 1) for name, tensor in zip(names, after, strict=True)
         }
-        with half_products(self.training, self.device):
+        with bfloat16_matmuls(self.training, self.device):
             logits_BTV = self.head(self._drop(y_BTH))
-        return logits_BTV.float(), State({**carried, **self.embedding.remember(ids_BT, recent_BK)})
+        return logits_BTV.float(), State(
+            {**carried, **self.embedding.recent_after(ids_BT, recent_BK)}
+        )
 
     def _run(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        if self._has_own_kernels():
-            return self._run_own(x_BTE, before)
+        if self._uses_kernels():
+            return self._run_kernels(x_BTE, before)
         if self.training and self.device.type == "cuda":
             return self._run_layers(x_BTE.bfloat16(), [each.bfloat16() for each in before])
-        with half_products(self.training, self.device):
+        with bfloat16_matmuls(self.training, self.device):
             return self._run_fused(x_BTE, before)
 
-    def _has_own_kernels(self) -> bool:
+    def _uses_kernels(self) -> bool:
         """Those for training, which need a processor that multiplies bfloat16."""
         config = self.config
         return (
             self.training
-            and config.family in _LAYERS
-            and has_half_kernels(self.device)
-            and is_fitting(config.embedding_size, config.hidden_size)
+            and config.family in _KERNEL_LAYERS
+            and has_bfloat16_kernels(self.device)
+            and supports_sizes(config.embedding_size, config.hidden_size)
         )
 
-    def _run_own(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        layers_after, run_layer = [], _LAYERS[self.config.family]
+    def _run_kernels(
+        self, x_BTE: Tensor, before: list[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        layers_after, run_layer = [], _KERNEL_LAYERS[self.config.family]
         for layer, weights in enumerate(self.recurrent.all_weights):
             x_BTE = self._drop(x_BTE) if layer else x_BTE
             x_BTE, *after = run_layer(x_BTE, *(each[layer] for each in before), weights)
@@ -114,7 +121,7 @@ class RecurrentModel(CompiledModel):
     def _run_fused(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """All layers at once, or one by one where numbers are dropped between them."""
         if not (self.training and self.config.dropout and self.config.num_layers > 1):
-            y_BTH, after = self.recurrent(x_BTE, _as_given(before))
+            y_BTH, after = self.recurrent(x_BTE, _torch_state(before))
             return y_BTH, after if len(before) > 1 else (after,)
         return self._run_layers(x_BTE, before)
 
@@ -123,7 +130,7 @@ class RecurrentModel(CompiledModel):
         layers_after = []
         for layer, layer_weights in enumerate(self.recurrent.all_weights):
             x_BTE = self._drop(x_BTE) if layer else x_BTE
-            state = _as_given([tensor[layer : layer + 1] for tensor in before])
+            state = _torch_state([tensor[layer : layer + 1] for tensor in before])
             weights = [each.to(x_BTE.dtype) for each in layer_weights]
             x_BTE, *layer_after = self._cell.fused_layer(
                 x_BTE, state, weights, True, 1, 0.0, True, False, True
@@ -134,7 +141,7 @@ class RecurrentModel(CompiledModel):
     def _drop(self, x_BTH: Tensor) -> Tensor:
         return dropout(x_BTH, self.config.dropout, self.training)
 
-    def _pack(self) -> kernel.Packed:
+    def _pack(self) -> kernel.PackedRecurrent:
         return kernel.pack(self.config.family, self.embedding, self.recurrent, self.head)
 
     def _carried(self, state: State) -> list[Tensor]:
@@ -145,6 +152,6 @@ class RecurrentModel(CompiledModel):
         return dict(zip(self._cell.state_names, carried, strict=False))
 
 
-def _as_given(state: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+def _torch_state(state: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """How torch takes a state: an LSTM's as a tuple, the others' as a tensor."""
     return tuple(state) if len(state) > 1 else state[0]

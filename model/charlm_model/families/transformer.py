@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from charlm_model import exact_math
 from charlm_model.config import ModelConfig
 from charlm_model.errors import InvalidConfig
-from charlm_model.families.compiled_model import CompiledModel
+from charlm_model.families.kernel_model import KernelModel
 from charlm_model.kernels.autograd import transformer_block
 from charlm_model.kernels.cpu import transformer as kernel
 from charlm_model.kernels.cpu.simd import LANES
 from charlm_model.kernels.cpu.weights import lanes_of
 from charlm_model.layers.dropout import dropout, dropped_levels, random_bytes
 from charlm_model.layers.embedding import TokenEmbedding
-from charlm_model.layers.mixed_precision import half_products, has_half_kernels
+from charlm_model.layers.mixed_precision import bfloat16_matmuls, has_bfloat16_kernels
 from charlm_model.state import State
 from charlm_model.tensor_memory import clear, copy, zeros
 
@@ -34,7 +34,7 @@ Rotation = tuple[Tensor, Tensor]
 Stream = tuple[Tensor, dict[str, Tensor]]
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """One layer's weights: x + attention(norm(x)), then x + MLP(norm(x)).
 
     No biases; output projections start at zero, so that a fresh layer changes nothing.
@@ -53,18 +53,18 @@ class Block(nn.Module):
     def weights(self) -> tuple[Tensor, ...]:
         return self.qkv.weight, self.attention_out.weight, self.up.weight, self.down.weight
 
-    def mix(self, heads_BTE: Tensor) -> Tensor:
+    def project(self, heads_BTE: Tensor) -> Tensor:
         """What the heads' answers add to the stream."""
         added: Tensor = self.attention_out(heads_BTE)
         return added
 
-    def think(self, x_BTE: Tensor) -> Tensor:
+    def mlp(self, x_BTE: Tensor) -> Tensor:
         """What the MLP adds to the stream."""
         added: Tensor = self.down(self.up(_norm(x_BTE)).relu().square())
         return added
 
 
-class Transformer(CompiledModel):
+class Transformer(KernelModel):
     """Pre-norm blocks with rotary positions, normalized queries and keys and squared ReLU.
 
     Position t attends to the last `context_length` positions, itself included, so a text may be of
@@ -93,7 +93,7 @@ class Transformer(CompiledModel):
             config.vocab_size, width, kernel_size=config.kernel_size, pair_rows=config.pair_rows
         )
         self.embedding.initialize(std=0.5)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(TransformerBlock(width) for _ in range(config.num_layers))
         self.head = nn.Linear(width, config.vocab_size, bias=False)
         half = width // heads // 2
         frequencies = exact_math.exp(np.arange(half, dtype=np.float64) * (-_LOG_ROPE_BASE / half))
@@ -109,7 +109,7 @@ class Transformer(CompiledModel):
                 "keys": zeros(ring, torch.bfloat16, self.device),
                 "values": zeros(ring, torch.bfloat16, self.device),
                 "position": torch.zeros(batch_size, dtype=torch.long, device=self.device),
-                **self.embedding.no_recent(batch_size),
+                **self.embedding.initial_recent(batch_size),
             }
         )
 
@@ -131,22 +131,22 @@ class Transformer(CompiledModel):
         rotation = self._rotation(state["position"], length)
         recent_BK = state.tensors.get("recent")
         x_BTE = self._drop(_norm(self.embedding(ids_BT, recent_BK)))
-        run = self._run_own if self._has_own_kernels() else self._run_plain
+        run = self._run_kernels if self._uses_kernels() else self._run_torch
         x_BTE, carried = run(x_BTE, state, rotation)
-        after = State({**carried, **self.embedding.remember(ids_BT, recent_BK)})
-        with half_products(self.training, self.device):
+        after = State({**carried, **self.embedding.recent_after(ids_BT, recent_BK)})
+        with bfloat16_matmuls(self.training, self.device):
             logits_BTV = self.head(_norm(x_BTE))
         return logits_BTV.float(), after
 
-    def _run_plain(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
+    def _run_torch(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
         past_slots_BS, visible_BTS = self._window(state["position"], x_BTE.shape[1])
         new_keys, new_values = [], []
         for layer, block in enumerate(self.layers):
-            with half_products(self.training, self.device):
+            with bfloat16_matmuls(self.training, self.device):
                 qkv_BTE = F.linear(_norm(x_BTE), block.qkv.weight)
             q, k, v = self._heads(qkv_BTE.float(), rotation)
             if not self.training:
-                k, v = _as_remembered(k), _as_remembered(v)
+                k, v = _rounded_to_bfloat16(k), _rounded_to_bfloat16(v)
             keys_BNSD = torch.cat([_slots(state["keys"][:, layer], past_slots_BS), k], 2)
             values_BNSD = torch.cat([_slots(state["values"][:, layer], past_slots_BS), v], 2)
             if self.device.type == "cuda" and self.training:  # where half precision is quicker
@@ -154,32 +154,32 @@ class Transformer(CompiledModel):
             mixed_BNTD = F.scaled_dot_product_attention(
                 q, keys_BNSD, values_BNSD, attn_mask=visible_BTS[:, None]
             )
-            with half_products(self.training, self.device):
-                x_BTE = x_BTE + self._drop(block.mix(_join(mixed_BNTD)))
-                x_BTE = x_BTE + self._drop(block.think(x_BTE))
+            with bfloat16_matmuls(self.training, self.device):
+                x_BTE = x_BTE + self._drop(block.project(_join_heads(mixed_BNTD)))
+                x_BTE = x_BTE + self._drop(block.mlp(x_BTE))
             new_keys.append(k)
             new_values.append(v)
-        carried = self._remember(state, torch.stack(new_keys, 1), torch.stack(new_values, 1))
+        carried = self._write_ring(state, torch.stack(new_keys, 1), torch.stack(new_values, 1))
         return x_BTE, carried
 
-    def _has_own_kernels(self) -> bool:
+    def _uses_kernels(self) -> bool:
         """Those for training, which need a processor that multiplies bfloat16."""
         width, heads = self.config.hidden_size, self.config.num_heads
-        is_fitting = transformer_block.is_fitting(width, heads)
-        return self.training and is_fitting and has_half_kernels(self.device)
+        supports_sizes = transformer_block.supports_sizes(width, heads)
+        return self.training and supports_sizes and has_bfloat16_kernels(self.device)
 
-    def _run_own(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
+    def _run_kernels(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
         rings = state["keys"], state["values"]
         num_past = lanes_of(self._num_past(state["position"]))  # whole blocks of slots
         keys, values = (ring.clone(memory_format=torch.contiguous_format) for ring in rings)
         cosine, sine = (each.flatten(1) for each in rotation)
         for layer, block in enumerate(self.layers):
-            around = transformer_block.Surroundings(
+            block_context = transformer_block.BlockContext(
                 num_heads=self.config.num_heads,
                 context_length=self.config.context_length,
                 epsilon=NORM_EPSILON,
                 dropped=dropped_levels(self.config.dropout),
-                random_bytes_2BTE=(self._bytes_for(x_BTE), self._bytes_for(x_BTE)),
+                random_bytes_2BTE=(self._dropout_bytes(x_BTE), self._dropout_bytes(x_BTE)),
                 layer=layer,
                 num_past=num_past,
                 rings=rings,
@@ -187,16 +187,16 @@ class Transformer(CompiledModel):
                 position_B=state["position"],
                 rotation=(cosine, sine),
             )
-            x_BTE = transformer_block.block(x_BTE, block.weights, around)
+            x_BTE = transformer_block.block(x_BTE, block.weights, block_context)
         position_B = state["position"] + x_BTE.shape[1]
         return x_BTE, {"keys": keys, "values": values, "position": position_B}
 
-    def _bytes_for(self, x_BTE: Tensor) -> Tensor:
+    def _dropout_bytes(self, x_BTE: Tensor) -> Tensor:
         if dropped_levels(self.config.dropout):
             return random_bytes(x_BTE)
         return torch.empty(x_BTE.shape, dtype=torch.uint8)  # never asked
 
-    def _pack(self) -> kernel.Packed:
+    def _pack(self) -> kernel.PackedTransformer:
         return kernel.pack(
             self.embedding,
             [[each.qkv, each.attention_out, each.up, each.down] for each in self.layers],
@@ -218,8 +218,8 @@ class Transformer(CompiledModel):
         }  # fmt: skip
 
     @property
-    def layers(self) -> list[Block]:
-        return [cast(Block, block) for block in self.blocks]
+    def layers(self) -> list[TransformerBlock]:
+        return [cast(TransformerBlock, block) for block in self.blocks]
 
     def _heads(self, qkv_BTE: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """Queries, keys and values (B, N, T, D), the first two normalized and rotated."""
@@ -252,7 +252,7 @@ class Transformer(CompiledModel):
         # To ask another device for a number would make it wait.
         return min(int(position_B.max()), most) if position_B.device.type == "cpu" else most
 
-    def _remember(self, state: State, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
+    def _write_ring(self, state: State, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
         """The ring with the last of the new keys and values (B, L, N, T, D) written into it."""
         position_B, length = state["position"], keys.shape[3]
         kept = min(length, self._num_slots)
@@ -295,7 +295,7 @@ def _with_slots(ring: Tensor, slots_BS: Tensor, new: Tensor) -> Tensor:
     return ring.flatten(2).scatter(2, index, new_BLX).view(ring.shape)
 
 
-def _as_remembered(x: Tensor) -> Tensor:
+def _rounded_to_bfloat16(x: Tensor) -> Tensor:
     """Keys and values are what the ring can hold of them, for the token itself too."""
     return x.to(torch.bfloat16).float()
 
@@ -307,5 +307,5 @@ def _places(slots_BS: Tensor, width: int) -> Tensor:
     return first_BS[:, :, None] + torch.arange(width, device=slots_BS.device) * LANES
 
 
-def _join(heads_BNTD: Tensor) -> Tensor:
+def _join_heads(heads_BNTD: Tensor) -> Tensor:
     return heads_BNTD.transpose(1, 2).flatten(2)

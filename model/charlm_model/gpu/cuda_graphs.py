@@ -8,7 +8,7 @@ import torch
 _capturing = threading.Lock()
 
 
-class Graphs:
+class CudaGraphs:
     """Work by name; the same name must always mean the same work on the same memory."""
 
     def __init__(self, device: torch.device) -> None:

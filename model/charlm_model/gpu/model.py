@@ -14,14 +14,14 @@ from torch import Tensor
 from charlm_model.families.recurrent import RecurrentModel
 from charlm_model.families.transformer import Transformer
 from charlm_model.gpu import recurrent, transformer
-from charlm_model.gpu.workspace import MAX_TOKENS, Room
+from charlm_model.gpu.workspace import MAX_TOKENS, GpuWorkspace
 from charlm_model.kernels.cpu.sampling import logprobs_of_drawn
 from charlm_model.kernels.triton.tiling import TILING, Tiling
 from charlm_model.language_model import Burst, LanguageModel
 from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
 
-MakeRoom = Callable[[int], Room]
+MakeWorkspace = Callable[[int], GpuWorkspace]
 
 
 class GpuModel(LanguageModel):
@@ -40,9 +40,9 @@ class GpuModel(LanguageModel):
         super().__init__(model.config)
         self._like, self._device = model, device
         self._begun = model.initial_state(1).to(device)  # copied there: states are large
-        self._make_room = _maker_of_rooms(model, device, tiling)
-        self._rooms: dict[int, Room] = {}
-        self._lock = threading.Lock()  # rooms are memory that calls share
+        self._make_workspace = _workspace_factory(model, device, tiling)
+        self._workspaces: dict[int, GpuWorkspace] = {}
+        self._lock = threading.Lock()  # calls share the memory of workspaces
 
     @property
     def device(self) -> torch.device:
@@ -65,12 +65,12 @@ class GpuModel(LanguageModel):
         B, T = ids_BT.shape
         logits_BTV = torch.empty(B, T, self.config.vocab_size)
         with self._lock, self._current():
-            room = self._room(B)
+            workspace = self._workspace(B)
             first = 0
             while first < T:
-                length = min(room.max_tokens, 1 << ((T - first).bit_length() - 1))
+                length = min(workspace.max_tokens, 1 << ((T - first).bit_length() - 1))
                 part = slice(first, first + length)
-                logits_BTV[:, part] = room.read(ids_BT[:, part], state)
+                logits_BTV[:, part] = workspace.read(ids_BT[:, part], state)
                 first += length
         return logits_BTV, state
 
@@ -80,20 +80,20 @@ class GpuModel(LanguageModel):
     ) -> tuple[Burst, Tensor, State]:
         burst = Burst.empty(len(logits_BV), num_steps)
         with self._lock, self._current():
-            room = self._room(len(logits_BV))
+            workspace = self._workspace(len(logits_BV))
             for first in range(0, num_steps, MAX_TOKENS):
                 length = min(MAX_TOKENS, num_steps - first)
                 moved = counters._replace(positions_B=counters.positions_B + np.uint64(first))
-                drawn_KB3, logits_BV = room.draw(logits_BV, state, moved, length)
+                drawn_KB3, logits_BV = workspace.draw(logits_BV, state, moved, length)
                 part = slice(first, first + length)
                 burst.ids_BK[:, part] = drawn_KB3[:, :, 0].T
                 logprobs_of_drawn(drawn_KB3, burst.logprobs_BK[:, part])
         return burst, logits_BV, state
 
-    def _room(self, batch_size: int) -> Room:
-        if batch_size not in self._rooms:
-            self._rooms[batch_size] = self._make_room(batch_size)
-        return self._rooms[batch_size]
+    def _workspace(self, batch_size: int) -> GpuWorkspace:
+        if batch_size not in self._workspaces:
+            self._workspaces[batch_size] = self._make_workspace(batch_size)
+        return self._workspaces[batch_size]
 
     def _current(self) -> AbstractContextManager[object]:
         """Launches go to the current device."""
@@ -104,10 +104,10 @@ class GpuModel(LanguageModel):
             raise IndexError("a token id is not in the vocabulary")
 
 
-def _maker_of_rooms(model: LanguageModel, device: torch.device, tiling: Tiling) -> MakeRoom:
+def _workspace_factory(model: LanguageModel, device: torch.device, tiling: Tiling) -> MakeWorkspace:
     if isinstance(model, RecurrentModel):
         cells = recurrent.pack(model, device)
-        return lambda batch_size: recurrent.RecurrentRoom(cells, batch_size, tiling, device)
+        return lambda batch_size: recurrent.RecurrentWorkspace(cells, batch_size, tiling, device)
     assert isinstance(model, Transformer), model.config.family
     blocks = transformer.pack(model, device)
-    return lambda batch_size: transformer.TransformerRoom(blocks, batch_size, tiling, device)
+    return lambda batch_size: transformer.TransformerWorkspace(blocks, batch_size, tiling, device)

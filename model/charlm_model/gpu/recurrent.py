@@ -10,8 +10,14 @@ import torch
 from torch import Tensor
 
 from charlm_model.families.recurrent import RecurrentModel
-from charlm_model.gpu.weights import Product, Tables, product_of, side_by_side, tables_of
-from charlm_model.gpu.workspace import Room
+from charlm_model.gpu.weights import (
+    GpuEmbedding,
+    GpuLinear,
+    gpu_embedding,
+    gpu_linear,
+    side_by_side,
+)
+from charlm_model.gpu.workspace import GpuWorkspace
 from charlm_model.kernels.triton.recurrent_cells import GRU, LSTM, RNN, step_layer
 from charlm_model.kernels.triton.tiling import Tiling
 from charlm_model.state import State
@@ -20,7 +26,7 @@ _KINDS = {"rnn": RNN.value, "gru": GRU.value, "lstm": LSTM.value}
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class GpuRecurrentLayer:
     """Weights (K, units and their gates), with the biases of both products in one."""
 
     input_weights: Tensor
@@ -29,33 +35,33 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class GpuRecurrentWeights:
     """Everything about a model that its kernels need."""
 
     kind: int
     num_gates: int  # columns of a unit
     hidden_size: int
     padded_size: int
-    tables: Tables
-    layers: list[Layer]
-    head: Product
+    embedding: GpuEmbedding
+    layers: list[GpuRecurrentLayer]
+    head: GpuLinear
 
 
-def pack(model: RecurrentModel, device: torch.device) -> Packed:
-    kind, head = _KINDS[model.config.family], product_of(model.head, device)
+def pack(model: RecurrentModel, device: torch.device) -> GpuRecurrentWeights:
+    kind, head = _KINDS[model.config.family], gpu_linear(model.head, device)
     layers = [_layer(kind, weights, device) for weights in model.recurrent.all_weights]
-    return Packed(
+    return GpuRecurrentWeights(
         kind=kind,
         num_gates=1 if kind == RNN.value else 4,
         hidden_size=model.config.hidden_size,
         padded_size=head.num_inputs,
-        tables=tables_of(model.embedding, device),
+        embedding=gpu_embedding(model.embedding, device),
         layers=layers,
         head=head,
     )
 
 
-def _layer(kind: int, weights: Sequence[Tensor], device: torch.device) -> Layer:
+def _layer(kind: int, weights: Sequence[Tensor], device: torch.device) -> GpuRecurrentLayer:
     """From torch's: input and hidden weights, then their biases, gate below gate."""
     given = [each.detach().float() for each in weights]
     size = weights[1].shape[1]
@@ -67,16 +73,16 @@ def _layer(kind: int, weights: Sequence[Tensor], device: torch.device) -> Layer:
         hidden_biases.insert(2, torch.zeros_like(hidden_biases[2]))
     biases = [a + b for a, b in zip(input_biases, hidden_biases, strict=True)]
     sides = [side_by_side(each).contiguous().to(device) for each in (inputs, hiddens, biases)]
-    return Layer(*sides)
+    return GpuRecurrentLayer(*sides)
 
 
-class RecurrentRoom(Room):
+class RecurrentWorkspace(GpuWorkspace):
     """The state before a step and the one after it lie in slots of their own."""
 
     def __init__(
-        self, packed: Packed, batch_size: int, tiling: Tiling, device: torch.device
+        self, packed: GpuRecurrentWeights, batch_size: int, tiling: Tiling, device: torch.device
     ) -> None:
-        super().__init__(packed.tables, packed.head, batch_size, tiling, device)
+        super().__init__(packed.embedding, packed.head, batch_size, tiling, device)
         self._packed = packed
         shape = self.num_rows, len(packed.layers), packed.padded_size
         self._hidden_SBLH = self._zeros(max(self.max_tokens, 2), *shape)

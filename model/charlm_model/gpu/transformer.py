@@ -11,40 +11,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from charlm_model.families.transformer import NORM_EPSILON, Block, Transformer
-from charlm_model.gpu.weights import Act, Product, Tables, product_of, tables_of
-from charlm_model.gpu.workspace import Room
-from charlm_model.kernels.triton.attention import LANES, attend, begin, look, remember
+from charlm_model.families.transformer import NORM_EPSILON, Transformer, TransformerBlock
+from charlm_model.gpu.weights import (
+    GpuEmbedding,
+    GpuLinear,
+    MatmulOptions,
+    gpu_embedding,
+    gpu_linear,
+)
+from charlm_model.gpu.workspace import GpuWorkspace
+from charlm_model.kernels.triton.attention import (
+    LANES,
+    attend,
+    prepare_tokens,
+    project_heads,
+    write_ring,
+)
 from charlm_model.kernels.triton.tiling import Tiling, padded, power_of_two
 from charlm_model.state import State
 
 _NUMBERS_TOGETHER = 2048  # of keys, that a program looks at together
-_NORMALIZED = Act(epsilon=NORM_EPSILON)
-_SQUARED = Act(epsilon=NORM_EPSILON, is_squared=True)
-_ADDED = Act(adds=True)
+_NORMALIZED = MatmulOptions(epsilon=NORM_EPSILON)
+_SQUARED = MatmulOptions(epsilon=NORM_EPSILON, is_squared=True)
+_RESIDUAL = MatmulOptions(adds=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """A block's weights; those of `look` have a head's pairs side by side, padded."""
+class GpuTransformerLayer:
+    """A block's weights; `qkv` has a head's pairs side by side, padded."""
 
-    look: Tensor
-    attention_out: Product
-    up: Product
-    down: Product
+    qkv: Tensor
+    attention_out: GpuLinear
+    up: GpuLinear
+    down: GpuLinear
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class GpuTransformerWeights:
     """Everything about a model that its kernels need."""
 
     width: int
     num_heads: int
     window: int
     num_blocks: int  # of a ring
-    tables: Tables
-    layers: list[Layer]
-    head: Product
+    embedding: GpuEmbedding
+    layers: list[GpuTransformerLayer]
+    head: GpuLinear
     frequencies_P: Tensor
 
     @property
@@ -57,26 +69,26 @@ class Packed:
         return power_of_two(self.head_width // 2)
 
 
-def pack(model: Transformer, device: torch.device) -> Packed:
+def pack(model: Transformer, device: torch.device) -> GpuTransformerWeights:
     config = model.config
-    return Packed(
+    return GpuTransformerWeights(
         width=config.hidden_size,
         num_heads=config.num_heads,
         window=config.context_length,
         num_blocks=-(-config.context_length // LANES.value),
-        tables=tables_of(model.embedding, device),
+        embedding=gpu_embedding(model.embedding, device),
         layers=[_layer(block, config.num_heads, device) for block in model.layers],
-        head=product_of(model.head, device),
+        head=gpu_linear(model.head, device),
         frequencies_P=model.frequencies.to(device),
     )
 
 
-def _layer(block: Block, num_heads: int, device: torch.device) -> Layer:
-    return Layer(
-        look=_pairs_together(block.qkv, num_heads).to(device),
-        attention_out=product_of(block.attention_out, device),
-        up=product_of(block.up, device),
-        down=product_of(block.down, device),
+def _layer(block: TransformerBlock, num_heads: int, device: torch.device) -> GpuTransformerLayer:
+    return GpuTransformerLayer(
+        qkv=_pairs_together(block.qkv, num_heads).to(device),
+        attention_out=gpu_linear(block.attention_out, device),
+        up=gpu_linear(block.up, device),
+        down=gpu_linear(block.down, device),
     )
 
 
@@ -89,25 +101,25 @@ def _pairs_together(qkv: nn.Linear, num_heads: int) -> Tensor:
     return pairs.flatten(0, 2).T.contiguous()
 
 
-class TransformerRoom(Room):
+class TransformerWorkspace(GpuWorkspace):
     """Rows of all that is between layers lie token by token."""
 
-    _before_head = _NORMALIZED
+    _head_options = _NORMALIZED
 
     def __init__(
-        self, packed: Packed, batch_size: int, tiling: Tiling, device: torch.device
+        self, packed: GpuTransformerWeights, batch_size: int, tiling: Tiling, device: torch.device
     ) -> None:
-        super().__init__(packed.tables, packed.head, batch_size, tiling, device)
+        super().__init__(packed.embedding, packed.head, batch_size, tiling, device)
         self._packed = packed
         rows = self.num_rows * self.max_tokens
         half = torch.bfloat16
         self._positions_B = self._zeros(self.num_rows, dtype=torch.long)
-        self._places = self._zeros(rows, dtype=torch.long)
+        self._token_positions = self._zeros(rows, dtype=torch.long)
         self._angles = self._zeros(rows, 2 * packed.num_pairs)
         self._queries = self._zeros(rows, packed.width)
         self._keys = self._zeros(rows, packed.width, dtype=half)
         self._values = self._zeros(rows, packed.width, dtype=half)
-        self._mixed = self._zeros(rows, padded(packed.width))
+        self._attended = self._zeros(rows, padded(packed.width))
         self._up = self._zeros(rows, packed.layers[0].up.num_outputs)
         self._rings = self._zeros(2, dtype=torch.long)
         self._host_rings = self._on_host(self._rings)
@@ -124,37 +136,37 @@ class TransformerRoom(Room):
 
     def _enqueue_layers(self, length: int, step: int) -> Tensor:
         num_rows, tiling = self.num_rows * length, self._tiling
-        self._enqueue_beginning(length)
+        self._enqueue_preparation(length)
         for number, layer in enumerate(self._packed.layers):
-            self._enqueue_look(layer, num_rows)
+            self._enqueue_projection(layer, num_rows)
             self._enqueue_attention(number, length)
-            layer.attention_out.multiply(self._mixed, self._x, num_rows, tiling, _ADDED)
+            layer.attention_out.multiply(self._attended, self._x, num_rows, tiling, _RESIDUAL)
             layer.up.multiply(self._x, self._up, num_rows, tiling, _SQUARED)
-            layer.down.multiply(self._up, self._x, num_rows, tiling, _ADDED)
+            layer.down.multiply(self._up, self._x, num_rows, tiling, _RESIDUAL)
         return self._x
 
-    def _enqueue_beginning(self, length: int) -> None:
+    def _enqueue_preparation(self, length: int) -> None:
         packed = self._packed
-        begin[(self.num_rows, length)](
-            self._x, self._positions_B, self._places, packed.frequencies_P, self._angles,
+        prepare_tokens[(self.num_rows, length)](
+            self._x, self._positions_B, self._token_positions, packed.frequencies_P, self._angles,
             STRIDE=self._x.shape[1],
             SIZE=packed.width,
             EPSILON=NORM_EPSILON,
             DEPTH=32,
             HALF=packed.head_width // 2,
             PAIRS=packed.num_pairs,
-            GOES_ON=length == 1,
+            ADVANCES=length == 1,
             num_warps=1,
         )  # fmt: skip
 
-    def _enqueue_look(self, layer: Layer, num_rows: int) -> None:
+    def _enqueue_projection(self, layer: GpuTransformerLayer, num_rows: int) -> None:
         packed, tile = self._packed, self._tiling.of(num_rows)
-        look[(num_rows // tile.rows, 3 * packed.num_heads)](
-            self._x, layer.look, self._angles, self._queries, self._keys, self._values,
+        project_heads[(num_rows // tile.rows, 3 * packed.num_heads)](
+            self._x, layer.qkv, self._angles, self._queries, self._keys, self._values,
             STRIDE=self._x.shape[1],
             SIZE=packed.width,
             EPSILON=NORM_EPSILON,
-            WIDTH=layer.look.shape[1],
+            WIDTH=layer.qkv.shape[1],
             HEADS=packed.num_heads,
             HEAD_WIDTH=packed.head_width,
             PAIRS=packed.num_pairs,
@@ -175,15 +187,17 @@ class TransformerRoom(Room):
             "BLOCKS": packed.num_blocks,
         }
         attend[grid](
-            self._queries, self._keys, self._values, self._places, self._rings, self._mixed,
+            self._queries, self._keys, self._values, self._token_positions, self._rings,
+            self._attended,
             layer, self.num_rows, int(length == 1),
-            STRIDE=self._mixed.shape[1],
+            STRIDE=self._attended.shape[1],
             WINDOW=packed.window,
             TOGETHER=max(1, _NUMBERS_TOGETHER // LANES.value // power_of_two(packed.head_width)),
             num_warps=4,
             **sizes,
         )  # fmt: skip
         if length > 1:
-            remember[grid](
-                self._keys, self._values, self._places, self._rings, layer, self.num_rows, **sizes
+            write_ring[grid](
+                self._keys, self._values, self._token_positions, self._rings,
+                layer, self.num_rows, **sizes,
             )  # fmt: skip

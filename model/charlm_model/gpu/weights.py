@@ -15,7 +15,7 @@ from charlm_model.layers.embedding import TokenEmbedding
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class GpuEmbedding:
     """All vectors of an embedding, one below the other: tokens, earlier tokens, pairs."""
 
     rows: Tensor
@@ -36,7 +36,7 @@ class Tables:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Act:
+class MatmulOptions:
     """What is done around a product; see `kernels.product.multiply`."""
 
     epsilon: float = 0.0
@@ -45,7 +45,7 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class GpuLinear:
     """What rows of K numbers become: N numbers, both padded."""
 
     weight_KN: Tensor
@@ -62,7 +62,7 @@ class Product:
         return self.weight_KN.shape[1]
 
     def multiply(
-        self, rows: Tensor, outputs: Tensor, num_rows: int, tiling: Tiling, act: Act
+        self, rows: Tensor, outputs: Tensor, num_rows: int, tiling: Tiling, options: MatmulOptions
     ) -> None:
         """Launch what `kernels.product.multiply` does, for rows of the first tensor."""
         tile = tiling.of(num_rows)
@@ -72,10 +72,10 @@ class Product:
             K=self.num_inputs,
             WIDTH=self.num_outputs,
             SIZE=self.size,
-            EPSILON=act.epsilon,
-            ADDS=act.adds,
+            EPSILON=options.epsilon,
+            ADDS=options.adds,
             HAS_BIAS=self.has_bias,
-            IS_SQUARED=act.is_squared,
+            IS_SQUARED=options.is_squared,
             ROWS=tile.rows,
             COLUMNS=tile.columns,
             DEPTH=tile.depth,
@@ -84,14 +84,14 @@ class Product:
         )  # fmt: skip
 
 
-def tables_of(embedding: TokenEmbedding, device: torch.device) -> Tables:
+def gpu_embedding(embedding: TokenEmbedding, device: torch.device) -> GpuEmbedding:
     rows = [embedding.weight]
     if embedding.kernel_size > 1:
         rows.append(embedding.earlier)
     if embedding.pair_rows:
         rows.append(embedding.pairs)
     vocab_size, width = embedding.weight.shape
-    return Tables(
+    return GpuEmbedding(
         rows=torch.cat([each.detach().float() for each in rows]).to(device),
         vocab_size=vocab_size,
         width=width,
@@ -101,12 +101,12 @@ def tables_of(embedding: TokenEmbedding, device: torch.device) -> Tables:
     )
 
 
-def product_of(linear: nn.Linear, device: torch.device) -> Product:
+def gpu_linear(linear: nn.Linear, device: torch.device) -> GpuLinear:
     weight_KN = _padded(linear.weight.detach().float().T)
     bias_N = torch.zeros(weight_KN.shape[1])
     if linear.bias is not None:
         bias_N[: linear.out_features] = linear.bias.detach().float()
-    return Product(
+    return GpuLinear(
         weight_KN.contiguous().to(device),
         bias_N.to(device),
         size=linear.in_features,

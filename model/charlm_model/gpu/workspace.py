@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from charlm_model.gpu.cuda_graphs import Graphs
-from charlm_model.gpu.weights import Act, Product, Tables
+from charlm_model.gpu.cuda_graphs import CudaGraphs
+from charlm_model.gpu.weights import GpuEmbedding, GpuLinear, MatmulOptions
 from charlm_model.kernels.triton.embedding import embed
-from charlm_model.kernels.triton.sampling import COUNTERS, DRAWN, draw
+from charlm_model.kernels.triton.sampling import NUM_COUNTERS, NUM_DRAWN, draw
 from charlm_model.kernels.triton.tiling import Tiling, padded, power_of_two
 from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
@@ -28,27 +28,34 @@ _SMALL_VOCABULARY = 256  # whose logits one warp looks at
 Draws = NDArray[np.float64]
 
 
-class Room(ABC):
+class GpuWorkspace(ABC):
     """Tokens come in, or counters to draw them by; logits go out, and the state is kept inside."""
 
-    _before_head = Act()  # what is done with the rows that the head reads
+    _head_options = MatmulOptions()  # what is done with the rows that the head reads
 
     def __init__(
-        self, tables: Tables, head: Product, batch_size: int, tiling: Tiling, device: torch.device
+        self,
+        embedding: GpuEmbedding,
+        head: GpuLinear,
+        batch_size: int,
+        tiling: Tiling,
+        device: torch.device,
     ) -> None:
-        self._tables, self._head, self._tiling, self._device = tables, head, tiling, device
+        self._embedding, self._head, self._tiling, self._device = embedding, head, tiling, device
         self.batch_size = batch_size
         self.num_rows = tiling.padded(batch_size)
-        self._graphs = Graphs(device)
+        self._graphs = CudaGraphs(device)
         rows = self.num_rows * self.max_tokens
-        self._seen_BS = self._zeros(self.num_rows, tables.num_recent + MAX_TOKENS, dtype=torch.long)
-        self._x = self._zeros(rows, tables.padded_width)
-        self._logits = self._zeros(rows, head.num_outputs)
-        self._counters = self._zeros(batch_size, COUNTERS.value, dtype=torch.long)
-        self._powers = self._zeros(
-            batch_size, padded(tables.vocab_size, _UNROLLED), dtype=torch.float64
+        self._seen_BS = self._zeros(
+            self.num_rows, embedding.num_recent + MAX_TOKENS, dtype=torch.long
         )
-        self._drawn = self._zeros(MAX_TOKENS, batch_size, DRAWN.value, dtype=torch.float64)
+        self._x = self._zeros(rows, embedding.padded_width)
+        self._logits = self._zeros(rows, head.num_outputs)
+        self._counters = self._zeros(batch_size, NUM_COUNTERS.value, dtype=torch.long)
+        self._powers = self._zeros(
+            batch_size, padded(embedding.vocab_size, _UNROLLED), dtype=torch.float64
+        )
+        self._drawn = self._zeros(MAX_TOKENS, batch_size, NUM_DRAWN.value, dtype=torch.float64)
         self._host_counters = self._on_host(self._counters)
         self._host_logits = self._on_host(self._logits[:batch_size])
         self._host_drawn = self._on_host(self._drawn)
@@ -62,20 +69,20 @@ class Room(ABC):
     def read(self, ids_BT: Tensor, state: State) -> Tensor:
         """Logits (B, T, V) after each token; the state is changed in place."""
         length = ids_BT.shape[1]
-        first = self._tables.num_recent
+        first = self._embedding.num_recent
         self._seen_BS[: self.batch_size, first : first + length].copy_(ids_BT)
         self._begin(state, length)
         self._graphs.run(("read", length), lambda: self._enqueue_reading(length))
         self._end(state, length, length)
         logits_TBV = self._logits.view(self.max_tokens, self.num_rows, -1)
-        told_TBV = logits_TBV[:length, : self.batch_size, : self._tables.vocab_size]
+        told_TBV = logits_TBV[:length, : self.batch_size, : self._embedding.vocab_size]
         return told_TBV.transpose(0, 1).contiguous().cpu()
 
     def draw(
         self, logits_BV: Tensor, state: State, counters: Counters, num_steps: int
     ) -> tuple[Draws, Tensor]:
         """What is told of the tokens drawn (K, B, 3), and the logits (B, V) after the last."""
-        self._put(logits_BV, counters)
+        self._upload(logits_BV, counters)
         self._begin(state, 1)
         left = num_steps
         while left:
@@ -83,7 +90,7 @@ class Room(ABC):
             self._graphs.run(("draw", together), partial(self._enqueue_drawing, together))
             left -= together
         self._end(state, 1, num_steps)
-        return self._told(num_steps)
+        return self._download(num_steps)
 
     # --- what families do ---
 
@@ -102,30 +109,30 @@ class Room(ABC):
     # --- what all do ---
 
     def _begin(self, state: State, length: int) -> None:
-        num_recent = self._tables.num_recent
+        num_recent = self._embedding.num_recent
         if num_recent:
             self._seen_BS[: self.batch_size, :num_recent].copy_(state["recent"])
         self._load(state, length)
 
     def _end(self, state: State, length: int, num_tokens: int) -> None:
-        num_recent = self._tables.num_recent
+        num_recent = self._embedding.num_recent
         if num_recent:
             newest_BK = self._seen_BS[: self.batch_size, num_tokens : num_tokens + num_recent]
             state["recent"].copy_(newest_BK)
         self._store(state, length, num_tokens)
 
-    def _put(self, logits_BV: Tensor, counters: Counters) -> None:
-        self._host_logits[:, : self._tables.vocab_size] = logits_BV
+    def _upload(self, logits_BV: Tensor, counters: Counters) -> None:
+        self._host_logits[:, : self._embedding.vocab_size] = logits_BV
         self._host_counters[:, :3] = torch.from_numpy(counters.columns_B3.view(np.int64))
         self._logits[: self.batch_size].copy_(self._host_logits, non_blocking=True)
         self._counters.copy_(self._host_counters, non_blocking=True)
 
-    def _told(self, num_steps: int) -> tuple[Draws, Tensor]:
+    def _download(self, num_steps: int) -> tuple[Draws, Tensor]:
         self._host_drawn[:num_steps].copy_(self._drawn[:num_steps], non_blocking=True)
         self._host_logits.copy_(self._logits[: self.batch_size], non_blocking=True)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
-        logits_BV = self._host_logits[:, : self._tables.vocab_size].clone()
+        logits_BV = self._host_logits[:, : self._embedding.vocab_size].clone()
         return self._host_drawn[:num_steps].numpy().copy(), logits_BV
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -148,39 +155,39 @@ class Room(ABC):
             self._enqueue_head(self._enqueue_layers(1, step), 1)
 
     def _enqueue_embedding(self, length: int) -> None:
-        tables = self._tables
+        embedding = self._embedding
         embed[(self.num_rows, length)](
-            self._seen_BS, tables.rows, self._x,
-            FIRST=tables.num_recent,
+            self._seen_BS, embedding.rows, self._x,
+            FIRST=embedding.num_recent,
             STRIDE=self._seen_BS.shape[1],
-            OUT_STRIDE=tables.padded_width,
-            VOCAB=tables.vocab_size,
-            WIDTH=tables.width,
-            KERNEL=tables.kernel_size,
-            PAIRS=tables.pair_rows,
-            BLOCK=tables.block,
+            OUT_STRIDE=embedding.padded_width,
+            VOCAB=embedding.vocab_size,
+            WIDTH=embedding.width,
+            KERNEL=embedding.kernel_size,
+            PAIRS=embedding.pair_rows,
+            BLOCK=embedding.block,
             num_warps=1,
         )  # fmt: skip
 
     def _enqueue_draw(self) -> None:
-        tables = self._tables
+        embedding = self._embedding
         draw[(self.batch_size,)](
             self._logits, self._counters, self._powers, self._seen_BS,
-            tables.rows, self._drawn, self._x,
-            VOCAB=tables.vocab_size,
+            embedding.rows, self._drawn, self._x,
+            VOCAB=embedding.vocab_size,
             LOGITS_STRIDE=self._logits.shape[1],
             POWERS_STRIDE=self._powers.shape[1],
-            FIRST=tables.num_recent,
+            FIRST=embedding.num_recent,
             SEEN_STRIDE=self._seen_BS.shape[1],
-            OUT_STRIDE=tables.padded_width,
-            WIDTH=tables.width,
-            KERNEL=tables.kernel_size,
-            PAIRS=tables.pair_rows,
-            BLOCK=min(power_of_two(tables.vocab_size), _MAX_BLOCK),
-            WIDTH_BLOCK=tables.block,
-            num_warps=1 if tables.vocab_size <= _SMALL_VOCABULARY else 4,
+            OUT_STRIDE=embedding.padded_width,
+            WIDTH=embedding.width,
+            KERNEL=embedding.kernel_size,
+            PAIRS=embedding.pair_rows,
+            BLOCK=min(power_of_two(embedding.vocab_size), _MAX_BLOCK),
+            WIDTH_BLOCK=embedding.block,
+            num_warps=1 if embedding.vocab_size <= _SMALL_VOCABULARY else 4,
         )  # fmt: skip
 
     def _enqueue_head(self, rows: Tensor, length: int) -> None:
         num_rows = self.num_rows * length
-        self._head.multiply(rows, self._logits, num_rows, self._tiling, self._before_head)
+        self._head.multiply(rows, self._logits, num_rows, self._tiling, self._head_options)

@@ -48,7 +48,7 @@ class TokenEmbedding(nn.Module):
                 for age, table_VE in enumerate(self.earlier.split(self._vocab_size), start=1):
                     table_VE *= _FADING**age
 
-    def no_recent(self, batch_size: int) -> dict[str, Tensor]:
+    def initial_recent(self, batch_size: int) -> dict[str, Tensor]:
         """What a state holds at the start of a text."""
         if not self.num_recent:
             return {}
@@ -64,14 +64,14 @@ class TokenEmbedding(nn.Module):
         for age in range(1, self.kernel_size):
             earlier_BT = seen_BS[:, self.num_recent - age : -age]
             rows_BT = earlier_BT + (age - 1) * self._vocab_size
-            x_BTE = x_BTE + _looked_up(self.earlier, rows_BT, earlier_BT)
+            x_BTE = x_BTE + _lookup(self.earlier, rows_BT, earlier_BT)
         if self.pair_rows:
             before_BT = seen_BS[:, self.num_recent - 1 : -1]
             rows_BT = (before_BT * self._vocab_size + ids_BT) % self.pair_rows
-            x_BTE = x_BTE + _looked_up(self.pairs, rows_BT, before_BT)
+            x_BTE = x_BTE + _lookup(self.pairs, rows_BT, before_BT)
         return x_BTE
 
-    def remember(self, ids_BT: Tensor, recent_BK: Tensor | None) -> dict[str, Tensor]:
+    def recent_after(self, ids_BT: Tensor, recent_BK: Tensor | None) -> dict[str, Tensor]:
         """What a state holds after these tokens."""
         if not self.num_recent:
             return {}
@@ -84,7 +84,7 @@ class TokenEmbedding(nn.Module):
         return torch.cat([recent_BK, ids_BT], 1)
 
 
-def _looked_up(table: Tensor, rows_BT: Tensor, tokens_BT: Tensor) -> Tensor:
+def _lookup(table: Tensor, rows_BT: Tensor, tokens_BT: Tensor) -> Tensor:
     """The table's rows; nothing where there was no token yet."""
     is_token_BT = tokens_BT != NO_TOKEN
     return F.embedding(rows_BT.where(is_token_BT, 0), table) * is_token_BT[..., None]

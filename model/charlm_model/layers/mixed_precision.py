@@ -16,12 +16,12 @@ def has_fast_bfloat16(device: torch.device = CPU) -> bool:
     return False
 
 
-def has_half_kernels(device: torch.device) -> bool:
+def has_bfloat16_kernels(device: torch.device) -> bool:
     """Whether our own kernels for training, which multiply bfloat16, run there."""
     return device.type == "cpu" and has_fast_bfloat16()
 
 
-def half_products(training: bool, device: torch.device = CPU) -> AbstractContextManager[object]:
+def bfloat16_matmuls(training: bool, device: torch.device = CPU) -> AbstractContextManager[object]:
     """Inside it, training multiplies in bfloat16 and adds in float32; all else is untouched.
 
     An LSTM of 384 trains 1.4 times as fast on two cores, to the same loss

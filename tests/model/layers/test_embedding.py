@@ -56,9 +56,9 @@ def test_a_text_may_be_cut_anywhere(
 ) -> None:
     made, ids_BT = embedding(*sizes), torch.tensor([ids])
     cut = data.draw(st.integers(1, len(ids) - 1))
-    start = made.no_recent(1).get("recent")
+    start = made.initial_recent(1).get("recent")
 
-    state = made.remember(ids_BT[:, :cut], start)
+    state = made.recent_after(ids_BT[:, :cut], start)
     pieces = [made(ids_BT[:, :cut], start), made(ids_BT[:, cut:], state.get("recent"))]
 
     assert torch.equal(torch.cat(pieces, 1), made(ids_BT))
@@ -67,7 +67,7 @@ def test_a_text_may_be_cut_anywhere(
 def test_what_is_remembered_is_the_last_tokens() -> None:
     made = embedding(kernel_size=4)
 
-    state = made.remember(torch.tensor([[1, 2]]), made.no_recent(1)["recent"])
+    state = made.recent_after(torch.tensor([[1, 2]]), made.initial_recent(1)["recent"])
 
     assert state["recent"].tolist() == [[NO_TOKEN, 1, 2]]
 
@@ -81,6 +81,6 @@ def test_only_what_is_needed_is_remembered(
     made = embedding(kernel_size, pair_rows)
 
     assert made.num_recent == num_recent
-    assert {name: tensor.shape[1] for name, tensor in made.no_recent(2).items()} == (
+    assert {name: tensor.shape[1] for name, tensor in made.initial_recent(2).items()} == (
         {"recent": num_recent} if num_recent else {}
     )

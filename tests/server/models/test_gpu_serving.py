@@ -58,7 +58,7 @@ class Recorded:
 def test_what_was_certified_needs_no_new_graph(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charlm_model.gpu.workspace.Graphs", Recorded)
+    monkeypatch.setattr("charlm_model.gpu.workspace.CudaGraphs", Recorded)
     gpu, sizes = interpreted(checkpoint_of(family, vocabulary_of("char")).model), [1, 2, 48]
 
     measure_batch_invariance(gpu, sizes)

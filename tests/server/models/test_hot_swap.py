@@ -227,13 +227,13 @@ async def test_without_the_flag_there_is_no_admin(root: Path) -> None:
 
 async def test_a_watch_serves_what_is_new_and_keeps_what_cannot_be_replaced(root: Path) -> None:
     async with serving(root) as wire:
-        await wire.app.watch.look()
+        await wire.app.watch.project_heads()
         assert wire.models.names == [MODEL, "models/two"]
         digests = {name: wire.models.digest(name) for name in wire.models.names}
         write(root / "one", 5)
         (root / "two" / checkpoints.MANIFEST).write_text("{")
         shutil.copytree(root / "one", root / "three")
-        await wire.app.watch.look()
+        await wire.app.watch.project_heads()
         after = {name: wire.models.digest(name) for name in wire.models.names}
 
     assert after["models/one"] == after["models/three"] != digests[MODEL]

@@ -60,7 +60,7 @@ def test_logits_are_those_of_the_model_beyond_its_window(
     exported: tuple[Any, Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for the rounding of keys and values to bfloat16, which transformers does not do."""
-    monkeypatch.setattr(transformer, "_as_remembered", lambda x: x)
+    monkeypatch.setattr(transformer, "_rounded_to_bfloat16", lambda x: x)
     made, theirs, _ = exported
     ids_BT = torch.randint(0, made.config.vocab_size, (3, 5 * WINDOW))
 

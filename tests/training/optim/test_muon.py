@@ -75,7 +75,7 @@ def test_kernels_and_plain_products_agree(
 
     ours = after_steps()
     monkeypatch.setattr(muon, "has_fast_bfloat16", lambda *_: False)
-    monkeypatch.setattr(muon, "has_half_kernels", lambda *_: False)
+    monkeypatch.setattr(muon, "has_bfloat16_kernels", lambda *_: False)
     theirs = after_steps()
 
     torch.testing.assert_close(ours[1], theirs[1])

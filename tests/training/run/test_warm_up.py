@@ -29,8 +29,8 @@ def test_its_sizes_are_those_of_the_kernels_for_training() -> None:
     """Or they would be compiled when the clock runs."""
     lstm, transformer = config_of("lstm"), config_of("transformer")
 
-    assert packing.is_fitting(lstm.embedding_size, lstm.hidden_size)
-    assert transformer_block.is_fitting(transformer.hidden_size, transformer.num_heads)
+    assert packing.supports_sizes(lstm.embedding_size, lstm.hidden_size)
+    assert transformer_block.supports_sizes(transformer.hidden_size, transformer.num_heads)
 
 
 def test_a_disk_that_takes_nothing_is_noticed_before_the_run(tmp_path: Path, clock: Any) -> None:

@@ -37,7 +37,7 @@ class RecurrentStep(nn.Module):
             layers.append(after)
             input_BH = after[0]
         after_BLH = [torch.stack(each, 1) for each in zip(*layers, strict=True)]
-        remembered = self.embedding.remember(ids_B1, *recent) if recent else {}
+        remembered = self.embedding.recent_after(ids_B1, *recent) if recent else {}
         return self.head(input_BH), *after_BLH, *remembered.values()
 
     def _linear(self, x_BH: Tensor, side: str, layer: int) -> Tensor:

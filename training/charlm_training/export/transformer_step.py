@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from charlm_model.families.transformer import Transformer, _as_remembered, _join, _norm
+from charlm_model.families.transformer import Transformer, _join_heads, _norm, _rounded_to_bfloat16
 
 
 class TransformerStep(nn.Module):
@@ -36,14 +36,14 @@ class TransformerStep(nn.Module):
         layers = []
         for layer, block in enumerate(model.layers):
             q, k, v = model._heads(linear(_norm(x_B1E), block.qkv.weight), rotation)
-            k, v = _as_remembered(k), _as_remembered(v)
+            k, v = _rounded_to_bfloat16(k), _rounded_to_bfloat16(v)
             keys_BNCD = torch.where(is_now_BC[:, None, :, None], k, keys[:, layer])
             values_BNCD = torch.where(is_now_BC[:, None, :, None], v, values[:, layer])
             weights_BN1C = q @ keys_BNCD.mT * q.shape[-1] ** -0.5
             weights_BN1C = weights_BN1C.masked_fill(is_empty_BC[:, None, None], float("-inf"))
-            x_B1E = x_B1E + block.mix(_join(weights_BN1C.softmax(-1) @ values_BNCD))
-            x_B1E = x_B1E + block.think(x_B1E)
+            x_B1E = x_B1E + block.project(_join_heads(weights_BN1C.softmax(-1) @ values_BNCD))
+            x_B1E = x_B1E + block.mlp(x_B1E)
             layers.append((keys_BNCD, values_BNCD))
         after = [torch.stack(each, 1) for each in zip(*layers, strict=True)]
-        remembered = model.embedding.remember(ids_B[:, None], *recent) if recent else {}
+        remembered = model.embedding.recent_after(ids_B[:, None], *recent) if recent else {}
         return model.head(_norm(x_B1E))[:, 0], *after, position_B + 1, *remembered.values()

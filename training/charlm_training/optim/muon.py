@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from charlm_model.kernels.cpu_training import muon
 from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH
-from charlm_model.kernels.threads.openmp_team import in_team
-from charlm_model.kernels.threads.row_sharding import threads_worth
-from charlm_model.layers.mixed_precision import has_fast_bfloat16, has_half_kernels
+from charlm_model.kernels.threads.openmp_team import run_in_team
+from charlm_model.kernels.threads.row_sharding import num_threads_for
+from charlm_model.layers.mixed_precision import has_bfloat16_kernels, has_fast_bfloat16
 
 MOMENTUM = 0.95
 # Each quintic is the best next step towards singular values of 1; three already train as well as
@@ -65,21 +65,21 @@ class Muon(torch.optim.Optimizer):
     def _is_whole(self, parameter: Tensor) -> bool:
         """Whether our kernels take its blocks."""
         is_in_panels = all(size % PANEL_WIDTH == 0 for size in self._block_shape(parameter))
-        return has_half_kernels(parameter.device) and is_in_panels
+        return has_bfloat16_kernels(parameter.device) and is_in_panels
 
     def _step_in_halves(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         """All blocks of all matrices, the most expensive first, dealt out to the threads."""
         blocks = [block for each in parameters for block in self._blocks(group, each)]
         blocks.sort(key=lambda block: block.num_operations, reverse=True)
         num_operations = sum(block.num_operations for block in blocks)
-        num_threads = threads_worth(num_operations, len(blocks))
+        num_threads = num_threads_for(num_operations, len(blocks))
 
         def work(share: slice) -> None:
             for block in blocks[share]:
                 block.step()
 
         shares = [slice(first, None, num_threads) for first in range(num_threads)]
-        in_team(work, shares, num_threads)
+        run_in_team(work, shares, num_threads)
 
     def _blocks(self, group: dict[str, Any], parameter: Tensor) -> list[Block]:
         assert parameter.grad is not None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from charlm_model.kernels.autograd.packing import flat, panels_back, share_windows
+from charlm_model.kernels.autograd.packing import backward_panels, flat, shard_windows
 from charlm_model.kernels.cpu.simd import LANES
 from charlm_model.kernels.cpu_training import lstm as kernel
 
@@ -23,11 +23,11 @@ def lstm_layer(
 
     `weights` are torch's of one layer: input, hidden, and a bias for each.
     """
-    y_BTH, last_cell_BH = _Layer.apply(x_BTE, hidden_BH, cell_BH, *weights)  # type: ignore[no-untyped-call]
+    y_BTH, last_cell_BH = _LayerFunction.apply(x_BTE, hidden_BH, cell_BH, *weights)  # type: ignore[no-untyped-call]
     return y_BTH, y_BTH[:, -1].float(), last_cell_BH
 
 
-class _Layer(torch.autograd.Function):
+class _LayerFunction(torch.autograd.Function):
     """Products in bfloat16 with sums in float32; gates and cells in float32."""
 
     @staticmethod
@@ -49,7 +49,7 @@ class _Layer(torch.autograd.Function):
             kernel.forward(sizes, x, flat(panels), flat(bias), *others)
 
         by_row[:2] = [each.detach().contiguous() for each in by_row[:2]]
-        share_windows(work, B, T, weight_GK.numel())
+        shard_windows(work, B, T, weight_GK.numel())
         ctx.save_for_backward(
             x_BTE, *by_row[:2], from_input_GE, from_hidden_GH, gates_BTG, cells_BTH, y_BTH
         )
@@ -62,7 +62,7 @@ class _Layer(torch.autograd.Function):
         )
         dy_BTH, d_cell_BH = gradients
         (B, T, E), H = x_BTE.shape, hidden_BH.shape[1]
-        dy_BTH, panels = dy_BTH.bfloat16().contiguous(), panels_back(from_hidden_GH)
+        dy_BTH, panels = dy_BTH.bfloat16().contiguous(), backward_panels(from_hidden_GH)
         d_hidden_BH, d_cell_BH = torch.zeros(B, H), d_cell_BH.clone()
         d_gates_BTG, d_bias_BG = y_BTH.new_empty(B, T, GATES * H), torch.zeros(B, GATES * H)
         by_row = [cell_BH, gates, cells, dy_BTH, d_hidden_BH, d_cell_BH, d_gates_BTG, d_bias_BG]
@@ -71,7 +71,7 @@ class _Layer(torch.autograd.Function):
             sizes = (rows.stop - rows.start, T, E, H)
             kernel.backward(sizes, panels, *(flat(each[rows]) for each in by_row))
 
-        share_windows(work, B, T, from_hidden_GH.numel())
+        shard_windows(work, B, T, from_hidden_GH.numel())
         before_BTH = torch.cat([hidden_BH[:, None].bfloat16(), y_BTH[:, :-1]], 1)
         d_gates_NG = d_gates_BTG.flatten(0, 1)
         both_NK = torch.cat([x_BTE, before_BTH], 2).flatten(0, 1)

@@ -12,22 +12,22 @@ from torch import Tensor
 
 from charlm_model.kernels.cpu_training import bfloat16_panels
 from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH
-from charlm_model.kernels.threads.openmp_team import in_team
-from charlm_model.kernels.threads.row_sharding import share_rows
+from charlm_model.kernels.threads.openmp_team import run_in_team
+from charlm_model.kernels.threads.row_sharding import shard_rows
 
 _OPERATIONS_PER_WEIGHT = 2
-_ROWS_TOGETHER = 4  # a smaller tile of the kernels; a batch of 24 is better cut evenly
+_ROWS_PER_TILE = 4  # a smaller tile of the kernels; a batch of 24 is better cut evenly
 
 
-def is_fitting(num_inputs: int, num_outputs: int) -> bool:
+def supports_sizes(num_inputs: int, num_outputs: int) -> bool:
     """Whether the kernels of recurrent layers take these sizes: whole panels, inputs in pairs."""
     return num_outputs % PANEL_WIDTH == 0 and num_inputs % 2 == 0
 
 
-def share_windows(work: Callable[[slice], None], B: int, T: int, num_weights: int) -> None:
+def shard_windows(work: Callable[[slice], None], B: int, T: int, num_weights: int) -> None:
     """Call `work` with slices of the rows of a batch, each to be multiplied T times."""
     operations = _OPERATIONS_PER_WEIGHT * T * num_weights
-    share_rows(work, B, operations, _ROWS_TOGETHER, in_team)
+    shard_rows(work, B, operations, _ROWS_PER_TILE, run_in_team)
 
 
 def flat(tensor: Tensor) -> NDArray[Any]:
@@ -45,7 +45,7 @@ def panels(weight_NK: Tensor) -> NDArray[Any]:
     return flat(packed)
 
 
-def panels_back(weight_NK: Tensor) -> NDArray[Any]:
+def backward_panels(weight_NK: Tensor) -> NDArray[Any]:
     """For y W: outputs are the inputs of before, and the other way round."""
     N, K = weight_NK.shape
     packed = torch.empty(N * K, dtype=torch.bfloat16)

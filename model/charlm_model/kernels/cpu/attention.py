@@ -19,32 +19,32 @@ from charlm_model.kernels.cpu.jit import compiled
 from charlm_model.kernels.cpu.simd import (
     LANES,
     add,
-    expect,
+    combine_halves,
     fma,
     fold_2,
     fold_4,
     fold_8,
-    fold_in_turns,
-    halves_of,
+    fold_interleaved,
     lane,
-    larger,
     load,
     load_evens,
     load_odds,
+    maximum,
     multiply,
+    prefetch,
+    repeat_evens,
+    repeat_odds,
     splat,
     store,
     subtract,
-    twice_evens,
-    twice_odds,
 )
 
-_TOGETHER = 4  # blocks
+_BLOCKS_PER_PASS = 4  # blocks
 _ZERO = np.float32(0)
-_NEVER = np.float32(-np.inf)
+_MINUS_INFINITY = np.float32(-np.inf)
 
 
-class Heads(NamedTuple):
+class HeadRange(NamedTuple):
     """Those that are computed, of so many."""
 
     first: int
@@ -68,10 +68,10 @@ def attend(query, q_at, keys, values, at, heads, position, window, scores, sums,
     num_visible = min(position + 1, window)
     _score(query, q_at, keys, values, at, heads, used, scores, sums)
     for head in range(heads.first, heads.end):
-        _weigh(scores, head * num_slots, used, newest, num_visible, num_slots)
-    _mix(values, at, heads, used, scores, sums)
+        _exponentiate(scores, head * num_slots, used, newest, num_visible, num_slots)
+    _sum_values(values, at, heads, used, scores, sums)
     for head in range(heads.first, heads.end):
-        _answer(scores, head * num_slots, used, sums, heads.width, head, out, out_at)
+        _write_head(scores, head * num_slots, used, sums, heads.width, head, out, out_at)
 
 
 @compiled
@@ -83,19 +83,19 @@ def _score(query, q_at, keys, values, at, heads, used, scores, pairs):
     """
     half, num_slots = LANES // 2, len(scores) // heads.num
     for d in range(heads.first * heads.width, heads.end * heads.width, 2):
-        store(pairs, d * half, halves_of(splat(query[q_at + d]), splat(query[q_at + d + 1])))
+        store(pairs, d * half, combine_halves(splat(query[q_at + d]), splat(query[q_at + d + 1])))
     of_head = heads.width * LANES
     block = heads.num * of_head
     c = 0
     while c < used:
-        is_many = c + _TOGETHER * LANES <= used
+        is_many = c + _BLOCKS_PER_PASS * LANES <= used
         for head in range(heads.first, heads.end):
             key, to = at + c // LANES * block + head * of_head, head * num_slots + c
             if is_many:
                 _score_four(keys, values, key, block, heads.width, pairs, head, scores, to)
             else:
                 _score_one(keys, values, key, heads.width, pairs, head, scores, to)
-        c += _TOGETHER * LANES if is_many else LANES
+        c += _BLOCKS_PER_PASS * LANES if is_many else LANES
 
 
 @compiled
@@ -107,20 +107,20 @@ def _score_four(keys, values, at, block, width, pairs, head, scores, to):
         q, key = load(pairs, pair + i // 2), at + i
         a = fma(q, load_evens(keys, key), a)
         s = fma(q, load_odds(keys, key), s)
-        expect(values, key)
+        prefetch(values, key)
         b = fma(q, load_evens(keys, key + block), b)
         t = fma(q, load_odds(keys, key + block), t)
-        expect(values, key + block)
+        prefetch(values, key + block)
         c = fma(q, load_evens(keys, key + 2 * block), c)
         u = fma(q, load_odds(keys, key + 2 * block), u)
-        expect(values, key + 2 * block)
+        prefetch(values, key + 2 * block)
         d = fma(q, load_evens(keys, key + 3 * block), d)
         v = fma(q, load_odds(keys, key + 3 * block), v)
-        expect(values, key + 3 * block)
-    store(scores, to, fold_in_turns(a, s))
-    store(scores, to + LANES, fold_in_turns(b, t))
-    store(scores, to + 2 * LANES, fold_in_turns(c, u))
-    store(scores, to + 3 * LANES, fold_in_turns(d, v))
+        prefetch(values, key + 3 * block)
+    store(scores, to, fold_interleaved(a, s))
+    store(scores, to + LANES, fold_interleaved(b, t))
+    store(scores, to + 2 * LANES, fold_interleaved(c, u))
+    store(scores, to + 3 * LANES, fold_interleaved(d, v))
 
 
 @compiled
@@ -131,27 +131,27 @@ def _score_one(keys, values, at, width, pairs, head, scores, to):
         q, key = load(pairs, pair + i // 2), at + i
         evens = fma(q, load_evens(keys, key), evens)
         odds = fma(q, load_odds(keys, key), odds)
-        expect(values, key)
-    store(scores, to, fold_in_turns(evens, odds))
+        prefetch(values, key)
+    store(scores, to, fold_interleaved(evens, odds))
 
 
 @compiled
-def _weigh(scores, at, used, newest, num_visible, num_slots):
+def _exponentiate(scores, at, used, newest, num_visible, num_slots):
     """One head's scores become powers of e: 1 the largest, 0 those that may not be looked at."""
     if num_visible < used:
-        _hide(scores, at, used, newest, num_visible, num_slots, _NEVER)
-    largest = splat(_NEVER)
+        _mask(scores, at, used, newest, num_visible, num_slots, _MINUS_INFINITY)
+    largest = splat(_MINUS_INFINITY)
     for c in range(at, at + used, LANES):
-        largest = larger(load(scores, c), largest)
+        largest = maximum(load(scores, c), largest)
     top = splat(np.float32(lane_max(largest)))
     for c in range(at, at + used, LANES):
         store(scores, c, exp(subtract(load(scores, c), top)))
     if num_visible < used:
-        _hide(scores, at, used, newest, num_visible, num_slots, _ZERO)
+        _mask(scores, at, used, newest, num_visible, num_slots, _ZERO)
 
 
 @compiled
-def _hide(scores, at, used, newest, num_visible, num_slots, value):
+def _mask(scores, at, used, newest, num_visible, num_slots, value):
     """Set the scores of the slots that hold no token that may be looked at."""
     first = newest - num_visible + 1
     if first >= 0:
@@ -162,7 +162,7 @@ def _hide(scores, at, used, newest, num_visible, num_slots, value):
 
 
 @compiled
-def _mix(values, at, heads, used, scores, sums):
+def _sum_values(values, at, heads, used, scores, sums):
     """For every two numbers of a value, the sums of weighted slots, each in half of the lanes."""
     half, num_slots = LANES // 2, len(scores) // heads.num
     for i in range(heads.first * heads.width * half, heads.end * heads.width * half, LANES):
@@ -171,22 +171,22 @@ def _mix(values, at, heads, used, scores, sums):
     block = heads.num * of_head
     c = 0
     while c < used:
-        is_many = c + _TOGETHER * LANES <= used
+        is_many = c + _BLOCKS_PER_PASS * LANES <= used
         for head in range(heads.first, heads.end):
             value, weight = at + c // LANES * block + head * of_head, head * num_slots + c
             if is_many:
-                _mix_four(values, value, block, heads.width, scores, weight, sums, head)
+                _sum_values_four(values, value, block, heads.width, scores, weight, sums, head)
             else:
-                _mix_one(values, value, heads.width, scores, weight, sums, head)
-        c += _TOGETHER * LANES if is_many else LANES
+                _sum_values_one(values, value, heads.width, scores, weight, sums, head)
+        c += _BLOCKS_PER_PASS * LANES if is_many else LANES
 
 
 @compiled
-def _mix_four(values, at, block, width, scores, weight, sums, head):
+def _sum_values_four(values, at, block, width, scores, weight, sums, head):
     s, t = load(scores, weight), load(scores, weight + LANES)
     u, v = load(scores, weight + 2 * LANES), load(scores, weight + 3 * LANES)
-    a, b, c, d = twice_evens(s), twice_evens(t), twice_evens(u), twice_evens(v)
-    s, t, u, v = twice_odds(s), twice_odds(t), twice_odds(u), twice_odds(v)
+    a, b, c, d = repeat_evens(s), repeat_evens(t), repeat_evens(u), repeat_evens(v)
+    s, t, u, v = repeat_odds(s), repeat_odds(t), repeat_odds(u), repeat_odds(v)
     pair = head * width * LANES // 2
     for i in range(0, width * LANES, 2 * LANES):
         value, to = at + i, pair + i // 2
@@ -201,9 +201,9 @@ def _mix_four(values, at, block, width, scores, weight, sums, head):
 
 
 @compiled
-def _mix_one(values, at, width, scores, weight, sums, head):
+def _sum_values_one(values, at, width, scores, weight, sums, head):
     weights = load(scores, weight)
-    evens, odds = twice_evens(weights), twice_odds(weights)
+    evens, odds = repeat_evens(weights), repeat_odds(weights)
     pair = head * width * LANES // 2
     for i in range(0, width * LANES, 2 * LANES):
         total = fma(evens, load_evens(values, at + i), load(sums, pair + i // 2))
@@ -211,7 +211,7 @@ def _mix_one(values, at, width, scores, weight, sums, head):
 
 
 @compiled
-def _answer(scores, at, used, sums, width, head, out, out_at):
+def _write_head(scores, at, used, sums, width, head, out, out_at):
     """One head's weighted sums over the sum of its weights."""
     total = splat(_ZERO)
     for c in range(at, at + used, LANES):

@@ -18,28 +18,28 @@ from charlm_model.kernels.cpu.matmul_tile import PANEL_WIDTH
 from charlm_model.kernels.cpu.simd import LANES, address, load, store
 
 # Two places of the board, in cache lines of their own.
-_NUM_THERE, _NUM_MEETINGS = 8, 16
-_BOARD_SIZE = 24
+_ARRIVED, _PHASE = 8, 16
+_NUM_COUNTERS = 24
 _ZERO = np.float32(0)
-_PATIENCE = 20_000  # looks at the board, some ten microseconds, before others may have the core
+_SPINS_BEFORE_YIELD = 20_000  # about ten microseconds
 
 
-class Crew(NamedTuple):
-    """One member's view of its crew."""
+class BarrierGroup(NamedTuple):
+    """One thread's view of the group of threads that compute a call together."""
 
     member: int
     num_members: int
-    board: NDArray[np.int64]
+    counters: NDArray[np.int64]
 
 
-def crew_of(num_members: int) -> list[Crew]:
+def barrier_groups(num_members: int) -> list[BarrierGroup]:
     """All members' views."""
-    board = np.zeros(_BOARD_SIZE, np.int64)
-    return [Crew(member, num_members, board) for member in range(num_members)]
+    counters = np.zeros(_NUM_COUNTERS, np.int64)
+    return [BarrierGroup(member, num_members, counters) for member in range(num_members)]
 
 
 @intrinsic
-def _add_one(_context: Any, array: Any, at: Any) -> Any:
+def _fetch_add_one(_context: Any, array: Any, at: Any) -> Any:
     """At once for all threads; returns what was there before."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -50,7 +50,7 @@ def _add_one(_context: Any, array: Any, at: Any) -> Any:
 
 
 @intrinsic
-def _read(_context: Any, array: Any, at: Any) -> Any:
+def _load_acquire(_context: Any, array: Any, at: Any) -> Any:
     """What all threads wrote before they wrote this is seen too."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -61,7 +61,7 @@ def _read(_context: Any, array: Any, at: Any) -> Any:
 
 
 @intrinsic
-def _write(_context: Any, array: Any, at: Any, value: Any) -> Any:
+def _store_release(_context: Any, array: Any, at: Any, value: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = address(context, builder, signature.args[0], *args[:2])
         builder.store_atomic(args[2], place, "release", 8)
@@ -71,7 +71,7 @@ def _write(_context: Any, array: Any, at: Any, value: Any) -> Any:
 
 
 @intrinsic
-def _let_others_run(_context: Any) -> Any:
+def _yield_processor(_context: Any) -> Any:
     def code(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
         kind = ir.FunctionType(ir.IntType(32), [])
         builder.call(get_or_insert_function(builder.module, kind, "sched_yield"), [])
@@ -81,36 +81,36 @@ def _let_others_run(_context: Any) -> Any:
 
 
 @compiled
-def meet(crew):
+def wait_at_barrier(group):
     """Return once every member is here; all see what each wrote before."""
-    if crew.num_members == 1:
+    if group.num_members == 1:
         return
-    board = crew.board
-    num_meetings = _read(board, _NUM_MEETINGS)
-    if _add_one(board, _NUM_THERE) == crew.num_members - 1:
-        _write(board, _NUM_THERE, 0)
-        _write(board, _NUM_MEETINGS, num_meetings + 1)
+    counters = group.counters
+    phase = _load_acquire(counters, _PHASE)
+    if _fetch_add_one(counters, _ARRIVED) == group.num_members - 1:
+        _store_release(counters, _ARRIVED, 0)
+        _store_release(counters, _PHASE, phase + 1)
         return
-    num_looks = 0
-    while _read(board, _NUM_MEETINGS) == num_meetings:
-        num_looks += 1
-        if num_looks > _PATIENCE:
-            _let_others_run()
+    num_spins = 0
+    while _load_acquire(counters, _PHASE) == phase:
+        num_spins += 1
+        if num_spins > _SPINS_BEFORE_YIELD:
+            _yield_processor()
 
 
 @compiled
-def share_of(crew, num):
+def shard_of(group, num):
     """This member's part of so many things: the first, and where it ends."""
-    first = num * crew.member // crew.num_members
-    return first, num * (crew.member + 1) // crew.num_members
+    first = num * group.member // group.num_members
+    return first, num * (group.member + 1) // group.num_members
 
 
 @compiled
-def add_share(
-    crew, x, x_at, x_stride, num_rows, depth, weights, at, width, out, out_at, out_stride
+def add_product_shard(
+    group, x, x_at, x_stride, num_rows, depth, weights, at, width, out, out_at, out_stride
 ):
     """This member's columns of `add_product`."""
-    first, end = share_of(crew, width // PANEL_WIDTH)
+    first, end = shard_of(group, width // PANEL_WIDTH)
     add_product(
         x, x_at, x_stride, num_rows, depth,
         weights, at + first * PANEL_WIDTH * depth, (end - first) * PANEL_WIDTH,
@@ -119,17 +119,17 @@ def add_share(
 
 
 @compiled
-def clear_share(crew, out, num_rows, width):
+def clear_shard(group, out, num_rows, width):
     """Zeros in this member's columns."""
-    first, end = share_of(crew, width // PANEL_WIDTH)
+    first, end = shard_of(group, width // PANEL_WIDTH)
     for row in range(num_rows):
         out[row * width + first * PANEL_WIDTH : row * width + end * PANEL_WIDTH] = _ZERO
 
 
 @compiled
-def fill_share(crew, weights, at, width, num_rows, out):
+def fill_shard(group, weights, at, width, num_rows, out):
     """The same values in this member's columns of every row."""
-    first, end = share_of(crew, width // PANEL_WIDTH)
+    first, end = shard_of(group, width // PANEL_WIDTH)
     for row in range(num_rows):
         for n in range(first * PANEL_WIDTH, end * PANEL_WIDTH, LANES):
             store(out, row * width + n, load(weights, at + n))

@@ -11,20 +11,20 @@ import numpy as np
 from charlm_model.kernels.cpu.jit import inlined
 from charlm_model.kernels.cpu.simd import (
     LANES,
+    absolute,
     add,
+    copysign,
     divide,
     exponent,
     floor,
     fma,
     lane,
-    larger,
-    magnitude,
+    maximum,
     multiply,
     power_of_two,
     significand,
     splat,
     subtract,
-    with_sign_of,
 )
 
 _F = np.float32
@@ -58,7 +58,7 @@ _C4, _C5, _C6 = -2.75573143513906633035e-7, 2.08757232129817482790e-9, -1.135964
 @inlined
 def exp(x):
     """e^x of float32 for x up to 88; e^-87 for all that is less. Within two last places."""
-    x = larger(x, splat(_LOWEST))
+    x = maximum(x, splat(_LOWEST))
     whole = floor(fma(x, splat(_LOG2_E), splat(_HALF)))
     rest = fma(whole, splat(-_LN2_HIGH), x)
     rest = fma(whole, splat(-_LN2_LOW), rest)
@@ -74,7 +74,7 @@ def exp(x):
 @inlined
 def exp_64(x):
     """e^x of float64 for x up to 708; e^-708 for all that is less."""
-    x = larger(x, splat(_LOWEST_64))
+    x = maximum(x, splat(_LOWEST_64))
     whole = floor(fma(x, splat(_LOG2_E_64), splat(0.5)))
     rest = fma(whole, splat(-_LN2_HIGH_64), x)
     rest = fma(whole, splat(-_LN2_LOW_64), rest)
@@ -150,18 +150,18 @@ def in_quadrant(turns, cosine, sine):
 @inlined
 def sigmoid(x):
     """1 / (1 + e^-x)."""
-    decay = exp(multiply(magnitude(x), splat(_MINUS_ONE)))
+    decay = exp(multiply(absolute(x), splat(_MINUS_ONE)))
     of_size = divide(splat(_ONE), add(splat(_ONE), decay))  # at least a half
-    centered = with_sign_of(subtract(of_size, splat(_HALF)), x)
+    centered = copysign(subtract(of_size, splat(_HALF)), x)
     return add(centered, splat(_HALF))
 
 
 @inlined
 def tanh(x):
     """(1 - e^-2|x|) / (1 + e^-2|x|), with the sign of x."""
-    decay = exp(multiply(magnitude(x), splat(_MINUS_TWO)))
+    decay = exp(multiply(absolute(x), splat(_MINUS_TWO)))
     of_size = divide(subtract(splat(_ONE), decay), add(splat(_ONE), decay))
-    return with_sign_of(of_size, x)
+    return copysign(of_size, x)
 
 
 @inlined

@@ -14,7 +14,7 @@ from charlm_model.layers.embedding import NO_TOKEN, TokenEmbedding
 NONE = NO_TOKEN
 
 
-class Tables(NamedTuple):
+class PackedEmbedding(NamedTuple):
     """Where the tables are, and their sizes."""
 
     tokens: int
@@ -26,9 +26,9 @@ class Tables(NamedTuple):
     pair_rows: int
 
 
-def pack_tables(embedding: TokenEmbedding, packer: Packer) -> Tables:
+def pack_embedding(embedding: TokenEmbedding, packer: Packer) -> PackedEmbedding:
     tokens_VE = array_of(embedding.weight)
-    return Tables(
+    return PackedEmbedding(
         tokens=packer.add(tokens_VE),
         earlier=packer.add(array_of(embedding.earlier)) if embedding.kernel_size > 1 else 0,
         pairs=packer.add(array_of(embedding.pairs)) if embedding.pair_rows else 0,
@@ -48,13 +48,13 @@ def embed(tables, weights, ids_T, recent_K, t, x, at):
     for e in range(width):
         x[at + e] = weights[row + e]
     for age in range(1, tables.kernel_size):
-        earlier = seen(ids_T, recent_K, t - age)
+        earlier = token_at(ids_T, recent_K, t - age)
         if earlier != NONE:
             row = tables.earlier + ((age - 1) * vocab_size + earlier) * width
             for e in range(width):
                 x[at + e] += weights[row + e]
     if tables.pair_rows:
-        before = seen(ids_T, recent_K, t - 1)
+        before = token_at(ids_T, recent_K, t - 1)
         if before != NONE:
             row = tables.pairs + ((before * vocab_size + token) % tables.pair_rows) * width
             for e in range(width):
@@ -62,18 +62,18 @@ def embed(tables, weights, ids_T, recent_K, t, x, at):
 
 
 @compiled
-def seen(ids_T, recent_K, t):
+def token_at(ids_T, recent_K, t):
     """The token at a place of the row; places before 0 are those that were remembered."""
     return ids_T[t] if t >= 0 else recent_K[len(recent_K) + t]
 
 
 @compiled
-def remember(ids_BT, recent_BK):
+def update_recent(ids_BT, recent_BK):
     """Move the row's newest tokens into what it remembers."""
     num_recent = recent_BK.shape[1]
     length = ids_BT.shape[1]
     newest_K = np.empty(num_recent, np.int64)
     for b in range(len(ids_BT)):
         for k in range(num_recent):
-            newest_K[k] = seen(ids_BT[b], recent_BK[b], length - num_recent + k)
+            newest_K[k] = token_at(ids_BT[b], recent_BK[b], length - num_recent + k)
         recent_BK[b] = newest_K

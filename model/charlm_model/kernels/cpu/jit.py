@@ -5,7 +5,7 @@ from typing import TypeVar, cast
 
 import numba
 
-from charlm_model.kernels.cpu.jit_cache import kept
+from charlm_model.kernels.cpu.jit_cache import with_cache
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def compiled(function: Function) -> Function:
     """Compiled when first called, with exactly the operations that are written."""
     kernel = numba.njit(nogil=True, error_model="numpy")(function)
-    return cast(Function, kept(kernel, function))
+    return cast(Function, with_cache(kernel, function))
 
 
 def inlined(function: Function) -> Function:

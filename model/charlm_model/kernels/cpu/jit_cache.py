@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-class Keeper(FunctionCache):
+class JitCache(FunctionCache):
     """Compiled code of one kernel. What cannot be kept or read is compiled again, and no more."""
 
     def load_overload(self, *signature: Any) -> Any:
@@ -40,14 +40,14 @@ class Keeper(FunctionCache):
             logger.warning("compiled code cannot be kept: %s", error.strerror)
 
 
-def kept(kernel: Any, function: Callable[..., object]) -> Any:
+def with_cache(kernel: Any, function: Callable[..., object]) -> Any:
     """The kernel, whose compiled code lasts if there is a place for it."""
     if FOLDER is not None:
-        kernel._cache = Keeper(function)
+        kernel._cache = JitCache(function)
     return kernel
 
 
-def chosen_folder() -> Path | None:
+def choose_folder() -> Path | None:
     """The user's cache, apart for every version of the sources; else one for this process alone.
 
     A folder named by CHARLM_KERNELS_DIR that cannot be written, as in a read-only container, is
@@ -60,7 +60,7 @@ def chosen_folder() -> Path | None:
         is_writable = True
     except OSError:
         is_writable = False
-    is_safe = wanted.is_dir() and is_only_ours(wanted)
+    is_safe = wanted.is_dir() and is_safe_folder(wanted)
     if wanted.is_dir() and not is_safe:
         logger.warning("%s is not used: others than its user can write there or above", wanted)
     if is_writable and is_safe:
@@ -80,7 +80,7 @@ def _temporary(made_before: Path | None) -> Path | None:
     return folder
 
 
-def is_only_ours(folder: Path) -> bool:
+def is_safe_folder(folder: Path) -> bool:
     """Whether nobody but this user and root can write there, or put another in its place."""
     folder = folder.resolve()
     try:
@@ -128,5 +128,5 @@ def _sources_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-FOLDER = chosen_folder()
+FOLDER = choose_folder()
 numba.config.CACHE_DIR = "" if FOLDER is None else str(FOLDER)

@@ -11,14 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from charlm_model.kernels.cpu.barrier_group import add_share, fill_share, meet, share_of
+from charlm_model.kernels.cpu.barrier_group import (
+    add_product_shard,
+    fill_shard,
+    shard_of,
+    wait_at_barrier,
+)
 from charlm_model.kernels.cpu.bounds_checks import check_tokens
 from charlm_model.kernels.cpu.elementary import sigmoid, tanh
-from charlm_model.kernels.cpu.embedding import Tables, embed, pack_tables, remember
+from charlm_model.kernels.cpu.embedding import PackedEmbedding, embed, pack_embedding, update_recent
 from charlm_model.kernels.cpu.jit import compiled
 from charlm_model.kernels.cpu.matmul import add_product, padded
 from charlm_model.kernels.cpu.matmul_tile import PANEL_WIDTH
-from charlm_model.kernels.cpu.sampling import room_for, sample_rows
+from charlm_model.kernels.cpu.sampling import sample_rows, workspace_for
 from charlm_model.kernels.cpu.simd import LANES, add, fma, load, multiply, store, subtract
 from charlm_model.kernels.cpu.weights import Floats, Packer, array_of, lanes_of
 from charlm_model.layers.embedding import TokenEmbedding
@@ -26,11 +31,11 @@ from charlm_model.layers.embedding import TokenEmbedding
 RNN, GRU, LSTM = 0, 1, 2
 _KINDS = {"rnn": (RNN, 1), "gru": (GRU, 3), "lstm": (LSTM, 4)}
 _MAX_ROWS = 512  # that are multiplied at once: what is kept of them stays in the caches
-# Of a layer's weights and biases, in the columns of `places_L4`.
+# Of a layer's weights and biases, in the columns of `offsets_L4`.
 _INPUT, _INPUT_BIAS, _HIDDEN, _HIDDEN_BIAS = range(4)
 
 
-class Shape(NamedTuple):
+class RecurrentShape(NamedTuple):
     """The sizes that a kernel is run with, and where its head's weights are."""
 
     kind: int
@@ -42,25 +47,27 @@ class Shape(NamedTuple):
     logits_width: int
     head: int
     head_bias: int
-    first_inputs: int  # a table of the first layer's gates by token; -1 if there is none
+    input_gate_table: int  # a table of the first layer's gates by token; -1 if there is none
 
 
-class Packed(NamedTuple):
+class PackedRecurrent(NamedTuple):
     """Everything about a model that its kernels need."""
 
-    shape: Shape
-    tables: Tables
-    places_L4: NDArray[np.int64]
+    shape: RecurrentShape
+    tables: PackedEmbedding
+    offsets_L4: NDArray[np.int64]
     weights: Floats
 
 
-def pack(family: str, embedding: TokenEmbedding, recurrent: nn.RNNBase, head: nn.Linear) -> Packed:
+def pack(
+    family: str, embedding: TokenEmbedding, recurrent: nn.RNNBase, head: nn.Linear
+) -> PackedRecurrent:
     kind, num_gates = _KINDS[family]
     packer = Packer()
     hidden_size = recurrent.hidden_size
     lanes = lanes_of(hidden_size)
     width = padded(num_gates * lanes)
-    tables = pack_tables(embedding, packer)
+    tables = pack_embedding(embedding, packer)
 
     def by_gate(values: Floats) -> Floats:
         """The rows of each gate begin at a whole vector."""
@@ -72,13 +79,13 @@ def pack(family: str, embedding: TokenEmbedding, recurrent: nn.RNNBase, head: nn
     def bias_of(values: Floats, to: int) -> int:
         return packer.add(np.pad(values.ravel(), (0, to - values.size)))
 
-    places = []
+    offsets = []
     for layer in range(recurrent.num_layers):
         parameter = {
             name: array_of(getattr(recurrent, f"{name}_l{layer}"))
             for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
         }
-        places.append(
+        offsets.append(
             [
                 packer.add_panels(by_gate(parameter["weight_ih"])),
                 bias_of(by_gate(parameter["bias_ih"]), width),
@@ -87,7 +94,7 @@ def pack(family: str, embedding: TokenEmbedding, recurrent: nn.RNNBase, head: nn
             ]
         )
     vocab_size = head.out_features
-    shape = Shape(
+    shape = RecurrentShape(
         kind=kind,
         num_layers=recurrent.num_layers,
         hidden_size=hidden_size,
@@ -97,121 +104,132 @@ def pack(family: str, embedding: TokenEmbedding, recurrent: nn.RNNBase, head: nn
         logits_width=padded(vocab_size),
         head=packer.add_panels(array_of(head.weight)),
         head_bias=bias_of(array_of(head.bias), padded(vocab_size)),
-        first_inputs=-1,
+        input_gate_table=-1,
     )
-    places_L4 = np.array(places, np.int64)
+    offsets_L4 = np.array(offsets, np.int64)
     if not embedding.num_recent:
-        shape = shape._replace(first_inputs=_add_first_inputs(shape, tables, places_L4, packer))
-    return Packed(shape, tables, places_L4, packer.packed())
+        shape = shape._replace(
+            input_gate_table=_add_input_gate_table(shape, tables, offsets_L4, packer)
+        )
+    return PackedRecurrent(shape, tables, offsets_L4, packer.packed())
 
 
-def _add_first_inputs(
-    shape: Shape, tables: Tables, places_L4: NDArray[np.int64], packer: Packer
+def _add_input_gate_table(
+    shape: RecurrentShape, tables: PackedEmbedding, offsets_L4: NDArray[np.int64], packer: Packer
 ) -> int:
     """A token alone decides the first layer's part of the gates: computed once for each."""
     weights = packer.packed()
-    bias = weights[places_L4[0, _INPUT_BIAS] :][: shape.gates_width]
+    bias = weights[offsets_L4[0, _INPUT_BIAS] :][: shape.gates_width]
     table_VG = np.tile(bias, (shape.vocab_size, 1))
     add_product(
         weights, tables.tokens, tables.width, shape.vocab_size, tables.width,
-        weights, int(places_L4[0, _INPUT]), shape.gates_width,
+        weights, int(offsets_L4[0, _INPUT]), shape.gates_width,
         table_VG.reshape(-1), 0, shape.gates_width,
     )  # fmt: skip
     return packer.add(table_VG)
 
 
 @compiled
-def advance(packed, crew, room, ids_BT, recent_BK, hidden_BLH, cell_BLH, logits_BTV):
+def advance(packed, group, workspace, ids_BT, recent_BK, hidden_BLH, cell_BLH, logits_BTV):
     """Read T tokens a row: logits after each, and the state in place.
 
-    `cell_BLH` is the LSTM's; the other kinds ignore it. `room` has as many zeros as `room_size`
-    tells; the members of a crew share it.
+    `cell_BLH` is the LSTM's; the other kinds ignore it. `workspace` has `workspace_size` zeros,
+    which all members of the group share.
     """
     shape = packed.shape
     check_tokens(ids_BT, recent_BK, shape.vocab_size)
     B, T = ids_BT.shape
-    block = rows_together(B, T) // B
-    work = _parts(packed, B, B * block, room)
+    block = rows_per_block(B, T) // B
+    work = _split_workspace(packed, B, B * block, workspace)
     hidden, cell = work[0], work[1]
-    if crew.member == 0:
-        _spread(shape, hidden_BLH, hidden)
+    if group.member == 0:
+        _pad_hidden(shape, hidden_BLH, hidden)
         if shape.kind == LSTM:
-            _spread(shape, cell_BLH, cell)
+            _pad_hidden(shape, cell_BLH, cell)
     for first in range(0, T, block):
         length = min(block, T - first)
-        _read_block(packed, crew, ids_BT, recent_BK, first, length, work)
-        _tell_logits(shape, crew, work[5], first, length, logits_BTV)
-        if crew.member == 0 and first + length == T:
-            remember(ids_BT, recent_BK)
-            _gather(shape, hidden, hidden_BLH)
+        _run_block(packed, group, ids_BT, recent_BK, first, length, work)
+        _write_logits(shape, group, work[5], first, length, logits_BTV)
+        if group.member == 0 and first + length == T:
+            update_recent(ids_BT, recent_BK)
+            _unpad_hidden(shape, hidden, hidden_BLH)
             if shape.kind == LSTM:
-                _gather(shape, cell, cell_BLH)
-        meet(crew)
+                _unpad_hidden(shape, cell, cell_BLH)
+        wait_at_barrier(group)
 
 
 @compiled
 def sample(
-    packed, crew, room, draws_B3, recent_BK, hidden_BLH, cell_BLH, logits_B1V, ids_BK, logprobs_BK
+    packed,
+    group,
+    workspace,
+    draws_B3,
+    recent_BK,
+    hidden_BLH,
+    cell_BLH,
+    logits_B1V,
+    ids_BK,
+    logprobs_BK,
 ):
     """A burst: draw a token for every row, feed it, and again; `logits_B1V` and the state in place.
 
     `draws_B3` is what `charlm_model.kernels.cpu.sampling.sample_rows` takes.
     """
     ids_B1 = np.zeros((len(logits_B1V), 1), np.int64)  # the first member alone looks at them
-    sampling_room = room_for(packed.shape.vocab_size)
+    sampling_workspace = workspace_for(packed.shape.vocab_size)
     for step in range(ids_BK.shape[1]):
-        if crew.member == 0:
-            sample_rows(logits_B1V, draws_B3, step, sampling_room, ids_B1, ids_BK, logprobs_BK)
-        advance(packed, crew, room, ids_B1, recent_BK, hidden_BLH, cell_BLH, logits_B1V)
+        if group.member == 0:
+            sample_rows(logits_B1V, draws_B3, step, sampling_workspace, ids_B1, ids_BK, logprobs_BK)
+        advance(packed, group, workspace, ids_B1, recent_BK, hidden_BLH, cell_BLH, logits_B1V)
 
 
 @compiled
-def rows_together(num_rows, num_tokens):
+def rows_per_block(num_rows, num_tokens):
     """How many rows of the workspace a block of tokens takes."""
     return num_rows * max(1, min(num_tokens, _MAX_ROWS // num_rows))
 
 
 @compiled
-def room_size(packed, _num_members, num_rows, num_tokens):
+def workspace_size(packed, _num_members, num_rows, num_tokens):
     """How many numbers the kernels work in."""
     total = 0
-    for size in _sizes(packed, num_rows, rows_together(num_rows, num_tokens)):
+    for size in _sizes(packed, num_rows, rows_per_block(num_rows, num_tokens)):
         total += size
     return total
 
 
 @compiled
-def _sizes(packed, num_rows, num_together):
+def _sizes(packed, num_rows, num_block_rows):
     """Of hidden and cell state, inputs, gates from the input, gates from the state, and logits."""
     shape = packed.shape
     states = num_rows * shape.num_layers * shape.hidden_lanes
-    gates = num_together * shape.gates_width
+    gates = num_block_rows * shape.gates_width
     depth = max(packed.tables.width, shape.hidden_lanes)
-    return states, states, num_together * depth, gates, gates, num_together * shape.logits_width
+    return states, states, num_block_rows * depth, gates, gates, num_block_rows * shape.logits_width
 
 
 @compiled
-def _parts(packed, num_rows, num_together, room):
-    """The room cut to those sizes."""
-    states, _, inputs, gates, _, logits = _sizes(packed, num_rows, num_together)
+def _split_workspace(packed, num_rows, num_block_rows, workspace):
+    """The workspace cut to those sizes."""
+    states, _, inputs, gates, _, logits = _sizes(packed, num_rows, num_block_rows)
     inputs_at = 2 * states
     gates_at = inputs_at + inputs
     logits_at = gates_at + 2 * gates
     return (
-        room[:states],
-        room[states:inputs_at],
-        room[inputs_at:gates_at],
-        room[gates_at : gates_at + gates],
-        room[gates_at + gates : logits_at],
-        room[logits_at : logits_at + logits],
+        workspace[:states],
+        workspace[states:inputs_at],
+        workspace[inputs_at:gates_at],
+        workspace[gates_at : gates_at + gates],
+        workspace[gates_at + gates : logits_at],
+        workspace[logits_at : logits_at + logits],
     )
 
 
 @compiled
-def _tell_logits(shape, crew, logits, first, length, logits_BTV):
+def _write_logits(shape, group, logits, first, length, logits_BTV):
     """This member's columns."""
     B = len(logits_BTV)
-    start, end = share_of(crew, shape.logits_width // PANEL_WIDTH)
+    start, end = shard_of(group, shape.logits_width // PANEL_WIDTH)
     for b in range(B):
         for t in range(length):
             row = (t * B + b) * shape.logits_width
@@ -220,28 +238,28 @@ def _tell_logits(shape, crew, logits, first, length, logits_BTV):
 
 
 @compiled
-def _read_block(packed, crew, ids_BT, recent_BK, first, length, work):
+def _run_block(packed, group, ids_BT, recent_BK, first, length, work):
     """Rows of the workspace lie token by token: row t * B + b."""
-    shape, weights, places_L4 = packed.shape, packed.weights, packed.places_L4
+    shape, weights, offsets_L4 = packed.shape, packed.weights, packed.offsets_L4
     B, H, lanes, gates = len(ids_BT), shape.hidden_size, shape.hidden_lanes, shape.gates_width
     hidden, cell, x, from_input, from_hidden, logits = work
     num_rows, stride = B * length, shape.num_layers * lanes
-    start, end = share_of(crew, lanes // LANES)
-    _first_gates(packed, crew, ids_BT, recent_BK, first, length, x, from_input)
+    start, end = shard_of(group, lanes // LANES)
+    _first_layer_input_gates(packed, group, ids_BT, recent_BK, first, length, x, from_input)
     for layer in range(shape.num_layers):
         if layer:
-            fill_share(crew, weights, places_L4[layer, _INPUT_BIAS], gates, num_rows, from_input)
-            add_share(
-                crew, x, 0, lanes, num_rows, H,
-                weights, places_L4[layer, _INPUT], gates, from_input, 0, gates,
+            fill_shard(group, weights, offsets_L4[layer, _INPUT_BIAS], gates, num_rows, from_input)
+            add_product_shard(
+                group, x, 0, lanes, num_rows, H,
+                weights, offsets_L4[layer, _INPUT], gates, from_input, 0, gates,
             )  # fmt: skip
         for t in range(length):
-            fill_share(crew, weights, places_L4[layer, _HIDDEN_BIAS], gates, B, from_hidden)
-            add_share(
-                crew, hidden, layer * lanes, stride, B, H,
-                weights, places_L4[layer, _HIDDEN], gates, from_hidden, 0, gates,
+            fill_shard(group, weights, offsets_L4[layer, _HIDDEN_BIAS], gates, B, from_hidden)
+            add_product_shard(
+                group, hidden, layer * lanes, stride, B, H,
+                weights, offsets_L4[layer, _HIDDEN], gates, from_hidden, 0, gates,
             )  # fmt: skip
-            meet(crew)
+            wait_at_barrier(group)
             for b in range(B):
                 row, at = t * B + b, b * stride + layer * lanes
                 _step(
@@ -259,37 +277,37 @@ def _read_block(packed, crew, ids_BT, recent_BK, first, length, work):
                 )
                 for h in range(start * LANES, end * LANES, LANES):
                     store(x, row * lanes + h, load(hidden, at + h))
-            meet(crew)
-    fill_share(crew, weights, shape.head_bias, shape.logits_width, num_rows, logits)
-    add_share(
-        crew, x, 0, lanes, num_rows, H,
+            wait_at_barrier(group)
+    fill_shard(group, weights, shape.head_bias, shape.logits_width, num_rows, logits)
+    add_product_shard(
+        group, x, 0, lanes, num_rows, H,
         weights, shape.head, shape.logits_width, logits, 0, shape.logits_width,
     )  # fmt: skip
 
 
 @compiled
-def _first_gates(packed, crew, ids_BT, recent_BK, first, length, x, from_input):
+def _first_layer_input_gates(packed, group, ids_BT, recent_BK, first, length, x, from_input):
     """All members know them when it returns, but for the columns of others."""
     shape, tables, weights = packed.shape, packed.tables, packed.weights
     B, gates = len(ids_BT), shape.gates_width
-    if crew.member == 0:
+    if group.member == 0:
         for t in range(length):
             for b in range(B):
                 row = t * B + b
-                if shape.first_inputs >= 0:
-                    table = shape.first_inputs + ids_BT[b, first + t] * gates
+                if shape.input_gate_table >= 0:
+                    table = shape.input_gate_table + ids_BT[b, first + t] * gates
                     for g in range(0, gates, LANES):
                         store(from_input, row * gates + g, load(weights, table + g))
                 else:
                     at = row * tables.width
                     embed(tables, weights, ids_BT[b], recent_BK[b], first + t, x, at)
-    meet(crew)
-    if shape.first_inputs < 0:
+    wait_at_barrier(group)
+    if shape.input_gate_table < 0:
         num_rows = B * length
-        fill_share(crew, weights, packed.places_L4[0, _INPUT_BIAS], gates, num_rows, from_input)
-        add_share(
-            crew, x, 0, tables.width, num_rows, tables.width,
-            weights, packed.places_L4[0, _INPUT], gates, from_input, 0, gates,
+        fill_shard(group, weights, packed.offsets_L4[0, _INPUT_BIAS], gates, num_rows, from_input)
+        add_product_shard(
+            group, x, 0, tables.width, num_rows, tables.width,
+            weights, packed.offsets_L4[0, _INPUT], gates, from_input, 0, gates,
         )  # fmt: skip
 
 
@@ -316,7 +334,7 @@ def _step(kind, lanes, start, end, from_input, x_at, from_hidden, h_at, hidden, 
 
 
 @compiled
-def _spread(shape, tensor_BLH, flat):
+def _pad_hidden(shape, tensor_BLH, flat):
     """Each row of each layer begins at a whole vector."""
     for b in range(len(tensor_BLH)):
         for layer in range(shape.num_layers):
@@ -326,7 +344,7 @@ def _spread(shape, tensor_BLH, flat):
 
 
 @compiled
-def _gather(shape, flat, tensor_BLH):
+def _unpad_hidden(shape, flat, tensor_BLH):
     for b in range(len(tensor_BLH)):
         for layer in range(shape.num_layers):
             at = (b * shape.num_layers + layer) * shape.hidden_lanes

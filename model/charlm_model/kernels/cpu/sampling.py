@@ -9,7 +9,7 @@ from charlm_model.kernels.cpu.elementary import exp_64, lane_sum_64, log_64
 from charlm_model.kernels.cpu.jit import compiled
 from charlm_model.kernels.cpu.simd import DOUBLE_LANES, add, lane, load, splat, store
 
-_LEAST = -708.0  # the log of the smallest probability that counts
+_MIN_LOGPROB = -708.0  # the log of the smallest probability that counts
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _ADDENDS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -17,10 +17,10 @@ _LOW, _WORD = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 @compiled
-def room_for(vocab_size):
+def workspace_for(vocab_size):
     """What the functions below work in: whole vectors, the rest of them unlikely."""
     lanes = -(-vocab_size // DOUBLE_LANES) * DOUBLE_LANES
-    return np.full(lanes, _LEAST), np.empty(lanes)
+    return np.full(lanes, _MIN_LOGPROB), np.empty(lanes)
 
 
 @compiled
@@ -42,13 +42,13 @@ def logprobs_of(logits_V, logprobs):
 
 
 @compiled
-def drawn(logprobs, powers, vocab_size, uniform):
+def draw_token(logprobs, powers, vocab_size, uniform):
     """The first token whose cumulated probability exceeds its share of the whole."""
     for v in range(0, len(logprobs), DOUBLE_LANES):
         store(powers, v, exp_64(load(logprobs, v)))
     total = 0.0
     for v in range(vocab_size):
-        if logprobs[v] > _LEAST:  # what was excluded has no probability at all
+        if logprobs[v] > _MIN_LOGPROB:  # what was excluded has no probability at all
             total += powers[v]
         powers[v] = total
     target = uniform * total
@@ -73,7 +73,7 @@ def uniform(seed, output, position):
 @compiled
 def logprobs_of_rows(logits_RV, logprobs_RV):
     """`logprobs_of` for every row."""
-    logprobs, _ = room_for(logits_RV.shape[1])
+    logprobs, _ = workspace_for(logits_RV.shape[1])
     for row in range(len(logits_RV)):
         logprobs_of(logits_RV[row], logprobs)
         for v in range(logits_RV.shape[1]):
@@ -82,27 +82,27 @@ def logprobs_of_rows(logits_RV, logprobs_RV):
 
 @compiled
 def draw_rows(logprobs_RV, uniforms_R, ids_R):
-    """`drawn` for every row."""
+    """`draw_token` for every row."""
     vocab_size = logprobs_RV.shape[1]
-    logprobs, powers = room_for(vocab_size)
+    logprobs, powers = workspace_for(vocab_size)
     for row in range(len(logprobs_RV)):
         for v in range(vocab_size):
             logprobs[v] = logprobs_RV[row, v]
-        ids_R[row] = drawn(logprobs, powers, vocab_size, uniforms_R[row])
+        ids_R[row] = draw_token(logprobs, powers, vocab_size, uniforms_R[row])
 
 
 @compiled
-def sample_rows(logits_R1V, draws, step, room, ids_R1, ids_RK, logprobs_RK):
+def sample_rows(logits_R1V, draws, step, workspace, ids_R1, ids_RK, logprobs_RK):
     """Step number `step` of a burst: a token for each row from the model's own distribution.
 
     `draws` are seeds, output indices and the positions of step 0, a column each.
     """
-    logprobs, powers = room
+    logprobs, powers = workspace
     for row in range(len(ids_R1)):
         logprobs_of(logits_R1V[row, 0], logprobs)
         position = draws[row, 2] + np.uint64(step)
         number = uniform(draws[row, 0], draws[row, 1], position)
-        token = drawn(logprobs, powers, logits_R1V.shape[2], number)
+        token = draw_token(logprobs, powers, logits_R1V.shape[2], number)
         ids_R1[row, 0] = token
         ids_RK[row, step] = token
         logprobs_RK[row, step] = np.float32(logprobs[token])

@@ -97,7 +97,7 @@ def load(_context: Any, array: Any, at: Any) -> Any:
 
 
 @intrinsic
-def load_halves(_context: Any, array: Any, at: Any) -> Any:
+def load_bfloat16(_context: Any, array: Any, at: Any) -> Any:
     """The same from bfloat16 numbers, kept as int16: they are the upper halves of float32."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -138,7 +138,7 @@ load_odds = _half_of_pairs(
 
 
 @intrinsic
-def between(_context: Any, vector: Any, at: Any, first: Any, last: Any) -> Any:
+def keep_lanes(_context: Any, vector: Any, at: Any, first: Any, last: Any) -> Any:
     """Lanes number `first` to `last`, where the first lane is number `at`; zero in all others."""
 
     def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
@@ -155,7 +155,7 @@ def between(_context: Any, vector: Any, at: Any, first: Any, last: Any) -> Any:
 
 
 @intrinsic
-def expect(_context: Any, array: Any, at: Any) -> Any:
+def prefetch(_context: Any, array: Any, at: Any) -> Any:
     """Ask memory for what is around an index; a hint, without any effect on a result."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -171,7 +171,7 @@ def expect(_context: Any, array: Any, at: Any) -> Any:
 
 
 @intrinsic
-def upper_half(_context: Any, scalar: Any) -> Any:
+def to_bfloat16(_context: Any, scalar: Any) -> Any:
     """The nearest bfloat16, of two the even one, as int16."""
 
     def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
@@ -239,14 +239,14 @@ multiply = _elementwise(2, lambda builder, _, a, b: builder.fmul(a, b))
 divide = _elementwise(2, lambda builder, _, a, b: builder.fdiv(a, b))
 fma = _elementwise(3, lambda builder, vector, *args: call(builder, vector, "llvm.fma", *args))
 floor = _elementwise(1, lambda builder, vector, a: call(builder, vector, "llvm.floor", a))
-magnitude = _elementwise(1, lambda builder, vector, a: call(builder, vector, "llvm.fabs", a))
+absolute = _elementwise(1, lambda builder, vector, a: call(builder, vector, "llvm.fabs", a))
 
 
-def _larger(builder: Any, _vector: Vector, a: Any, b: Any) -> Any:
+def _maximum(builder: Any, _vector: Vector, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-def _signed(builder: Any, vector: Vector, size: Any, sign: Any) -> Any:
+def _copysign(builder: Any, vector: Vector, size: Any, sign: Any) -> Any:
     return call(builder, vector, "llvm.copysign", size, sign)
 
 
@@ -292,8 +292,8 @@ def _significand(builder: Any, vector: Vector, value: Any) -> Any:
 
 exponent = _elementwise(1, _exponent)
 significand = _elementwise(1, _significand)
-larger = _elementwise(2, _larger)
-with_sign_of = _elementwise(2, _signed)
+maximum = _elementwise(2, _maximum)
+copysign = _elementwise(2, _copysign)
 power_of_two = _elementwise(1, _power_of_two)
 
 
@@ -327,6 +327,6 @@ def _fold(size: int) -> Any:
 _HALF = LANES // 2
 fold_8, fold_4, fold_2 = _fold(8), _fold(4), _fold(2)
 # The halves of two vectors added: of the first, of the second, of the first, and so on.
-fold_in_turns = _folded([lane for i in range(_HALF) for lane in (i, LANES + i)], _HALF)
-halves_of = _lanes_of(2, [*range(_HALF), *range(LANES + _HALF, 2 * LANES)])
-twice_evens, twice_odds = (_lanes_of(1, 2 * [*range(first, LANES, 2)]) for first in (0, 1))
+fold_interleaved = _folded([lane for i in range(_HALF) for lane in (i, LANES + i)], _HALF)
+combine_halves = _lanes_of(2, [*range(_HALF), *range(LANES + _HALF, 2 * LANES)])
+repeat_evens, repeat_odds = (_lanes_of(1, 2 * [*range(first, LANES, 2)]) for first in (0, 1))

@@ -26,7 +26,7 @@ from charlm_model.kernels.cpu.simd import (
     store_at,
 )
 
-Halves = NDArray[np.int16]
+BFloat16s = NDArray[np.int16]
 
 PANEL_VECTORS = 2
 PANEL_WIDTH = PANEL_VECTORS * LANES  # outputs whose weights lie together, pair of inputs by pair
@@ -49,18 +49,18 @@ class _BFloat(ir.Type):
 
 
 _PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
-_HALVES = ir.VectorType(_BFloat(), LANES)
+_VECTOR = ir.VectorType(_BFloat(), LANES)
 
 
 @intrinsic
-def store_halves(_context: Any, array: Any, at: Any, vector: Any) -> Any:
+def store_bfloat16(_context: Any, array: Any, at: Any, vector: Any) -> Any:
     """Write the numbers, rounded to the nearest bfloat16, over those from an index on."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values, index, value = args
         pointer = address(context, builder, signature.args[0], values, index)
-        rounded = builder.fptrunc(value, _HALVES)
-        stored = builder.store(rounded, builder.bitcast(pointer, _HALVES.as_pointer()))
+        rounded = builder.fptrunc(value, _VECTOR)
+        stored = builder.store(rounded, builder.bitcast(pointer, _VECTOR.as_pointer()))
         stored.align = 2
         return context.get_dummy_value()
 
@@ -68,7 +68,9 @@ def store_halves(_context: Any, array: Any, at: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def store_pairs(_context: Any, source: Any, first: Any, second: Any, target: Any, at: Any) -> Any:
+def store_interleaved(
+    _context: Any, source: Any, first: Any, second: Any, target: Any, at: Any
+) -> Any:
     """Write numbers from two places on in turns (first, second, first, second), in bfloat16.
 
     Those of float32 are rounded; those of bfloat16 are copied.
@@ -81,11 +83,11 @@ def store_pairs(_context: Any, source: Any, first: Any, second: Any, target: Any
         def halves_from(start: Any) -> Any:
             pointer = address(context, builder, signature.args[0], values, start)
             if source.dtype == types.float32:
-                rounded = builder.fptrunc(load_at(builder, Floats, pointer), _HALVES)
+                rounded = builder.fptrunc(load_at(builder, Floats, pointer), _VECTOR)
                 return builder.bitcast(rounded, narrow)
-            halves = builder.load(builder.bitcast(pointer, narrow.as_pointer()))
-            halves.align = 2
-            return halves
+            bfloat16s = builder.load(builder.bitcast(pointer, narrow.as_pointer()))
+            bfloat16s.align = 2
+            return bfloat16s
 
         places = [place for lane in range(LANES) for place in (lane, lane + LANES)]
         in_turns = ir.Constant(ir.VectorType(_INT32, 2 * LANES), places)
@@ -119,11 +121,11 @@ def _mover(bits: int) -> Any:
     return move
 
 
-move_half, move_pair = _mover(16), _mover(32)
+copy_one, copy_pair = _mover(16), _mover(32)
 
 
 @intrinsic
-def load_kept(_context: Any, array: Any, at: Any, dropped: Any, scale: Any) -> Any:
+def load_dropout_scale(_context: Any, array: Any, at: Any, dropped: Any, scale: Any) -> Any:
     """`scale` where a random byte is not below `dropped`, else zero."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Matrices that change from row to row, brought into the panels that `halves.add_panel` reads.
+"""Matrices that change from row to row, brought into the panels that `bfloat16s.add_panel` reads.
 
 All flat. Widths are multiples of a vector's; what a panel has beyond a matrix is left as it was.
 
@@ -9,36 +9,36 @@ from charlm_model.kernels.cpu.jit import compiled
 from charlm_model.kernels.cpu.simd import LANES, load
 from charlm_model.kernels.cpu_training.bfloat16 import (
     PANEL_WIDTH,
-    move_half,
-    move_pair,
+    copy_one,
+    copy_pair,
     put_panel,
-    store_halves,
-    store_pairs,
+    store_bfloat16,
+    store_interleaved,
 )
 from charlm_model.kernels.cpu_training.transpose import (
-    HALVES_TURNED,
-    PAIRS_TURNED,
-    turn_halves,
-    turn_pairs,
+    BLOCK_SIZE,
+    PAIR_BLOCK_SIZE,
+    transpose_block,
+    transpose_pair_block,
 )
 
 
 @compiled
-def panels_of_rows(halves, num_rows, num_columns, panels):
+def panels_of_rows(bfloat16s, num_rows, num_columns, panels):
     """For x M^T, of a bfloat16 matrix: outputs are rows; pairs are neighboring columns."""
-    for top in range(0, num_rows, PAIRS_TURNED):
+    for top in range(0, num_rows, PAIR_BLOCK_SIZE):
         to = top // PANEL_WIDTH * num_columns * PANEL_WIDTH + top % PANEL_WIDTH * 2
-        bottom = min(top + PAIRS_TURNED, num_rows)
-        for left in range(0, num_columns, 2 * PAIRS_TURNED):
-            right = min(left + 2 * PAIRS_TURNED, num_columns)
+        bottom = min(top + PAIR_BLOCK_SIZE, num_rows)
+        for left in range(0, num_columns, 2 * PAIR_BLOCK_SIZE):
+            right = min(left + 2 * PAIR_BLOCK_SIZE, num_columns)
             start, at = top * num_columns + left, to + left * PANEL_WIDTH
-            if bottom - top == PAIRS_TURNED and right - left == 2 * PAIRS_TURNED:
-                turn_pairs(halves, start, num_columns, panels, at, 2 * PANEL_WIDTH)
+            if bottom - top == PAIR_BLOCK_SIZE and right - left == 2 * PAIR_BLOCK_SIZE:
+                transpose_pair_block(bfloat16s, start, num_columns, panels, at, 2 * PANEL_WIDTH)
                 continue
             for row in range(bottom - top):
                 for column in range(0, right - left, 2):
-                    move_pair(
-                        halves, start + row * num_columns + column,
+                    copy_pair(
+                        bfloat16s, start + row * num_columns + column,
                         panels, at + column * PANEL_WIDTH + 2 * row,
                     )  # fmt: skip
 
@@ -53,33 +53,33 @@ def panels_of_columns(matrix, at, stride, num_rows, num_columns, depth, panels):
         to = column // PANEL_WIDTH * depth * PANEL_WIDTH + column % PANEL_WIDTH * 2
         for row in range(0, num_rows, 2):
             start = at + row * stride + column
-            store_pairs(matrix, start, start + stride, panels, to + row * PANEL_WIDTH)
+            store_interleaved(matrix, start, start + stride, panels, to + row * PANEL_WIDTH)
 
 
 @compiled
-def halves_of(matrix, at, stride, num_rows, num_columns, halves):
+def round_rows(matrix, at, stride, num_rows, num_columns, bfloat16s):
     """Rows, rounded, without what lies between them."""
     for row in range(num_rows):
         for column in range(0, num_columns, LANES):
-            store_halves(
-                halves, row * num_columns + column, load(matrix, at + row * stride + column)
+            store_bfloat16(
+                bfloat16s, row * num_columns + column, load(matrix, at + row * stride + column)
             )
 
 
 @compiled
-def turn(halves, at, stride, num_rows, num_columns, out, to, width):
+def transpose(bfloat16s, at, stride, num_rows, num_columns, out, to, width):
     """The transpose, in rows of `width`."""
-    for top in range(0, num_rows, HALVES_TURNED):
-        bottom = min(top + HALVES_TURNED, num_rows)
-        for left in range(0, num_columns, HALVES_TURNED):
-            right = min(left + HALVES_TURNED, num_columns)
-            if bottom - top == right - left == HALVES_TURNED:
+    for top in range(0, num_rows, BLOCK_SIZE):
+        bottom = min(top + BLOCK_SIZE, num_rows)
+        for left in range(0, num_columns, BLOCK_SIZE):
+            right = min(left + BLOCK_SIZE, num_columns)
+            if bottom - top == right - left == BLOCK_SIZE:
                 block = at + top * stride + left
-                turn_halves(halves, block, stride, out, to + left * width + top, width)
+                transpose_block(bfloat16s, block, stride, out, to + left * width + top, width)
                 continue
             for row in range(top, bottom):
                 for column in range(left, right):
-                    move_half(halves, at + row * stride + column, out, to + column * width + row)
+                    copy_one(bfloat16s, at + row * stride + column, out, to + column * width + row)
 
 
 @compiled

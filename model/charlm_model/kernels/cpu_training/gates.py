@@ -5,22 +5,22 @@ Legend: B rows, H hidden.
 
 from charlm_model.kernels.cpu.jit import compiled
 from charlm_model.kernels.cpu.simd import add, load, store
-from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH, add_panel, store_halves
+from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH, add_panel, store_bfloat16
 
 
 @compiled
-def keep(value, row, step, at, width, stride, d_gates, scratch, d_bias):
+def store_gate_gradient(value, row, step, at, width, stride, d_gates, scratch, d_bias):
     """What the loss gains by U of a step's sums: for the weights, for the step before, for biases.
 
     `scratch` holds the rows of one step, `stride` apart.
     """
-    store_halves(d_gates, step * width + at, value)
-    store_halves(scratch, row * stride + at, value)
+    store_bfloat16(d_gates, step * width + at, value)
+    store_bfloat16(scratch, row * stride + at, value)
     store(d_bias, row * width + at, add(load(d_bias, row * width + at), value))
 
 
 @compiled
-def go_back(num_rows, num_gates, H, weights, scratch, at, stride, d_hidden_BH):
+def add_hidden_gradient(num_rows, num_gates, H, weights, scratch, at, stride, d_hidden_BH):
     """From the gates of a step to the hidden state before it, to whose gradient it is added.
 
     `weights` are panels of the hidden weights, by what they multiply forward.

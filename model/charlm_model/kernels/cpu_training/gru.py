@@ -16,14 +16,14 @@ from charlm_model.kernels.cpu.simd import (
     add,
     fma,
     load,
-    load_halves,
+    load_bfloat16,
     multiply,
     splat,
     store,
     subtract,
 )
-from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH, add_panel, store_halves
-from charlm_model.kernels.cpu_training.gates import go_back, keep
+from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH, add_panel, store_bfloat16
+from charlm_model.kernels.cpu_training.gates import add_hidden_gradient, store_gate_gradient
 
 SUMS = 4
 _ONE = np.float32(1)
@@ -42,20 +42,20 @@ def forward(sizes, x, from_input, from_hidden, bias, hidden_BH, sums_BTS, y):
     sums = np.empty(num_rows * SUMS * PANEL_WIDTH, np.float32)
     for t in range(length):
         for at in range(0, num_rows * H, LANES):
-            store_halves(half_BH, at, load(hidden_BH, at))
+            store_bfloat16(half_BH, at, load(hidden_BH, at))
         for unit in range(0, H, PANEL_WIDTH):
-            _add_up(
+            _sum_gates(
                 num_rows, length, t, E, H, x, half_BH, from_input, from_hidden, bias, unit, sums
             )
             for row in range(num_rows):
                 for part in range(0, PANEL_WIDTH, LANES):
-                    _remember(
+                    _update_state(
                         row * length + t, H, unit + part, sums, row, part, hidden_BH, sums_BTS, y
                     )
 
 
 @compiled
-def _add_up(num_rows, length, t, E, H, x, half_BH, from_input, from_hidden, bias, unit, sums):
+def _sum_gates(num_rows, length, t, E, H, x, half_BH, from_input, from_hidden, bias, unit, sums):
     """The four sums of a panel of units, for every row."""
     stride = SUMS * PANEL_WIDTH
     for row in range(num_rows):
@@ -75,7 +75,7 @@ def _add_up(num_rows, length, t, E, H, x, half_BH, from_input, from_hidden, bias
 
 
 @compiled
-def _remember(step, H, unit, sums, row, part, hidden_BH, sums_BTS, y):
+def _update_state(step, H, unit, sums, row, part, hidden_BH, sums_BTS, y):
     """One row's new hidden state of U units."""
     at, kept, own = row * SUMS * PANEL_WIDTH + part, step * SUMS * H + unit, row * H + unit
     r = sigmoid(load(sums, at + PANEL_WIDTH))
@@ -88,7 +88,7 @@ def _remember(step, H, unit, sums, row, part, hidden_BH, sums_BTS, y):
     store(sums_BTS, kept + 2 * H, z)
     store(sums_BTS, kept + 3 * H, from_hidden)
     store(hidden_BH, own, hidden)
-    store_halves(y, step * H + unit, hidden)
+    store_bfloat16(y, step * H + unit, hidden)
 
 
 @compiled
@@ -110,16 +110,22 @@ def backward(sizes, weights, hidden_BH, sums_BTS, y, dy, d_hidden_BH, d_sums, d_
                 kept, at = step * width + unit, row * H + unit
                 n, r = load(sums_BTS, kept), load(sums_BTS, kept + H)
                 z, from_hidden = load(sums_BTS, kept + 2 * H), load(sums_BTS, kept + 3 * H)
-                before = load_halves(y, (step - 1) * H + unit) if t else load(hidden_BH, at)
-                d_hidden = add(load(d_hidden_BH, at), load_halves(dy, step * H + unit))
+                before = load_bfloat16(y, (step - 1) * H + unit) if t else load(hidden_BH, at)
+                d_hidden = add(load(d_hidden_BH, at), load_bfloat16(dy, step * H + unit))
                 d_kept = multiply(d_hidden, z)
                 store(d_hidden_BH, at, d_kept)
                 d_n = multiply(subtract(d_hidden, d_kept), subtract(one, multiply(n, n)))
                 d_r = multiply(multiply(d_n, from_hidden), multiply(r, subtract(one, r)))
                 d_z = multiply(multiply(d_kept, subtract(before, n)), subtract(one, z))
-                keep(d_n, row, step, unit, width, stride, d_sums, scratch, d_bias)
-                keep(d_r, row, step, H + unit, width, stride, d_sums, scratch, d_bias)
-                keep(d_z, row, step, 2 * H + unit, width, stride, d_sums, scratch, d_bias)
+                store_gate_gradient(d_n, row, step, unit, width, stride, d_sums, scratch, d_bias)
+                store_gate_gradient(
+                    d_r, row, step, H + unit, width, stride, d_sums, scratch, d_bias
+                )
+                store_gate_gradient(
+                    d_z, row, step, 2 * H + unit, width, stride, d_sums, scratch, d_bias
+                )
                 d_from_hidden = multiply(d_n, r)
-                keep(d_from_hidden, row, step, 3 * H + unit, width, stride, d_sums, scratch, d_bias)
-        go_back(num_rows, SUMS - 1, H, weights, scratch, H, stride, d_hidden_BH)
+                store_gate_gradient(
+                    d_from_hidden, row, step, 3 * H + unit, width, stride, d_sums, scratch, d_bias
+                )
+        add_hidden_gradient(num_rows, SUMS - 1, H, weights, scratch, H, stride, d_hidden_BH)

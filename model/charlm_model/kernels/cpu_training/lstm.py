@@ -15,14 +15,14 @@ from charlm_model.kernels.cpu.simd import (
     add,
     fma,
     load,
-    load_halves,
+    load_bfloat16,
     multiply,
     splat,
     store,
     subtract,
 )
-from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH, add_panel, store_halves
-from charlm_model.kernels.cpu_training.gates import go_back, keep
+from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH, add_panel, store_bfloat16
+from charlm_model.kernels.cpu_training.gates import add_hidden_gradient, store_gate_gradient
 
 GATES = 4
 _ONE, _ZERO = np.float32(1), np.float32(0)
@@ -41,24 +41,24 @@ def forward(sizes, x, weights, bias, hidden_BH, cell_BH, gates, cells, y):
     sums = np.empty(num_rows * GATES * LANES, np.float32)
     for row in range(num_rows):
         for h in range(0, H, LANES):
-            store_halves(both, row * depth + E + h, load(hidden_BH, row * H + h))
+            store_bfloat16(both, row * depth + E + h, load(hidden_BH, row * H + h))
     for t in range(length):
         now, later = (t % 2) * num_rows * depth, (1 - t % 2) * num_rows * depth
         for row in range(num_rows):
             for e in range(E):
                 both[now + row * depth + e] = x[(row * length + t) * E + e]
         for unit in range(0, H, LANES):
-            _add_up(num_rows, depth, both, now, weights, bias, unit, sums)
+            _sum_gates(num_rows, depth, both, now, weights, bias, unit, sums)
             for row in range(num_rows):
                 step, at = row * length + t, row * H + unit
                 before = load(cells, (step - 1) * H + unit) if t else load(cell_BH, at)
-                hidden = _remember(step, H, unit, before, sums, row, gates, cells)
-                store_halves(y, step * H + unit, hidden)
-                store_halves(both, later + row * depth + E + unit, hidden)
+                hidden = _update_state(step, H, unit, before, sums, row, gates, cells)
+                store_bfloat16(y, step * H + unit, hidden)
+                store_bfloat16(both, later + row * depth + E + unit, hidden)
 
 
 @compiled
-def _add_up(num_rows, depth, both, now, weights, bias, unit, sums):
+def _sum_gates(num_rows, depth, both, now, weights, bias, unit, sums):
     """The four gates of U units, before their functions, for every row."""
     for row in range(num_rows):
         for gate in range(0, GATES * LANES, LANES):
@@ -71,7 +71,7 @@ def _add_up(num_rows, depth, both, now, weights, bias, unit, sums):
 
 
 @compiled
-def _remember(step, H, unit, before, sums, row, gates, cells):
+def _update_state(step, H, unit, before, sums, row, gates, cells):
     """One row's new hidden state of U units."""
     at, kept = row * GATES * LANES, (step * H + unit) * GATES
     i, f = sigmoid(load(sums, at)), sigmoid(load(sums, at + LANES))
@@ -105,19 +105,27 @@ def backward(sizes, weights, cell_BH, gates, cells, dy, d_hidden_BH, d_cell_BH, 
                 i, f = load(gates, kept), load(gates, kept + LANES)
                 g, o = load(gates, kept + 2 * LANES), load(gates, kept + 3 * LANES)
                 before = load(cells, (step - 1) * H + unit) if t else load(cell_BH, at)
-                shown = tanh(load(cells, step * H + unit))
-                d_hidden = add(load(d_hidden_BH, at), load_halves(dy, step * H + unit))
-                d_shown = multiply(d_hidden, o)
+                tanh_cell = tanh(load(cells, step * H + unit))
+                d_hidden = add(load(d_hidden_BH, at), load_bfloat16(dy, step * H + unit))
+                d_tanh_cell = multiply(d_hidden, o)
                 d_cell = load(d_cell_BH, at)
-                d_cell = add(d_cell, multiply(d_shown, subtract(one, multiply(shown, shown))))
+                d_cell = add(
+                    d_cell, multiply(d_tanh_cell, subtract(one, multiply(tanh_cell, tanh_cell)))
+                )
                 d_i = multiply(multiply(d_cell, g), multiply(i, subtract(one, i)))
                 d_f = multiply(multiply(d_cell, before), multiply(f, subtract(one, f)))
                 d_g = multiply(multiply(d_cell, i), subtract(one, multiply(g, g)))
-                d_o = multiply(multiply(d_hidden, shown), multiply(o, subtract(one, o)))
+                d_o = multiply(multiply(d_hidden, tanh_cell), multiply(o, subtract(one, o)))
                 store(d_cell_BH, at, multiply(d_cell, f))
-                keep(d_i, row, step, unit, width, stride, d_gates, scratch, d_bias)
-                keep(d_f, row, step, H + unit, width, stride, d_gates, scratch, d_bias)
-                keep(d_g, row, step, 2 * H + unit, width, stride, d_gates, scratch, d_bias)
-                keep(d_o, row, step, 3 * H + unit, width, stride, d_gates, scratch, d_bias)
+                store_gate_gradient(d_i, row, step, unit, width, stride, d_gates, scratch, d_bias)
+                store_gate_gradient(
+                    d_f, row, step, H + unit, width, stride, d_gates, scratch, d_bias
+                )
+                store_gate_gradient(
+                    d_g, row, step, 2 * H + unit, width, stride, d_gates, scratch, d_bias
+                )
+                store_gate_gradient(
+                    d_o, row, step, 3 * H + unit, width, stride, d_gates, scratch, d_bias
+                )
         d_hidden_BH[:] = _ZERO
-        go_back(num_rows, GATES, H, weights, scratch, 0, stride, d_hidden_BH)
+        add_hidden_gradient(num_rows, GATES, H, weights, scratch, 0, stride, d_hidden_BH)

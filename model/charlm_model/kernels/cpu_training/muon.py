@@ -15,7 +15,7 @@ from charlm_model.kernels.cpu.simd import (
     LANES,
     fma,
     load,
-    load_halves,
+    load_bfloat16,
     multiply,
     splat,
     store,
@@ -23,16 +23,16 @@ from charlm_model.kernels.cpu.simd import (
 )
 from charlm_model.kernels.cpu_training.bfloat16 import (
     PANEL_WIDTH,
-    move_half,
+    copy_one,
     put_panel,
-    store_halves,
+    store_bfloat16,
 )
 from charlm_model.kernels.cpu_training.bfloat16_panels import (
-    halves_of,
     multiply_rows,
     panels_of_columns,
     panels_of_rows,
-    turn,
+    round_rows,
+    transpose,
 )
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -57,22 +57,22 @@ def step(sizes, start, weight, gradient, momentum, quintics, factors):
     M, N = sizes
     R, C = min(M, N), max(M, N)
     x, product = np.empty(R * C, np.float32), np.empty(R * C, np.float32)
-    norm = _look_ahead(gradient, momentum, start, M * N, factors.momentum, product)
-    _bring(product, M, N, _ONE / (norm * factors.safety + factors.tiny), x)
+    norm = _nesterov_momentum(gradient, momentum, start, M * N, factors.momentum, product)
+    _load_scaled(product, M, N, _ONE / (norm * factors.safety + factors.tiny), x)
     orthogonalize(R, C, quintics, x, product)
-    _give(x, M, N, factors.shrink, factors.rate, weight, start)
+    _update_weights(x, M, N, factors.shrink, factors.rate, weight, start)
 
 
 @compiled
 def orthogonalize(R, C, quintics, x, product):
     """X <- aX + (bG + cGG) X with G = X X^T, for every quintic; `product` is room for both."""
-    halves, panels = np.empty(R * C, np.int16), np.empty(R * C, np.int16)
+    bfloat16s, panels = np.empty(R * C, np.int16), np.empty(R * C, np.int16)
     gram, polynomial = np.empty(R * R, np.int16), np.empty(R * R, np.int16)
     for quintic in quintics:
         a, b, c = quintic[0], quintic[1], quintic[2]
-        halves_of(x, 0, C, R, C, halves)
-        panels_of_rows(halves, R, C, panels)
-        _put_lower(halves, R, C, panels, product)
+        round_rows(x, 0, C, R, C, bfloat16s)
+        panels_of_rows(bfloat16s, R, C, panels)
+        _put_lower(bfloat16s, R, C, panels, product)
         _round_lower(product, R, _ZERO, _ONE, gram, gram)
         panels_of_rows(gram, R, R, panels)
         _put_lower(gram, R, R, panels, product)
@@ -84,7 +84,7 @@ def orthogonalize(R, C, quintics, x, product):
 
 
 @compiled
-def _look_ahead(gradient, momentum, start, num, factor, ahead):
+def _nesterov_momentum(gradient, momentum, start, num, factor, ahead):
     """Where the momentum is going (Nesterov), after it has taken the gradient in; and its norm."""
     kept, taken, squares = splat(factor), splat(_ONE - factor), splat(_ZERO)
     for n in range(0, num, LANES):
@@ -98,7 +98,7 @@ def _look_ahead(gradient, momentum, start, num, factor, ahead):
 
 
 @compiled
-def _bring(block, M, N, scale, x):
+def _load_scaled(block, M, N, scale, x):
     """A block, scaled, on its side if it is tall."""
     if M <= N:
         for n in range(0, M * N, LANES):
@@ -110,7 +110,7 @@ def _bring(block, M, N, scale, x):
 
 
 @compiled
-def _give(x, M, N, shrink, rate, weight, start):
+def _update_weights(x, M, N, shrink, rate, weight, start):
     """Weights, shrunk, go against x."""
     if M <= N:
         for n in range(0, M * N, LANES):
@@ -124,11 +124,11 @@ def _give(x, M, N, shrink, rate, weight, start):
 
 
 @compiled
-def _put_lower(halves, R, depth, panels, out):
+def _put_lower(bfloat16s, R, depth, panels, out):
     """The part below the diagonal, in rows of R."""
     for column in range(0, R, PANEL_WIDTH):
         put_panel(
-            halves, column * depth, depth, R - column, depth,
+            bfloat16s, column * depth, depth, R - column, depth,
             panels, column * depth, out, column * R + column, R,
         )  # fmt: skip
 
@@ -140,10 +140,10 @@ def _round_lower(product, R, of_gram, of_product, gram, out):
         for column in range(0, row + 1, LANES):
             value = multiply(splat(of_product), load(product, row * R + column))
             if of_gram != _ZERO:
-                value = fma(splat(of_gram), load_halves(gram, row * R + column), value)
-            store_halves(out, row * R + column, value)
+                value = fma(splat(of_gram), load_bfloat16(gram, row * R + column), value)
+            store_bfloat16(out, row * R + column, value)
     for top in range(0, R, PANEL_WIDTH):
-        turn(out, top * R, R, PANEL_WIDTH, top, out, top, R)
+        transpose(out, top * R, R, PANEL_WIDTH, top, out, top, R)
         for row in range(top, top + PANEL_WIDTH):
             for column in range(top, row):
-                move_half(out, row * R + column, out, column * R + row)
+                copy_one(out, row * R + column, out, column * R + row)

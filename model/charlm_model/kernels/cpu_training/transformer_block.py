@@ -16,20 +16,20 @@ from charlm_model.kernels.cpu.jit import compiled
 from charlm_model.kernels.cpu.simd import (
     LANES,
     fma,
-    larger,
     load,
-    load_halves,
+    load_bfloat16,
+    maximum,
     multiply,
     splat,
     store,
 )
 from charlm_model.kernels.cpu_training.attention import (
     attend,
-    attend_back,
-    room_to_attend,
+    attend_backward,
+    attention_workspace,
     scale_of,
 )
-from charlm_model.kernels.cpu_training.bfloat16 import load_kept, store_halves
+from charlm_model.kernels.cpu_training.bfloat16 import load_dropout_scale, store_bfloat16
 from charlm_model.kernels.cpu_training.bfloat16_panels import multiply_rows
 
 Array = Any  # a tensor outside, flat inside
@@ -54,20 +54,20 @@ class Sizes(NamedTuple):
     epsilon: Any
 
 
-class Kept(NamedTuple):
+class SavedActivations(NamedTuple):
     """What `backward` needs of `forward`; sums that the next product reads are in bfloat16."""
 
     normed: Array  # (B, T, E)
     qkv: Array  # (B, T, 3 E), before norm and rotation
-    shares: Array  # (B, N, T, S) of attention
+    attn_weights: Array  # (B, N, T, S) of attention
     heads: Array  # (B, T, E)
     middle: Array  # (B, T, E), between attention and MLP
     middle_normed: Array  # (B, T, E)
-    lit: Array  # (B, T, F), what is above zero
+    relu: Array  # (B, T, F), what is above zero
     squared: Array  # (B, T, F)
 
 
-class Past(NamedTuple):
+class PastWindow(NamedTuple):
     """What a row remembers, and where it is in its text."""
 
     keys: Array  # (B, L, C / lanes, N, D, lanes), rings in bfloat16
@@ -87,8 +87,8 @@ class Gradients(NamedTuple):
 
 
 @compiled
-def forward(sizes, weights, x, bytes_2BTE, past, kept, keys, values, out):
-    """Reads x (B, T, E); writes `out` (B, T, E), into rings of keys and values, and `kept`.
+def forward(sizes, weights, x, bytes_2BTE, past, saved, keys, values, out):
+    """Reads x (B, T, E); writes `out` (B, T, E), into rings of keys and values, and `saved`.
 
     `weights` are panels of qkv, attention_out, up and down. A position's number survives if its
     byte is not below `dropped`.
@@ -96,27 +96,29 @@ def forward(sizes, weights, x, bytes_2BTE, past, kept, keys, values, out):
     qkv, attention_out, up, down = weights
     T, E = sizes.length, sizes.width
     F = HIDDEN_FACTOR * E
-    room = room_to_attend(sizes)
+    workspace = attention_workspace(sizes)
     added, hidden = np.empty(T * E, np.float32), np.empty(T * F, np.float32)
     for row in range(sizes.first_row, sizes.end_row):
         at, hidden_at = row * T * E, row * T * F
-        _normalize(x, at, T, E, sizes.epsilon, kept.normed)
-        multiply_rows(kept.normed, at, E, T, E, qkv, 3 * E, kept.qkv, 3 * at, 3 * E)
-        attend(sizes, row, past, kept.qkv, kept.shares, keys, values, kept.heads, room)
-        multiply_rows(kept.heads, at, E, T, E, attention_out, E, added, 0, E)
-        _add_dropped(sizes.dropped, added, bytes_2BTE[0], x, at, T * E, kept.middle)
-        _normalize(kept.middle, at, T, E, sizes.epsilon, kept.middle_normed)
-        multiply_rows(kept.middle_normed, at, E, T, E, up, F, hidden, 0, F)
+        _normalize(x, at, T, E, sizes.epsilon, saved.normed)
+        multiply_rows(saved.normed, at, E, T, E, qkv, 3 * E, saved.qkv, 3 * at, 3 * E)
+        attend(
+            sizes, row, past, saved.qkv, saved.attn_weights, keys, values, saved.heads, workspace
+        )
+        multiply_rows(saved.heads, at, E, T, E, attention_out, E, added, 0, E)
+        _add_dropout(sizes.dropped, added, bytes_2BTE[0], x, at, T * E, saved.middle)
+        _normalize(saved.middle, at, T, E, sizes.epsilon, saved.middle_normed)
+        multiply_rows(saved.middle_normed, at, E, T, E, up, F, hidden, 0, F)
         for n in range(0, T * F, LANES):
-            lit = larger(load(hidden, n), splat(_ZERO))
-            store_halves(kept.lit, hidden_at + n, lit)
-            store_halves(kept.squared, hidden_at + n, multiply(lit, lit))
-        multiply_rows(kept.squared, hidden_at, F, T, F, down, E, added, 0, E)
-        _add_dropped(sizes.dropped, added, bytes_2BTE[1], kept.middle, at, T * E, out)
+            relu = maximum(load(hidden, n), splat(_ZERO))
+            store_bfloat16(saved.relu, hidden_at + n, relu)
+            store_bfloat16(saved.squared, hidden_at + n, multiply(relu, relu))
+        multiply_rows(saved.squared, hidden_at, F, T, F, down, E, added, 0, E)
+        _add_dropout(sizes.dropped, added, bytes_2BTE[1], saved.middle, at, T * E, out)
 
 
 @compiled
-def backward(sizes, weights, x, bytes_2BTE, past, kept, d_out, d_x, gradients):
+def backward(sizes, weights, x, bytes_2BTE, past, saved, d_out, d_x, gradients):
     """Reads d_out (B, T, E); writes d_x (B, T, E) and `gradients`.
 
     `weights` are panels of the same matrices, transposed.
@@ -124,23 +126,27 @@ def backward(sizes, weights, x, bytes_2BTE, past, kept, d_out, d_x, gradients):
     qkv, attention_out, up, down = weights
     T, E = sizes.length, sizes.width
     F = HIDDEN_FACTOR * E
-    room = room_to_attend(sizes)
+    workspace = attention_workspace(sizes)
     wide, narrow = np.empty(T * F, np.float32), np.empty(T * E, np.float32)
     d_middle = np.empty(T * E, np.float32)
     for row in range(sizes.first_row, sizes.end_row):
         at, hidden_at = row * T * E, row * T * F
-        _drop_back(sizes.dropped, d_out, at, bytes_2BTE[1], at, T * E, gradients.down)
+        _dropout_backward(sizes.dropped, d_out, at, bytes_2BTE[1], at, T * E, gradients.down)
         multiply_rows(gradients.down, at, E, T, E, down, F, wide, 0, F)
         for n in range(0, T * F, LANES):
-            slope = multiply(splat(_TWO), load_halves(kept.lit, hidden_at + n))
-            store_halves(gradients.up, hidden_at + n, multiply(load(wide, n), slope))
+            d_score = multiply(splat(_TWO), load_bfloat16(saved.relu, hidden_at + n))
+            store_bfloat16(gradients.up, hidden_at + n, multiply(load(wide, n), d_score))
         multiply_rows(gradients.up, hidden_at, F, T, F, up, E, narrow, 0, E)
-        _normalize_back(kept.middle, at, T, E, sizes.epsilon, narrow, d_out, at, d_middle, 0)
-        _drop_back(sizes.dropped, d_middle, 0, bytes_2BTE[0], at, T * E, gradients.attention_out)
+        _normalize_backward(saved.middle, at, T, E, sizes.epsilon, narrow, d_out, at, d_middle, 0)
+        _dropout_backward(
+            sizes.dropped, d_middle, 0, bytes_2BTE[0], at, T * E, gradients.attention_out
+        )
         multiply_rows(gradients.attention_out, at, E, T, E, attention_out, E, narrow, 0, E)
-        attend_back(sizes, row, past, kept.qkv, kept.shares, narrow, gradients.qkv, room)
+        attend_backward(
+            sizes, row, past, saved.qkv, saved.attn_weights, narrow, gradients.qkv, workspace
+        )
         multiply_rows(gradients.qkv, 3 * at, 3 * E, T, 3 * E, qkv, E, narrow, 0, E)
-        _normalize_back(x, at, T, E, sizes.epsilon, narrow, d_middle, 0, d_x, at)
+        _normalize_backward(x, at, T, E, sizes.epsilon, narrow, d_middle, 0, d_x, at)
 
 
 @compiled
@@ -150,11 +156,11 @@ def _normalize(x, at, num, width, epsilon, out):
         start = at + position * width
         scale = splat(scale_of(x, start, width, epsilon))
         for n in range(start, start + width, LANES):
-            store_halves(out, n, multiply(load(x, n), scale))
+            store_bfloat16(out, n, multiply(load(x, n), scale))
 
 
 @compiled
-def _normalize_back(x, at, num, width, epsilon, d_normed, d_direct, direct_at, d_x, d_x_at):
+def _normalize_backward(x, at, num, width, epsilon, d_normed, d_direct, direct_at, d_x, d_x_at):
     """d_x = d_direct + the gradient through the norm of x."""
     for position in range(num):
         offset = position * width
@@ -169,17 +175,17 @@ def _normalize_back(x, at, num, width, epsilon, d_normed, d_direct, direct_at, d
 
 
 @compiled
-def _add_dropped(dropped, added, random_bytes, x, at, num, out):
+def _add_dropout(dropped, added, random_bytes, x, at, num, out):
     """out = x + what is left of `added`."""
     scale = np.float32(256 / (256 - dropped))
     for n in range(0, num, LANES):
-        kept = load_kept(random_bytes, at + n, dropped, scale)
-        store(out, at + n, fma(load(added, n), kept, load(x, at + n)))
+        saved = load_dropout_scale(random_bytes, at + n, dropped, scale)
+        store(out, at + n, fma(load(added, n), saved, load(x, at + n)))
 
 
 @compiled
-def _drop_back(dropped, gradient, gradient_at, random_bytes, at, num, out):
+def _dropout_backward(dropped, gradient, gradient_at, random_bytes, at, num, out):
     scale = np.float32(256 / (256 - dropped))
     for n in range(0, num, LANES):
-        kept = load_kept(random_bytes, at + n, dropped, scale)
-        store_halves(out, at + n, multiply(load(gradient, gradient_at + n), kept))
+        saved = load_dropout_scale(random_bytes, at + n, dropped, scale)
+        store_bfloat16(out, at + n, multiply(load(gradient, gradient_at + n), saved))

@@ -8,11 +8,11 @@ from numba.extending import intrinsic
 
 from charlm_model.kernels.cpu.simd import address
 
-HALVES_TURNED = 16  # numbers, and
-PAIRS_TURNED = 8  # neighbors that stay together: rows and columns of a block
+BLOCK_SIZE = 16  # numbers, and
+PAIR_BLOCK_SIZE = 8  # neighbors that stay together: rows and columns of a block
 
 
-def _turner(num: int, bits: int) -> Any:
+def _transposer(num: int, bits: int) -> Any:
     """Turns a block of `num` rows and columns; strides are in int16.
 
     In a round, rows of one half alternate with those of the other, number by number: the bits of a
@@ -49,11 +49,14 @@ def _turner(num: int, bits: int) -> Any:
         return context.get_dummy_value()
 
     @intrinsic
-    def turn(_context, source, source_at, source_stride, target, target_at, target_stride):
+    def transpose(_context, source, source_at, source_stride, target, target_at, target_stride):
         index = types.int64
         return types.void(source, index, index, target, index, index), code
 
-    return turn
+    return transpose
 
 
-turn_halves, turn_pairs = _turner(HALVES_TURNED, 16), _turner(PAIRS_TURNED, 32)
+transpose_block, transpose_pair_block = (
+    _transposer(BLOCK_SIZE, 16),
+    _transposer(PAIR_BLOCK_SIZE, 32),
+)

@@ -1,6 +1,6 @@
-"""A call shared out among threads: by rows, or where they are few by columns too.
+"""Splits a call among threads: by rows, or by columns too where there are few rows.
 
-A row's bits are its own, and so are those of each of its numbers: shares change nothing.
+Each number is computed by the same operations in any split, so the split changes no bits.
 """
 
 import math
@@ -8,105 +8,114 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from charlm_model.kernels.cpu.barrier_group import Crew, crew_of
-from charlm_model.kernels.threads.row_sharding import ROWS_TOGETHER, pool, share_rows, threads_worth
+from charlm_model.kernels.cpu.barrier_group import BarrierGroup, barrier_groups
+from charlm_model.kernels.threads.row_sharding import (
+    ROWS_PER_TILE,
+    num_threads_for,
+    pool,
+    shard_rows,
+)
 
-_FIRST_INTERVAL, _LAST_INTERVAL = 8, 1024  # calls until the other way is tried
-_SLOW = 2  # times as slow as lately: the other way is tried at once
+_FIRST_INTERVAL, _LAST_INTERVAL = 8, 1024  # calls until the slower mode is tried again
+_SLOW = 2  # a call this many times slower than before: try the other mode next
 _SMOOTHING = 0.3  # weight of the newest measurement
 
-(_ALONE,) = crew_of(1)
+(_SINGLE,) = barrier_groups(1)
 
-Work = Callable[[slice, Crew, Any], None]
-MakeRoom = Callable[[int, int], Any]
+Work = Callable[[slice, BarrierGroup, Any], None]
+MakeWorkspace = Callable[[int, int], Any]
 
 
-class Sharing:
-    """How one model's calls are shared out.
+class CallSharder:
+    """Splits the calls of one model among threads.
 
-    Two threads that meet many times in a call gain much where each has a core, and lose far more
-    where it has not; so both ways are measured, and the slower one is tried again now and then.
+    Two threads that synchronize many times in a call are much faster where each has a core, and
+    far slower where not. So both modes are timed, and the slower one is tried again now and then.
     """
 
     def __init__(self) -> None:
-        self._paces: dict[Hashable, Pace] = {}
+        self._tuners: dict[Hashable, Autotuner] = {}
 
-    def share(
+    def shard(
         self,
         work: Work,
-        make_room: MakeRoom,
+        make_workspace: MakeWorkspace,
         num_rows: int,
         operations_per_row: int,
         kind: Hashable = None,
-        most_rows: int | None = None,
+        max_rows: int | None = None,
     ) -> None:
-        """Call `work` with slices that cover all rows, at the same time in as many threads as pay.
+        """Call `work` with slices that cover all rows, in as many threads as are worth it.
 
-        `make_room` takes the numbers of members and of rows; members of one crew share a room.
-        Calls of one `kind` are alike but for the number of their operations. No slice has more
-        than `most_rows`.
+        `make_workspace` takes the numbers of members and of rows; the members of a group share one
+        workspace. Calls of one `kind` differ only in their number of operations. No slice has more
+        than `max_rows`.
         """
         num_operations = num_rows * operations_per_row
-        is_worth_two = threads_worth(num_operations, 2) > 1
-        if num_rows >= ROWS_TOGETHER or not is_worth_two:
-            by_rows(work, make_room, num_rows, operations_per_row, most_rows)
+        is_worth_two = num_threads_for(num_operations, 2) > 1
+        if num_rows >= ROWS_PER_TILE or not is_worth_two:
+            run_by_rows(work, make_workspace, num_rows, operations_per_row, max_rows)
             return
-        pace = self._paces.setdefault((kind, num_rows), Pace())
-        is_pair = pace.wants_pair()
+        tuner = self._tuners.setdefault((kind, num_rows), Autotuner())
+        is_pair = tuner.uses_pair()
         started = time.perf_counter()
         if is_pair:
-            as_pair(work, make_room, num_rows)
+            run_as_pair(work, make_workspace, num_rows)
         else:
-            by_rows(work, make_room, num_rows, operations_per_row)
-        pace.record(is_pair, (time.perf_counter() - started) / num_operations)
+            run_by_rows(work, make_workspace, num_rows, operations_per_row)
+        tuner.record(is_pair, (time.perf_counter() - started) / num_operations)
 
 
-class Pace:
-    """Which way is faster: as a pair or not. The other one is tried ever more rarely."""
+class Autotuner:
+    """Chooses the faster mode, a pair of threads or not; tries the other less and less often."""
 
     def __init__(self) -> None:
-        self._favors_pair = True
-        self._seconds = math.inf  # of an operation lately, in the favored way
+        self._prefers_pair = True
+        self._seconds = math.inf  # smoothed time of an operation in the preferred mode
         self._interval = self._calls_left = _FIRST_INTERVAL
 
-    def wants_pair(self) -> bool:
-        return self._favors_pair != (self._calls_left <= 0)
+    def uses_pair(self) -> bool:
+        return self._prefers_pair != (self._calls_left <= 0)
 
     def record(self, is_pair: bool, seconds: float) -> None:
         self._calls_left -= 1
-        if is_pair == self._favors_pair:
+        if is_pair == self._prefers_pair:
             if seconds > _SLOW * self._seconds:
                 self._calls_left = 0
             known = seconds if math.isinf(self._seconds) else self._seconds
             self._seconds = known + _SMOOTHING * (seconds - known)
             return
         if seconds < self._seconds:
-            self._favors_pair, self._seconds = is_pair, seconds
+            self._prefers_pair, self._seconds = is_pair, seconds
             self._interval = _FIRST_INTERVAL
         else:
             self._interval = min(2 * self._interval, _LAST_INTERVAL)
         self._calls_left = self._interval
 
 
-def by_rows(
+def run_by_rows(
     work: Work,
-    make_room: MakeRoom,
+    make_workspace: MakeWorkspace,
     num_rows: int,
     operations_per_row: int,
-    most_rows: int | None = None,
+    max_rows: int | None = None,
 ) -> None:
-    def share(rows: slice) -> None:
-        work(rows, _ALONE, make_room(1, rows.stop - rows.start))
+    def shard(rows: slice) -> None:
+        work(rows, _SINGLE, make_workspace(1, rows.stop - rows.start))
 
-    share_rows(share, num_rows, operations_per_row, most=most_rows)
+    shard_rows(shard, num_rows, operations_per_row, max_rows=max_rows)
 
 
-def as_pair(work: Work, make_room: MakeRoom, num_rows: int) -> None:
-    """No more than two: whoever waits in the pool for the caller alone will not wait for long."""
-    mine, theirs = crew_of(2)
-    room, rows = make_room(2, num_rows), slice(0, num_rows)
-    other = pool().submit(work, rows, theirs, room)
+def run_as_pair(work: Work, make_workspace: MakeWorkspace, num_rows: int) -> None:
+    """Two threads on all rows, split by columns.
+
+    No more than two: the thread of the pool then waits only for the caller, which already runs, so
+    calls cannot block each other.
+    """
+    mine, theirs = barrier_groups(2)
+    workspace, rows = make_workspace(2, num_rows), slice(0, num_rows)
+    other = pool().submit(work, rows, theirs, workspace)
     try:
-        work(rows, mine, room)
+        work(rows, mine, workspace)
     finally:
         other.result()

@@ -1,8 +1,9 @@
-"""Shares of a call computed by the threads with which torch multiplies, between its products.
+"""Runs the shards of a call in torch's own OpenMP threads.
 
-After a product torch's other threads wait for the next one awake, for milliseconds, on cores that
-threads of our own would have to share with them: an LSTM of 384 trained as fast as on one core
-(docs/log/training-speed.md). These threads are there already, and begin within microseconds.
+After a matrix product torch's threads spin for milliseconds while they wait for the next one.
+Threads of our own would compete with them for the cores: an LSTM of 384 then trained no faster than
+on one core (docs/log/training-speed.md). torch's threads are already awake and begin within
+microseconds.
 """
 
 import ctypes
@@ -11,25 +12,25 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from charlm_model.kernels.threads.row_sharding import Work, in_pool
+from charlm_model.kernels.threads.row_sharding import Work, run_in_pool
 
 _Member = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
-def in_team(work: Work, shares: Sequence[slice], num_threads: int) -> None:
-    """Call `work` with every share; where torch's threads cannot be had, in those of the pool."""
+def run_in_team(work: Work, shards: Sequence[slice], num_threads: int) -> None:
+    """Call `work` with every shard; in the pool's threads where torch uses another OpenMP."""
     openmp = _openmp()
-    num_threads = min(num_threads, len(shares))
+    num_threads = min(num_threads, len(shards))
     if openmp is None or num_threads < 2:
-        in_pool(work, shares, num_threads)
+        run_in_pool(work, shards, num_threads)
         return
     failures: list[BaseException] = []
 
     def member(_: object) -> None:
         first, size = openmp.omp_get_thread_num(), openmp.omp_get_num_threads()
         try:
-            for share in shares[first::size]:
-                work(share)
+            for shard in shards[first::size]:
+                work(shard)
         except BaseException as failure:  # noqa: BLE001 - C would drop it
             failures.append(failure)
 
@@ -40,7 +41,7 @@ def in_team(work: Work, shares: Sequence[slice], num_threads: int) -> None:
 
 @cache
 def _openmp() -> Any:
-    """GCC's OpenMP, if that is what torch has brought along; no other, whose threads would differ.
+    """GCC's OpenMP if torch has loaded it; None otherwise, as its threads would not be torch's.
 
     Source: `GOMP_parallel` is what GCC makes of `#pragma omp parallel` (manual of libgomp).
     """

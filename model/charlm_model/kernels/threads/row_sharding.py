@@ -1,4 +1,4 @@
-"""Rows shared out among threads. A row's bits are its own, so the shares change nothing."""
+"""Splits rows among threads. A row is computed alone, so the split changes no bits."""
 
 import os
 from collections import deque
@@ -8,27 +8,27 @@ from functools import cache
 
 import torch
 
-# What one thread does in about the time that it takes to wake another.
-LEAST_OPERATIONS = 4_000_000
-ROWS_TOGETHER = 8  # that a kernel multiplies at once
-SHARES_PER_THREAD = 4  # at least, where rows are many
+# Takes one thread about as long as waking another thread.
+MIN_OPERATIONS_PER_THREAD = 4_000_000
+ROWS_PER_TILE = 8  # that a kernel multiplies together
+SHARDS_PER_THREAD = 4  # at least, where rows are many
 
 Work = Callable[[slice], None]
 
 
-def in_pool(work: Work, shares: Sequence[slice], num_threads: int) -> None:
-    """Call `work` with every share, in this thread and others; whoever is done takes the next."""
-    left = deque(shares)
+def run_in_pool(work: Work, shards: Sequence[slice], num_threads: int) -> None:
+    """Call `work` with every shard, in this thread and others; an idle thread takes the next."""
+    left = deque(shards)
 
     def take_some() -> None:
         while left:
             try:
-                share = left.popleft()
+                shard = left.popleft()
             except IndexError:  # another was faster
                 return
-            work(share)
+            work(shard)
 
-    others = [pool().submit(take_some) for _ in range(min(len(shares), num_threads) - 1)]
+    others = [pool().submit(take_some) for _ in range(min(len(shards), num_threads) - 1)]
     try:
         take_some()
     finally:
@@ -38,36 +38,38 @@ def in_pool(work: Work, shares: Sequence[slice], num_threads: int) -> None:
                 other.result()
 
 
-def threads_worth(num_operations: int, num_shares: int) -> int:
-    """How many threads pay for so many operations, which so many at most can share; at least 1."""
-    return max(1, min(torch.get_num_threads(), num_operations // LEAST_OPERATIONS, num_shares))
+def num_threads_for(num_operations: int, num_shards: int) -> int:
+    """Threads worth their wake-up for this much work, at most one a shard; at least 1."""
+    return max(
+        1, min(torch.get_num_threads(), num_operations // MIN_OPERATIONS_PER_THREAD, num_shards)
+    )
 
 
-def rows_of_small_share(num_rows: int) -> int:
-    """Rows of a share so small that threads hardly wait for each other, and no smaller."""
-    num_shares = SHARES_PER_THREAD * torch.get_num_threads()
-    return ROWS_TOGETHER * max(1, num_rows // (ROWS_TOGETHER * num_shares))
+def small_shard_rows(num_rows: int) -> int:
+    """Rows of a shard that is small enough for threads to finish at about the same time."""
+    num_shards = SHARDS_PER_THREAD * torch.get_num_threads()
+    return ROWS_PER_TILE * max(1, num_rows // (ROWS_PER_TILE * num_shards))
 
 
-def share_rows(
+def shard_rows(
     work: Work,
     num_rows: int,
     operations_per_row: int,
-    together: int = ROWS_TOGETHER,
-    call: Callable[[Work, Sequence[slice], int], None] = in_pool,
-    most: int | None = None,
+    tile_rows: int = ROWS_PER_TILE,
+    call: Callable[[Work, Sequence[slice], int], None] = run_in_pool,
+    max_rows: int | None = None,
 ) -> None:
-    """Call `work` with slices that cover all rows, at the same time in as many threads as pay.
+    """Call `work` with slices that cover all rows, in as many threads as are worth it.
 
-    Slices of more than `together` rows are of multiples of so many; none has more than `most`.
+    Slices larger than `tile_rows` are multiples of it; none has more than `max_rows` rows.
     """
-    num_threads = threads_worth(num_rows * operations_per_row, num_rows)
+    num_threads = num_threads_for(num_rows * operations_per_row, num_rows)
     per_thread = -(-num_rows // num_threads)
-    if per_thread > together:
-        per_thread += -per_thread % together
-    size = min(per_thread, most or per_thread)
-    shares = [slice(at, min(at + size, num_rows)) for at in range(0, num_rows, size)]
-    call(work, shares, num_threads)
+    if per_thread > tile_rows:
+        per_thread += -per_thread % tile_rows
+    size = min(per_thread, max_rows or per_thread)
+    shards = [slice(at, min(at + size, num_rows)) for at in range(0, num_rows, size)]
+    call(work, shards, num_threads)
 
 
 @cache

@@ -12,21 +12,21 @@ block.
 import triton
 import triton.language as tl
 
-from charlm_model.kernels.triton.elementary import to_half
+from charlm_model.kernels.triton.elementary import to_bfloat16
 from charlm_model.kernels.triton.matmul import add_product, scale_of, sum_of_columns
 
 LANES = tl.constexpr(16)  # slots in a block of the ring
 
 
 @triton.jit
-def begin(
+def prepare_tokens(
     x, positions, places, frequencies, angles,
     STRIDE: tl.constexpr, SIZE: tl.constexpr, EPSILON: tl.constexpr, DEPTH: tl.constexpr,
-    HALF: tl.constexpr, PAIRS: tl.constexpr, GOES_ON: tl.constexpr,
+    HALF: tl.constexpr, PAIRS: tl.constexpr, ADVANCES: tl.constexpr,
 ):  # fmt: skip
     """Normalize a token's vector; find its place in the text and the angles there.
 
-    A program for each row and token. With GOES_ON the row's next token has the next place.
+    A program for each row and token. With ADVANCES the row's next token has the next place.
     """
     row, t = tl.program_id(0), tl.program_id(1)
     at = t * tl.num_programs(0) + row
@@ -44,13 +44,13 @@ def begin(
     angle = place.to(tl.float64) * tl.load(frequencies + pairs_P, mask=is_pair, other=0.0)
     tl.store(angles + at * 2 * PAIRS + pairs_P, tl.cos(angle).to(tl.float32))
     tl.store(angles + at * 2 * PAIRS + PAIRS + pairs_P, tl.sin(angle).to(tl.float32))
-    if GOES_ON:
+    if ADVANCES:
         tl.debug_barrier()  # all have read where the row is
         tl.store(positions + row, position + 1)
 
 
 @triton.jit
-def look(
+def project_heads(
     x, weights, angles, queries, keys, values,
     STRIDE: tl.constexpr, SIZE: tl.constexpr, EPSILON: tl.constexpr, WIDTH: tl.constexpr,
     HEADS: tl.constexpr, HEAD_WIDTH: tl.constexpr, PAIRS: tl.constexpr,
@@ -73,8 +73,8 @@ def look(
     kind, head = part // HEADS, part % HEADS
     at = (rows_R[:, None] * HEADS + head) * HEAD_WIDTH + pairs_P[None, :]
     if kind == 2:
-        tl.store(values + at, to_half(first), mask=is_pair)
-        tl.store(values + at + HALF, to_half(second), mask=is_pair)
+        tl.store(values + at, to_bfloat16(first), mask=is_pair)
+        tl.store(values + at + HALF, to_bfloat16(second), mask=is_pair)
     else:
         squares = tl.fma(first, first, second * second)
         mean = sum_of_columns(squares, ROWS, PAIRS) / HEAD_WIDTH
@@ -89,8 +89,8 @@ def look(
             tl.store(queries + at, turned_first * factor, mask=is_pair)
             tl.store(queries + at + HALF, turned_second * factor, mask=is_pair)
         else:
-            tl.store(keys + at, to_half(turned_first), mask=is_pair)
-            tl.store(keys + at + HALF, to_half(turned_second), mask=is_pair)
+            tl.store(keys + at, to_bfloat16(turned_first), mask=is_pair)
+            tl.store(keys + at + HALF, to_bfloat16(turned_second), mask=is_pair)
 
 
 @triton.jit
@@ -156,12 +156,12 @@ def attend(
         top = new_top
     tl.store(mixed + at * STRIDE + of_head, sums_D / total, mask=is_number)
     if is_last:
-        enter(keys, values, key_ring, value_ring, at, place, of_head, width_D, is_number,
+        write_slot(keys, values, key_ring, value_ring, at, place, of_head, width_D, is_number,
               row_width, BLOCKS)  # fmt: skip
 
 
 @triton.jit
-def enter(
+def write_slot(
     keys, values, key_ring, value_ring, at, place, of_head, width_D, is_number,
     row_width: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
@@ -175,7 +175,7 @@ def enter(
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
-def remember(
+def write_ring(
     keys, values, places, rings,
     layer, num_rows,
     LAYERS: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr,
@@ -191,6 +191,6 @@ def remember(
         width_D = tl.arange(0, PADDED)
         of_layer = (row.to(tl.int64) * LAYERS + layer) * (BLOCKS * LANES * HEADS * WIDTH)
         ring = of_layer + head * WIDTH * LANES
-        enter(keys, values, ring_of(rings, 0, ring), ring_of(rings, 1, ring), at,
+        write_slot(keys, values, ring_of(rings, 0, ring), ring_of(rings, 1, ring), at,
               tl.load(places + at), head * WIDTH + width_D, width_D, width_D < WIDTH,
               HEADS * WIDTH, BLOCKS)  # fmt: skip

@@ -23,7 +23,7 @@ def tanh(x):
 
 
 @triton.jit
-def to_half(x):
+def to_bfloat16(x):
     """The nearest bfloat16, of two the even one."""
     bits = x.to(tl.int32, bitcast=True)
     rounded = bits + 0x7FFF + ((bits >> 16) & 1)

@@ -9,11 +9,11 @@ import triton.language as tl
 from charlm_model.kernels.triton.elementary import exp_64
 from charlm_model.kernels.triton.embedding import embed_row
 
-LEAST = tl.constexpr(-708.0)  # the log of the smallest probability that counts
+MIN_LOGPROB = tl.constexpr(-708.0)  # the log of the smallest probability that counts
 LANES = tl.constexpr(8)  # that a sum is made of, as in the compiled kernels
 UNROLLED = tl.constexpr(8)
-DRAWN = tl.constexpr(3)  # numbers told of a token
-COUNTERS = tl.constexpr(4)  # numbers of a row: seed, output, position, steps made
+NUM_DRAWN = tl.constexpr(3)  # numbers told of a token
+NUM_COUNTERS = tl.constexpr(4)  # numbers of a row: seed, output, position, steps made
 
 
 @triton.jit
@@ -62,7 +62,7 @@ def draw(
     row = tl.program_id(0)
     logits += row * LOGITS_STRIDE
     powers += row * POWERS_STRIDE
-    counters += row * COUNTERS
+    counters += row * NUM_COUNTERS
     step = tl.load(counters + 3)
     columns = tl.arange(0, BLOCK)
     top = tl.full((), float("-inf"), tl.float32)
@@ -87,13 +87,15 @@ def draw(
     for v in range(0, VOCAB, BLOCK):
         is_token = v + columns < VOCAB
         part = tl.load(logits + v + columns, mask=is_token, other=float("-inf"))
-        counts = is_token & (part.to(tl.float64) - top_64 > LEAST)  # the others have no probability
+        counts = is_token & (
+            part.to(tl.float64) - top_64 > MIN_LOGPROB
+        )  # the others have no probability
         power = tl.where(counts, tl.load(powers + v + columns, mask=is_token, other=0.0), 0.0)
         cumulated = tl.cumsum(power) + before
         token += tl.sum((is_token & (cumulated <= target)).to(tl.int64))
         before += tl.sum(power)
     token = tl.minimum(token, VOCAB - 1)
-    told = drawn + (step * tl.num_programs(0) + row) * DRAWN
+    told = drawn + (step * tl.num_programs(0) + row) * NUM_DRAWN
     tl.store(told, token.to(tl.float64))
     tl.store(told + 1, tl.load(logits + token).to(tl.float64) - top_64)
     tl.store(told + 2, total)

@@ -10,7 +10,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.families.recurrent import RecurrentModel
 from charlm_model.kernels.autograd.gru import gru_layer
 from charlm_model.kernels.autograd.lstm import lstm_layer
-from charlm_model.kernels.autograd.packing import is_fitting
+from charlm_model.kernels.autograd.packing import supports_sizes
 from charlm_model.layers.mixed_precision import has_fast_bfloat16
 
 pytestmark = pytest.mark.skipif(
@@ -111,6 +111,6 @@ def test_a_model_trains_through_them_as_through_torch(family: str, num_layers: i
 
 
 def test_other_sizes_are_torchs() -> None:
-    assert is_fitting(64, 384)
-    assert not is_fitting(64, 400)
-    assert not is_fitting(63, 384)
+    assert supports_sizes(64, 384)
+    assert not supports_sizes(64, 400)
+    assert not supports_sizes(63, 384)

@@ -77,6 +77,6 @@ def test_company_changes_no_bits() -> None:
 
 
 def test_other_sizes_are_plain() -> None:
-    assert transformer_block.is_fitting(96, 2)
-    assert not transformer_block.is_fitting(64, 4)
-    assert not transformer_block.is_fitting(48, 1)
+    assert transformer_block.supports_sizes(96, 2)
+    assert not transformer_block.supports_sizes(64, 4)
+    assert not transformer_block.supports_sizes(48, 1)

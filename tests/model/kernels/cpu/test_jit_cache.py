@@ -10,7 +10,7 @@ from numba.core.caching import FunctionCache
 
 from charlm_model.kernels.cpu import jit_cache
 from charlm_model.kernels.cpu.jit import compiled
-from charlm_model.kernels.cpu.jit_cache import chosen_folder, is_only_ours
+from charlm_model.kernels.cpu.jit_cache import choose_folder, is_safe_folder
 
 
 @pytest.fixture
@@ -22,11 +22,11 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_folder_of_ones_own_is_used_again(named: Path) -> None:
-    first = chosen_folder()
+    first = choose_folder()
 
     assert first is not None
     assert first.parent == named
-    assert chosen_folder() == first
+    assert choose_folder() == first
 
 
 def test_the_cache_of_a_user_is_closed_to_others(
@@ -36,7 +36,7 @@ def test_the_cache_of_a_user_is_closed_to_others(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
-    folder = chosen_folder()
+    folder = choose_folder()
 
     assert folder is not None
     assert folder.is_relative_to(tmp_path)
@@ -47,13 +47,13 @@ def test_the_cache_of_a_user_is_closed_to_others(
 def test_where_others_can_write_nothing_is_taken(
     named: Path, variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = chosen_folder()
+    first = choose_folder()
     assert first is not None
     monkeypatch.setenv(variable, str(first if variable.startswith("NUMBA") else named))
     (first / "planted.nbi").write_bytes(b"code")
     first.chmod(0o777)
 
-    other = chosen_folder()
+    other = choose_folder()
 
     assert other is not None
     assert other != first
@@ -66,22 +66,22 @@ def test_others_may_write_nowhere_in_it(tmp_path: Path, inside: str) -> None:
     folder = tmp_path / "kernels"
     (folder / "part").mkdir(parents=True)
     (folder / "part" / "file.nbi").touch()
-    assert is_only_ours(folder)
+    assert is_safe_folder(folder)
 
     (folder / inside).chmod(0o775)
 
-    assert not is_only_ours(folder)
+    assert not is_safe_folder(folder)
 
 
 def test_a_folder_that_could_be_exchanged_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "open" / "kernels"
     folder.mkdir(parents=True)
     folder.parent.chmod(0o777)
-    assert not is_only_ours(folder)
+    assert not is_safe_folder(folder)
 
     folder.parent.chmod(0o1777)
 
-    assert is_only_ours(folder)
+    assert is_safe_folder(folder)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
@@ -90,11 +90,11 @@ def test_a_folder_of_another_user_is_not_used(tmp_path: Path) -> None:
     folder.mkdir()
     os.chown(folder, 12345, 12345)
 
-    assert not is_only_ours(folder)
+    assert not is_safe_folder(folder)
 
 
 def test_a_read_only_folder_is_copied(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = chosen_folder()
+    first = choose_folder()
     assert first is not None
     (first / "made.nbi").write_bytes(b"code")
 
@@ -102,7 +102,7 @@ def test_a_read_only_folder_is_copied(named: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(jit_cache.tempfile, "TemporaryFile", refuse)
-    copy = chosen_folder()
+    copy = choose_folder()
 
     assert copy is not None
     assert copy != first
@@ -118,7 +118,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(
     monkeypatch.setattr(jit_cache.tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(jit_cache.tempfile, "mkdtemp", refuse)
 
-    assert chosen_folder() is None
+    assert choose_folder() is None
 
 
 @pytest.mark.slow

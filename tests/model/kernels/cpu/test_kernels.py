@@ -10,12 +10,18 @@ import pytest
 import torch
 
 from charlm_model.kernels.cpu import elementary, simd
-from charlm_model.kernels.cpu.barrier_group import Crew
+from charlm_model.kernels.cpu.barrier_group import BarrierGroup
 from charlm_model.kernels.cpu.jit import compiled
 from charlm_model.kernels.cpu.matmul import add_product, padded, panels_of
 from charlm_model.kernels.cpu.sampling import uniform
-from charlm_model.kernels.threads.call_sharding import MakeRoom, Pace, Sharing, Work, as_pair
-from charlm_model.kernels.threads.row_sharding import in_pool, share_rows
+from charlm_model.kernels.threads.call_sharding import (
+    Autotuner,
+    CallSharder,
+    MakeWorkspace,
+    Work,
+    run_as_pair,
+)
+from charlm_model.kernels.threads.row_sharding import run_in_pool, shard_rows
 from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.philox import Counters, uniforms
 
@@ -64,7 +70,11 @@ def test_an_output_is_one_chain_of_fused_multiply_adds() -> None:
 
 def nearest_float32(exact: Fraction) -> np.float32:
     near = np.float32(float(exact))
-    around = [near, np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))]
+    around = [
+        near,
+        np.nextafter(near, np.float32(np.inf)),
+        np.nextafter(near, np.float32(-np.inf)),
+    ]
     return min(around, key=lambda value: abs(Fraction(float(value)) - exact))
 
 
@@ -93,10 +103,10 @@ def rearrange(x, pairs, rearranged):
     a, b = simd.load(x, 0), simd.load(x, 16)
     simd.store(rearranged, 0, simd.load_evens(pairs, 0))
     simd.store(rearranged, 16, simd.load_odds(pairs, 0))
-    simd.store(rearranged, 32, simd.halves_of(a, b))
-    simd.store(rearranged, 48, simd.twice_evens(a))
-    simd.store(rearranged, 64, simd.twice_odds(a))
-    simd.store(rearranged, 80, simd.fold_in_turns(a, b))
+    simd.store(rearranged, 32, simd.combine_halves(a, b))
+    simd.store(rearranged, 48, simd.repeat_evens(a))
+    simd.store(rearranged, 64, simd.repeat_odds(a))
+    simd.store(rearranged, 80, simd.fold_interleaved(a, b))
     simd.store(rearranged, 96, simd.fold_8(a, b))
     simd.store(rearranged, 112, simd.fold_4(a, b))
     simd.store(rearranged, 128, simd.fold_2(a, b))
@@ -106,16 +116,16 @@ def test_lanes_go_where_they_are_said_to() -> None:
     x = np.arange(32, dtype=np.float32) ** 2  # sums of any two differ
     found = np.empty(9 * 16, np.float32)
     rearrange(x, (x.view(np.int32) >> 16).astype(np.int16), found)
-    evens, odds, halves, twice_evens, twice_odds, in_turns, *folds = found.reshape(9, 16)
+    evens, odds, halves, evens_twice, odds_twice, interleaved, *folds = found.reshape(9, 16)
     short = (x.view(np.int32) & -65536).view(np.float32)
     a, b = x[:16], x[16:]
 
     assert np.array_equal(evens, short[::2])
     assert np.array_equal(odds, short[1::2])
     assert np.array_equal(halves, [*a[:8], *b[8:]])
-    assert np.array_equal(twice_evens, [*a[::2], *a[::2]])
-    assert np.array_equal(twice_odds, [*a[1::2], *a[1::2]])
-    assert np.array_equal(in_turns, np.ravel([a[:8] + a[8:], b[:8] + b[8:]], order="F"))
+    assert np.array_equal(evens_twice, [*a[::2], *a[::2]])
+    assert np.array_equal(odds_twice, [*a[1::2], *a[1::2]])
+    assert np.array_equal(interleaved, np.ravel([a[:8] + a[8:], b[:8] + b[8:]], order="F"))
     for size, fold in zip((8, 4, 2), folds, strict=True):
         assert np.array_equal(fold, x.reshape(-1, 2, size // 2).sum(1).ravel())
 
@@ -166,11 +176,11 @@ def test_a_position_before_the_text_is_not_written_to(make_model: MakeModel) -> 
         model.advance(torch.tensor([[0]]), state)
 
 
-class Pairs(Sharing):
+class Pairs(CallSharder):
     """Two threads for every call, however small."""
 
-    def share(self, work: Work, make_room: MakeRoom, num_rows: int, *_: object) -> None:
-        as_pair(work, make_room, num_rows)
+    def shard(self, work: Work, make_workspace: MakeWorkspace, num_rows: int, *_: object) -> None:
+        run_as_pair(work, make_workspace, num_rows)
 
 
 @pytest.mark.parametrize("family", COMPILED)
@@ -189,34 +199,36 @@ def test_a_pair_makes_the_very_bits_of_one(
         return [*burst, *(tensor.float().numpy() for tensor in tensors)]
 
     alone = written()
-    model._sharing = Pairs()
+    model._sharder = Pairs()
 
     assert all(map(np.array_equal, written(), alone))
 
 
-def no_room(_num_members: int, _num_rows: int) -> None:
+def no_workspace(_num_members: int, _num_rows: int) -> None:
     """These works need none."""
 
 
-@pytest.mark.parametrize("most", [None, 8])
+@pytest.mark.parametrize("max_rows", [None, 8])
 @pytest.mark.parametrize("num_rows", [1, 2, 9, 64, 65])
-def test_every_row_is_in_one_share(num_rows: int, most: int | None) -> None:
+def test_every_row_is_in_one_shard(num_rows: int, max_rows: int | None) -> None:
     seen: list[int] = []
 
-    share_rows(lambda rows: seen.extend(range(num_rows)[rows]), num_rows, sys.maxsize, most=most)
+    shard_rows(
+        lambda rows: seen.extend(range(num_rows)[rows]), num_rows, sys.maxsize, max_rows=max_rows
+    )
 
     assert sorted(seen) == list(range(num_rows))
 
 
-def test_no_share_has_more_rows_than_it_may() -> None:
+def test_no_shard_exceeds_max_rows() -> None:
     sizes: list[int] = []
 
-    share_rows(lambda rows: sizes.append(rows.stop - rows.start), 20, sys.maxsize, most=8)
+    shard_rows(lambda rows: sizes.append(rows.stop - rows.start), 20, sys.maxsize, max_rows=8)
 
     assert sorted(sizes) == [4, 8, 8]
 
 
-def test_who_is_done_takes_the_next_share() -> None:
+def test_an_idle_thread_takes_the_next_shard() -> None:
     rest_is_over = threading.Event()
 
     def work(rows: slice) -> None:
@@ -225,26 +237,26 @@ def test_who_is_done_takes_the_next_share() -> None:
         elif rows.start == 7:
             rest_is_over.set()
 
-    in_pool(work, [slice(at, at + 1) for at in range(8)], 2)
+    run_in_pool(work, [slice(at, at + 1) for at in range(8)], 2)
 
 
 @pytest.mark.parametrize("num_rows", [1, 64])
-def test_what_goes_wrong_in_a_thread_is_told(num_rows: int) -> None:
-    def work(rows: slice, _crew: Crew, _room: object) -> None:
+def test_an_error_in_a_thread_reaches_the_caller(num_rows: int) -> None:
+    def work(rows: slice, _group: BarrierGroup, _workspace: object) -> None:
         raise IndexError(rows.start)
 
     with pytest.raises(IndexError):
-        Sharing().share(work, no_room, num_rows, sys.maxsize)
+        CallSharder().shard(work, no_workspace, num_rows, sys.maxsize)
 
 
 def test_two_threads_are_used_as_long_as_they_are_faster() -> None:
-    pace = Pace()
+    tuner = Autotuner()
     chosen = []
 
     def calls(num: int, pair_s: float, alone_s: float) -> None:
         for _ in range(num):
-            is_pair = pace.wants_pair()
-            pace.record(is_pair, pair_s if is_pair else alone_s)
+            is_pair = tuner.uses_pair()
+            tuner.record(is_pair, pair_s if is_pair else alone_s)
             chosen.append(is_pair)
 
     calls(100, pair_s=1.0, alone_s=2.0)

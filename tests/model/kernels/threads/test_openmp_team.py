@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from charlm_model.kernels.threads import openmp_team
-from charlm_model.kernels.threads.openmp_team import in_team
-from charlm_model.kernels.threads.row_sharding import share_rows
+from charlm_model.kernels.threads.openmp_team import run_in_team
+from charlm_model.kernels.threads.row_sharding import shard_rows
 
 
 @pytest.fixture(params=["torch's threads", "no such threads"], autouse=True)
@@ -23,7 +23,7 @@ def test_every_row_is_in_one_share(num_rows: int) -> None:
     def work(rows: slice) -> None:
         seen.extend(range(num_rows)[rows])
 
-    share_rows(work, num_rows, sys.maxsize, call=in_team)
+    shard_rows(work, num_rows, sys.maxsize, call=run_in_team)
 
     assert sorted(seen) == list(range(num_rows))
 
@@ -31,16 +31,16 @@ def test_every_row_is_in_one_share(num_rows: int) -> None:
 def test_shares_are_computed_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=60)
 
-    in_team(lambda _rows: void(both.wait()), [slice(0, 1), slice(1, 2)], 2)
+    run_in_team(lambda _rows: void(both.wait()), [slice(0, 1), slice(1, 2)], 2)
 
     assert not both.broken
 
 
 def test_more_shares_than_threads_are_computed_too() -> None:
-    shares = [slice(at, at + 1) for at in range(200)]
+    shards = [slice(at, at + 1) for at in range(200)]
     seen: list[int] = []
 
-    in_team(lambda rows: seen.append(rows.start), shares, 3)
+    run_in_team(lambda rows: seen.append(rows.start), shards, 3)
 
     assert sorted(seen) == list(range(200))
 
@@ -52,7 +52,7 @@ def test_what_goes_wrong_in_a_thread_is_told(failing: int) -> None:
             raise IndexError(rows.start)
 
     with pytest.raises(IndexError, match=str(failing)):
-        in_team(work, [slice(0, 1), slice(1, 2)], 2)
+        run_in_team(work, [slice(0, 1), slice(1, 2)], 2)
 
 
 def void(_: object) -> None: ...

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from charlm_model.config import ModelConfig
-from charlm_model.kernels.cpu.barrier_group import Crew
+from charlm_model.kernels.cpu.barrier_group import BarrierGroup
 from charlm_model.kernels.cpu.weights import zeros
-from charlm_model.kernels.threads.call_sharding import Sharing
-from charlm_model.kernels.threads.row_sharding import rows_of_small_share
+from charlm_model.kernels.threads.call_sharding import CallSharder
+from charlm_model.kernels.threads.row_sharding import small_shard_rows
 from charlm_model.language_model import Burst, LanguageModel
 from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
@@ -26,7 +26,7 @@ from charlm_model.tensor_memory import bits_of, clone
 SMALL_WEIGHTS = 4 << 20
 
 
-class CompiledModel(LanguageModel):
+class KernelModel(LanguageModel):
     """The exact path works in the storage of the state it is given."""
 
     _kernel: Any  # the module of its family, with `advance` and `sample`
@@ -35,8 +35,8 @@ class CompiledModel(LanguageModel):
         super().__init__(config)
         self._packed: Any = None
         self._operations_per_token = 0  # of one row, about
-        self._sharing = Sharing()
-        self._room_sizes: dict[tuple[int, int, int], int] = {}  # by members, rows and tokens
+        self._sharder = CallSharder()
+        self._workspace_sizes: dict[tuple[int, int, int], int] = {}  # by members, rows and tokens
 
     @abstractmethod
     def _pack(self) -> Any:
@@ -50,7 +50,7 @@ class CompiledModel(LanguageModel):
     def _after(self, carried: list[Tensor], state: State) -> dict[str, Tensor]:
         """The same by name, in the shapes of the state."""
 
-    def train(self, mode: bool = True) -> "CompiledModel":
+    def train(self, mode: bool = True) -> "KernelModel":
         self._packed = None  # the weights may change before the exact path is next asked
         super().train(mode)
         return self
@@ -61,7 +61,7 @@ class CompiledModel(LanguageModel):
         ids = ids_BT.contiguous().numpy()
         logits_BTV = np.empty((*ids.shape, self.config.vocab_size), np.float32)
         arrays = [ids, *map(bits_of, (recent_BK, *carried)), logits_BTV]
-        self._share(self._kernel.advance, packed, arrays, num_tokens=ids.shape[1])
+        self._run_kernel(self._kernel.advance, packed, arrays, num_tokens=ids.shape[1])
         return torch.from_numpy(logits_BTV), self._state(recent_BK, carried, state)
 
     @torch.inference_mode()
@@ -72,10 +72,10 @@ class CompiledModel(LanguageModel):
         logits_B1V = clone(logits_BV)[:, None]
         burst = Burst.empty(len(logits_BV), num_steps)
         arrays = [counters.columns_B3, *map(bits_of, (recent_BK, *carried, logits_B1V)), *burst]
-        self._share(self._kernel.sample, packed, arrays, num_tokens=1, num_steps=num_steps)
+        self._run_kernel(self._kernel.sample, packed, arrays, num_tokens=1, num_steps=num_steps)
         return burst, logits_B1V[:, 0], self._state(recent_BK, carried, state)
 
-    def _share(
+    def _run_kernel(
         self,
         kernel: Any,
         packed: Any,
@@ -86,20 +86,20 @@ class CompiledModel(LanguageModel):
     ) -> None:
         """Have all rows of the arrays worked on, so many tokens at once and so many times."""
 
-        def work(rows: slice, crew: Crew, room: NDArray[np.float32]) -> None:
-            kernel(packed, crew, room, *(array[rows] for array in arrays))
+        def work(rows: slice, group: BarrierGroup, workspace: NDArray[np.float32]) -> None:
+            kernel(packed, group, workspace, *(array[rows] for array in arrays))
 
-        def make_room(num_members: int, num_rows: int) -> NDArray[np.float32]:
+        def make_workspace(num_members: int, num_rows: int) -> NDArray[np.float32]:
             sizes = num_members, num_rows, num_tokens
-            if sizes not in self._room_sizes:
-                self._room_sizes[sizes] = self._kernel.room_size(packed, *sizes)
-            return zeros(self._room_sizes[sizes])
+            if sizes not in self._workspace_sizes:
+                self._workspace_sizes[sizes] = self._kernel.workspace_size(packed, *sizes)
+            return zeros(self._workspace_sizes[sizes])
 
         operations = num_tokens * num_steps * self._operations_per_token
         kind = num_tokens.bit_length(), num_steps > 1
         num_rows, is_small = len(arrays[0]), packed.weights.nbytes <= SMALL_WEIGHTS
-        most_rows = rows_of_small_share(num_rows) if is_small else None
-        self._sharing.share(work, make_room, num_rows, operations, kind, most_rows)
+        max_rows = small_shard_rows(num_rows) if is_small else None
+        self._sharder.shard(work, make_workspace, num_rows, operations, kind, max_rows)
 
     def _ready(self, state: State) -> tuple[Any, Tensor, list[Tensor]]:
         if self._packed is None:
