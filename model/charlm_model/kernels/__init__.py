@@ -1,1 +1,1 @@
-"""Kernels with a fixed order of operations: for CPUs, for training, and in Triton."""
+"""Kernels: compiled for CPUs, for training, and in Triton; autograd functions; threads."""

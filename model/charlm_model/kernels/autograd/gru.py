@@ -1,6 +1,6 @@
-"""One layer of a GRU in training: our kernels' forward and backward as one step of autograd.
+"""One layer of a GRU in training: an autograd function around our kernels.
 
-Legend: B batch, T time, E inputs, H hidden, S four sums times H: those of the kernels.
+Legend: B batch, T time, E inputs, H hidden, S the kernels' four sums times H.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from charlm_model.kernels.cpu_training import gru as kernel
 def gru_layer(x_BTE: Tensor, hidden_BH: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Hidden states of all steps (bfloat16) and the last one (float32).
 
-    `weights` are torch's of one layer: input, hidden, and a bias for each.
+    `weights` are those of one layer in torch's order: input, hidden, and a bias for each.
     """
     y_BTH, last_hidden_BH = _LayerFunction.apply(x_BTE, hidden_BH, *weights)  # type: ignore[no-untyped-call]
     return y_BTH, last_hidden_BH
@@ -77,7 +77,7 @@ class _LayerFunction(torch.autograd.Function):
 
 
 def _new_gate_first(gates: Tensor) -> Tensor:
-    """Rows of reset, update and new state in the order of the kernel's sums."""
+    """Reorder torch's gates (reset, update, candidate) as the kernel does: candidate first."""
     return gates.detach().roll(len(gates) // 3, 0)
 
 

@@ -1,4 +1,4 @@
-"""One layer of an LSTM in training: our kernels' forward and backward as one step of autograd.
+"""One layer of an LSTM in training: an autograd function around our kernels.
 
 Legend: B batch, T time, E inputs, H hidden, G four gates times H, K = E + H.
 """
@@ -21,7 +21,7 @@ def lstm_layer(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states of all steps (bfloat16), the last one and the last cell state (float32).
 
-    `weights` are torch's of one layer: input, hidden, and a bias for each.
+    `weights` are those of one layer in torch's order: input, hidden, and a bias for each.
     """
     y_BTH, last_cell_BH = _LayerFunction.apply(x_BTE, hidden_BH, cell_BH, *weights)  # type: ignore[no-untyped-call]
     return y_BTH, y_BTH[:, -1].float(), last_cell_BH
@@ -83,8 +83,8 @@ class _LayerFunction(torch.autograd.Function):
 
 
 def _panels(weight_GK: Tensor) -> Tensor:
-    """Flat panels: of U units two gates a panel, in each pair of inputs by pair of inputs."""
-    pairs = weight_GK.view(torch.int32)  # of neighboring inputs, which are moved together
+    """Flat panels: two gates of U units in each, ordered by pairs of inputs."""
+    pairs = weight_GK.view(torch.int32)  # neighboring inputs, moved as one number
     by_unit = pairs.view(2, 2, -1, LANES, weight_GK.shape[1] // 2)
     return by_unit.permute(2, 0, 4, 1, 3).contiguous().view(torch.int16)
 

@@ -1,4 +1,4 @@
-"""Tensors as the kernels for training want them.
+"""Packs tensors for the training kernels and splits a batch among threads.
 
 Legend: B batch, T time, N outputs, K inputs.
 """
@@ -16,16 +16,16 @@ from charlm_model.kernels.threads.openmp_team import run_in_team
 from charlm_model.kernels.threads.row_sharding import shard_rows
 
 _OPERATIONS_PER_WEIGHT = 2
-_ROWS_PER_TILE = 4  # a smaller tile of the kernels; a batch of 24 is better cut evenly
+_ROWS_PER_TILE = 4  # the kernels' smaller tile, which splits a batch of 24 more evenly
 
 
 def supports_sizes(num_inputs: int, num_outputs: int) -> bool:
-    """Whether the kernels of recurrent layers take these sizes: whole panels, inputs in pairs."""
+    """Whether the recurrent kernels support these sizes: whole panels, an even number of inputs."""
     return num_outputs % PANEL_WIDTH == 0 and num_inputs % 2 == 0
 
 
 def shard_windows(work: Callable[[slice], None], B: int, T: int, num_weights: int) -> None:
-    """Call `work` with slices of the rows of a batch, each to be multiplied T times."""
+    """Call `work` with slices of the rows of a batch, in several threads where it is worth it."""
     operations = _OPERATIONS_PER_WEIGHT * T * num_weights
     shard_rows(work, B, operations, _ROWS_PER_TILE, run_in_team)
 
@@ -38,7 +38,7 @@ def flat(tensor: Tensor) -> NDArray[Any]:
 
 
 def panels(weight_NK: Tensor) -> NDArray[Any]:
-    """For x W^T: in each panel of outputs pair of inputs by pair of inputs."""
+    """Panels for x W^T, ordered by pairs of inputs."""
     N, K = weight_NK.shape
     packed = torch.empty(N * K, dtype=torch.bfloat16)
     bfloat16_panels.panels_of_rows(flat(weight_NK.bfloat16()), N, K, flat(packed))
@@ -46,7 +46,7 @@ def panels(weight_NK: Tensor) -> NDArray[Any]:
 
 
 def backward_panels(weight_NK: Tensor) -> NDArray[Any]:
-    """For y W: outputs are the inputs of before, and the other way round."""
+    """Panels for y W, as the backward pass needs them: inputs and outputs are exchanged."""
     N, K = weight_NK.shape
     packed = torch.empty(N * K, dtype=torch.bfloat16)
     bfloat16_panels.panels_of_columns(flat(weight_NK), 0, K, N, K, N, flat(packed))

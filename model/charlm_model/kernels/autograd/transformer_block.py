@@ -1,7 +1,7 @@
-"""A Transformer's block in training: our kernels' forward and backward as one step of autograd.
+"""A Transformer block in training: an autograd function around our kernels.
 
 Legend: B batch, L layers, T time, E width, F hidden width of the MLP, N heads, D head width, C ring
-slots, P remembered positions, S = P + T padded.
+slots, P past positions, S = P + T padded.
 """
 
 from collections.abc import Sequence
@@ -25,35 +25,35 @@ _OPERATIONS_PER_WEIGHT = 2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockContext:
-    """What a block needs to know beside its input and its weights."""
+    """What a block needs beside its input and weights."""
 
     num_heads: int
     context_length: int
     epsilon: float
     dropped: int
-    """Of 256 numbers that leave attention or MLP, about so many are zeroed."""
+    """Dropout of the outputs of attention and MLP, in 256ths."""
     random_bytes_2BTE: tuple[Tensor, Tensor]
     layer: int
     num_past: int
     rings: tuple[Tensor, Tensor]
-    """Keys and values of all layers (B, L, C / lanes, N, D, lanes), up to the window."""
+    """Keys and values of all layers (B, L, C / lanes, N, D, lanes) before the window."""
     rings_after: tuple[Tensor, Tensor]
-    """Copies of them, into which those of the window are written."""
+    """Copies of `rings`, which take the keys and values of the window."""
     position_B: Tensor
     rotation: tuple[Tensor, Tensor]
 
 
 def supports_sizes(width: int, num_heads: int) -> bool:
-    """Whether the kernels take these sizes: whole panels, half heads of a vector or more."""
+    """Whether the kernels support these sizes: whole panels, half a head at least one vector."""
     head_width = width // num_heads
     return width % PANEL_WIDTH == 0 and head_width % LANES == 0 and head_width >= 2 * LANES
 
 
 def block(x_BTE: Tensor, weights: tuple[Tensor, ...], block_context: BlockContext) -> Tensor:
-    """The stream after the block.
+    """The residual stream after the block.
 
-    `weights` are qkv, attention_out, up and down. No gradient flows through keys and values into
-    later windows.
+    `weights` are qkv, attention_out, up and down. No gradient flows from later windows through keys
+    and values.
     """
     after_BTE: Tensor = _BlockFunction.apply(x_BTE, block_context, *weights)  # type: ignore[no-untyped-call]
     return after_BTE

@@ -1,9 +1,10 @@
-"""The exact path, compiled: every result has one value, whatever the batch, machine or thread.
+"""The exact path on CPUs: compiled kernels with the same bits in any batch, machine or thread.
 
-Kernels are made of additions, products, quotients and fused multiply-adds in a fixed order, each
-exactly specified by IEEE 754, and nothing is reassociated. A row is computed alone, so its bits
-cannot depend on its company. They release the interpreter's lock while they run.
+Kernels consist of additions, products, quotients and fused multiply-adds in a fixed order, each
+exactly specified by IEEE 754, and the compiler may not reassociate them. Each row is computed by
+itself, so its bits do not depend on the rest of the batch (batch invariance). Kernels release the
+interpreter's lock while they run.
 """
 
 ARITHMETIC = 3
-"""Counts the changes after which the same weights gave other bits."""
+"""Version of the arithmetic: raised with every change to the bits that the same weights give."""

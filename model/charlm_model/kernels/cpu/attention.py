@@ -1,10 +1,10 @@
-"""Attention of one new token over a ring of past ones.
+"""Attention of one new token over the KV cache, a ring of past tokens.
 
-A row's slots of a layer lie in blocks of as many as a vector has lanes: (C / lanes, N, D, lanes).
-So slots fill the lanes, and a text of any length lies in one piece, which memory brings twice as
-fast as the heads' pieces apart (docs/log/kernels.md). They are bfloat16, for at many rows memory is
-what a step waits for. Two numbers of 16 slots are one load: 16 pairs of neighboring slots, of which
-the first (even) and the second (odd) of each are two vectors of float32.
+A layer's slots of a row are stored in blocks of one vector's lanes: (C / lanes, N, D, lanes). So
+slots fill the lanes, and a text of any length is contiguous, which is read twice as fast as one
+piece for each head (docs/log/kernels.md). Slots are bfloat16, because with many rows a step is
+bound by memory. One load brings two numbers of 16 slots: the even and the odd halves of 16 pairs of
+neighboring slots become two vectors of float32.
 
 Legend: N heads, C slots (a multiple of the lanes), D head width (a multiple of 4), X numbers.
 """
@@ -45,7 +45,7 @@ _MINUS_INFINITY = np.float32(-np.inf)
 
 
 class HeadRange(NamedTuple):
-    """Those that are computed, of so many."""
+    """The heads to compute (first to end) of all `num`."""
 
     first: int
     end: int
@@ -57,8 +57,8 @@ class HeadRange(NamedTuple):
 def attend(query, q_at, keys, values, at, heads, position, window, scores, sums, out, out_at):
     """Softmax-weighted values of the last `window` tokens, the newest included, for some heads.
 
-    `at` is where the row's ring of the layer begins. `scores` has room for C numbers of each head,
-    which tells C, and `sums` for half a vector of each number.
+    `at` is the offset of the row's ring of this layer. `scores` holds C numbers for each head (its
+    length gives C), and `sums` half a vector for each number of a head.
     """
     num_slots = len(scores) // heads.num
     used = num_slots
@@ -78,8 +78,8 @@ def attend(query, q_at, keys, values, at, heads, position, window, scores, sums,
 def _score(query, q_at, keys, values, at, heads, used, scores, pairs):
     """Products of the query with the keys of all used slots.
 
-    `pairs` is filled with every two numbers of the query, each in half of the lanes. Meanwhile
-    memory is asked for the values, line by line: all at once would be a wait.
+    `pairs` is filled with every two numbers of the query, each in half of the lanes. The values are
+    prefetched meanwhile, one cache line at a time.
     """
     half, num_slots = LANES // 2, len(scores) // heads.num
     for d in range(heads.first * heads.width, heads.end * heads.width, 2):
@@ -137,7 +137,7 @@ def _score_one(keys, values, at, width, pairs, head, scores, to):
 
 @compiled
 def _exponentiate(scores, at, used, newest, num_visible, num_slots):
-    """One head's scores become powers of e: 1 the largest, 0 those that may not be looked at."""
+    """Replace one head's scores by e^(score - largest); 0 for slots outside the window."""
     if num_visible < used:
         _mask(scores, at, used, newest, num_visible, num_slots, _MINUS_INFINITY)
     largest = splat(_MINUS_INFINITY)
@@ -152,7 +152,7 @@ def _exponentiate(scores, at, used, newest, num_visible, num_slots):
 
 @compiled
 def _mask(scores, at, used, newest, num_visible, num_slots, value):
-    """Set the scores of the slots that hold no token that may be looked at."""
+    """Set the scores of the slots outside the window."""
     first = newest - num_visible + 1
     if first >= 0:
         scores[at : at + first] = value
@@ -163,7 +163,7 @@ def _mask(scores, at, used, newest, num_visible, num_slots, value):
 
 @compiled
 def _sum_values(values, at, heads, used, scores, sums):
-    """For every two numbers of a value, the sums of weighted slots, each in half of the lanes."""
+    """Weighted sums of the values: every two numbers share a vector, each in half of the lanes."""
     half, num_slots = LANES // 2, len(scores) // heads.num
     for i in range(heads.first * heads.width * half, heads.end * heads.width * half, LANES):
         store(sums, i, splat(_ZERO))
@@ -212,7 +212,7 @@ def _sum_values_one(values, at, width, scores, weight, sums, head):
 
 @compiled
 def _write_head(scores, at, used, sums, width, head, out, out_at):
-    """One head's weighted sums over the sum of its weights."""
+    """Write one head's output: its weighted sums divided by the sum of its weights."""
     total = splat(_ZERO)
     for c in range(at, at + used, LANES):
         total = add(total, load(scores, c))
@@ -246,7 +246,7 @@ def normalize(x, at, width, epsilon):
 
 @compiled
 def normalized(x, at, lanes, width, epsilon, out, out_at):
-    """The same for a row of whole vectors, written elsewhere; what pads it is zero."""
+    """`normalize` for a row padded to whole vectors, written to `out`; the padding is zero."""
     squares = splat(_ZERO)
     for e in range(0, lanes, LANES):
         part = load(x, at + e)
@@ -259,7 +259,7 @@ def normalized(x, at, lanes, width, epsilon, out, out_at):
 
 @compiled
 def rotate(x, at, half, cosines, sines):
-    """Turn the pairs of a head's first and second half by the angles.
+    """Rotate the pairs of a head's first and second half by the angles.
 
     Source: RoPE, Su et al. (2021).
     """

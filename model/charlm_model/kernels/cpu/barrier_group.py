@@ -1,6 +1,6 @@
-"""Threads that do one call together: each computes some columns, and they meet in between.
+"""Threads that compute one call together: each takes some columns; barriers keep them in step.
 
-An output has the same bits whoever computes it, so the number of members changes nothing.
+An output has the same bits in whichever thread it is computed, so the group's size changes none.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from charlm_model.kernels.cpu.matmul import add_product
 from charlm_model.kernels.cpu.matmul_tile import PANEL_WIDTH
 from charlm_model.kernels.cpu.simd import LANES, address, load, store
 
-# Two places of the board, in cache lines of their own.
+# Indices of two counters, each in a cache line of its own.
 _ARRIVED, _PHASE = 8, 16
 _NUM_COUNTERS = 24
 _ZERO = np.float32(0)
@@ -33,14 +33,14 @@ class BarrierGroup(NamedTuple):
 
 
 def barrier_groups(num_members: int) -> list[BarrierGroup]:
-    """All members' views."""
+    """One view for each member."""
     counters = np.zeros(_NUM_COUNTERS, np.int64)
     return [BarrierGroup(member, num_members, counters) for member in range(num_members)]
 
 
 @intrinsic
 def _fetch_add_one(_context: Any, array: Any, at: Any) -> Any:
-    """At once for all threads; returns what was there before."""
+    """Atomic increment; returns the value before it."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = address(context, builder, signature.args[0], *args)
@@ -51,7 +51,7 @@ def _fetch_add_one(_context: Any, array: Any, at: Any) -> Any:
 
 @intrinsic
 def _load_acquire(_context: Any, array: Any, at: Any) -> Any:
-    """What all threads wrote before they wrote this is seen too."""
+    """Atomic load with acquire order: what was written before the matching store is visible."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = address(context, builder, signature.args[0], *args)
@@ -82,7 +82,7 @@ def _yield_processor(_context: Any) -> Any:
 
 @compiled
 def wait_at_barrier(group):
-    """Return once every member is here; all see what each wrote before."""
+    """Return once all members have arrived; what each wrote before is visible to all."""
     if group.num_members == 1:
         return
     counters = group.counters
@@ -100,7 +100,7 @@ def wait_at_barrier(group):
 
 @compiled
 def shard_of(group, num):
-    """This member's part of so many things: the first, and where it ends."""
+    """This member's part of `num` things: the first, and the end."""
     first = num * group.member // group.num_members
     return first, num * (group.member + 1) // group.num_members
 

@@ -1,11 +1,11 @@
-"""Nothing outside the tables and rings is read or written, whoever made the state."""
+"""Checks of ids and positions, so that no state makes a kernel read or write out of bounds."""
 
 from charlm_model.kernels.cpu.jit import compiled
 
 
 @compiled
 def check_tokens(ids_BT, recent_BK, vocab_size):
-    """Raises IndexError for an id that the vocabulary lacks; -1 in `recent_BK` is no token."""
+    """Raises IndexError for an id that the vocabulary lacks; -1 in `recent_BK` means no token."""
     for b in range(ids_BT.shape[0]):
         for t in range(ids_BT.shape[1]):
             if ids_BT[b, t] < 0 or ids_BT[b, t] >= vocab_size:

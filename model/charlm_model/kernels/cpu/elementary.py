@@ -28,7 +28,7 @@ from charlm_model.kernels.cpu.simd import (
 )
 
 _F = np.float32
-_LOWEST = _F(-87.0)  # below, e^x is no normal number
+_LOWEST = _F(-87.0)  # below it e^x is subnormal
 _LOG2_E = _F(1.44269504088896341)
 _LN2_HIGH, _LN2_LOW = _F(0.693359375), _F(-2.12194440e-4)
 _HALF, _ONE, _ZERO, _MINUS_ONE, _MINUS_TWO = _F(0.5), _F(1), _F(0), _F(-1), _F(-2)
@@ -57,7 +57,7 @@ _C4, _C5, _C6 = -2.75573143513906633035e-7, 2.08757232129817482790e-9, -1.135964
 
 @inlined
 def exp(x):
-    """e^x of float32 for x up to 88; e^-87 for all that is less. Within two last places."""
+    """e^x of float32 for x up to 88, e^-87 below -87; accurate to two units in the last place."""
     x = maximum(x, splat(_LOWEST))
     whole = floor(fma(x, splat(_LOG2_E), splat(_HALF)))
     rest = fma(whole, splat(-_LN2_HIGH), x)
@@ -73,7 +73,7 @@ def exp(x):
 
 @inlined
 def exp_64(x):
-    """e^x of float64 for x up to 708; e^-708 for all that is less."""
+    """e^x of float64 for x up to 708, and e^-708 below -708."""
     x = maximum(x, splat(_LOWEST_64))
     whole = floor(fma(x, splat(_LOG2_E_64), splat(0.5)))
     rest = fma(whole, splat(-_LN2_HIGH_64), x)

@@ -1,6 +1,6 @@
-"""What goes into the first layer: the token's vector, and what tokens before it add.
+"""The input of the first layer: the token's vector, plus those of the tokens before it.
 
-Legend: B rows, T tokens, K tokens remembered, V vocabulary, E width.
+Legend: B rows, T tokens, K recent tokens, V vocabulary, E width.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ NONE = NO_TOKEN
 
 
 class PackedEmbedding(NamedTuple):
-    """Where the tables are, and their sizes."""
+    """Offsets of an embedding's tables among the weights, and their sizes."""
 
     tokens: int
     earlier: int
@@ -41,7 +41,7 @@ def pack_embedding(embedding: TokenEmbedding, packer: Packer) -> PackedEmbedding
 
 @compiled
 def embed(tables, weights, ids_T, recent_K, t, x, at):
-    """Write the vector of token t of a row into x, flat, from `at` on."""
+    """Write the input vector of token t of a row into x at offset `at`."""
     width, vocab_size = tables.width, tables.vocab_size
     token = ids_T[t]
     row = tables.tokens + token * width
@@ -63,13 +63,13 @@ def embed(tables, weights, ids_T, recent_K, t, x, at):
 
 @compiled
 def token_at(ids_T, recent_K, t):
-    """The token at a place of the row; places before 0 are those that were remembered."""
+    """The token at index t of the row; negative indices are the recent tokens of the state."""
     return ids_T[t] if t >= 0 else recent_K[len(recent_K) + t]
 
 
 @compiled
 def update_recent(ids_BT, recent_BK):
-    """Move the row's newest tokens into what it remembers."""
+    """Move each row's newest tokens into its state."""
     num_recent = recent_BK.shape[1]
     length = ids_BT.shape[1]
     newest_K = np.empty(num_recent, np.int64)

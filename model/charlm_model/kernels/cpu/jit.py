@@ -1,4 +1,4 @@
-"""How kernels are compiled."""
+"""Decorators that compile kernels with numba."""
 
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -11,11 +11,11 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function) -> Function:
-    """Compiled when first called, with exactly the operations that are written."""
+    """Compiled at the first call, without fast math (exactly as written), and cached."""
     kernel = numba.njit(nogil=True, error_model="numpy")(function)
     return cast(Function, with_cache(kernel, function))
 
 
 def inlined(function: Function) -> Function:
-    """The same, for a part of a kernel that is called in its innermost loops."""
+    """The same for a function that is called in innermost loops: inlined, not cached by itself."""
     return cast(Function, numba.njit(nogil=True, error_model="numpy", forceinline=True)(function))

@@ -1,7 +1,7 @@
-"""Where compiled code is kept for the next process, and from whom it is taken.
+"""A cache of compiled kernels on disk, read only from folders that no other user can write to.
 
-numba keeps it as pickles, and whoever writes those has code run by whoever reads them. So nothing
-is taken from a folder that anyone but this user and root can write to.
+numba caches compiled code as pickles: anyone who can write one can run code in the process that
+reads it. So a folder is used only if nobody but this user and root can write there.
 """
 
 import atexit
@@ -24,34 +24,34 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class JitCache(FunctionCache):
-    """Compiled code of one kernel. What cannot be kept or read is compiled again, and no more."""
+    """Compiled code of one kernel. If it cannot be read, the kernel is compiled again."""
 
     def load_overload(self, *signature: Any) -> Any:
         try:
             return super().load_overload(*signature)
-        except Exception as error:  # noqa: BLE001 - a torn file can raise anything
-            logger.warning("kept compiled code cannot be read, and is made anew: %r", error)
+        except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
+            logger.warning("the kernel cache cannot be read; compiling again: %r", error)
             return None
 
     def save_overload(self, *compiled: Any) -> None:
         try:
             super().save_overload(*compiled)
         except OSError as error:
-            logger.warning("compiled code cannot be kept: %s", error.strerror)
+            logger.warning("compiled kernels cannot be cached: %s", error.strerror)
 
 
 def with_cache(kernel: Any, function: Callable[..., object]) -> Any:
-    """The kernel, whose compiled code lasts if there is a place for it."""
+    """The kernel, with its compiled code cached on disk where there is a safe folder."""
     if FOLDER is not None:
         kernel._cache = JitCache(function)
     return kernel
 
 
 def choose_folder() -> Path | None:
-    """The user's cache, apart for every version of the sources; else one for this process alone.
+    """The user's cache folder for this version of the sources, or a temporary one for this process.
 
-    A folder named by CHARLM_KERNELS_DIR that cannot be written, as in a read-only container, is
-    copied first. None where nothing can be written at all.
+    If the folder named by CHARLM_KERNELS_DIR cannot be written, as in a read-only container, the
+    temporary folder starts as a copy of it. None where nothing can be written at all.
     """
     wanted, mode = _wanted_folder()
     try:
@@ -62,7 +62,7 @@ def choose_folder() -> Path | None:
         is_writable = False
     is_safe = wanted.is_dir() and is_safe_folder(wanted)
     if wanted.is_dir() and not is_safe:
-        logger.warning("%s is not used: others than its user can write there or above", wanted)
+        logger.warning("kernel cache %s is not used: other users can write there or above", wanted)
     if is_writable and is_safe:
         return wanted
     return _temporary(wanted if is_safe else None)
@@ -75,13 +75,13 @@ def _temporary(made_before: Path | None) -> Path | None:
         if made_before is not None:
             shutil.copytree(made_before, folder, dirs_exist_ok=True)
     except OSError as error:
-        logger.warning("compiled code cannot be kept: %s", error)
+        logger.warning("compiled kernels cannot be cached: %s", error)
         return None
     return folder
 
 
 def is_safe_folder(folder: Path) -> bool:
-    """Whether nobody but this user and root can write there, or put another in its place."""
+    """Whether only this user and root can write to the folder or replace it."""
     folder = folder.resolve()
     try:
         status = folder.stat()
@@ -102,12 +102,12 @@ def _are_owned(found: Iterable[os.stat_result]) -> bool:
 
 
 def _is_open(above: os.stat_result) -> bool:
-    """Anyone may rename what is in it; a sticky folder, such as /tmp, lets owners alone do that."""
+    """Whether anyone may rename entries; a sticky folder, such as /tmp, allows only owners to."""
     return bool(above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX)
 
 
 def _wanted_folder() -> tuple[Path, int]:
-    """And who may read it: an image is built by one user and used by another."""
+    """The folder and its mode: a container image is built by one user and run by another."""
     if "NUMBA_CACHE_DIR" in os.environ:
         return Path(os.environ["NUMBA_CACHE_DIR"]), 0o755
     named = os.environ.get("CHARLM_KERNELS_DIR")
@@ -121,7 +121,7 @@ def _wanted_folder() -> tuple[Path, int]:
 
 
 def _sources_digest() -> str:
-    """Of all kernels: numba alone would not notice that a part in another file changed."""
+    """Digest of all kernels: numba itself does not notice a change in an imported file."""
     digest = hashlib.sha256(numba.__version__.encode())
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())

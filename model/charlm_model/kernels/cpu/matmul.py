@@ -1,6 +1,6 @@
-"""y += x W^T, every output one chain of fused multiply-adds over its inputs, from the first on.
+"""y += x W^T: each output is one chain of fused multiply-adds over its inputs, in order.
 
-That is what oneDNN's packed products compute too, up to about a thousand inputs, at the same speed
+oneDNN's packed products compute the same up to about a thousand inputs, at the same speed
 (docs/decisions/0002).
 
 Legend: M rows, K inputs, N outputs, P panels.
@@ -20,12 +20,12 @@ _one_row, _one_row_two_panels, _one_row_one_panel = tile(1, 4), tile(1, 2), tile
 
 
 def padded(width: int) -> int:
-    """The number of columns that hold so many outputs: whole panels."""
+    """The width, rounded up to whole panels."""
     return -(-width // PANEL_WIDTH) * PANEL_WIDTH
 
 
 def panels_of(weight_NK: Floats) -> Floats:
-    """The weights as `add_product` reads them, flat: panel after panel, in each input by input."""
+    """The weights as `add_product` reads them, flat: panel by panel, and in a panel by input."""
     outputs, inputs = weight_NK.shape
     rows = np.zeros((padded(outputs), inputs), np.float32)
     rows[:outputs] = weight_NK
@@ -34,7 +34,7 @@ def panels_of(weight_NK: Floats) -> Floats:
 
 @compiled
 def add_product(x, x_at, x_stride, num_rows, depth, weights, at, width, out, out_at, out_stride):
-    """Rows of x times the panels at a place of `weights`, added to rows of `out`; all flat.
+    """Add rows of x times the panels at offset `at` of `weights` to rows of `out`; all flat.
 
     `width` is the number of outputs, padded.
     """
@@ -52,7 +52,7 @@ def add_product(x, x_at, x_stride, num_rows, depth, weights, at, width, out, out
 
 @compiled
 def _add_some(num_rows, x, x_at, x_stride, depth, weights, at, num_panels, out, out_at, out_stride):
-    """One, four or eight rows, by as many panels at once as keep the processor busy."""
+    """One, four or eight rows by as many panels at a time as fill the registers."""
     stride = depth * PANEL_WIDTH
     panel = 0
     while panel < num_panels:

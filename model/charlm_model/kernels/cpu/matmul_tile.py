@@ -1,4 +1,4 @@
-"""The innermost loop of all products: a few rows times a few panels, sums kept in registers."""
+"""The innermost loop of matrix products: a few rows times a few panels, sums in registers."""
 
 from typing import Any
 
@@ -25,8 +25,8 @@ _INT64 = ir.IntType(64)
 def tile(num_rows: int, num_panels: int) -> Any:
     """Adds rows times panels to `out`: `out = fma(x_k, w_k, out)` for every k, in ascending order.
 
-    The function takes x, where it begins, the distance of its rows; the same of the panels; the
-    depth k; and the same of `out`.
+    The function takes x, its offset and row stride; the panels, their offset and stride; the depth
+    K; and `out`, its offset and row stride.
     """
     num_vectors = num_panels * PANEL_VECTORS
 
@@ -77,5 +77,5 @@ def _constant(value: int) -> Any:
 
 
 def _apart(builder: Any, pointer: Any, stride: Any, num: int) -> list[Any]:
-    """Pointers at multiples of the stride."""
+    """Pointers `stride` apart."""
     return [builder.gep(pointer, [builder.mul(stride, _constant(number))]) for number in range(num)]

@@ -1,6 +1,6 @@
-"""RNN, GRU and LSTM, compiled: all steps of all rows in one call.
+"""Inference of RNN, GRU and LSTM: all steps of all rows in one call.
 
-A row of gates has each gate padded to whole vectors, and all of them to whole panels.
+In a row of gates each gate is padded to whole vectors, and the row to whole panels.
 
 Legend: B rows, T tokens, V vocabulary, E embedding, H hidden, L layers.
 """
@@ -30,13 +30,13 @@ from charlm_model.layers.embedding import TokenEmbedding
 
 RNN, GRU, LSTM = 0, 1, 2
 _KINDS = {"rnn": (RNN, 1), "gru": (GRU, 3), "lstm": (LSTM, 4)}
-_MAX_ROWS = 512  # that are multiplied at once: what is kept of them stays in the caches
-# Of a layer's weights and biases, in the columns of `offsets_L4`.
+_MAX_ROWS = 512  # multiplied together: their workspace stays in the processor's caches
+# Columns of `offsets_L4`: a layer's weights and biases.
 _INPUT, _INPUT_BIAS, _HIDDEN, _HIDDEN_BIAS = range(4)
 
 
 class RecurrentShape(NamedTuple):
-    """The sizes that a kernel is run with, and where its head's weights are."""
+    """The sizes that a kernel needs, and the offsets of its head's weights."""
 
     kind: int
     num_layers: int
@@ -47,11 +47,11 @@ class RecurrentShape(NamedTuple):
     logits_width: int
     head: int
     head_bias: int
-    input_gate_table: int  # a table of the first layer's gates by token; -1 if there is none
+    input_gate_table: int  # offset of the first layer's input gates by token, or -1
 
 
 class PackedRecurrent(NamedTuple):
-    """Everything about a model that its kernels need."""
+    """A model's sizes and weights in the layout of its kernels."""
 
     shape: RecurrentShape
     tables: PackedEmbedding
@@ -70,7 +70,7 @@ def pack(
     tables = pack_embedding(embedding, packer)
 
     def by_gate(values: Floats) -> Floats:
-        """The rows of each gate begin at a whole vector."""
+        """Pad each gate to whole vectors."""
         gates = values.reshape(num_gates, hidden_size, -1)
         rows = np.zeros((num_gates, lanes, gates.shape[2]), np.float32)
         rows[:, :hidden_size] = gates
@@ -117,7 +117,7 @@ def pack(
 def _add_input_gate_table(
     shape: RecurrentShape, tables: PackedEmbedding, offsets_L4: NDArray[np.int64], packer: Packer
 ) -> int:
-    """A token alone decides the first layer's part of the gates: computed once for each."""
+    """Tabulate the first layer's input gates: without recent tokens they depend on one token."""
     weights = packer.packed()
     bias = weights[offsets_L4[0, _INPUT_BIAS] :][: shape.gates_width]
     table_VG = np.tile(bias, (shape.vocab_size, 1))
@@ -171,11 +171,11 @@ def sample(
     ids_BK,
     logprobs_BK,
 ):
-    """A burst: draw a token for every row, feed it, and again; `logits_B1V` and the state in place.
+    """Sample several steps: draw a token for every row, feed it, repeat. Updates logits and state.
 
-    `draws_B3` is what `charlm_model.kernels.cpu.sampling.sample_rows` takes.
+    `draws_B3` is described at `charlm_model.kernels.cpu.sampling.sample_rows`.
     """
-    ids_B1 = np.zeros((len(logits_B1V), 1), np.int64)  # the first member alone looks at them
+    ids_B1 = np.zeros((len(logits_B1V), 1), np.int64)  # read by the first member alone
     sampling_workspace = workspace_for(packed.shape.vocab_size)
     for step in range(ids_BK.shape[1]):
         if group.member == 0:
@@ -185,13 +185,13 @@ def sample(
 
 @compiled
 def rows_per_block(num_rows, num_tokens):
-    """How many rows of the workspace a block of tokens takes."""
+    """Rows of the workspace (rows times tokens) that are computed together."""
     return num_rows * max(1, min(num_tokens, _MAX_ROWS // num_rows))
 
 
 @compiled
 def workspace_size(packed, _num_members, num_rows, num_tokens):
-    """How many numbers the kernels work in."""
+    """Length of the workspace, in float32."""
     total = 0
     for size in _sizes(packed, num_rows, rows_per_block(num_rows, num_tokens)):
         total += size
@@ -200,7 +200,7 @@ def workspace_size(packed, _num_members, num_rows, num_tokens):
 
 @compiled
 def _sizes(packed, num_rows, num_block_rows):
-    """Of hidden and cell state, inputs, gates from the input, gates from the state, and logits."""
+    """Sizes of hidden state, cell state, inputs, input gates, hidden gates and logits."""
     shape = packed.shape
     states = num_rows * shape.num_layers * shape.hidden_lanes
     gates = num_block_rows * shape.gates_width
@@ -210,7 +210,7 @@ def _sizes(packed, num_rows, num_block_rows):
 
 @compiled
 def _split_workspace(packed, num_rows, num_block_rows, workspace):
-    """The workspace cut to those sizes."""
+    """The workspace, split into the parts that `_sizes` lists."""
     states, _, inputs, gates, _, logits = _sizes(packed, num_rows, num_block_rows)
     inputs_at = 2 * states
     gates_at = inputs_at + inputs
@@ -227,7 +227,7 @@ def _split_workspace(packed, num_rows, num_block_rows, workspace):
 
 @compiled
 def _write_logits(shape, group, logits, first, length, logits_BTV):
-    """This member's columns."""
+    """Copy this member's columns of the logits."""
     B = len(logits_BTV)
     start, end = shard_of(group, shape.logits_width // PANEL_WIDTH)
     for b in range(B):
@@ -239,7 +239,7 @@ def _write_logits(shape, group, logits, first, length, logits_BTV):
 
 @compiled
 def _run_block(packed, group, ids_BT, recent_BK, first, length, work):
-    """Rows of the workspace lie token by token: row t * B + b."""
+    """Run one block of tokens; row t * B + b of the workspace is token t of row b."""
     shape, weights, offsets_L4 = packed.shape, packed.weights, packed.offsets_L4
     B, H, lanes, gates = len(ids_BT), shape.hidden_size, shape.hidden_lanes, shape.gates_width
     hidden, cell, x, from_input, from_hidden, logits = work
@@ -287,7 +287,7 @@ def _run_block(packed, group, ids_BT, recent_BK, first, length, work):
 
 @compiled
 def _first_layer_input_gates(packed, group, ids_BT, recent_BK, first, length, x, from_input):
-    """All members know them when it returns, but for the columns of others."""
+    """Compute this member's columns of the first layer's input gates."""
     shape, tables, weights = packed.shape, packed.tables, packed.weights
     B, gates = len(ids_BT), shape.gates_width
     if group.member == 0:
@@ -313,7 +313,7 @@ def _first_layer_input_gates(packed, group, ids_BT, recent_BK, first, length, x,
 
 @compiled
 def _step(kind, lanes, start, end, from_input, x_at, from_hidden, h_at, hidden, cell, at):
-    """Some lanes of one row of one layer, by the formulas of `layers.recurrent_cells`."""
+    """One step of some lanes of one row of one layer; formulas as in `layers.recurrent_cells`."""
     for i in range(start, end, LANES):
         x0, h0 = load(from_input, x_at + i), load(from_hidden, h_at + i)
         if kind == RNN:
@@ -335,7 +335,7 @@ def _step(kind, lanes, start, end, from_input, x_at, from_hidden, h_at, hidden, 
 
 @compiled
 def _pad_hidden(shape, tensor_BLH, flat):
-    """Each row of each layer begins at a whole vector."""
+    """Copy the state into the workspace, each layer padded to whole vectors."""
     for b in range(len(tensor_BLH)):
         for layer in range(shape.num_layers):
             at = (b * shape.num_layers + layer) * shape.hidden_lanes

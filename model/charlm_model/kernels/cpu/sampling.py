@@ -1,4 +1,4 @@
-"""From logits to log-probs and from them to a token, compiled; row by row.
+"""From logits to log-probs and to a sampled token, row by row.
 
 Legend: R rows, V vocabulary.
 """
@@ -9,7 +9,7 @@ from charlm_model.kernels.cpu.elementary import exp_64, lane_sum_64, log_64
 from charlm_model.kernels.cpu.jit import compiled
 from charlm_model.kernels.cpu.simd import DOUBLE_LANES, add, lane, load, splat, store
 
-_MIN_LOGPROB = -708.0  # the log of the smallest probability that counts
+_MIN_LOGPROB = -708.0  # of the smallest probability that is not taken for 0
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _ADDENDS = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -18,14 +18,14 @@ _LOW, _WORD = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 @compiled
 def workspace_for(vocab_size):
-    """What the functions below work in: whole vectors, the rest of them unlikely."""
+    """Two buffers of whole vectors for the functions below, padded with the lowest log-prob."""
     lanes = -(-vocab_size // DOUBLE_LANES) * DOUBLE_LANES
     return np.full(lanes, _MIN_LOGPROB), np.empty(lanes)
 
 
 @compiled
 def logprobs_of(logits_V, logprobs):
-    """Log-softmax in float64 into `logprobs`, which has whole vectors."""
+    """Log-softmax in float64 into `logprobs`, which is padded to whole vectors."""
     vocab_size = len(logits_V)
     largest = logits_V[0]
     for v in range(1, vocab_size):
@@ -43,12 +43,12 @@ def logprobs_of(logits_V, logprobs):
 
 @compiled
 def draw_token(logprobs, powers, vocab_size, uniform):
-    """The first token whose cumulated probability exceeds its share of the whole."""
+    """Inverse-CDF sampling: the first token whose cumulative probability exceeds `uniform`."""
     for v in range(0, len(logprobs), DOUBLE_LANES):
         store(powers, v, exp_64(load(logprobs, v)))
     total = 0.0
     for v in range(vocab_size):
-        if logprobs[v] > _MIN_LOGPROB:  # what was excluded has no probability at all
+        if logprobs[v] > _MIN_LOGPROB:  # excluded tokens have probability 0
             total += powers[v]
         powers[v] = total
     target = uniform * total
@@ -95,7 +95,7 @@ def draw_rows(logprobs_RV, uniforms_R, ids_R):
 def sample_rows(logits_R1V, draws, step, workspace, ids_R1, ids_RK, logprobs_RK):
     """Step number `step` of a burst: a token for each row from the model's own distribution.
 
-    `draws` are seeds, output indices and the positions of step 0, a column each.
+    `draws` has a column each for seeds, output indices and positions of step 0.
     """
     logprobs, powers = workspace
     for row in range(len(ids_R1)):
@@ -110,7 +110,7 @@ def sample_rows(logits_R1V, draws, step, workspace, ids_R1, ids_RK, logprobs_RK)
 
 @compiled
 def logprobs_of_drawn(drawn_KR3, logprobs_RK):
-    """As `logprobs_of` ends: of a token, its logit less the largest and the sum of all powers."""
+    """Log-probs as `logprobs_of` computes them, from (id, logit - largest, sum of e^logit)."""
     for step in range(len(drawn_KR3)):
         for row in range(drawn_KR3.shape[1]):
             logprob = drawn_KR3[step, row, 1] - lane(log_64(splat(drawn_KR3[step, row, 2])), 0)

@@ -1,7 +1,7 @@
-"""Vectors of numbers as values that kernels can add, multiply and keep in registers.
+"""SIMD vectors as numba values, which kernels add, multiply and keep in registers.
 
-`Floats` holds 16 float32, `Doubles` 8 float64: 512 bits, which narrower processors take in parts.
-Lanes are added and compared in folds, `lane_sum` and `lane_max` alone, in a fixed order.
+`Floats` holds 16 float32, `Doubles` 8 float64: 512 bits, which processors with narrower registers
+process in parts. Only the folds, `lane_sum` and `lane_max` combine lanes, in a fixed order.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 
 
 class Vector(types.Type):
-    """As many numbers as a register holds."""
+    """The numba type of a vector of numbers."""
 
     def __init__(self, name: str, scalar: Any, lanes: int) -> None:
         super().__init__(name=name)
@@ -46,7 +46,7 @@ def _suffix(vector: Vector) -> str:
 
 
 def call(builder: Any, vector: Vector, name: str, *args: Any) -> Any:
-    """One of the machine's own functions, such as `llvm.fma`."""
+    """Call an LLVM intrinsic, such as `llvm.fma`."""
     machine = machine_type(vector)
     signature = ir.FunctionType(machine, [machine] * len(args))
     function = get_or_insert_function(builder.module, signature, f"{name}.{_suffix(vector)}")
@@ -54,7 +54,7 @@ def call(builder: Any, vector: Vector, name: str, *args: Any) -> Any:
 
 
 def address(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
-    """Of an element of a contiguous array of one dimension."""
+    """The address of an element of a contiguous array of one dimension."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [at])
 
 
@@ -87,7 +87,7 @@ def splat_index(builder: Any, index: Any) -> Any:
 
 @intrinsic
 def load(_context: Any, array: Any, at: Any) -> Any:
-    """The numbers from an index on of a contiguous array of one dimension."""
+    """Load a vector from a contiguous array of one dimension, from an index on."""
     vector = _OF_SCALAR[array.dtype]
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -98,7 +98,7 @@ def load(_context: Any, array: Any, at: Any) -> Any:
 
 @intrinsic
 def load_bfloat16(_context: Any, array: Any, at: Any) -> Any:
-    """The same from bfloat16 numbers, kept as int16: they are the upper halves of float32."""
+    """Load a vector of bfloat16, stored as int16, as float32, of which it is the upper half."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = address(context, builder, signature.args[0], *args)
@@ -113,7 +113,7 @@ def load_bfloat16(_context: Any, array: Any, at: Any) -> Any:
 
 
 def _half_of_pairs(as_bits: Callable[[Any, Any, Any], Any]) -> Any:
-    """Loads every other one of 32 bfloat16 numbers, without moving any from its place."""
+    """Loads every second one of 32 bfloat16 numbers as float32, without a shuffle."""
     wide = ir.VectorType(_INT32, LANES)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -139,7 +139,7 @@ load_odds = _half_of_pairs(
 
 @intrinsic
 def keep_lanes(_context: Any, vector: Any, at: Any, first: Any, last: Any) -> Any:
-    """Lanes number `first` to `last`, where the first lane is number `at`; zero in all others."""
+    """Keep lanes `first` to `last`, counted from `at` in the first lane; zero the others."""
 
     def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         value, start, *bounds = args
@@ -156,7 +156,7 @@ def keep_lanes(_context: Any, vector: Any, at: Any, first: Any, last: Any) -> An
 
 @intrinsic
 def prefetch(_context: Any, array: Any, at: Any) -> Any:
-    """Ask memory for what is around an index; a hint, without any effect on a result."""
+    """Prefetch the cache line at an index; changes no result."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
@@ -172,7 +172,7 @@ def prefetch(_context: Any, array: Any, at: Any) -> Any:
 
 @intrinsic
 def to_bfloat16(_context: Any, scalar: Any) -> Any:
-    """The nearest bfloat16, of two the even one, as int16."""
+    """Round to the nearest bfloat16, ties to even, as int16."""
 
     def code(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         bits = builder.bitcast(args[0], _INT32)
@@ -185,7 +185,7 @@ def to_bfloat16(_context: Any, scalar: Any) -> Any:
 
 @intrinsic
 def store(_context: Any, array: Any, at: Any, vector: Any) -> Any:
-    """Write the numbers over those from an index on."""
+    """Store a vector from an index on."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values, index, value = args
@@ -251,7 +251,7 @@ def _copysign(builder: Any, vector: Vector, size: Any, sign: Any) -> Any:
 
 
 def _power_of_two(builder: Any, vector: Vector, exponent: Any) -> Any:
-    """2^n for whole n in the range of normal numbers: n goes into the bits of the exponent."""
+    """2^n for integers n in the range of normal numbers, built from the exponent's bits."""
     is_float = vector is Floats
     integer, bias, shift = (_INT32, 127, 23) if is_float else (_INT64, 1023, 52)
     integers = ir.VectorType(integer, vector.lanes)
@@ -298,18 +298,18 @@ power_of_two = _elementwise(1, _power_of_two)
 
 
 def _shuffled(builder: Any, given: Sequence[Any], places: Sequence[int]) -> Any:
-    """Lanes of one vector or two, those of the second counted after those of the first."""
+    """Lanes of one or two vectors in the given order; the second vector's count from LANES on."""
     order = ir.Constant(ir.VectorType(_INT32, LANES), list(places))
     return builder.shuffle_vector(given[0], given[-1], order)
 
 
 def _lanes_of(num: int, places: Sequence[int]) -> Any:
-    """Those of one vector or two, in such an order."""
+    """An operation that reorders the lanes of one or two vectors."""
     return _elementwise(num, lambda builder, _, *given: _shuffled(builder, given, places))
 
 
 def _folded(places: Sequence[int], distance: int) -> Any:
-    """Adds to some lanes of two vectors those at a distance from them."""
+    """An operation that adds lanes of two vectors to the lanes `distance` after them."""
 
     def compute(builder: Any, _vector: Vector, a: Any, b: Any) -> Any:
         others = [place + distance for place in places]
@@ -319,14 +319,14 @@ def _folded(places: Sequence[int], distance: int) -> Any:
 
 
 def _fold(size: int) -> Any:
-    """Adds the halves of every group of so many lanes, of one vector and then of another."""
+    """Adds the two halves of every group of `size` lanes, in one vector and then in another."""
     lower = [place for place in range(2 * LANES) if place % size < size // 2]
     return _folded(lower, size // 2)
 
 
 _HALF = LANES // 2
 fold_8, fold_4, fold_2 = _fold(8), _fold(4), _fold(2)
-# The halves of two vectors added: of the first, of the second, of the first, and so on.
+# Adds the halves of each of two vectors; sums of the first and the second alternate.
 fold_interleaved = _folded([lane for i in range(_HALF) for lane in (i, LANES + i)], _HALF)
 combine_halves = _lanes_of(2, [*range(_HALF), *range(LANES + _HALF, 2 * LANES)])
 repeat_evens, repeat_odds = (_lanes_of(1, 2 * [*range(first, LANES, 2)]) for first in (0, 1))

@@ -1,4 +1,4 @@
-"""The Transformer, compiled: all tokens of all rows in one call.
+"""Inference of the Transformer: all tokens of all rows in one call.
 
 Legend: B rows, T tokens, V vocabulary, E width, L layers, N heads, D head width, C ring slots.
 """
@@ -37,14 +37,14 @@ from charlm_model.kernels.cpu.simd import (
 from charlm_model.kernels.cpu.weights import Floats, Packer, array_of
 from charlm_model.layers.embedding import TokenEmbedding
 
-_MAX_ROWS = 256  # that are multiplied at once
+_MAX_ROWS = 256  # multiplied together
 _ZERO = np.float32(0)
-# A layer's weights, in the columns of `offsets_L4`.
+# Columns of `offsets_L4`: a layer's weights.
 _QKV, _ATTENTION_OUT, _UP, _DOWN = range(4)
 
 
 class TransformerShape(NamedTuple):
-    """The sizes that a kernel is run with, and where its head's weights are."""
+    """The sizes that a kernel needs, and the offset of its head's weights."""
 
     num_layers: int
     num_heads: int
@@ -56,7 +56,7 @@ class TransformerShape(NamedTuple):
 
 
 class PackedTransformer(NamedTuple):
-    """Everything about a model that its kernels need."""
+    """A model's sizes and weights in the layout of its kernels."""
 
     shape: TransformerShape
     tables: PackedEmbedding
@@ -76,7 +76,7 @@ def pack(
     frequencies: NDArray[np.float64],
     epsilon: float,
 ) -> PackedTransformer:
-    """`layers` has each layer's products in the order in which they act."""
+    """`layers` has the products of each layer in the order in which they are applied."""
     packer = Packer()
     tables = pack_embedding(embedding, packer)
     offsets = [[packer.add_panels(array_of(each.weight)) for each in layer] for layer in layers]
@@ -99,8 +99,8 @@ def advance(
 ):
     """Read T tokens a row: logits after each, and the state in place.
 
-    `keys_BX` and `values_BX` have each row's rings (L, C / lanes, N, D, lanes), bfloat16, flat.
-    `workspace` has as many zeros as `workspace_size` tells; all members of the group share it.
+    `keys_BX` and `values_BX` hold each row's rings (L, C / lanes, N, D, lanes) in bfloat16, flat.
+    `workspace` has `workspace_size` zeros, which all members of the group share.
     """
     shape = packed.shape
     check_tokens(ids_BT, recent_BK, shape.vocab_size)
@@ -126,11 +126,11 @@ def sample(
     packed, group, workspace, draws_B3, recent_BK, position_B, keys_BX, values_BX,
     logits_B1V, ids_BK, logprobs_BK,
 ):  # fmt: skip
-    """A burst: draw a token for every row, feed it, and again; `logits_B1V` and the state in place.
+    """Sample several steps: draw a token for every row, feed it, repeat. Updates logits and state.
 
-    `draws_B3` is what `charlm_model.kernels.cpu.sampling.sample_rows` takes.
+    `draws_B3` is described at `charlm_model.kernels.cpu.sampling.sample_rows`.
     """
-    ids_B1 = np.zeros((len(logits_B1V), 1), np.int64)  # the first member alone looks at them
+    ids_B1 = np.zeros((len(logits_B1V), 1), np.int64)  # read by the first member alone
     sampling_workspace = workspace_for(packed.shape.vocab_size)
     for step in range(ids_BK.shape[1]):
         if group.member == 0:
@@ -142,19 +142,19 @@ def sample(
 
 @compiled
 def padded_width(width):
-    """Whole panels."""
+    """The width, rounded up to whole panels."""
     return -(-width // PANEL_WIDTH) * PANEL_WIDTH
 
 
 @compiled
 def rows_per_block(num_rows, num_tokens):
-    """How many rows of the workspace a block of tokens takes."""
+    """Rows of the workspace (rows times tokens) that are computed together."""
     return num_rows * max(1, min(num_tokens, _MAX_ROWS // num_rows))
 
 
 @compiled
 def workspace_size(packed, num_members, num_rows, num_tokens):
-    """How many numbers the kernels work in."""
+    """Length of the workspace, in float32."""
     shape = packed.shape
     num_slots = -(-shape.context_length // LANES) * LANES
     total = 0
@@ -165,8 +165,8 @@ def workspace_size(packed, num_members, num_rows, num_tokens):
 
 @compiled
 def _sizes(shape, num_slots, num_rows, num_members):
-    """Of the stream, queries to values, the heads' answers, the hidden layer, logits, cosines and
-    sines; and of what each member has alone: its normalized stream, scores and sums.
+    """Sizes of the residual stream, queries to values, heads' outputs, hidden layer, logits and
+    angles; then of each member's own parts: normalized stream, scores and sums.
     """
     width = padded_width(shape.width)
     return (
@@ -184,7 +184,7 @@ def _sizes(shape, num_slots, num_rows, num_members):
 
 @compiled
 def _split_workspace(shape, num_slots, num_rows, group, workspace):
-    """The workspace cut to those sizes; of what members have alone, this one's."""
+    """The workspace, split into the parts that `_sizes` lists; of the members' own, this one's."""
     x, qkv, attended, up, logits, angles, normal, scores, sums = _sizes(
         shape, num_slots, num_rows, 1
     )  # fmt: skip
@@ -211,7 +211,7 @@ def _split_workspace(shape, num_slots, num_rows, group, workspace):
 
 @compiled
 def _write_logits(shape, group, logits, first, length, logits_BTV):
-    """This member's columns."""
+    """Copy this member's columns of the logits."""
     stride = padded_width(shape.vocab_size)
     start, end = shard_of(group, stride // PANEL_WIDTH)
     for b in range(len(logits_BTV)):
@@ -223,7 +223,7 @@ def _write_logits(shape, group, logits, first, length, logits_BTV):
 
 @compiled
 def _run_block(packed, group, ids_BT, recent_BK, first, length, position_B, keys, values, work):
-    """Rows of the workspace lie row by row: row b * T + t."""
+    """Run one block of tokens; row b * T + t of the workspace is token t of row b."""
     shape, weights, offsets_L4, epsilon = (
         packed.shape, packed.weights, packed.offsets_L4, packed.epsilon,
     )  # fmt: skip
@@ -277,7 +277,7 @@ def _run_block(packed, group, ids_BT, recent_BK, first, length, position_B, keys
 
 @compiled
 def _embed_block(packed, ids_BT, recent_BK, first, length, position_B, work):
-    """The stream of every row at its beginning, and the angles of its position."""
+    """Embed and normalize every token; compute cosines and sines of its position."""
     shape, epsilon = packed.shape, packed.epsilon
     E, width = shape.width, padded_width(shape.width)
     x, angles = work[0], work[5]
@@ -314,8 +314,8 @@ def _normalize_rows(x, lanes, width, epsilon, num_rows, out):
 
 @compiled
 def _attend_token(packed, group, layer, b, row, position, keys, values, work):
-    """One token's attention in one layer, by this member's heads: its key and value enter the ring,
-    its answer `attended`.
+    """One token's attention in one layer, for this member's heads: writes its key and value into
+    the ring and the heads' outputs into `attended`.
     """
     shape, epsilon = packed.shape, packed.epsilon
     _, qkv, attended, _, _, angles, _, scores, sums = work

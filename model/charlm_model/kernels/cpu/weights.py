@@ -1,4 +1,4 @@
-"""All weights of a model in one flat array, each where its kernel looks for it."""
+"""All weights of a model in one flat array, in the layout that kernels read."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +21,19 @@ def array_of(tensor: Tensor) -> Floats:
 
 
 def zeros(length: int) -> Floats:
-    """They begin where a vector in memory does, which is a line long."""
+    """Zeros aligned to a vector, which is one cache line."""
     return from_line(np.zeros(length + LANES, np.float32), length)
 
 
 class Packer:
-    """Collects arrays; says where each begins."""
+    """Concatenates arrays and returns the offset of each."""
 
     def __init__(self) -> None:
         self._parts: list[Floats] = []
         self._length = 0
 
     def add(self, values: Floats) -> int:
-        """Where the values begin; they are padded to whole vectors."""
+        """Add values, padded to whole vectors; returns their offset."""
         at = self._length
         part = np.zeros(lanes_of(values.size), np.float32)
         part[: values.size] = values.ravel()
@@ -42,7 +42,7 @@ class Packer:
         return at
 
     def add_panels(self, weight_NK: Floats) -> int:
-        """Where the weights of a product begin."""
+        """Add the weights of a matrix product as panels; returns their offset."""
         return self.add(panels_of(weight_NK))
 
     def packed(self) -> Floats:

@@ -1,6 +1,6 @@
-"""Attention of one row in training: keys and values of the past and of the row itself.
+"""Attention in training, forward and backward, over past keys and values and the new ones.
 
-Legend: B batch, L layers, T time, E width, N heads, D head width, C ring slots, P remembered
+Legend: B batch, L layers, T time, E width, N heads, D head width, C ring slots, P past
 positions, S = P + T padded.
 """
 
@@ -36,19 +36,19 @@ from charlm_model.kernels.cpu_training.bfloat16_panels import (
     transpose,
 )
 
-QUERIES_PER_BLOCK = 8  # queries that share the part of the keys which they may see
+QUERIES_PER_BLOCK = 8  # queries that use the same panels of keys
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 class AttentionWorkspace(NamedTuple):
-    """Reused from head to head; what is padded stays zero."""
+    """Buffers that are reused for every head; their padding stays zero."""
 
     queries: BFloat16s  # (T padded, D), normalized, rotated and scaled
     keys: BFloat16s  # (S, D), normalized and rotated
     values: BFloat16s  # (S, D)
-    d_outputs: BFloat16s  # (T padded, D): gradients of what a head answers
-    panels: BFloat16s  # of S by D, either way
-    scores: Floats  # (TOGETHER, S)
+    d_outputs: BFloat16s  # (T padded, D): gradients of a head's outputs
+    panels: BFloat16s  # of (S, D) or of its transpose
+    scores: Floats  # (QUERIES_PER_BLOCK, S)
     d_scores: BFloat16s  # (T, S)
     transposed: BFloat16s  # (T, T padded)
     sums: Floats  # (T, D padded)
@@ -113,7 +113,7 @@ def attend(sizes, row, past, qkv, attn_weights, keys, values, heads, workspace):
 
 @compiled
 def attend_backward(sizes, row, past, qkv, attn_weights, d_heads, d_qkv, workspace):
-    """From the gradient of the heads' answers (T, E) to that of queries, keys and values."""
+    """Backward: from the gradient of the heads' outputs (T, E) to that of queries, keys, values."""
     T, E, D = sizes.length, sizes.width, sizes.width // sizes.num_heads
     P, S, wide_T = sizes.num_past, padded_to_panels(sizes.num_past + T), padded_to_panels(T)
     for head in range(sizes.num_heads):
@@ -123,11 +123,11 @@ def attend_backward(sizes, row, past, qkv, attn_weights, d_heads, d_qkv, workspa
             _round_to_bfloat16(
                 d_heads, position * E + head * D, D, workspace.d_outputs, position * D
             )
-        # Values: shares^T times the gradient of the answers.
+        # Gradient of values: attn_weights^T times the gradient of the outputs.
         transpose(attn_weights, at + P, S, T, T, workspace.transposed, 0, wide_T)
         _transposed_weighted_sums(sizes, workspace.d_outputs, workspace)
         _write_outputs(workspace.sums, T, D, d_qkv, to + 2 * E, 3 * E)
-        # Shares: the gradient of the answers times values^T, then back through the softmax.
+        # Gradient of scores: d_outputs times values^T, then back through the softmax.
         _load_values(sizes, row, head, past, qkv, workspace)
         panels_of_rows(workspace.values, P + T, D, workspace.panels)
         for first in range(0, T, QUERIES_PER_BLOCK):
@@ -144,7 +144,7 @@ def attend_backward(sizes, row, past, qkv, attn_weights, d_heads, d_qkv, workspa
                     at + query * S,
                     workspace.d_scores,
                 )
-        # Queries and keys: slopes times keys, slopes^T times queries.
+        # Gradients of queries and keys: d_scores times keys, d_scores^T times queries.
         _load_queries_and_keys(sizes, row, head, past, qkv, workspace)
         panels_of_columns(workspace.keys, 0, D, S, D, S, workspace.panels)
         _weighted_sums(sizes, workspace.d_scores, 0, workspace)
@@ -156,7 +156,7 @@ def attend_backward(sizes, row, past, qkv, attn_weights, d_heads, d_qkv, workspa
 
 @compiled
 def scale_of(x, at, width, epsilon):
-    """1 / the root of the mean square."""
+    """1 / root mean square."""
     squares = splat(_ZERO)
     for n in range(at, at + width, LANES):
         squares = fma(load(x, n), load(x, n), squares)
@@ -165,7 +165,7 @@ def scale_of(x, at, width, epsilon):
 
 @compiled
 def _visible_panels(sizes, first):
-    """Whole panels that hold every key which one of TOGETHER queries may see."""
+    """The range of whole panels with all keys that a block of queries can see."""
     oldest = max(0, sizes.num_past + first - sizes.context_length + 1)
     last = sizes.num_past + min(first + QUERIES_PER_BLOCK, sizes.length)
     return oldest // PANEL_WIDTH * PANEL_WIDTH, padded_to_panels(last)
@@ -173,7 +173,7 @@ def _visible_panels(sizes, first):
 
 @compiled
 def _score(sizes, first, bfloat16s, workspace):
-    """TOGETHER rows of `bfloat16s` times the panels that they may see."""
+    """Products of a block of rows with the panels that they can see."""
     D, S = sizes.width // sizes.num_heads, padded_to_panels(sizes.num_past + sizes.length)
     low, high = _visible_panels(sizes, first)
     for column in range(low, high, PANEL_WIDTH):
@@ -185,7 +185,7 @@ def _score(sizes, first, bfloat16s, workspace):
 
 @compiled
 def _weighted_sums(sizes, weights, at, workspace):
-    """Queries' weights (T, S) times the panels, as far as each may see."""
+    """Weights (T, S) times the panels that each query can see."""
     T, D = sizes.length, sizes.width // sizes.num_heads
     S, wide_D = padded_to_panels(sizes.num_past + T), padded_to_panels(D)
     for first in range(0, T, QUERIES_PER_BLOCK):
@@ -200,7 +200,7 @@ def _weighted_sums(sizes, weights, at, workspace):
 
 @compiled
 def _transposed_weighted_sums(sizes, bfloat16s, workspace):
-    """`transposed` times positions' numbers (T padded, D)."""
+    """`transposed` times a matrix (T padded, D)."""
     T, D = sizes.length, sizes.width // sizes.num_heads
     wide_T, wide_D = padded_to_panels(T), padded_to_panels(D)
     panels_of_columns(bfloat16s, 0, D, wide_T, D, wide_T, workspace.panels)
@@ -220,7 +220,7 @@ def _transposed_weighted_sums(sizes, bfloat16s, workspace):
 
 @compiled
 def _load_queries_and_keys(sizes, row, head, past, qkv, workspace):
-    """Those of a head, normalized and rotated; remembered keys before the new ones."""
+    """Load one head's queries and keys, normalized and rotated; past keys precede the new ones."""
     T, E, D = sizes.length, sizes.width, sizes.width // sizes.num_heads
     P, scale = sizes.num_past, _ONE / np.sqrt(np.float32(D))
     _read_ring(sizes, row, head, past, past.keys, workspace.keys)
@@ -244,7 +244,7 @@ def _load_values(sizes, row, head, past, qkv, workspace):
 
 @compiled
 def _ring_offset(sizes, row, head, position):
-    """Where a head's numbers of a position lie in a ring (B, L, C / lanes, N, D, lanes)."""
+    """Offset of a head's numbers of a position in a ring (B, L, C / lanes, N, D, lanes)."""
     E, D = sizes.width, sizes.width // sizes.num_heads
     slot = position % sizes.num_slots
     ring = (row * sizes.num_layers + sizes.layer) * sizes.num_slots * E
@@ -253,7 +253,7 @@ def _ring_offset(sizes, row, head, position):
 
 @compiled
 def _read_ring(sizes, row, head, past, ring, out):
-    """(P, D) of the last positions before the window; whatever, where there was none."""
+    """Read the last P positions before the window (P, D); undefined where the text is shorter."""
     D, P = sizes.width // sizes.num_heads, sizes.num_past
     done = 0
     while done < P:
@@ -266,7 +266,7 @@ def _read_ring(sizes, row, head, past, ring, out):
 
 @compiled
 def _write_ring(sizes, row, head, past, bfloat16s, ring):
-    """The window's (T, D), which lie after those of the past: as many as there are slots."""
+    """Write the window's last positions, which follow the past ones, into the ring's slots."""
     D, T = sizes.width // sizes.num_heads, sizes.length
     done = max(0, T - sizes.num_slots)
     while done < T:
@@ -291,7 +291,7 @@ def _write_outputs(sums, T, D, out, at, stride):
 
 @compiled
 def _rotate(x, at, D, scale, past, angle, out, out_at):
-    """Scale, then turn pairs of numbers by the angles. The last vectors may overlap."""
+    """Scale, then rotate pairs of numbers by the angles. The last vectors may overlap."""
     half = D // 2
     for start in range(0, half, LANES):
         n = min(start, half - LANES)
@@ -330,9 +330,9 @@ def _rotate_backward(sizes, row, head, part, past, qkv, workspace, d_qkv):
 
 @compiled
 def _softmax(sizes, query, position, low, high, scores, attn_weights, to):
-    """Softmax over the visible keys of a query; nothing for all others.
+    """Softmax over the visible keys of a query; 0 for all others.
 
-    Queries and keys are normalized, so no score is beyond the root of D: e^score overflows nothing.
+    Queries and keys are normalized, so scores are at most sqrt(D), and e^score does not overflow.
     """
     now = sizes.num_past + query
     at = query % QUERIES_PER_BLOCK * padded_to_panels(sizes.num_past + sizes.length)
@@ -349,7 +349,7 @@ def _softmax(sizes, query, position, low, high, scores, attn_weights, to):
 
 @compiled
 def _softmax_backward(query, S, low, high, d_attn_weights, attn_weights, weights_at, d_scores):
-    """From the gradient of shares to that of scores; zero for keys that no neighbor sees."""
+    """From the gradient of the weights to that of the scores; 0 for keys outside the panels."""
     at, to = query % QUERIES_PER_BLOCK * S, query * S
     for key in range(0, S, LANES):
         store_bfloat16(d_scores, to + key, splat(_ZERO))

@@ -1,6 +1,6 @@
-"""Vectors and products of bfloat16 numbers, kept as int16, where the processor has both.
+"""Vectors and matrix products of bfloat16 (stored as int16), for processors with AVX512-BF16.
 
-Training alone: a product adds two terms at a time, so its bits are not those of the exact path.
+For training alone: a dot product adds two terms at a time, so its bits differ from the exact path.
 
 Legend: M rows, K inputs, N outputs.
 """
@@ -29,12 +29,12 @@ from charlm_model.kernels.cpu.simd import (
 BFloat16s = NDArray[np.int16]
 
 PANEL_VECTORS = 2
-PANEL_WIDTH = PANEL_VECTORS * LANES  # outputs whose weights lie together, pair of inputs by pair
+PANEL_WIDTH = PANEL_VECTORS * LANES  # outputs of a panel; weights are ordered by input pairs
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 
 
 class _BFloat(ir.Type):
-    """llvmlite has no name for it."""
+    """LLVM's bfloat type, which llvmlite lacks."""
 
     intrinsic_name = "bf16"
 
@@ -54,7 +54,7 @@ _VECTOR = ir.VectorType(_BFloat(), LANES)
 
 @intrinsic
 def store_bfloat16(_context: Any, array: Any, at: Any, vector: Any) -> Any:
-    """Write the numbers, rounded to the nearest bfloat16, over those from an index on."""
+    """Store a vector from an index on, rounded to the nearest bfloat16."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values, index, value = args
@@ -71,7 +71,7 @@ def store_bfloat16(_context: Any, array: Any, at: Any, vector: Any) -> Any:
 def store_interleaved(
     _context: Any, source: Any, first: Any, second: Any, target: Any, at: Any
 ) -> Any:
-    """Write numbers from two places on in turns (first, second, first, second), in bfloat16.
+    """Interleave vectors from two offsets (first, second, first, second), in bfloat16.
 
     Those of float32 are rounded; those of bfloat16 are copied.
     """
@@ -101,7 +101,7 @@ def store_interleaved(
 
 
 def _mover(bits: int) -> Any:
-    """Copies so many bits from one array of int16 to another."""
+    """A function that copies this many bits from one array of int16 to another."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, source_at, target, target_at = args
@@ -126,7 +126,7 @@ copy_one, copy_pair = _mover(16), _mover(32)
 
 @intrinsic
 def load_dropout_scale(_context: Any, array: Any, at: Any, dropped: Any, scale: Any) -> Any:
-    """`scale` where a random byte is not below `dropped`, else zero."""
+    """Dropout: `scale` where a random byte is at least `dropped`, else 0."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values, index, limit, factor = args
@@ -143,7 +143,7 @@ def load_dropout_scale(_context: Any, array: Any, at: Any, dropped: Any, scale: 
 
 
 def _tile(num_rows: int, is_adding: bool) -> Any:
-    """Adds rows times a panel to `out`, or puts it there; two inputs at a time."""
+    """A function that adds rows times a panel to `out`, or overwrites it; two inputs at a time."""
 
     def add_pair(builder: Any, rows: list[Any], w: Any, sums: Any, k: Any) -> None:
         at = builder.mul(k, _constant(2 * PANEL_WIDTH))
@@ -197,7 +197,7 @@ def _constant(value: int) -> Any:
 
 
 def _apart(builder: Any, pointer: Any, stride: Any, num: int) -> list[Any]:
-    """Pointers at multiples of the stride."""
+    """Pointers `stride` apart."""
     return [builder.gep(pointer, [builder.mul(stride, _constant(number))]) for number in range(num)]
 
 
@@ -207,7 +207,7 @@ _put_eight, _put_four, _put_one = (_tile(num_rows, False) for num_rows in (8, 4,
 
 @compiled
 def add_panel(x, x_at, x_stride, num_rows, depth, weights, at, out, out_at, out_stride):
-    """Rows of x times one panel of weights, added to rows of `out`; all flat, depth even."""
+    """Add rows of x times one panel of weights to rows of `out`; all flat, depth even."""
     pairs = depth // 2
     row = 0
     while row < num_rows:
@@ -226,7 +226,7 @@ def add_panel(x, x_at, x_stride, num_rows, depth, weights, at, out, out_at, out_
 
 @compiled
 def put_panel(x, x_at, x_stride, num_rows, depth, weights, at, out, out_at, out_stride):
-    """The same, whatever `out` held."""
+    """The same, overwriting `out`."""
     pairs = depth // 2
     row = 0
     while row < num_rows:

@@ -1,6 +1,6 @@
-"""Matrices that change from row to row, brought into the panels that `bfloat16s.add_panel` reads.
+"""Packs matrices into the panels that `bfloat16.add_panel` reads.
 
-All flat. Widths are multiples of a vector's; what a panel has beyond a matrix is left as it was.
+All arrays are flat. Widths are multiples of a vector; the padding of a panel is not written.
 
 Legend: R rows, C columns of the matrix.
 """
@@ -25,7 +25,7 @@ from charlm_model.kernels.cpu_training.transpose import (
 
 @compiled
 def panels_of_rows(bfloat16s, num_rows, num_columns, panels):
-    """For x M^T, of a bfloat16 matrix: outputs are rows; pairs are neighboring columns."""
+    """Panels for x M^T of a bfloat16 matrix: outputs are rows, pairs are neighboring columns."""
     for top in range(0, num_rows, PAIR_BLOCK_SIZE):
         to = top // PANEL_WIDTH * num_columns * PANEL_WIDTH + top % PANEL_WIDTH * 2
         bottom = min(top + PAIR_BLOCK_SIZE, num_rows)
@@ -45,7 +45,7 @@ def panels_of_rows(bfloat16s, num_rows, num_columns, panels):
 
 @compiled
 def panels_of_columns(matrix, at, stride, num_rows, num_columns, depth, panels):
-    """For x M, of float32 or bfloat16: outputs are columns; pairs are neighboring rows.
+    """Panels for x M of float32 or bfloat16: outputs are columns, pairs are neighboring rows.
 
     The number of rows is even.
     """
@@ -58,7 +58,7 @@ def panels_of_columns(matrix, at, stride, num_rows, num_columns, depth, panels):
 
 @compiled
 def round_rows(matrix, at, stride, num_rows, num_columns, bfloat16s):
-    """Rows, rounded, without what lies between them."""
+    """Round rows that are `stride` apart to contiguous bfloat16 rows."""
     for row in range(num_rows):
         for column in range(0, num_columns, LANES):
             store_bfloat16(
@@ -68,7 +68,7 @@ def round_rows(matrix, at, stride, num_rows, num_columns, bfloat16s):
 
 @compiled
 def transpose(bfloat16s, at, stride, num_rows, num_columns, out, to, width):
-    """The transpose, in rows of `width`."""
+    """Write the transpose in rows `width` apart."""
     for top in range(0, num_rows, BLOCK_SIZE):
         bottom = min(top + BLOCK_SIZE, num_rows)
         for left in range(0, num_columns, BLOCK_SIZE):

@@ -1,4 +1,4 @@
-"""What the layers with gates do alike in training, backward.
+"""The parts of the backward pass that LSTM and GRU share.
 
 Legend: B rows, H hidden.
 """
@@ -10,7 +10,7 @@ from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH, add_panel, s
 
 @compiled
 def store_gate_gradient(value, row, step, at, width, stride, d_gates, scratch, d_bias):
-    """What the loss gains by U of a step's sums: for the weights, for the step before, for biases.
+    """Store the gradient of U gate sums, for the weights, the step before, and the biases.
 
     `scratch` holds the rows of one step, `stride` apart.
     """
@@ -21,12 +21,12 @@ def store_gate_gradient(value, row, step, at, width, stride, d_gates, scratch, d
 
 @compiled
 def add_hidden_gradient(num_rows, num_gates, H, weights, scratch, at, stride, d_hidden_BH):
-    """From the gates of a step to the hidden state before it, to whose gradient it is added.
+    """Add the gradient of a step's gates to that of the hidden state before it.
 
-    `weights` are panels of the hidden weights, by what they multiply forward.
+    `weights` are backward panels of the hidden weights.
     """
     for column in range(0, H, PANEL_WIDTH):
-        for gate in range(num_gates):  # a panel's part of one gate stays in the closest cache
+        for gate in range(num_gates):  # a panel's part of one gate fits the L1 cache
             add_panel(
                 scratch, at + gate * H, stride, num_rows, H,
                 weights, (column * num_gates + gate * PANEL_WIDTH) * H,

@@ -1,8 +1,8 @@
-"""A whole window of a GRU's layer in one call, forward and backward, in bfloat16 products.
+"""A GRU layer in training: a whole window in one call, forward and backward, in bfloat16.
 
-Laid out as `lstm_training` is. A step has four sums, in this order: what the new state takes from
-the input, reset gate, update gate, what the new state takes from the hidden state. So those that
-the input has a part in lie together, and those that the hidden state has one in.
+Arrays are laid out as in `lstm`. A step has four sums, in this order: the candidate's input part,
+reset gate, update gate, the candidate's hidden part. So the sums that involve the input are
+adjacent, and so are those that involve the hidden state.
 
 Legend: B rows, T time, E inputs, H hidden, U units that fill a vector.
 """
@@ -31,11 +31,11 @@ _ONE = np.float32(1)
 
 @compiled
 def forward(sizes, x, from_input, from_hidden, bias, hidden_BH, sums_BTS, y):
-    """Reads x (B, T, E); writes y (B, T, H), and what `backward` needs: sums by step.
+    """Reads x (B, T, E); writes y (B, T, H), and for `backward` the sums of each step.
 
-    `hidden_BH` becomes the last state. Gates are kept after their functions. Weights are panels of
-    the new state and both gates from the input, and of both gates and the new state from the
-    hidden state; `bias` is of all four sums.
+    `hidden_BH` becomes the last state. Gates are stored after their activations. `from_input` holds
+    panels for candidate, reset and update; `from_hidden` for reset, update and candidate; `bias`
+    belongs to all four sums.
     """
     num_rows, length, E, H = sizes
     half_BH = np.empty(num_rows * H, np.int16)
@@ -76,7 +76,7 @@ def _sum_gates(num_rows, length, t, E, H, x, half_BH, from_input, from_hidden, b
 
 @compiled
 def _update_state(step, H, unit, sums, row, part, hidden_BH, sums_BTS, y):
-    """One row's new hidden state of U units."""
+    """Compute one row's new hidden state of U units."""
     at, kept, own = row * SUMS * PANEL_WIDTH + part, step * SUMS * H + unit, row * H + unit
     r = sigmoid(load(sums, at + PANEL_WIDTH))
     z = sigmoid(load(sums, at + 2 * PANEL_WIDTH))
@@ -93,14 +93,14 @@ def _update_state(step, H, unit, sums, row, part, hidden_BH, sums_BTS, y):
 
 @compiled
 def backward(sizes, weights, hidden_BH, sums_BTS, y, dy, d_hidden_BH, d_sums, d_bias):
-    """Reads dy (B, T, H); writes what the loss gains by every sum (B, T, 4 H).
+    """Reads dy (B, T, H); writes the gradient of every sum (B, T, 4 H).
 
     The gradient of the last state becomes that of the first one; `d_bias` (B, 4 H) is added to.
-    `weights` are panels of the hidden weights, by what they multiply forward.
+    `weights` are backward panels of the hidden weights.
     """
     num_rows, length, _, H = sizes
     width = SUMS * H
-    stride = width + LANES  # rows must not all fall into the same places of the cache
+    stride = width + LANES  # padded, or all rows would map to the same cache sets
     scratch = np.empty(num_rows * stride, np.int16)
     one = splat(_ONE)
     for t in range(length - 1, -1, -1):

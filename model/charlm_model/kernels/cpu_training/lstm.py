@@ -1,7 +1,7 @@
-"""A whole window of an LSTM's layer in one call, forward and backward, in bfloat16 products.
+"""An LSTM layer in training: a whole window in one call, forward and backward, in bfloat16.
 
-Rows are independent, so threads share them and never wait for each other within a window. All
-arrays are flat, row after row; bfloat16 numbers are kept as int16.
+Rows are independent, so threads split them and need not synchronize within a window. All arrays are
+flat, row after row; bfloat16 is stored as int16.
 
 Legend: B rows, T time, E inputs, H hidden, U units that fill a vector.
 """
@@ -30,14 +30,14 @@ _ONE, _ZERO = np.float32(1), np.float32(0)
 
 @compiled
 def forward(sizes, x, weights, bias, hidden_BH, cell_BH, gates, cells, y):
-    """Reads x (B, T, E); writes y (B, T, H), and what `backward` needs: gates and cells by step.
+    """Reads x (B, T, E); writes y (B, T, H), and for `backward` the gates and cells of each step.
 
-    `weights` are panels of input and hidden weights side by side, input and forget gate of U units
-    in one panel, candidate and output gate in the next. A step's gates lie the same way.
+    `weights` are panels of input and hidden weights side by side: input and forget gate of U units
+    in one panel, candidate and output gate in the next. The gates of a step have the same order.
     """
     num_rows, length, E, H = sizes
     depth = E + H
-    both = np.zeros(2 * num_rows * depth, np.int16)  # input and hidden state of a step and the next
+    both = np.zeros(2 * num_rows * depth, np.int16)  # input and hidden state of two steps
     sums = np.empty(num_rows * GATES * LANES, np.float32)
     for row in range(num_rows):
         for h in range(0, H, LANES):
@@ -59,7 +59,7 @@ def forward(sizes, x, weights, bias, hidden_BH, cell_BH, gates, cells, y):
 
 @compiled
 def _sum_gates(num_rows, depth, both, now, weights, bias, unit, sums):
-    """The four gates of U units, before their functions, for every row."""
+    """The four gates of U units, before their activations, for every row."""
     for row in range(num_rows):
         for gate in range(0, GATES * LANES, LANES):
             store(sums, row * GATES * LANES + gate, load(bias, unit * GATES + gate))
@@ -72,7 +72,7 @@ def _sum_gates(num_rows, depth, both, now, weights, bias, unit, sums):
 
 @compiled
 def _update_state(step, H, unit, before, sums, row, gates, cells):
-    """One row's new hidden state of U units."""
+    """Compute one row's new hidden state of U units."""
     at, kept = row * GATES * LANES, (step * H + unit) * GATES
     i, f = sigmoid(load(sums, at)), sigmoid(load(sums, at + LANES))
     g, o = tanh(load(sums, at + 2 * LANES)), sigmoid(load(sums, at + 3 * LANES))
@@ -87,14 +87,14 @@ def _update_state(step, H, unit, before, sums, row, gates, cells):
 
 @compiled
 def backward(sizes, weights, cell_BH, gates, cells, dy, d_hidden_BH, d_cell_BH, d_gates, d_bias):
-    """Reads dy (B, T, H); writes what the loss gains by the sums of every gate (B, T, 4 H).
+    """Reads dy (B, T, H); writes the gradient of every gate's sum (B, T, 4 H).
 
     The gradients of the last state become those of the first one; `d_bias` (B, 4 H) is added to.
-    `weights` are panels of the hidden weights, by what they multiply forward.
+    `weights` are backward panels of the hidden weights.
     """
     num_rows, length, _, H = sizes
     width = GATES * H
-    stride = width + LANES  # rows must not all fall into the same places of the cache
+    stride = width + LANES  # padded, or all rows would map to the same cache sets
     scratch = np.empty(num_rows * stride, np.int16)
     one = splat(_ONE)
     for t in range(length - 1, -1, -1):

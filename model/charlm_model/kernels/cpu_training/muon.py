@@ -1,6 +1,6 @@
-"""Muon's step of a matrix, orthogonalized by quintics in bfloat16 products.
+"""Muon's update of a matrix: orthogonalized by quintic iterations in bfloat16.
 
-Products of a matrix with its own transpose are symmetric: half of each is computed.
+The product of a matrix with its own transpose is symmetric: only one half is computed.
 
 Legend: M rows, N columns; R the shorter side, C the longer one.
 """
@@ -39,18 +39,18 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 class Factors(NamedTuple):
-    """Of one step of one matrix."""
+    """The scalars of one update of one matrix."""
 
     momentum: np.float32
     safety: np.float32  # the norm becomes 1 / safety
     tiny: np.float32
-    shrink: np.float32  # what is left of a weight
+    shrink: np.float32  # factor of a weight: weight decay
     rate: np.float32
 
 
 @compiled
 def step(sizes, start, weight, gradient, momentum, quintics, factors):
-    """One step of Muon for one block of a stacked matrix, from `start` on: all three are flat.
+    """Update one block of a stacked matrix, from offset `start` on; the three arrays are flat.
 
     M and N are multiples of PANEL_WIDTH; each quintic is (a, b, c).
     """
@@ -65,7 +65,7 @@ def step(sizes, start, weight, gradient, momentum, quintics, factors):
 
 @compiled
 def orthogonalize(R, C, quintics, x, product):
-    """X <- aX + (bG + cGG) X with G = X X^T, for every quintic; `product` is room for both."""
+    """X <- aX + (bG + cGG) X with G = X X^T, for every quintic; `product` is a buffer."""
     bfloat16s, panels = np.empty(R * C, np.int16), np.empty(R * C, np.int16)
     gram, polynomial = np.empty(R * R, np.int16), np.empty(R * R, np.int16)
     for quintic in quintics:
@@ -85,7 +85,7 @@ def orthogonalize(R, C, quintics, x, product):
 
 @compiled
 def _nesterov_momentum(gradient, momentum, start, num, factor, ahead):
-    """Where the momentum is going (Nesterov), after it has taken the gradient in; and its norm."""
+    """Update the momentum, write the Nesterov momentum to `ahead`, and return its norm."""
     kept, taken, squares = splat(factor), splat(_ONE - factor), splat(_ZERO)
     for n in range(0, num, LANES):
         slope, old = load(gradient, start + n), load(momentum, start + n)
@@ -99,7 +99,7 @@ def _nesterov_momentum(gradient, momentum, start, num, factor, ahead):
 
 @compiled
 def _load_scaled(block, M, N, scale, x):
-    """A block, scaled, on its side if it is tall."""
+    """Copy a block to x, scaled; transposed if it is taller than wide."""
     if M <= N:
         for n in range(0, M * N, LANES):
             store(x, n, multiply(splat(scale), load(block, n)))
@@ -111,7 +111,7 @@ def _load_scaled(block, M, N, scale, x):
 
 @compiled
 def _update_weights(x, M, N, shrink, rate, weight, start):
-    """Weights, shrunk, go against x."""
+    """weight <- shrink * weight - rate * x."""
     if M <= N:
         for n in range(0, M * N, LANES):
             shrunk = multiply(splat(shrink), load(weight, start + n))
@@ -125,7 +125,7 @@ def _update_weights(x, M, N, shrink, rate, weight, start):
 
 @compiled
 def _put_lower(bfloat16s, R, depth, panels, out):
-    """The part below the diagonal, in rows of R."""
+    """The products on and below the diagonal, by panels of columns."""
     for column in range(0, R, PANEL_WIDTH):
         put_panel(
             bfloat16s, column * depth, depth, R - column, depth,
@@ -135,7 +135,7 @@ def _put_lower(bfloat16s, R, depth, panels, out):
 
 @compiled
 def _round_lower(product, R, of_gram, of_product, gram, out):
-    """A multiple of the gram and one of the product, symmetric again."""
+    """of_gram * gram + of_product * product in bfloat16, with the upper half mirrored."""
     for row in range(R):
         for column in range(0, row + 1, LANES):
             value = multiply(splat(of_product), load(product, row * R + column))

@@ -1,10 +1,10 @@
-"""A Transformer's block in training: all positions of a row in one call, forward and backward.
+"""A Transformer block in training: all positions of a row in one call, forward and backward.
 
-A row's activations stay in the caches from the first product to the last, and threads share rows
-without waiting for each other. Arrays are flat, row after row; bfloat16 numbers are kept as int16.
+A row's activations stay in the processor's caches through all products, and threads split rows
+without synchronizing. Arrays are flat, row after row; bfloat16 is stored as int16.
 
 Legend: B rows, L layers, T time, E width, F hidden width of the MLP, N heads, D head width, C ring
-slots, P remembered positions, S = P + T padded to whole panels.
+slots, P past positions, S = P + T padded to whole panels.
 """
 
 from typing import Any, NamedTuple
@@ -32,13 +32,13 @@ from charlm_model.kernels.cpu_training.attention import (
 from charlm_model.kernels.cpu_training.bfloat16 import load_dropout_scale, store_bfloat16
 from charlm_model.kernels.cpu_training.bfloat16_panels import multiply_rows
 
-Array = Any  # a tensor outside, flat inside
+Array = Any  # a tensor outside of kernels, a flat array inside
 HIDDEN_FACTOR = 4
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 
 
 class Sizes(NamedTuple):
-    """Of all rows, which of them to compute, and what the window shows."""
+    """The rows to compute, and the sizes of the window and the model."""
 
     first_row: int
     end_row: int
@@ -50,25 +50,25 @@ class Sizes(NamedTuple):
     num_slots: int
     num_past: int
     context_length: int
-    dropped: int  # of 256
+    dropped: int  # of 256 levels
     epsilon: Any
 
 
 class SavedActivations(NamedTuple):
-    """What `backward` needs of `forward`; sums that the next product reads are in bfloat16."""
+    """What `forward` saves for `backward`; inputs of products are in bfloat16."""
 
     normed: Array  # (B, T, E)
     qkv: Array  # (B, T, 3 E), before norm and rotation
-    attn_weights: Array  # (B, N, T, S) of attention
+    attn_weights: Array  # (B, N, T, S)
     heads: Array  # (B, T, E)
     middle: Array  # (B, T, E), between attention and MLP
     middle_normed: Array  # (B, T, E)
-    relu: Array  # (B, T, F), what is above zero
+    relu: Array  # (B, T, F)
     squared: Array  # (B, T, F)
 
 
 class PastWindow(NamedTuple):
-    """What a row remembers, and where it is in its text."""
+    """The KV cache before the window, and the position of each row."""
 
     keys: Array  # (B, L, C / lanes, N, D, lanes), rings in bfloat16
     values: Array  # (B, L, C / lanes, N, D, lanes)
@@ -78,7 +78,7 @@ class PastWindow(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What the loss gains by the results of the four products, in bfloat16."""
+    """Gradients of the results of the four products, in bfloat16."""
 
     qkv: Array
     attention_out: Array
@@ -88,10 +88,10 @@ class Gradients(NamedTuple):
 
 @compiled
 def forward(sizes, weights, x, bytes_2BTE, past, saved, keys, values, out):
-    """Reads x (B, T, E); writes `out` (B, T, E), into rings of keys and values, and `saved`.
+    """Reads x (B, T, E); writes `out` (B, T, E), the rings `keys` and `values`, and `saved`.
 
-    `weights` are panels of qkv, attention_out, up and down. A position's number survives if its
-    byte is not below `dropped`.
+    `weights` are panels of qkv, attention_out, up and down. Dropout zeroes a number if its random
+    byte is below `dropped`.
     """
     qkv, attention_out, up, down = weights
     T, E = sizes.length, sizes.width
@@ -121,7 +121,7 @@ def forward(sizes, weights, x, bytes_2BTE, past, saved, keys, values, out):
 def backward(sizes, weights, x, bytes_2BTE, past, saved, d_out, d_x, gradients):
     """Reads d_out (B, T, E); writes d_x (B, T, E) and `gradients`.
 
-    `weights` are panels of the same matrices, transposed.
+    `weights` are backward panels of the same matrices.
     """
     qkv, attention_out, up, down = weights
     T, E = sizes.length, sizes.width
@@ -161,7 +161,7 @@ def _normalize(x, at, num, width, epsilon, out):
 
 @compiled
 def _normalize_backward(x, at, num, width, epsilon, d_normed, d_direct, direct_at, d_x, d_x_at):
-    """d_x = d_direct + the gradient through the norm of x."""
+    """d_x = d_direct + the gradient through the RMSNorm of x."""
     for position in range(num):
         offset = position * width
         scale = scale_of(x, at + offset, width, epsilon)
@@ -176,7 +176,7 @@ def _normalize_backward(x, at, num, width, epsilon, d_normed, d_direct, direct_a
 
 @compiled
 def _add_dropout(dropped, added, random_bytes, x, at, num, out):
-    """out = x + what is left of `added`."""
+    """out = x + dropout(added)."""
     scale = np.float32(256 / (256 - dropped))
     for n in range(0, num, LANES):
         saved = load_dropout_scale(random_bytes, at + n, dropped, scale)

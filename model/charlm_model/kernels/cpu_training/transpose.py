@@ -1,4 +1,4 @@
-"""Blocks of bfloat16 numbers turned on their side, in registers: columns become rows."""
+"""Transposes of small blocks of bfloat16 numbers in registers."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from numba.extending import intrinsic
 
 from charlm_model.kernels.cpu.simd import address
 
-BLOCK_SIZE = 16  # numbers, and
-PAIR_BLOCK_SIZE = 8  # neighbors that stay together: rows and columns of a block
+BLOCK_SIZE = 16  # rows and columns of a block of numbers
+PAIR_BLOCK_SIZE = 8  # rows and columns of a block of pairs: neighbors stay together
 
 
 def _transposer(num: int, bits: int) -> Any:
-    """Turns a block of `num` rows and columns; strides are in int16.
+    """A function that transposes a block of `num` rows and columns; strides are in int16.
 
-    In a round, rows of one half alternate with those of the other, number by number: the bits of a
-    number's place move on by one. After as many rounds as a row's number has bits, row and column
-    have changed places.
+    Each round interleaves the rows of the first half with those of the second, number by number,
+    which rotates the bits of a number's index (row, column) by one. After log2(num) rounds row and
+    column are exchanged.
     """
     vector, half = ir.VectorType(ir.IntType(bits), num), num // 2
     places = ir.VectorType(ir.IntType(32), num)

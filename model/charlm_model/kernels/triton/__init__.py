@@ -1,1 +1,1 @@
-"""Kernels in Triton. They get their types from their first call, or run in its interpreter."""
+"""Triton kernels for GPUs; Triton's interpreter runs them on a CPU in tests."""

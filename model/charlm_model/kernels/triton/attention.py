@@ -1,9 +1,8 @@
-"""Attention of tokens over the ring of past ones, and what it needs before and after.
+"""Attention of tokens over the KV cache, with the steps before and after it.
 
-The ring is that of `families.transformer`: blocks of slots (C / lanes, N, D, lanes). Positions
-are looked at in blocks of as many as those, in their order, whatever slots they are in: so a text
-read at once and one read token by token have the same sums. Keys and values that are not in the
-ring yet are `fresh`.
+The cache is the ring of `families.transformer`: blocks of slots (C / lanes, N, D, lanes). Blocks
+are read in the order of positions, whichever slots hold them, so prefill and decode steps compute
+the same sums. Keys and values of new tokens that are not yet in the ring are `fresh`.
 
 Legend: R rows and tokens, N heads, D head width, P pairs of a head's numbers, S positions in a
 block.
@@ -24,9 +23,9 @@ def prepare_tokens(
     STRIDE: tl.constexpr, SIZE: tl.constexpr, EPSILON: tl.constexpr, DEPTH: tl.constexpr,
     HALF: tl.constexpr, PAIRS: tl.constexpr, ADVANCES: tl.constexpr,
 ):  # fmt: skip
-    """Normalize a token's vector; find its place in the text and the angles there.
+    """Normalize a token's vector; compute its position and the angles of the rotary embedding.
 
-    A program for each row and token. With ADVANCES the row's next token has the next place.
+    One program for each row and token. ADVANCES raises the row's position by one.
     """
     row, t = tl.program_id(0), tl.program_id(1)
     at = t * tl.num_programs(0) + row
@@ -45,7 +44,7 @@ def prepare_tokens(
     tl.store(angles + at * 2 * PAIRS + pairs_P, tl.cos(angle).to(tl.float32))
     tl.store(angles + at * 2 * PAIRS + PAIRS + pairs_P, tl.sin(angle).to(tl.float32))
     if ADVANCES:
-        tl.debug_barrier()  # all have read where the row is
+        tl.debug_barrier()  # all have read the position
         tl.store(positions + row, position + 1)
 
 
@@ -56,9 +55,9 @@ def project_heads(
     HEADS: tl.constexpr, HEAD_WIDTH: tl.constexpr, PAIRS: tl.constexpr,
     ROWS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """A head's queries, keys or values of some rows: a program for each of the three and head.
+    """Project some rows to one head's queries, keys or values: one program for each of these.
 
-    Weights (STRIDE, WIDTH) have the columns of a pair side by side. Queries are scaled for scores.
+    Weights (STRIDE, WIDTH) have the columns of a pair side by side. Queries are also scaled.
     """
     rows_R = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     part = tl.program_id(1)
@@ -95,12 +94,12 @@ def project_heads(
 
 @triton.jit
 def ring_of(rings, which: tl.constexpr, at):
-    """Where the ring begins whose tensor's address is one of two; torch aligns tensors."""
+    """Pointer into the ring of keys (0) or values (1); `rings` holds both tensors' addresses."""
     address = tl.load(rings + which)
     return tl.multiple_of(address.to(tl.pointer_type(tl.bfloat16)), 16) + at
 
 
-# One binary for all batch sizes and lengths: the order of these sums is the compiler's.
+# One binary for all batch sizes and lengths: specialized ones might sum in another order.
 @triton.jit(do_not_specialize=["layer", "num_rows", "is_last"])
 def attend(
     queries, keys, values, places, rings, mixed,
@@ -111,8 +110,8 @@ def attend(
 ):  # fmt: skip
     """Softmax-weighted values of the last WINDOW tokens, the newest included.
 
-    A program for each row, token and head. TOGETHER blocks of the ring's BLOCKS are looked at at
-    once. Where it `is_last` of the tokens that are read at once, the fresh ones enter the ring.
+    One program for each row, token and head. TOGETHER of the ring's BLOCKS blocks are processed at
+    a time. If the token `is_last` of those read together, its key and value enter the ring.
     """
     row, t, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at = t * num_rows + row
@@ -130,7 +129,7 @@ def attend(
     sums_D = tl.zeros((PADDED,), tl.float32)
     first = tl.maximum(place - WINDOW + 1, 0) // (LANES * TOGETHER) * TOGETHER
     first_of_ring = (first % BLOCKS).to(tl.int32)
-    num_before = (place - first * LANES).to(tl.int32)  # positions that are looked at before it
+    num_before = (place - first * LANES).to(tl.int32)  # positions processed before it
     for block in range(0, num_before // LANES + 1, TOGETHER):
         of_ring = ((first_of_ring + block + blocks) % BLOCKS)[:, None, None] * (LANES * row_width)
         in_ring = of_ring + width_D[None, :, None] * LANES + lanes_S[None, None, :]
@@ -165,7 +164,7 @@ def write_slot(
     keys, values, key_ring, value_ring, at, place, of_head, width_D, is_number,
     row_width: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """Put a token's fresh key and value of one head where the ring has its place."""
+    """Write a token's fresh key and value of one head into its slot of the ring."""
     slot = place % (BLOCKS * LANES)
     in_ring = (slot - slot % LANES) * row_width + slot % LANES + width_D * LANES
     key = tl.load(keys + at * row_width + of_head, mask=is_number, other=0.0)
@@ -181,9 +180,9 @@ def write_ring(
     LAYERS: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr,
     BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """The fresh keys and values of a layer enter the ring, once no token looks at it any more.
+    """Write the fresh keys and values of a layer into the ring, after all tokens have read it.
 
-    A program for each row, token and head; of tokens that would share a slot the newest alone.
+    One program for each row, token and head; of tokens with the same slot only the newest writes.
     """
     row, t, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     if t + BLOCKS * LANES >= tl.num_programs(1):

@@ -1,6 +1,6 @@
-"""Elementary functions of kernels, their operations in a fixed order.
+"""Elementary functions with a fixed order of operations.
 
-Products that are added are written as fused, so that no compiler decides.
+Multiply-adds are written as fused, so that the compiler has no choice.
 """
 
 import triton
@@ -24,7 +24,7 @@ def tanh(x):
 
 @triton.jit
 def to_bfloat16(x):
-    """The nearest bfloat16, of two the even one."""
+    """Round to the nearest bfloat16, ties to even."""
     bits = x.to(tl.int32, bitcast=True)
     rounded = bits + 0x7FFF + ((bits >> 16) & 1)
     return (rounded >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
@@ -32,7 +32,7 @@ def to_bfloat16(x):
 
 @triton.jit
 def fma_64(x, y: tl.constexpr, z):
-    """x * y + z in float64, rounded once."""
+    """x * y + z in float64 with one rounding."""
     return tl.fma(x, tl.full(x.shape, y, tl.float64), z)
 
 

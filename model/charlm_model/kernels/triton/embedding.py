@@ -1,6 +1,6 @@
-"""What goes into the first layer, as in `kernels.cpu.embedding`: sums in a fixed order.
+"""The input of the first layer, summed in the order of `kernels.cpu.embedding`.
 
-Legend: R rows, V vocabulary, E width, S tokens seen: those remembered, then the new ones.
+Legend: R rows, V vocabulary, E width, S recent and new tokens.
 """
 
 import triton
@@ -13,9 +13,9 @@ def embed_row(
     VOCAB: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr,
     KERNEL: tl.constexpr, PAIRS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write the vector of a token, before whose place its row has the tokens seen before.
+    """Write the input vector of a token; the tokens before it stand before `place`.
 
-    The tables follow each other: tokens, earlier tokens by age, pairs. Negative is no token.
+    The tables follow each other: tokens, earlier tokens by age, pairs. A negative id is no token.
     """
     columns = tl.arange(0, BLOCK)
     x = tl.load(tables + token * WIDTH + columns, mask=columns < WIDTH, other=0.0)
@@ -38,9 +38,9 @@ def embed(
     VOCAB: tl.constexpr, WIDTH: tl.constexpr,
     KERNEL: tl.constexpr, PAIRS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """All tokens of some rows, of which the first is at FIRST of the STRIDE that a row has.
+    """Embed all tokens: a row has STRIDE ids, of which the first new one is at FIRST.
 
-    A program for each row and token; vectors lie token by token.
+    One program for each row and token; vectors are ordered token by token.
     """
     row, t = tl.program_id(0), tl.program_id(1)
     place = seen + row * STRIDE + FIRST + t

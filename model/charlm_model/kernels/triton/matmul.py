@@ -1,7 +1,7 @@
-"""Rows times weights, every sum one chain of fused multiply-adds in the order of the inputs.
+"""Matrix products, every sum one chain of fused multiply-adds in the order of the inputs.
 
-So a row's bits depend neither on the tile it is computed in nor on who else is in it: a tile is
-chosen for speed alone. Sums over a row's columns are added in pairs, and the pairs' sums again.
+So a row's bits depend neither on its tile nor on the other rows, and tiles are chosen for speed
+alone. Sums over the columns of a row are pairwise sums.
 
 Legend: R rows, K inputs, N outputs.
 """
@@ -14,7 +14,7 @@ import triton.language as tl
 def add_product(
     sums_RN, rows_R, weights, columns_N, K: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr
 ):
-    """Add rows of K numbers, which pointers tell, times the given columns of weights (K, WIDTH)."""
+    """Add rows of K numbers (given by pointers) times the given columns of weights (K, WIDTH)."""
     depth_K = tl.arange(0, DEPTH)
     for k in range(0, K, DEPTH):
         given = tl.load(rows_R[:, None] + (k + depth_K)[None, :])
@@ -25,7 +25,7 @@ def add_product(
 
 @triton.jit
 def sum_of_columns(x_RN, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Each row's sum (R): neighbors are added, a power of two of them, until one is left."""
+    """The sum of each row (R), pairwise over a power of two of columns."""
     for halving in tl.static_range(0, 13):
         if COLUMNS >> halving > 1:
             even, odd = tl.split(tl.reshape(x_RN, (ROWS, COLUMNS >> halving >> 1, 2)))
@@ -36,7 +36,7 @@ def sum_of_columns(x_RN, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 @triton.jit
 def scale_of(rows_R, K: tl.constexpr, SIZE: tl.constexpr, EPSILON: tl.constexpr,
              ROWS: tl.constexpr, DEPTH: tl.constexpr):  # fmt: skip
-    """One over the root mean square of each row's SIZE numbers, which zeros pad to K."""
+    """1 / root mean square of each row's SIZE numbers, which are padded with zeros to K."""
     depth_K = tl.arange(0, DEPTH)
     squares = tl.zeros((ROWS, DEPTH), tl.float32)
     for k in range(0, K, DEPTH):
@@ -55,8 +55,8 @@ def multiply(
 ):  # fmt: skip
     """outputs (R, WIDTH) = inputs (R, K; a row every STRIDE) times weights (K, WIDTH).
 
-    With an EPSILON the inputs are normalized first. To it is added what the outputs were, and the
-    bias; then what is negative becomes 0 and the rest is squared; each if asked for.
+    EPSILON > 0 normalizes the inputs first. ADDS adds the earlier outputs, HAS_BIAS the bias;
+    IS_SQUARED applies squared ReLU last.
     """
     rows_R = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns_N = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)

@@ -1,7 +1,7 @@
-"""A layer of an RNN, GRU or LSTM: both products, the gates and the new state in one kernel.
+"""One step of an RNN, GRU or LSTM layer in one kernel: products, gates and the new state.
 
-The columns of a unit's gates lie side by side, so that one program has all of them. The formulas
-are those of `charlm_model.layers.recurrent_cells`.
+The columns of a unit's gates are adjacent, so that one program computes them all. The formulas are
+those of `charlm_model.layers.recurrent_cells`.
 
 Legend: R rows, U units, G columns of a unit.
 """
@@ -23,10 +23,10 @@ def step_layer(
     KIND: tl.constexpr, GATES: tl.constexpr,
     ROWS: tl.constexpr, UNITS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """Rows of the hidden state (`before`) become those of the next step (`after`).
+    """Compute rows of the next hidden state (`after`) from those of the last one (`before`).
 
-    States have a row every STRIDE numbers, of which this layer's are SIZE. Other programs read all
-    of `before`, so `after` lies elsewhere; the cell state is this program's own.
+    Rows of states are STRIDE apart and SIZE long in this layer. Other programs read all of
+    `before`, so `after` must not overlap it; the cell state is updated in place.
     """
     rows_R = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     COLUMNS: tl.constexpr = UNITS * GATES

@@ -1,4 +1,4 @@
-"""From logits to the next token, as in `charlm_model.kernels.cpu.sampling`, and to its vector.
+"""Samples the next token as `charlm_model.kernels.cpu.sampling` does, and embeds it.
 
 Legend: V vocabulary.
 """
@@ -9,11 +9,11 @@ import triton.language as tl
 from charlm_model.kernels.triton.elementary import exp_64
 from charlm_model.kernels.triton.embedding import embed_row
 
-MIN_LOGPROB = tl.constexpr(-708.0)  # the log of the smallest probability that counts
-LANES = tl.constexpr(8)  # that a sum is made of, as in the compiled kernels
+MIN_LOGPROB = tl.constexpr(-708.0)  # of the smallest probability that is not taken for 0
+LANES = tl.constexpr(8)  # partial sums, as in the CPU's kernels
 UNROLLED = tl.constexpr(8)
-NUM_DRAWN = tl.constexpr(3)  # numbers told of a token
-NUM_COUNTERS = tl.constexpr(4)  # numbers of a row: seed, output, position, steps made
+NUM_DRAWN = tl.constexpr(3)  # numbers returned for a token
+NUM_COUNTERS = tl.constexpr(4)  # numbers of a row: seed, output, position, steps done
 
 
 @triton.jit
@@ -33,7 +33,7 @@ def uniform(seed, output, position):
 
 @triton.jit
 def lane_sum(powers, SIZE: tl.constexpr):
-    """All of SIZE numbers (whole rounds of lanes) added as the compiled kernels add them."""
+    """The sum of SIZE numbers (whole rounds of lanes), in the order of the CPU's kernels."""
     lanes = tl.arange(0, LANES)
     totals = tl.zeros((LANES,), tl.float64)
     for first in range(0, SIZE, LANES * UNROLLED):
@@ -53,11 +53,11 @@ def draw(
     WIDTH: tl.constexpr, KERNEL: tl.constexpr, PAIRS: tl.constexpr,
     BLOCK: tl.constexpr, WIDTH_BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Draw a row's next token from its logits: a program for each row.
+    """Draw a row's next token from its logits: one program for each row.
 
-    Told are the token, its logit less the largest and the sum of all powers of e: the log of that,
-    which the log-prob lacks, is taken where all others' is. The token is put among those `seen`,
-    its vector into `out`, and the row's count of steps goes up.
+    Writes the token, its logit minus the largest, and the sum of e^(logit - largest); the processor
+    takes the logarithm, so that it is the same on both. Also writes the token to `seen` and its
+    vector to `out`, and raises the row's count of steps.
     """
     row = tl.program_id(0)
     logits += row * LOGITS_STRIDE
@@ -76,7 +76,7 @@ def draw(
         part = tl.load(logits + v + columns, mask=is_token, other=0.0).to(tl.float64) - top_64
         power = tl.where(is_token, exp_64(part), 0.0)
         tl.store(powers + v + columns, power, mask=v + columns < POWERS_STRIDE)
-    tl.debug_barrier()  # all of them are written before any is read
+    tl.debug_barrier()  # all powers are written before any is read
     total = lane_sum(powers, POWERS_STRIDE)
     seed = tl.load(counters).to(tl.uint64, bitcast=True)
     output = tl.load(counters + 1).to(tl.uint64, bitcast=True)
@@ -89,7 +89,7 @@ def draw(
         part = tl.load(logits + v + columns, mask=is_token, other=float("-inf"))
         counts = is_token & (
             part.to(tl.float64) - top_64 > MIN_LOGPROB
-        )  # the others have no probability
+        )  # the others have probability 0
         power = tl.where(counts, tl.load(powers + v + columns, mask=is_token, other=0.0), 0.0)
         cumulated = tl.cumsum(power) + before
         token += tl.sum((is_token & (cumulated <= target)).to(tl.int64))
@@ -105,5 +105,5 @@ def draw(
         token, place, tables, out + row * OUT_STRIDE,
         VOCAB, WIDTH, OUT_STRIDE, KERNEL, PAIRS, WIDTH_BLOCK,
     )  # fmt: skip
-    tl.debug_barrier()  # all have read the count
+    tl.debug_barrier()  # all have read the count of steps
     tl.store(counters + 3, step + 1)

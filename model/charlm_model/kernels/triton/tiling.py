@@ -1,4 +1,4 @@
-"""How a kernel's work is cut: for speed alone, since no cut changes a sum (`kernels.product`)."""
+"""Tiles of the matrix products: chosen for speed alone, as no tile changes a sum (`matmul`)."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ BLOCK = 64  # sizes are padded to multiples of it
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What a program computes: so many rows and columns, so many inputs at a time."""
+    """The rows and columns that one program computes, and the inputs it loads at a time."""
 
     rows: int
     columns: int
@@ -15,22 +15,22 @@ class Tile:
     num_warps: int
     num_stages: int
     at_least: int
-    """Rows from which it is the fastest."""
+    """The number of rows from which this tile is the fastest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """The tiles to choose from, those for more rows later; the first fits any number of rows."""
+    """The tiles to choose from, in ascending order of rows; the first fits any number of rows."""
 
     tiles: tuple[Tile, ...]
 
     def padded(self, batch_size: int) -> int:
-        """Rows in whole tiles."""
+        """The batch size, rounded up to whole tiles."""
         [*_, best] = [tile for tile in self.tiles if tile.at_least <= batch_size]
         return padded(batch_size, best.rows)
 
     def of(self, num_rows: int) -> Tile:
-        """For so many rows, or tokens of padded rows."""
+        """The fastest tile that divides this number of rows."""
         fitting = [tile for tile in self.tiles if num_rows % tile.rows == 0]
         [*_, best] = [tile for tile in fitting if tile.at_least <= num_rows]
         return best
@@ -51,5 +51,5 @@ def padded(size: int, to: int = BLOCK) -> int:
 
 
 def power_of_two(size: int) -> int:
-    """The smallest that is no less."""
+    """The smallest power of two that is not less than `size`."""
     return 1 << (size - 1).bit_length()
