@@ -1,4 +1,4 @@
-"""The words that every family offers, so that no one asks which one it has.
+"""The interface of every model family.
 
 Legend: B batch, T time, V vocabulary.
 """
@@ -20,7 +20,7 @@ from charlm_model.state import State
 
 
 class Burst(NamedTuple):
-    """What some rows sampled in a number of steps (K)."""
+    """The tokens that B rows sampled in K steps, and their log-probs (nats)."""
 
     ids_BK: NDArray[np.int64]
     logprobs_BK: NDArray[np.float32]
@@ -32,7 +32,7 @@ class Burst(NamedTuple):
 
 
 class _Uninitialized(TorchFunctionMode):
-    """Draws no weights: of sizes alone, torch would load its compiler to do so."""
+    """Skips weight initialization: on the meta device torch would load its compiler for it."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -45,9 +45,10 @@ class _Uninitialized(TorchFunctionMode):
 class LanguageModel(nn.Module, ABC):
     """p(x_t | x_<t) for every t.
 
-    `forward` is for training: differentiable, through fused kernels. `advance` and `step` are the
-    exact path: inference only, the same bits for a row whatever B, T, its position and its company.
-    The exact path may reuse the storage of the state it is given; clone a state to keep it.
+    `forward` is for training: differentiable, through fused kernels. `advance`, `step` and `sample`
+    are the exact path: for inference only, and batch invariant, so that the bits of a row do not
+    depend on B, T, its index or the other rows. They may reuse the storage of the given state;
+    clone a state to keep it.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -56,9 +57,9 @@ class LanguageModel(nn.Module, ABC):
 
     @classmethod
     def from_tensors(cls, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Self:
-        """The model whose parameters are these, by name.
+        """The model with these parameters, by name.
 
-        Raises ValueError where they are not, before memory is taken for what is not there.
+        Raises ValueError for missing, unknown or misshapen ones, before it allocates the model.
         """
         with torch.device("meta"), _Uninitialized():
             expected = cls(config).state_dict()
@@ -74,16 +75,16 @@ class LanguageModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights lie, and with them the state that `forward` takes."""
+        """The device of its weights and of the state that `forward` takes."""
         return next((each.device for each in self.parameters()), torch.device("cpu"))
 
     @property
     def num_probe_tokens(self) -> int:
-        """How many to read and draw, to have tried all that the exact path consists of."""
+        """How many tokens to read and to sample so that every kernel of the exact path has run."""
         return 3
 
     def on_cpu(self) -> Self:
-        """This model, or its like where the exact path and files want it."""
+        """This model, or a copy on the CPU, as checkpoints and the exact path need it."""
         if self.device.type == "cpu":
             return self
         weights = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
@@ -103,7 +104,7 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def advance(self, ids_BT: Tensor, state: State) -> tuple[Tensor, State]:
-        """What `forward` computes, equal to T steps bit for bit."""
+        """The same as `forward`, but exact: equal to T calls of `step`, bit for bit."""
 
     def step(self, ids_B: Tensor, state: State) -> tuple[Tensor, State]:
         """Advance every row by one token: logits (B, V) and the state."""
@@ -115,7 +116,7 @@ class LanguageModel(nn.Module, ABC):
     ) -> tuple[Burst, Tensor, State]:
         """Tokens from the model's own distribution, `num_steps` for every row.
 
-        `logits_BV` are those of the first of them; those of the next are returned with the state.
+        `logits_BV` are those of the first token; returns those after the last, and the state.
         """
         burst = Burst.empty(len(logits_BV), num_steps)
         for step in range(num_steps):
@@ -127,7 +128,7 @@ class LanguageModel(nn.Module, ABC):
         return burst, logits_BV, state
 
     def reset_rows(self, state: State, rows_B: Tensor) -> State:
-        """The state with the marked rows put back to the start of a text. Differentiable."""
+        """The state with the marked rows reset to the start of a text. Differentiable."""
         fresh = self.initial_state(state.batch_size)
         return State(
             {

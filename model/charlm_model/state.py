@@ -1,4 +1,4 @@
-"""What a model carries between steps: named tensors whose first dimension is the batch row."""
+"""A model's state between steps: named tensors whose first dimension is the batch row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,12 +33,12 @@ class State:
     def select_rows(self, rows: Sequence[int]) -> "State":
         """The given rows, in the given order; a row may be taken more than once."""
         if rows and list(rows) == list(range(rows[0], rows[0] + len(rows))) and rows[0] >= 0:
-            return self.rows(rows[0], rows[-1] + 1).clone()  # ten times as fast as by their numbers
+            return self.rows(rows[0], rows[-1] + 1).clone()  # ten times as fast as index_select
         index = torch.tensor(rows, dtype=torch.long, device=self.device)
         return State({name: each.index_select(0, index) for name, each in self.tensors.items()})
 
     def rows(self, start: int, end: int) -> "State":
-        """Those from `start` to before `end`, in the memory where they are."""
+        """A view of the rows from `start` to before `end`."""
         return State({name: tensor[start:end] for name, tensor in self.tensors.items()})
 
     def put_row(self, row: int, other: "State") -> None:
@@ -47,7 +47,7 @@ class State:
             copy(tensor[row], other[name][0])
 
     def begins_in(self, other: "State") -> bool:
-        """Whether these rows are in the memory of the other's first ones."""
+        """Whether these rows are a view of the other's first rows."""
         return all(
             tensor.data_ptr() == other[name].data_ptr() and len(tensor) <= len(other[name])
             for name, tensor in self.tensors.items()
@@ -58,7 +58,7 @@ class State:
         return State({name: tensor.detach() for name, tensor in self.tensors.items()})
 
     def to(self, device: torch.device, *, copy: bool = False) -> "State":
-        """The same values where that device has them; what is there already is copied on demand."""
+        """The state on that device; with `copy`, always in memory of its own."""
         if copy and self.device == device:
             return self.clone()
         moved = {name: tensor.to(device, copy=copy) for name, tensor in self.tensors.items()}

@@ -1,7 +1,7 @@
-"""Memory of tensors on a CPU, written without torch's own threads; elsewhere torch does it.
+"""Allocates and copies tensors on a CPU without torch's threads; on other devices with torch.
 
-torch shares a copy of more than 32,768 numbers out to threads that spin for a while afterwards, on
-the cores that the threads of our kernels would have.
+torch splits a copy of more than 32,768 numbers among threads, which then spin for a while on cores
+that the threads of our kernels need.
 """
 
 import math
@@ -14,41 +14,41 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Kind = TypeVar("Kind", bound=np.generic)
-LINE_BYTES = 64  # reading what lies across two lines takes longer
+CACHE_LINE_BYTES = 64  # of a cache line: unaligned vectors span two, which is slower
 _LARGE_BYTES = 1 << 20
 
 
 def bits_of(tensor: Tensor) -> NDArray[Any]:
-    """The same memory, on a CPU, of no gradient history; bfloat16, which numpy lacks, as int16."""
+    """A numpy view of a CPU tensor without gradient; bfloat16, which numpy lacks, as int16."""
     bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
     array: NDArray[Any] = bits.numpy()
     return array
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """On a CPU many take no memory before they are written to, and begin with a line."""
+    """Zeros; on a CPU aligned to a cache line, and large ones lazily allocated."""
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     num_bytes = math.prod(shape) * dtype.itemsize
-    room = from_line(_room(num_bytes + LINE_BYTES), num_bytes)
-    return torch.from_numpy(room).view(dtype).view(shape)
+    buffer = aligned(_buffer(num_bytes + CACHE_LINE_BYTES), num_bytes)
+    return torch.from_numpy(buffer).view(dtype).view(shape)
 
 
-def from_line(room: NDArray[Kind], length: int) -> NDArray[Kind]:
-    """So many numbers from where a line begins; the room has a line more."""
-    first = -(room.ctypes.data // room.itemsize) % (LINE_BYTES // room.itemsize)
-    return room[first : first + length]
+def aligned(buffer: NDArray[Kind], length: int) -> NDArray[Kind]:
+    """The first `length` numbers from a cache line's start; the buffer has a line to spare."""
+    first = -(buffer.ctypes.data // buffer.itemsize) % (CACHE_LINE_BYTES // buffer.itemsize)
+    return buffer[first : first + length]
 
 
-def _room(num_bytes: int) -> NDArray[np.uint8]:
-    """Zeros; where they are many they go back to the system, as a heap would not let them."""
+def _buffer(num_bytes: int) -> NDArray[np.uint8]:
+    """Zeros; large buffers come from mmap, so that they return to the system when freed."""
     if num_bytes < _LARGE_BYTES:
         return np.zeros(num_bytes, np.uint8)
     return np.frombuffer(mmap(-1, num_bytes, flags=MAP_PRIVATE | MAP_ANONYMOUS), np.uint8)
 
 
 def copy(target: Tensor, source: Tensor) -> None:
-    """Write over the target; they are of one shape and kind, and on one device."""
+    """Overwrite the target; both have the same shape, type and device."""
     assert (target.shape, target.dtype) == (source.shape, source.dtype)
     if target.device.type == "cpu":
         bits_of(target)[...] = bits_of(source)
@@ -56,8 +56,8 @@ def copy(target: Tensor, source: Tensor) -> None:
         target.copy_(source)
 
 
-def clear(target: Tensor) -> None:
-    """Write zeros over it."""
+def fill_zeros(target: Tensor) -> None:
+    """Fill with zeros."""
     if target.device.type == "cpu":
         bits_of(target)[...] = 0
     else:
@@ -65,7 +65,7 @@ def clear(target: Tensor) -> None:
 
 
 def clone(tensor: Tensor) -> Tensor:
-    """The same values in memory of their own, row by row."""
+    """A contiguous copy."""
     fresh = zeros(tuple(tensor.shape), tensor.dtype, tensor.device)
     copy(fresh, tensor)
     return fresh

@@ -146,7 +146,7 @@ async def test_a_server_needs_no_disk(
     assert generation.outputs[0].data
     assert "Traceback" not in said
     if not read_only:
-        assert "compiled code cannot be kept: No space left on device" in said
+        assert "compiled kernels cannot be cached: No space left on device" in said
     figure(
         f"a server on a {'read-only' if read_only else 'full'} disk: serves, compiled code not kept"
     )

@@ -254,7 +254,7 @@ def test_tables_that_do_not_fit_are_refused(
         tensors[field] = tensors[field].flip(0)
     forge(path, "model.safetensors", safetensors.torch.save(tensors))
 
-    with pytest.raises(CheckpointCorrupt, match="do not fit one another"):
+    with pytest.raises(CheckpointCorrupt, match="contexts are inconsistent"):
         load(path)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from charlm_model.tensor_memory import bits_of, clear, clone, copy, zeros
+from charlm_model.tensor_memory import bits_of, clone, copy, fill_zeros, zeros
 
 KINDS = [torch.float32, torch.bfloat16, torch.int64]
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def test_what_is_copied_has_the_same_bits_and_other_memory(kind: torch.dtype) ->
 
     copy(target, source[:, ::2])
     cloned = clone(source[:, ::2])
-    clear(source[1])
+    fill_zeros(source[1])
 
     assert torch.equal(target, torch.arange(24).to(kind).reshape(4, 6)[:, ::2])
     assert torch.equal(cloned, target)

@@ -62,7 +62,7 @@ class Guide:
         """Which tokens may come next; None past the end."""
         if self.is_over:
             return None
-        room = self._room
+        room = self._buffer
         row = self.constraint.row(self.state)
         allowed_V: Mask = row.missing_V < room
         if self._ignores_end_of_text:
@@ -70,7 +70,7 @@ class Guide:
         return allowed_V
 
     @property
-    def _room(self) -> int:
+    def _buffer(self) -> int:
         """Most tokens that may be missing still."""
         return self._max_new_tokens - self.num_taken if self._keeps_room else FAR
 
@@ -86,7 +86,7 @@ class Guide:
             row = self.constraint.row(self.state)
             self.state = int(row.next_V[token_id])
             self.num_missing = int(row.missing_V[token_id])
-        if self.state == DEAD or self.num_missing > self._room:
+        if self.state == DEAD or self.num_missing > self._buffer:
             self._is_over, self.state = True, DEAD
         elif self.constraint.is_complete(self.state):
             self._is_over, self.completed_at = True, self.num_taken

@@ -1,6 +1,6 @@
-"""A model whose exact path is compiled: how its state and weights reach the kernels.
+"""A model whose inference runs in CPU kernels: passes its state and weights to them.
 
-Legend: B batch, T time, V vocabulary, K tokens remembered.
+Legend: B batch, T time, V vocabulary, K recent tokens.
 """
 
 from abc import abstractmethod
@@ -21,37 +21,37 @@ from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
 from charlm_model.tensor_memory import bits_of, clone
 
-# Bytes of weights that are read again for every share of the rows: caches hold them, and then the
-# states of those rows for a whole burst, and whoever is done first takes another share.
+# Weights up to this size stay in the processor's caches. Rows are then split into small shards,
+# whose states stay in the caches too while several steps are sampled, and threads finish together.
 SMALL_WEIGHTS = 4 << 20
 
 
 class KernelModel(LanguageModel):
-    """The exact path works in the storage of the state it is given."""
+    """`advance` and `sample` update the given state in place."""
 
-    _kernel: Any  # the module of its family, with `advance` and `sample`
+    _kernel: Any  # the family's module, with `advance` and `sample`
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self._packed: Any = None
-        self._operations_per_token = 0  # of one row, about
+        self._operations_per_token = 0  # approximate, for one row
         self._sharder = CallSharder()
         self._workspace_sizes: dict[tuple[int, int, int], int] = {}  # by members, rows and tokens
 
     @abstractmethod
     def _pack(self) -> Any:
-        """The weights as the kernels want them."""
+        """The weights in the layout of the kernels."""
 
     @abstractmethod
     def _carried(self, state: State) -> list[Tensor]:
-        """What the kernels change, beside the tokens remembered."""
+        """The tensors that the kernels update, without the recent tokens."""
 
     @abstractmethod
     def _after(self, carried: list[Tensor], state: State) -> dict[str, Tensor]:
-        """The same by name, in the shapes of the state."""
+        """The same tensors by name, in the shapes of the state."""
 
     def train(self, mode: bool = True) -> "KernelModel":
-        self._packed = None  # the weights may change before the exact path is next asked
+        self._packed = None  # the weights may change before the next `advance`
         super().train(mode)
         return self
 
@@ -84,7 +84,7 @@ class KernelModel(LanguageModel):
         num_tokens: int,
         num_steps: int = 1,
     ) -> None:
-        """Have all rows of the arrays worked on, so many tokens at once and so many times."""
+        """Run a kernel on all rows of the arrays, split among threads."""
 
         def work(rows: slice, group: BarrierGroup, workspace: NDArray[np.float32]) -> None:
             kernel(packed, group, workspace, *(array[rows] for array in arrays))

@@ -31,11 +31,11 @@ class Depth:
     keys: Ints  # sorted; the position of a key is the number of its node
     starts: Ints
     tokens: Ints  # ascending within a node
-    shares: Floats  # the discounted share of each token in its context
-    backoff: Floats  # what is left of each node for its parent
+    shares: Floats  # the discounted probability of each token in its context
+    backoff: Floats  # the probability that each node leaves to its parent
 
     def check(self, vocab_size: int) -> None:
-        """Raises ValueError unless a model can look everything up in it."""
+        """Raises ValueError if the tables are inconsistent."""
         counts, weights = (self.keys, self.starts, self.tokens), (self.shares, self.backoff)
         is_whole = (
             all(each.ndim == 1 and each.dtype == np.int64 for each in counts)
@@ -48,13 +48,13 @@ class Depth:
             and all(bool(((each >= 0) & (each <= 1)).all()) for each in weights)
         )
         if not is_whole:
-            raise ValueError("the tables of contexts do not fit one another")
+            raise ValueError("the tables of contexts are inconsistent")
 
 
 def fit(ids: Ints, vocab_size: int, order: int) -> list[Depth]:
-    """Depths 0 to `order` from a token stream, as long as memory holds about 100 bytes a token.
+    """Depths 0 to `order` from a token stream; needs about 100 bytes of memory for each token.
 
-    A context does not look past an end of text.
+    Contexts do not reach across an end of text.
     """
     targets = ids[1:]
     nodes = np.zeros(len(targets), dtype=np.int64)
@@ -75,9 +75,9 @@ def fit(ids: Ints, vocab_size: int, order: int) -> list[Depth]:
 
 
 def older_tokens(ids: Ints, order: int) -> list[Ints]:
-    """For every position the token itself, the one before it, and so on, `order` of them.
+    """For every position the last `order` tokens, newest first, one array for each age.
 
-    BEFORE_START stands for whatever lies before the text or before an end of text.
+    BEFORE_START stands for tokens before the text or before an end of text.
     """
     columns = []
     is_outside = np.zeros(len(ids), dtype=bool)
@@ -105,7 +105,7 @@ def _smoothed(keys: Ints, pairs: Ints, counts: Ints, vocab_size: int) -> Depth:
 
 
 def _discounts(counts: Ints) -> Floats:
-    """D0 = 0, D1, D2 and D3+, kept away from 0 and from the count where data are too few."""
+    """D0 = 0, D1, D2 and D3+, clipped away from 0 and from the count, as with few data."""
     n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(float)
     ratio = n1 / max(n1 + 2 * n2, 1)
     raw = [
@@ -113,5 +113,5 @@ def _discounts(counts: Ints) -> Floats:
         2 - 3 * ratio * n3 / max(n2, 1),
         3 - 4 * ratio * n4 / max(n3, 1),
     ]
-    # No discount would leave nothing to the shorter context, a whole one nothing to this.
+    # A discount of 0 would leave no probability to the shorter context, a full one none to this.
     return np.array([0.0, *(np.clip(d, 0.1, k - 0.1) for k, d in enumerate(raw, start=1))])

@@ -1,6 +1,6 @@
 """AR(tau): the next token from the last tau, by interpolated modified Kneser-Ney.
 
-Legend: B batch, T time, V vocabulary, K context tokens, M contexts asked at once.
+Legend: B batch, T time, V vocabulary, K context tokens, M contexts.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 
-# Bounds the dense answer: this many probabilities at a time, 16 MB.
+# Probabilities that are computed at a time: 16 MB.
 _MAX_PROBABILITIES = 2_000_000
 _FIELDS = ("keys", "starts", "tokens", "shares", "backoff")
 
 
 class NGram(LanguageModel):
-    """A fixed window of `context_length` tokens; its logits are log-probabilities.
+    """A model of the last `context_length` tokens; its logits are log-probabilities.
 
-    Nothing in it is trained by gradients: `kneser_ney.fit` makes its tables.
+    It has no gradients: `kneser_ney.fit` makes its tables.
     """
 
     def __init__(self, config: ModelConfig, depths: list[Depth] | None = None) -> None:
@@ -74,10 +74,10 @@ class NGram(LanguageModel):
         return torch.from_numpy(logits_MV).view(B, T, -1), State({"recent": seen_BS[:, -K:]})
 
     def _probabilities(self, contexts_MK: Ints) -> Floats:
-        """p(v) after each context (its newest token first), from the shortest context up."""
+        """p(v) after each context (newest token first), from the shortest one up."""
         num_contexts, V = len(contexts_MK), self.config.vocab_size
         root, p_1V = np.zeros(1, dtype=np.int64), np.full((1, V), 1 / V)
-        _interpolate(p_1V, root, root, self._depths[0])  # without a context: the same for all
+        _interpolate(p_1V, root, root, self._depths[0])  # the unigram distribution
         p_MV = np.repeat(p_1V, num_contexts, axis=0)
         rows, nodes = np.arange(num_contexts), np.zeros(num_contexts, dtype=np.int64)
         is_outside = np.zeros(num_contexts, dtype=bool)
@@ -103,7 +103,7 @@ def _interpolate(p_MV: Floats, rows: Ints, nodes: Ints, depth: Depth) -> None:
 
 
 def _uniform_depth(vocab_size: int) -> Depth:
-    """What is known before any text: every token alike."""
+    """The table of a model without data: a uniform distribution."""
     nothing = np.zeros(0)
     return Depth(
         keys=np.zeros(1, dtype=np.int64),

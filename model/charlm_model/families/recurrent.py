@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM: kernels of our own train the latter two where they can, and serve all.
+"""RNN, GRU and LSTM: our kernels run inference, and train GRU and LSTM where they can.
 
 Legend: B batch, T time, V vocabulary, E embedding, H hidden, L layers.
 """
@@ -21,7 +21,7 @@ from charlm_model.layers.recurrent_cells import CELLS
 from charlm_model.state import State
 from charlm_model.tensor_memory import zeros
 
-# Layers in training by kernels of our own.
+# Layers that our training kernels implement.
 _KERNEL_LAYERS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     "gru": gru_layer,
     "lstm": lstm_layer,
@@ -99,7 +99,7 @@ class RecurrentModel(KernelModel):
             return self._run_fused(x_BTE, before)
 
     def _uses_kernels(self) -> bool:
-        """Those for training, which need a processor that multiplies bfloat16."""
+        """Whether the training kernels run: they need fast bfloat16 and whole panels."""
         config = self.config
         return (
             self.training
@@ -119,14 +119,14 @@ class RecurrentModel(KernelModel):
         return x_BTE, tuple(map(torch.stack, zip(*layers_after, strict=True)))
 
     def _run_fused(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """All layers at once, or one by one where numbers are dropped between them."""
+        """All layers in one call, or one by one if there is dropout between them."""
         if not (self.training and self.config.dropout and self.config.num_layers > 1):
             y_BTH, after = self.recurrent(x_BTE, _torch_state(before))
             return y_BTH, after if len(before) > 1 else (after,)
         return self._run_layers(x_BTE, before)
 
     def _run_layers(self, x_BTE: Tensor, before: list[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One by one, in the precision of the input."""
+        """Layer by layer, in the precision of the input."""
         layers_after = []
         for layer, layer_weights in enumerate(self.recurrent.all_weights):
             x_BTE = self._drop(x_BTE) if layer else x_BTE
@@ -145,7 +145,7 @@ class RecurrentModel(KernelModel):
         return kernel.pack(self.config.family, self.embedding, self.recurrent, self.head)
 
     def _carried(self, state: State) -> list[Tensor]:
-        """The last one is the LSTM's; for the others it stands in a place that nobody reads."""
+        """Hidden and cell state; kernels of RNN and GRU take a second tensor but do not read it."""
         return [state["hidden"], state[self._cell.state_names[-1]]]
 
     def _after(self, carried: list[Tensor], state: State) -> dict[str, Tensor]:
@@ -153,5 +153,5 @@ class RecurrentModel(KernelModel):
 
 
 def _torch_state(state: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
-    """How torch takes a state: an LSTM's as a tuple, the others' as a tensor."""
+    """The state as torch takes it: a tuple for an LSTM, else a tensor."""
     return tuple(state) if len(state) > 1 else state[0]

@@ -1,4 +1,4 @@
-"""Every family by its name."""
+"""Model families by name."""
 
 from collections.abc import Mapping
 
@@ -21,12 +21,12 @@ FAMILIES: dict[str, type[LanguageModel]] = {
 
 
 def build(config: ModelConfig) -> LanguageModel:
-    """A fresh model, its weights drawn from torch's global generator."""
+    """A model with random weights from torch's global generator."""
     return _class_of(config)(config)
 
 
 def restore(config: ModelConfig, tensors: Mapping[str, Tensor]) -> LanguageModel:
-    """The model that has these tensors."""
+    """A model with these weights."""
     return _class_of(config).from_tensors(config, tensors)
 
 

@@ -1,6 +1,7 @@
-"""A causal Transformer that attends through a sliding window kept in a ring.
+"""A causal Transformer with sliding-window attention over a KV cache that is a ring buffer.
 
-A layer's ring lies in blocks of slots (C / lanes, N, D, lanes), as `compiled.attention` wants it.
+A layer's ring is stored in blocks of slots (C / lanes, N, D, lanes), as `kernels.cpu.attention`
+reads it.
 
 Legend: B batch, T time, V vocabulary, E embedding, L layers, N heads, D head width, C ring slots,
 S keys attended over.
@@ -25,7 +26,7 @@ from charlm_model.layers.dropout import dropout, dropped_levels, random_bytes
 from charlm_model.layers.embedding import TokenEmbedding
 from charlm_model.layers.mixed_precision import bfloat16_matmuls, has_bfloat16_kernels
 from charlm_model.state import State
-from charlm_model.tensor_memory import clear, copy, zeros
+from charlm_model.tensor_memory import copy, fill_zeros, zeros
 
 _ROPE_BASE, _LOG_ROPE_BASE = 10_000.0, 9.210340371976184
 NORM_EPSILON = 1e-6
@@ -37,7 +38,7 @@ Stream = tuple[Tensor, dict[str, Tensor]]
 class TransformerBlock(nn.Module):
     """One layer's weights: x + attention(norm(x)), then x + MLP(norm(x)).
 
-    No biases; output projections start at zero, so that a fresh layer changes nothing.
+    No biases; output projections are initialized to 0, so that a new layer is the identity.
     """
 
     def __init__(self, width: int) -> None:
@@ -54,12 +55,12 @@ class TransformerBlock(nn.Module):
         return self.qkv.weight, self.attention_out.weight, self.up.weight, self.down.weight
 
     def project(self, heads_BTE: Tensor) -> Tensor:
-        """What the heads' answers add to the stream."""
+        """The output projection of attention."""
         added: Tensor = self.attention_out(heads_BTE)
         return added
 
     def mlp(self, x_BTE: Tensor) -> Tensor:
-        """What the MLP adds to the stream."""
+        """The MLP with its norm, as added to the residual stream."""
         added: Tensor = self.down(self.up(_norm(x_BTE)).relu().square())
         return added
 
@@ -67,9 +68,9 @@ class TransformerBlock(nn.Module):
 class Transformer(KernelModel):
     """Pre-norm blocks with rotary positions, normalized queries and keys and squared ReLU.
 
-    Position t attends to the last `context_length` positions, itself included, so a text may be of
-    any length and the state never grows. A position holds its token and, with a `kernel_size`, the
-    few before it: attention need not spend heads on neighbors.
+    Position t attends to the last `context_length` positions, itself included, so a text may have
+    any length and the state has a fixed size. With a `kernel_size` the input of a position includes
+    the tokens just before it, so that attention need not spend heads on neighbors.
 
     Source: Vaswani et al. (2017); RoPE, Su et al. (2021); RMSNorm, Zhang & Sennrich (2019);
     squared ReLU, So et al. (2021); query-key norm, Henry et al. (2020); carried keys and values,
@@ -83,7 +84,7 @@ class Transformer(KernelModel):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         width, heads = config.hidden_size, config.num_heads
-        # The kernels take a head's numbers four at a time.
+        # The kernels process four numbers of a head at a time.
         if width % (4 * heads):
             raise InvalidConfig(
                 f"hidden_size is {width}, but must be a multiple of 4 * num_heads = {4 * heads}."
@@ -114,7 +115,7 @@ class Transformer(KernelModel):
         )
 
     def put_row(self, state: State, row: int, other: State) -> None:
-        """Only those slots of the rings that one of the two has filled: all others are zero."""
+        """Copies only slots that either of the two has filled: all others are zero."""
         num_before, num_after = (
             lanes_of(min(int(position), self._num_slots)) // LANES
             for position in (state["position"][row], other["position"][0])
@@ -122,7 +123,7 @@ class Transformer(KernelModel):
         for name in ("keys", "values"):
             ring, filled = state[name][row], other[name][0, :, :num_after]
             copy(ring[:, :num_after], filled)
-            clear(ring[:, num_after:num_before])
+            fill_zeros(ring[:, num_after:num_before])
         for name in state.tensors.keys() - {"keys", "values"}:
             copy(state[name][row], other[name][0])
 
@@ -149,7 +150,7 @@ class Transformer(KernelModel):
                 k, v = _rounded_to_bfloat16(k), _rounded_to_bfloat16(v)
             keys_BNSD = torch.cat([_slots(state["keys"][:, layer], past_slots_BS), k], 2)
             values_BNSD = torch.cat([_slots(state["values"][:, layer], past_slots_BS), v], 2)
-            if self.device.type == "cuda" and self.training:  # where half precision is quicker
+            if self.device.type == "cuda" and self.training:  # where bfloat16 is faster
                 q, keys_BNSD, values_BNSD = (x.bfloat16() for x in (q, keys_BNSD, values_BNSD))
             mixed_BNTD = F.scaled_dot_product_attention(
                 q, keys_BNSD, values_BNSD, attn_mask=visible_BTS[:, None]
@@ -163,14 +164,14 @@ class Transformer(KernelModel):
         return x_BTE, carried
 
     def _uses_kernels(self) -> bool:
-        """Those for training, which need a processor that multiplies bfloat16."""
+        """Whether the training kernels run: they need fast bfloat16 and fitting sizes."""
         width, heads = self.config.hidden_size, self.config.num_heads
         supports_sizes = transformer_block.supports_sizes(width, heads)
         return self.training and supports_sizes and has_bfloat16_kernels(self.device)
 
     def _run_kernels(self, x_BTE: Tensor, state: State, rotation: Rotation) -> Stream:
         rings = state["keys"], state["values"]
-        num_past = lanes_of(self._num_past(state["position"]))  # whole blocks of slots
+        num_past = lanes_of(self._num_past(state["position"]))  # in whole blocks of slots
         keys, values = (ring.clone(memory_format=torch.contiguous_format) for ring in rings)
         cosine, sine = (each.flatten(1) for each in rotation)
         for layer, block in enumerate(self.layers):
@@ -194,7 +195,7 @@ class Transformer(KernelModel):
     def _dropout_bytes(self, x_BTE: Tensor) -> Tensor:
         if dropped_levels(self.config.dropout):
             return random_bytes(x_BTE)
-        return torch.empty(x_BTE.shape, dtype=torch.uint8)  # never asked
+        return torch.empty(x_BTE.shape, dtype=torch.uint8)  # never read
 
     def _pack(self) -> kernel.PackedTransformer:
         return kernel.pack(
@@ -234,7 +235,7 @@ class Transformer(KernelModel):
         return angles.cos().float(), angles.sin().float()
 
     def _window(self, position_B: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Slots of the cached keys by position (B, S), and who sees whom (B, T, S + T)."""
+        """Slots of the cached keys by position (B, S), and the attention mask (B, T, S + T)."""
         past_BS = self._past(position_B)
         now_BT = position_B[:, None] + torch.arange(length, device=position_B.device)
         keys_BS = torch.cat([past_BS, now_BT], 1)[:, None]
@@ -243,13 +244,13 @@ class Transformer(KernelModel):
         return past_BS % self._num_slots, visible_BTS
 
     def _past(self, position_B: Tensor) -> Tensor:
-        """Positions that a row may still look back to, some of them before its start (B, S)."""
+        """Past positions in the window (B, S); some may lie before the start of the text."""
         num_past = self._num_past(position_B)
         return position_B[:, None] - num_past + torch.arange(num_past, device=position_B.device)
 
     def _num_past(self, position_B: Tensor) -> int:
         most = self.config.context_length - 1
-        # To ask another device for a number would make it wait.
+        # Reading a number from another device would synchronize with it.
         return min(int(position_B.max()), most) if position_B.device.type == "cpu" else most
 
     def _write_ring(self, state: State, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
@@ -281,7 +282,7 @@ def _rotate(x_BNTD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _slots(ring: Tensor, slots_BS: Tensor) -> Tensor:
-    """What one layer's ring (B, C / lanes, N, D, lanes) holds in the given slots (B, N, S, D)."""
+    """The given slots of one layer's ring (B, C / lanes, N, D, lanes) as (B, N, S, D)."""
     B, _, N, D, _ = ring.shape
     taken = ring.flatten(1).gather(1, _places(slots_BS, N * D).flatten(1))
     return taken.float().view(B, -1, N, D).transpose(1, 2)
@@ -296,12 +297,12 @@ def _with_slots(ring: Tensor, slots_BS: Tensor, new: Tensor) -> Tensor:
 
 
 def _rounded_to_bfloat16(x: Tensor) -> Tensor:
-    """Keys and values are what the ring can hold of them, for the token itself too."""
+    """Round keys and values as the ring does, so that the newest token is treated alike."""
     return x.to(torch.bfloat16).float()
 
 
 def _places(slots_BS: Tensor, width: int) -> Tensor:
-    """Where each of all heads' numbers of a slot lies in its layer's ring (B, S, width)."""
+    """Offsets of all heads' numbers of a slot in its layer's ring (B, S, width)."""
     in_block_BS = slots_BS % LANES
     first_BS = (slots_BS - in_block_BS) * width + in_block_BS
     return first_BS[:, :, None] + torch.arange(width, device=slots_BS.device) * LANES

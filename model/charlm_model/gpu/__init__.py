@@ -1,5 +1,5 @@
-"""The exact path on a GPU: Triton kernels that sum in a fixed order, captured as CUDA graphs.
+"""Inference on a GPU: Triton kernels that sum in a fixed order, captured as CUDA graphs.
 
-Importing anything of it needs Triton, which comes with builds of torch for CUDA. Kernels read and
-write whole tiles: rows and columns are padded with zeros, so nothing is masked but text sizes.
+All modules but `placement` need Triton, which comes with torch's builds for CUDA. Kernels read and
+write whole tiles: rows and columns are padded with zeros, so that few accesses need a mask.
 """

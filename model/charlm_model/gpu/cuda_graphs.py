@@ -1,4 +1,4 @@
-"""What is done again and again, as CUDA graphs: one call replays it all."""
+"""Captures repeated launches as CUDA graphs, which one call replays."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -9,14 +9,14 @@ _capturing = threading.Lock()
 
 
 class CudaGraphs:
-    """Work by name; the same name must always mean the same work on the same memory."""
+    """Graphs by name; a name must always mean the same launches on the same memory."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
 
     def run(self, name: Hashable, enqueue: Callable[[], None]) -> None:
-        """Do what `enqueue` launches: by launching it the first time, by its graph later."""
+        """Run the launches of `enqueue`: directly the first time, as a graph from then on."""
         if name in self._graphs:
             self._graphs[name].replay()
             return
@@ -25,7 +25,7 @@ class CudaGraphs:
             self._graphs[name] = self._captured(enqueue)
 
     def _captured(self, enqueue: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """Nothing is executed and nothing may be allocated; other threads go on meanwhile."""
+        """Capture without executing; `enqueue` may not allocate. Other threads are not blocked."""
         graph = torch.cuda.CUDAGraph()
         with _capturing, torch.cuda.stream(torch.cuda.Stream(self._device)):
             graph.capture_begin(capture_error_mode="thread_local")

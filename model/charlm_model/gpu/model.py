@@ -25,10 +25,10 @@ MakeWorkspace = Callable[[int], GpuWorkspace]
 
 
 class GpuModel(LanguageModel):
-    """Takes ids and returns logits on the processor; states stay on the device.
+    """Takes ids and returns logits in CPU memory; states stay on the device.
 
-    The bits of a row are the same whatever B, T, its position and its company, but other than those
-    of the processor. `forward` is the exact path too: training takes place elsewhere.
+    A row's bits do not depend on B, T, its index or the other rows, but they differ from those of
+    the CPU. `forward` is the same as `advance`: such a model is not trained.
     """
 
     def __init__(
@@ -39,7 +39,8 @@ class GpuModel(LanguageModel):
     ) -> None:
         super().__init__(model.config)
         self._like, self._device = model, device
-        self._begun = model.initial_state(1).to(device)  # copied there: states are large
+        # States are large: new ones are copied from this one on the device.
+        self._begun = model.initial_state(1).to(device)
         self._make_workspace = _workspace_factory(model, device, tiling)
         self._workspaces: dict[int, GpuWorkspace] = {}
         self._lock = threading.Lock()  # calls share the memory of workspaces
@@ -50,7 +51,7 @@ class GpuModel(LanguageModel):
 
     @property
     def num_probe_tokens(self) -> int:
-        """So many are read, and drawn, in parts of every length that has a graph."""
+        """Enough to run the graph of every length that a text is split into."""
         return 2 * MAX_TOKENS - 1
 
     def initial_state(self, batch_size: int) -> State:

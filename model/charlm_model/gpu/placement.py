@@ -1,4 +1,7 @@
-"""Which models a GPU can compute, and by which arithmetic."""
+"""Places a model on a GPU, and names the arithmetic of its results.
+
+Imports without Triton, so that a server without a GPU can ask: `model` is imported on demand.
+"""
 
 import functools
 import importlib.util
@@ -15,7 +18,7 @@ _FAMILIES_ON_GPU = ("gru", "lstm", "rnn", "transformer")
 
 
 def on_device(model: LanguageModel, device: torch.device) -> LanguageModel:
-    """The model there; families without kernels for a GPU stay on the processor.
+    """The model on the device; families without GPU kernels stay on the CPU.
 
     Raises DeviceUnavailable without Triton.
     """
@@ -23,17 +26,17 @@ def on_device(model: LanguageModel, device: torch.device) -> LanguageModel:
         return model
     if importlib.util.find_spec("triton") is None:
         raise DeviceUnavailable("Serving on a GPU needs Triton: run pip install triton.")
-    from charlm_model.gpu.model import GpuModel  # only where it is used
+    from charlm_model.gpu.model import GpuModel  # needs Triton
 
     return GpuModel(model, device)
 
 
-@functools.cache  # every message of a stream may ask
+@functools.cache  # may be called for every message of a stream
 def numerics_id(device: torch.device = CPU) -> str:
-    """What the bits of a result depend on beside the checkpoint, and nothing else.
+    """Names everything that the bits of a result depend on beside the checkpoint.
 
-    On a processor these are our kernels' arithmetic and the architecture: IEEE 754 fixes the rest,
-    but only x86-64 was tried (docs/determinism.md).
+    On a CPU that is the kernels' arithmetic and the architecture: IEEE 754 fixes the rest, though
+    only x86-64 was tested (docs/determinism.md).
     """
     kernels = f"charlm-{ARITHMETIC}/{platform.machine()}"
     return kernels if device == CPU else f"{kernels}/{_arithmetic_of_gpu(device)}"

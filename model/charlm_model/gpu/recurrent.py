@@ -1,6 +1,6 @@
-"""RNN, GRU and LSTM on a GPU: a kernel a layer and token.
+"""RNN, GRU and LSTM on a GPU: one kernel launch for each layer and token.
 
-Legend: B rows, T tokens, L layers, H hidden, S slots: a step reads one and writes the next.
+Legend: B rows, T tokens, L layers, H hidden, S slots of states.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _KINDS = {"rnn": RNN.value, "gru": GRU.value, "lstm": LSTM.value}
 
 @dataclass(frozen=True, slots=True)
 class GpuRecurrentLayer:
-    """Weights (K, units and their gates), with the biases of both products in one."""
+    """Weights (K, units and their gates); the biases of both products are added."""
 
     input_weights: Tensor
     hidden_weights: Tensor
@@ -36,10 +36,10 @@ class GpuRecurrentLayer:
 
 @dataclass(frozen=True, slots=True)
 class GpuRecurrentWeights:
-    """Everything about a model that its kernels need."""
+    """A model's sizes and weights in the layout of its kernels."""
 
     kind: int
-    num_gates: int  # columns of a unit
+    num_gates: int  # columns for each unit
     hidden_size: int
     padded_size: int
     embedding: GpuEmbedding
@@ -62,11 +62,11 @@ def pack(model: RecurrentModel, device: torch.device) -> GpuRecurrentWeights:
 
 
 def _layer(kind: int, weights: Sequence[Tensor], device: torch.device) -> GpuRecurrentLayer:
-    """From torch's: input and hidden weights, then their biases, gate below gate."""
+    """From torch's order: input weights, hidden weights, then their biases, stacked by gate."""
     given = [each.detach().float() for each in weights]
     size = weights[1].shape[1]
     inputs, hiddens, input_biases, hidden_biases = (list(each.split(size)) for each in given)
-    if kind == GRU.value:  # the new gate's two parts are no sum: each has a column
+    if kind == GRU.value:  # the candidate's two parts are not summed: each has a column
         inputs.append(torch.zeros_like(inputs[2]))
         hiddens.insert(2, torch.zeros_like(hiddens[2]))
         input_biases.append(torch.zeros_like(input_biases[2]))
@@ -77,7 +77,7 @@ def _layer(kind: int, weights: Sequence[Tensor], device: torch.device) -> GpuRec
 
 
 class RecurrentWorkspace(GpuWorkspace):
-    """The state before a step and the one after it lie in slots of their own."""
+    """The states before and after a step are in different slots."""
 
     def __init__(
         self, packed: GpuRecurrentWeights, batch_size: int, tiling: Tiling, device: torch.device
@@ -139,5 +139,5 @@ class RecurrentWorkspace(GpuWorkspace):
 
 
 def _num_slots(length: int) -> int:
-    """Of the states that come one after the other: a step's own is never overwritten by it."""
+    """Slots for the states of successive steps; two at least, or a step overwrites its input."""
     return max(length, 2)

@@ -1,6 +1,6 @@
-"""The Transformer on a GPU: all tokens that are read at once go through a layer together.
+"""The Transformer on a GPU: a layer processes all tokens of a prefill together.
 
-The rings of keys and values stay in the state's own memory: kernels are told its addresses.
+The KV cache stays in the state's own tensors, whose addresses are passed to the kernels.
 
 Legend: B rows, T tokens, E width, N heads, D head width, P pairs of a head's numbers.
 """
@@ -30,7 +30,7 @@ from charlm_model.kernels.triton.attention import (
 from charlm_model.kernels.triton.tiling import Tiling, padded, power_of_two
 from charlm_model.state import State
 
-_NUMBERS_TOGETHER = 2048  # of keys, that a program looks at together
+_NUMBERS_TOGETHER = 2048  # of keys, processed by a program at a time
 _NORMALIZED = MatmulOptions(epsilon=NORM_EPSILON)
 _SQUARED = MatmulOptions(epsilon=NORM_EPSILON, is_squared=True)
 _RESIDUAL = MatmulOptions(adds=True)
@@ -48,7 +48,7 @@ class GpuTransformerLayer:
 
 @dataclass(frozen=True, slots=True)
 class GpuTransformerWeights:
-    """Everything about a model that its kernels need."""
+    """A model's sizes and weights in the layout of its kernels."""
 
     width: int
     num_heads: int
@@ -65,7 +65,7 @@ class GpuTransformerWeights:
 
     @property
     def num_pairs(self) -> int:
-        """Of a head's numbers, padded to a power of two."""
+        """Pairs of a head's numbers, padded to a power of two."""
         return power_of_two(self.head_width // 2)
 
 
@@ -93,7 +93,7 @@ def _layer(block: TransformerBlock, num_heads: int, device: torch.device) -> Gpu
 
 
 def _pairs_together(qkv: nn.Linear, num_heads: int) -> Tensor:
-    """Weights (E, columns): a number of a head's first half, then its like in the second."""
+    """Weights (E, columns) with the two numbers of each rotary pair in adjacent columns."""
     width = qkv.in_features
     half = width // num_heads // 2
     rows = qkv.weight.detach().float().view(3 * num_heads, 2, half, width).transpose(1, 2)
@@ -102,7 +102,7 @@ def _pairs_together(qkv: nn.Linear, num_heads: int) -> Tensor:
 
 
 class TransformerWorkspace(GpuWorkspace):
-    """Rows of all that is between layers lie token by token."""
+    """Activations are ordered token by token, and within a token by row."""
 
     _head_options = _NORMALIZED
 

@@ -1,6 +1,6 @@
-"""Weights as the kernels want them: inputs by outputs, padded with zeros.
+"""Weights in the layout of the GPU kernels: inputs by outputs, padded with zeros.
 
-Legend: K inputs, N outputs, V vocabulary, E embedding, H hidden, G columns of a unit.
+Legend: K inputs, N outputs, V vocabulary, E embedding, H hidden, G gates of a unit.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from charlm_model.layers.embedding import TokenEmbedding
 
 @dataclass(frozen=True, slots=True)
 class GpuEmbedding:
-    """All vectors of an embedding, one below the other: tokens, earlier tokens, pairs."""
+    """All tables of an embedding, stacked: tokens, earlier tokens, pairs."""
 
     rows: Tensor
     vocab_size: int
@@ -31,13 +31,13 @@ class GpuEmbedding:
 
     @property
     def block(self) -> int:
-        """Columns that a program looks at."""
+        """Columns that a program loads: the padded width, rounded up to a power of two."""
         return power_of_two(self.padded_width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MatmulOptions:
-    """What is done around a product; see `kernels.product.multiply`."""
+    """What a product does before and after; see `multiply` in `kernels.triton.matmul`."""
 
     epsilon: float = 0.0
     adds: bool = False
@@ -46,11 +46,11 @@ class MatmulOptions:
 
 @dataclass(frozen=True, slots=True)
 class GpuLinear:
-    """What rows of K numbers become: N numbers, both padded."""
+    """A linear layer from K inputs to N outputs, both padded."""
 
     weight_KN: Tensor
     bias_N: Tensor
-    size: int  # of the inputs, before they were padded
+    size: int  # of the inputs without padding
     has_bias: bool
 
     @property
@@ -64,7 +64,7 @@ class GpuLinear:
     def multiply(
         self, rows: Tensor, outputs: Tensor, num_rows: int, tiling: Tiling, options: MatmulOptions
     ) -> None:
-        """Launch what `kernels.product.multiply` does, for rows of the first tensor."""
+        """Launch `kernels.triton.matmul.multiply` for the first rows of a tensor."""
         tile = tiling.of(num_rows)
         multiply[(num_rows // tile.rows, self.num_outputs // tile.columns)](
             rows, self.weight_KN, self.bias_N, outputs,
@@ -115,7 +115,7 @@ def gpu_linear(linear: nn.Linear, device: torch.device) -> GpuLinear:
 
 
 def side_by_side(gates: list[Tensor]) -> Tensor:
-    """Weights (H, K) or biases (H) of each gate with the columns of a unit together, padded."""
+    """Weights (H, K) or biases (H) of all gates, with the columns of a unit adjacent; padded."""
     width = padded(len(gates[0]))
     rows = [F.pad(gate.flatten(1) if gate.dim() > 1 else gate[:, None],
                   (0, 0, 0, width - len(gate))) for gate in gates]  # fmt: skip

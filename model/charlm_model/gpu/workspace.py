@@ -1,6 +1,6 @@
-"""Where a batch of one size is worked on: memory that stays, so that graphs can be replayed in it.
+"""GPU memory and launches for one batch size; graphs are replayed in the same memory.
 
-Legend: B rows, T tokens, V vocabulary, S tokens seen by a row: those remembered, then new ones.
+Legend: B rows, T tokens, V vocabulary, S recent and new tokens of a row.
 """
 
 from abc import ABC, abstractmethod
@@ -19,19 +19,19 @@ from charlm_model.kernels.triton.tiling import Tiling, padded, power_of_two
 from charlm_model.sampling.philox import Counters
 from charlm_model.state import State
 
-MAX_TOKENS = 64  # of a row, between two looks of the processor
-_MAX_ROWS = 2048  # rows times tokens that are read at once
-_MAX_BLOCK = 1024  # logits that a program looks at together
-_UNROLLED = 64  # powers that are added in a round
-_SMALL_VOCABULARY = 256  # whose logits one warp looks at
+MAX_TOKENS = 64  # of a row, in one launch of graphs
+_MAX_ROWS = 2048  # rows times tokens of one prefill
+_MAX_BLOCK = 1024  # logits that a program loads at a time
+_UNROLLED = 64  # powers that are added in one iteration
+_SMALL_VOCABULARY = 256  # up to this size one warp loads the logits
 
 Draws = NDArray[np.float64]
 
 
 class GpuWorkspace(ABC):
-    """Tokens come in, or counters to draw them by; logits go out, and the state is kept inside."""
+    """Reads tokens, or samples them; returns logits and updates the state in place."""
 
-    _head_options = MatmulOptions()  # what is done with the rows that the head reads
+    _head_options = MatmulOptions()  # of the head's product
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class GpuWorkspace(ABC):
 
     @property
     def max_tokens(self) -> int:
-        """Of a row, that are read at once: a power of two."""
+        """The most tokens of a row in one prefill: a power of two."""
         together = max(1, _MAX_ROWS // self.num_rows)
         return min(MAX_TOKENS, 1 << (together.bit_length() - 1))
 
@@ -81,7 +81,7 @@ class GpuWorkspace(ABC):
     def draw(
         self, logits_BV: Tensor, state: State, counters: Counters, num_steps: int
     ) -> tuple[Draws, Tensor]:
-        """What is told of the tokens drawn (K, B, 3), and the logits (B, V) after the last."""
+        """What `draw` writes for each token (K, B, 3), and the logits (B, V) after the last."""
         self._upload(logits_BV, counters)
         self._begin(state, 1)
         left = num_steps
@@ -92,21 +92,21 @@ class GpuWorkspace(ABC):
         self._end(state, 1, num_steps)
         return self._download(num_steps)
 
-    # --- what families do ---
+    # --- defined by families ---
 
     @abstractmethod
     def _load(self, state: State, length: int) -> None:
-        """Take over the state before so many tokens are read at once."""
+        """Copy the state into the workspace, before prefills of `length` tokens."""
 
     @abstractmethod
     def _store(self, state: State, length: int, num_tokens: int) -> None:
-        """Write the state after `num_tokens`, `length` of them at once, over the given one."""
+        """Write the state after `num_tokens`, read `length` at a time, into the given one."""
 
     @abstractmethod
     def _enqueue_layers(self, length: int, step: int) -> Tensor:
-        """Launch what becomes of the vectors of so many tokens; returns the rows of the head."""
+        """Launch all layers for `length` tokens; returns the rows that the head reads."""
 
-    # --- what all do ---
+    # --- shared by all families ---
 
     def _begin(self, state: State, length: int) -> None:
         num_recent = self._embedding.num_recent
@@ -139,7 +139,7 @@ class GpuWorkspace(ABC):
         return torch.zeros(shape, dtype=dtype, device=self._device)
 
     def _on_host(self, tensor: Tensor) -> Tensor:
-        """Memory for copies, which the device reads and writes while the processor goes on."""
+        """Pinned CPU memory, which the device copies from and to asynchronously."""
         is_pinned = self._device.type == "cuda"
         return torch.zeros(tensor.shape, dtype=tensor.dtype, pin_memory=is_pinned)
 

@@ -1,1 +1,1 @@
-"""Layers of the neural families, and the precision they train in."""
+"""Layers of the neural families, and their precision in training."""

@@ -1,4 +1,4 @@
-"""Dropout from random bytes, many times as fast as a Bernoulli draw per number."""
+"""Dropout from random bytes, which is many times faster than a Bernoulli draw per number."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ _rows: ContextVar[tuple[slice, int] | None] = ContextVar("rows", default=None)
 
 @contextmanager
 def rows_of_batch(own: slice, batch_size: int) -> Iterator[None]:
-    """Inside it, tensors hold these rows of a larger batch, and are dropped as those rows are.
+    """Inside this context, dropout treats tensors as these rows of a larger batch.
 
-    Several processes that share a batch draw the numbers of all of it, and so the same ones as one
-    process that has it alone.
+    Each of several processes that split a batch draws the random bytes of the whole batch, so that
+    all drop what a single process would.
     """
     token = _rows.set((own, batch_size))
     try:
@@ -26,9 +26,9 @@ def rows_of_batch(own: slice, batch_size: int) -> Iterator[None]:
 
 
 def dropout(x: Tensor, share: float, training: bool) -> Tensor:
-    """Zero about `share` of the numbers, to the nearest 1/256, and scale the rest up to match.
+    """Zero a share of the numbers, rounded to 1/256, and scale the others to keep the mean.
 
-    Each 64 random bits decide over eight numbers: 0.25 ms for 786,432 of them, where
+    64 random bits are enough for eight numbers: 0.25 ms for 786,432 of them, where
     `F.dropout` takes 4.4 ms (docs/log/training-speed.md). Source: Srivastava et al. (2014).
     """
     dropped = dropped_levels(share)
@@ -38,12 +38,12 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
 
 
 def dropped_levels(share: float) -> int:
-    """A number is dropped if its random byte is below this."""
+    """The share in 256ths: a number is dropped if its random byte is below this."""
     return round(share * LEVELS)
 
 
 def random_bytes(x: Tensor) -> Tensor:
-    """One for each number of `x`, whose rows may be a part of a batch."""
+    """One random byte for each number of `x`; see `rows_of_batch`."""
     own, batch_size = _rows.get() or (slice(None), len(x))
     num_bytes = batch_size * x[0].numel()
     # From the lowest integer to no upper end: all 64 bits of each are random.

@@ -1,23 +1,23 @@
-"""What the input of a step holds: the token, and on request the few tokens before it.
+"""The input of a step: the embedding of its token, optionally with that of the tokens before.
 
-Legend: B batch, T time, V vocabulary, E embedding, K tokens remembered, S = K + T.
+Legend: B batch, T time, V vocabulary, E embedding, K recent tokens, S = K + T.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NO_TOKEN = -1  # what stands before the start of a text
-# How much less an earlier token counts at first, for every place that it is further back.
+NO_TOKEN = -1  # before the start of a text
+# Initial vectors shrink by this factor for every position that a token is further back.
 _FADING = 0.5
 
 
 class TokenEmbedding(nn.Module):
-    """A vector for each token, with what earlier tokens and the newest pair add to it.
+    """A vector for each token, plus vectors of earlier tokens and of the newest pair.
 
-    `kernel_size` tokens are seen, the newest included: a causal convolution over one-hot tokens.
-    `pair_rows` vectors are shared by all pairs of neighbors; more pairs than rows share them. Both
-    let the first layer see n-grams without having to learn where the last token was.
+    The sum covers `kernel_size` tokens, the newest included: a causal convolution over one-hot
+    tokens. Pairs of neighboring tokens are hashed into `pair_rows` vectors. Both let the first
+    layer see n-grams without having to learn which token came last.
 
     Source: convolutions over characters, Kim et al. (2016); hashed n-grams, Bojanowski et al.
     (2017).
@@ -37,7 +37,7 @@ class TokenEmbedding(nn.Module):
 
     @property
     def num_recent(self) -> int:
-        """How many tokens must be remembered for the next one (K)."""
+        """How many recent tokens the state holds (K)."""
         return max(self.kernel_size - 1, 1 if self.pair_rows else 0)
 
     def initialize(self, std: float) -> None:
@@ -49,7 +49,7 @@ class TokenEmbedding(nn.Module):
                     table_VE *= _FADING**age
 
     def initial_recent(self, batch_size: int) -> dict[str, Tensor]:
-        """What a state holds at the start of a text."""
+        """The recent tokens at the start of a text, as a part of the state."""
         if not self.num_recent:
             return {}
         shape = batch_size, self.num_recent
@@ -72,19 +72,19 @@ class TokenEmbedding(nn.Module):
         return x_BTE
 
     def recent_after(self, ids_BT: Tensor, recent_BK: Tensor | None) -> dict[str, Tensor]:
-        """What a state holds after these tokens."""
+        """The recent tokens after these ids, as a part of the state."""
         if not self.num_recent:
             return {}
         return {"recent": self._seen(ids_BT, recent_BK)[:, -self.num_recent :]}
 
     def _seen(self, ids_BT: Tensor, recent_BK: Tensor | None) -> Tensor:
-        """Remembered and new tokens, in order (B, K + T)."""
+        """Recent and new tokens, in order (B, K + T)."""
         if recent_BK is None:
             recent_BK = ids_BT.new_full((len(ids_BT), self.num_recent), NO_TOKEN)
         return torch.cat([recent_BK, ids_BT], 1)
 
 
 def _lookup(table: Tensor, rows_BT: Tensor, tokens_BT: Tensor) -> Tensor:
-    """The table's rows; nothing where there was no token yet."""
+    """The table's rows; 0 before the start of the text."""
     is_token_BT = tokens_BT != NO_TOKEN
     return F.embedding(rows_BT.where(is_token_BT, 0), table) * is_token_BT[..., None]

@@ -1,4 +1,4 @@
-"""Where training multiplies in bfloat16: on devices that do so faster than in float32."""
+"""Whether training multiplies in bfloat16: on devices where that is faster than float32."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -17,12 +17,12 @@ def has_fast_bfloat16(device: torch.device = CPU) -> bool:
 
 
 def has_bfloat16_kernels(device: torch.device) -> bool:
-    """Whether our own kernels for training, which multiply bfloat16, run there."""
+    """Whether our training kernels, which multiply in bfloat16, run on the device."""
     return device.type == "cpu" and has_fast_bfloat16()
 
 
 def bfloat16_matmuls(training: bool, device: torch.device = CPU) -> AbstractContextManager[object]:
-    """Inside it, training multiplies in bfloat16 and adds in float32; all else is untouched.
+    """A context in which training multiplies in bfloat16 and adds in float32, where that is fast.
 
     An LSTM of 384 trains 1.4 times as fast on two cores, to the same loss
     (docs/log/training-speed.md).

@@ -1,8 +1,8 @@
-"""The recurrent cells, written out: the lesson, the exact path and the oracle of the fused kernels.
+"""The recurrent cells written out: the oracle that the kernels are tested against.
 
-A cell sees its input and its hidden state already multiplied by its weights (`from_input`,
-`from_hidden`: gates side by side, biases added) and says what becomes of the state. The layout of
-weights and gates is torch's, so one checkpoint serves both.
+A model runs in the kernels; tests, export and gradient diagnostics use these formulas. A cell takes
+its input and hidden state already multiplied by its weights (`from_input`, `from_hidden`: gates
+side by side, biases added) and returns the next state. Weights and gates have torch's layout.
 
 Legend: B batch, H hidden, G gates times H.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One family's step and its fused twin, which also runs layer by layer."""
+    """One family's step, and torch's fused module and function for the same layer."""
 
     state_names: tuple[str, ...]
     fused: Callable[..., nn.RNNBase]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from charlm_model.kernels.cpu.matmul import panels_of
 from charlm_model.kernels.cpu.simd import LANES
-from charlm_model.tensor_memory import from_line
+from charlm_model.tensor_memory import aligned
 
 Floats = NDArray[np.float32]
 
@@ -22,7 +22,7 @@ def array_of(tensor: Tensor) -> Floats:
 
 def zeros(length: int) -> Floats:
     """Zeros aligned to a vector, which is one cache line."""
-    return from_line(np.zeros(length + LANES, np.float32), length)
+    return aligned(np.zeros(length + LANES, np.float32), length)
 
 
 class Packer:

@@ -32,7 +32,7 @@ def run_in_pool(work: Work, shards: Sequence[slice], num_threads: int) -> None:
     try:
         take_some()
     finally:
-        left.clear()  # where it failed
+        left.clear()  # after a failure
         for other in others:
             if not other.cancel():
                 other.result()
