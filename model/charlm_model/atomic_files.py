@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not at all, whenever the process dies."""
+"""Writes files atomically: after a crash a file is complete or unchanged."""
 
 import errno
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file in one step: temporary file, fsync, rename, fsync of the directory."""
+    """Replace a file atomically: temporary file, fsync, rename, fsync of the directory."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
@@ -42,7 +42,7 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a file by indented JSON, in one step."""
+    """Replace a file by indented JSON, atomically."""
     write_bytes(path, json_bytes(value))
 
 
@@ -51,7 +51,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory last."""
+    """Make renames in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

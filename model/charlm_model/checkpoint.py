@@ -1,6 +1,6 @@
-"""A checkpoint: a directory with all that a model needs, and a digest of each of its files.
+"""Saves and loads checkpoints: directories with a model's files and their digests.
 
-It is never unpickled. `manifest.json` holds the SHA-256 of every other file.
+Nothing is unpickled. `manifest.json` holds the SHA-256 of every other file.
 """
 
 import hashlib
@@ -37,21 +37,21 @@ WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.js
 PIECES, REPORT, MANIFEST = "sentencepiece.model", "report.json", "manifest.json"
 MAX_FILE_BYTES = 8 << 30
 GOLDEN_TOLERANCE_NATS = 1e-3
-# Sums in another order move numbers that are kept in bfloat16 to the other neighbor now and then:
-# by 4e-4 nats in the walk of a trained Transformer, 5e-6 in that of an LSTM, which keeps float32.
+# Sums in another order sometimes round a bfloat16 state to the other neighbor. Measured on golden
+# log-probs: 4e-4 nats for a trained Transformer, 5e-6 for an LSTM, whose state is float32.
 DEVICE_TOLERANCE_NATS = 0.02
 _NUM_GOLDEN_TOKENS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """A loaded model with all that came with it."""
+    """A loaded model with its vocabulary and report."""
 
     model: LanguageModel
     vocabulary: Vocabulary
     report: dict[str, Any]
     digest: str
-    """SHA-256 of the manifest, in hexadecimal: the identity of these exact files."""
+    """SHA-256 of the manifest, in hexadecimal: identifies these exact files."""
 
     @property
     def config(self) -> ModelConfig:
@@ -61,10 +61,10 @@ class Checkpoint:
 def save(
     directory: Path, model: LanguageModel, vocabulary: Vocabulary, report: dict[str, Any]
 ) -> None:
-    """Write a checkpoint so that the directory holds, at every moment, the old one or the new."""
+    """Write a checkpoint so that at every moment the directory holds the old one or the new one."""
     was_training = model.training
     model.eval()
-    report = {**report, "golden": _golden(model)}
+    report = {**report, "golden": _golden_record(model)}
     model.train(was_training)
     files = _files_of(model, vocabulary, report)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -103,12 +103,12 @@ def load(directory: Path) -> Checkpoint:
 
 
 def verify_golden(checkpoint: Checkpoint) -> None:
-    """Raises GoldenMismatch unless this machine computes the log-probs that were recorded.
+    """Raises GoldenMismatch unless this machine computes the recorded log-probs.
 
-    CheckpointCorrupt where none are, or none that a model can have.
+    Raises CheckpointCorrupt if none are recorded, or invalid ones.
     """
-    ids, recorded = _recorded(checkpoint)
-    worst = _distance(_logprobs(checkpoint.model, ids), recorded)
+    ids, recorded = _read_golden_record(checkpoint)
+    worst = _distance(_golden_logprobs(checkpoint.model, ids), recorded)
     if not worst <= GOLDEN_TOLERANCE_NATS:
         raise GoldenMismatch(
             f"The checkpoint's recorded log-probs differ by up to {worst:.2g} nats from those "
@@ -117,13 +117,13 @@ def verify_golden(checkpoint: Checkpoint) -> None:
 
 
 def verify_on_device(model: LanguageModel, here: LanguageModel) -> None:
-    """Raises GoldenMismatch unless a model on a device tells the log-probs of its like here."""
-    ids = _walk(model.config.vocab_size)
-    worst = _distance(_logprobs(model, ids), _logprobs(here, ids))
+    """Raises GoldenMismatch unless a model on a device agrees with the same model on the CPU."""
+    ids = _golden_ids(model.config.vocab_size)
+    worst = _distance(_golden_logprobs(model, ids), _golden_logprobs(here, ids))
     if not worst <= DEVICE_TOLERANCE_NATS:
         raise GoldenMismatch(
             f"Log-probs computed on {model.device} differ by up to {worst:.2g} nats from those of "
-            f"the processor (allowed: {DEVICE_TOLERANCE_NATS}). Serve the model on the processor."
+            f"the CPU (allowed: {DEVICE_TOLERANCE_NATS}). Serve the model on the CPU."
         )
 
 
@@ -149,9 +149,9 @@ def _document(files: dict[str, bytes], name: str) -> dict[str, Any]:
     try:
         found = json.loads(files[name])
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is no JSON ({error})") from None
+        raise ValueError(f"{name} is not JSON ({error})") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{name} is no JSON object")
+        raise ValueError(f"{name} is not a JSON object")
     return found
 
 
@@ -166,19 +166,19 @@ def _vocabulary_from(files: dict[str, bytes]) -> Vocabulary:
     raise ValueError(f"{VOCABULARY} has the unknown kind {data['kind']!r}")
 
 
-def _golden(model: LanguageModel) -> dict[str, list[Any]]:
-    """A fixed walk through the vocabulary and its log-probs, after the end of text."""
-    ids = _walk(model.config.vocab_size)
-    return {"ids": ids, "logprobs": _logprobs(model, ids)}
+def _golden_record(model: LanguageModel) -> dict[str, list[Any]]:
+    """A fixed sequence of ids and its log-probs, after the end of text."""
+    ids = _golden_ids(model.config.vocab_size)
+    return {"ids": ids, "logprobs": _golden_logprobs(model, ids)}
 
 
-def _walk(vocab_size: int) -> list[int]:
+def _golden_ids(vocab_size: int) -> list[int]:
     step = 1 + vocab_size // 7
     return [1 + i * step % (vocab_size - 1) for i in range(_NUM_GOLDEN_TOKENS)]
 
 
-def _recorded(checkpoint: Checkpoint) -> tuple[list[int], list[float]]:
-    """The walk and its log-probs, as the report has them."""
+def _read_golden_record(checkpoint: Checkpoint) -> tuple[list[int], list[float]]:
+    """The golden ids and their log-probs from the report."""
     golden = checkpoint.report.get("golden")
     found: dict[str, Any] = golden if isinstance(golden, dict) else {}
     ids, logprobs = found.get("ids", []), found.get("logprobs", [])
@@ -197,11 +197,11 @@ def _recorded(checkpoint: Checkpoint) -> tuple[list[int], list[float]]:
 
 
 def _distance(computed: list[float], wanted: list[float]) -> float:
-    """The largest difference; NaN if one of them is."""
+    """The largest absolute difference; NaN if any number is NaN."""
     return float(np.abs(np.subtract(computed, wanted)).max())
 
 
-def _logprobs(model: LanguageModel, ids: Sequence[int]) -> list[float]:
+def _golden_logprobs(model: LanguageModel, ids: Sequence[int]) -> list[float]:
     inputs_1T = torch.tensor([[END_OF_TEXT_ID, *ids[:-1]]])
     logits_1TV, _ = model.advance(inputs_1T, model.initial_state(1))
     logprobs_TV = logits_1TV[0].double().log_softmax(-1)
@@ -210,14 +210,14 @@ def _logprobs(model: LanguageModel, ids: Sequence[int]) -> list[float]:
 
 
 def _read_checked(directory: Path) -> tuple[dict[str, bytes], str]:
-    directory = _present(directory)
+    directory = _readable(directory)
     if not directory.is_dir():
         raise CheckpointNotFound(
             f"There is no directory {directory}. Give one that holds a checkpoint."
         )
     if not (directory / CONFIG).is_file():
         raise CheckpointNotFound(
-            f"{directory} is no checkpoint: it has no {CONFIG}. `charlm train` makes one."
+            f"{directory} is not a checkpoint: it has no {CONFIG}. `charlm train` makes one."
         )
     _check_format(directory)
     manifest = _read(directory, MANIFEST)
@@ -246,7 +246,7 @@ def _check_format(directory: Path) -> None:
         found = json.loads(_read(directory, CONFIG))["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointCorrupt(
-            f"{directory / CONFIG} is damaged: it states no format_version. Use another copy."
+            f"{directory / CONFIG} is damaged: it has no format_version. Use another copy."
         ) from None
     if found != FORMAT_VERSION:
         raise UnsupportedFormat(
@@ -258,7 +258,7 @@ def _check_format(directory: Path) -> None:
 def _read(directory: Path, name: str) -> bytes:
     try:
         return read_bytes(directory / name, MAX_FILE_BYTES)
-    except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+    except (OSError, ValueError) as error:  # ValueError: an impossible file name or size
         raise CheckpointCorrupt(
             f"{directory / name} cannot be read ({_reason(error)}). Use another copy."
         ) from None
@@ -276,7 +276,7 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 def _swap_in(fresh: Path, directory: Path) -> None:
-    """Put `fresh` in place of `directory`. Dying between the renames, it leaves what was there."""
+    """Replace `directory` by `fresh`. A crash between the renames leaves the old one."""
     old = _old(directory)
     if directory.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -286,10 +286,10 @@ def _swap_in(fresh: Path, directory: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _present(directory: Path) -> Path:
-    """Where the checkpoint is, even if its writer is, or died, between two renames.
+def _readable(directory: Path) -> Path:
+    """Where the checkpoint is, even between the two renames of `_swap_in`.
 
-    A reader changes nothing: the writer may be at work.
+    A reader repairs nothing, because the writer may still be running.
     """
     old = _old(directory)
     return old if old.is_dir() and not directory.exists() else directory

@@ -1,4 +1,7 @@
-"""Compile every kernel: `python -m charlm_model.compile_kernels`, as the server's image does."""
+"""Compile every CPU kernel ahead of use: `python -m charlm_model.compile_kernels`.
+
+The Dockerfile runs it, so that a server starts without compiling.
+"""
 
 import torch
 

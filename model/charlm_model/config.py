@@ -20,7 +20,7 @@ _RANGES: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """One model's family and sizes; a family ignores the sizes that it has no use for."""
+    """A model's family and sizes; a family ignores the sizes that it does not use."""
 
     family: str
     vocab_size: int
@@ -33,9 +33,9 @@ class ModelConfig:
     context_length: int = 256
     """Transformer: the attention window, in tokens. N-gram: the order, in tokens of context."""
     kernel_size: int = 1
-    """Tokens that a step's input is made of, the newest included."""
+    """Number of tokens in the input of a step, the newest included."""
     pair_rows: int = 0
-    """Vectors for pairs of neighboring tokens, shared where there are more pairs; 0 for none."""
+    """Rows of a hash table of vectors for pairs of neighboring tokens; 0 for none."""
 
     def __post_init__(self) -> None:
         _require(isinstance(self.family, str), "family", self.family, "a name")
@@ -52,10 +52,10 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ModelConfig":
-        """Raises InvalidConfig, naming the field, for one that is unknown, missing or wrong."""
+        """Raises InvalidConfig for a field that is unknown, missing or out of range."""
         known = {field.name for field in fields(cls)}
         for name in data:
-            _require(name in known, name, data[name], "absent: no such field is known")
+            _require(name in known, name, data[name], "absent: the field is unknown")
         for name in ("family", "vocab_size"):
             _require(name in data, name, "missing", "given")
         return cls(**data)

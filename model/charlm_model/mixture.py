@@ -1,4 +1,4 @@
-"""Several models with one vocabulary that answer as one.
+"""Mixes several models with one vocabulary into one model.
 
 Legend: B batch, T time, M members, V vocabulary. Natural logarithms, float64 until the end.
 """
@@ -39,7 +39,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
-    """A kind and the members' weights; raises InvalidConfig for weights that it cannot have."""
+    """A kind and the members' weights; raises InvalidConfig for weights out of range."""
 
     kind: Kind
     weights: tuple[float, ...]
@@ -47,8 +47,7 @@ class Mixing:
     def __post_init__(self) -> None:
         if not 2 <= len(self.weights) <= MAX_MEMBERS:
             raise InvalidConfig(
-                f"A mixture of {len(self.weights)} models was asked for, but it must be of 2 to "
-                f"{MAX_MEMBERS}."
+                f"A mixture has {len(self.weights)} models, but must have 2 to {MAX_MEMBERS}."
             )
         low = -MAX_WEIGHT if self.kind is Kind.LOG_LINEAR else 0.0
         for weight in self.weights:
@@ -62,7 +61,7 @@ class Mixing:
 
     @property
     def normalized(self) -> tuple[float, ...]:
-        """Weights as they act: those of linear kinds sum to 1."""
+        """The effective weights: those of linear kinds sum to 1."""
         if self.kind is Kind.LOG_LINEAR:
             return self.weights
         total = sum(self.weights)
@@ -72,7 +71,7 @@ class Mixing:
 class MixtureModel(LanguageModel):
     """A model whose state is its members' states, and for ONLINE their log-posteriors.
 
-    It is not trained, and it does not own its members: others may be using them.
+    It is not trained, and it shares its members with other users.
     """
 
     def __init__(self, members: Sequence[LanguageModel], mixing: Mixing) -> None:
@@ -94,7 +93,7 @@ class MixtureModel(LanguageModel):
         if self._mixing.kind is Kind.ONLINE:
             log_weights_M = torch.from_numpy(exact_math.log(self._weights_M))
             tensors[_LOG_WEIGHTS] = log_weights_M.repeat(batch_size, 1)
-            # The start of a text is read, not predicted: it tells the members not apart.
+            # The start of a text is not predicted, so it does not change the weights.
             shape = batch_size, len(self._members), self.config.vocab_size
             tensors[_PENDING] = torch.zeros(shape)
         return State(tensors)
@@ -134,7 +133,7 @@ class MixtureModel(LanguageModel):
     def _log_weights(
         self, ids_BT: Tensor, state: State, logprobs_MBTV: Floats, after: dict[str, Tensor]
     ) -> Floats:
-        """What each member weighs at each position; ONLINE by what it said of the text so far."""
+        """Each member's log-weight at each position; ONLINE by its log-prob of the text so far."""
         log_weights_MBT = np.empty(logprobs_MBTV.shape[:-1])
         if self._mixing.kind is Kind.LINEAR:
             log_weights_MBT[:] = exact_math.log(self._weights_M)[:, None, None]
@@ -142,7 +141,7 @@ class MixtureModel(LanguageModel):
         log_weights_MB = state[_LOG_WEIGHTS].numpy().T
         pending_MBV = state[_PENDING].numpy().transpose(1, 0, 2).astype(np.float64)
         rows = np.arange(len(ids_BT))
-        # Token by token, so that a text read in any chunks gives the same bits.
+        # Token by token, so that a text gives the same bits in any chunks.
         for position, ids_B in enumerate(ids_BT.numpy().T):
             log_weights_MB = log_weights_MB + pending_MBV[:, rows, ids_B]
             log_weights_MB = log_weights_MB - _log_sum(log_weights_MB)
@@ -155,7 +154,7 @@ class MixtureModel(LanguageModel):
 
 
 def mix(checkpoints: Sequence[Checkpoint], mixing: Mixing) -> Checkpoint:
-    """A checkpoint in memory that is the mixture. Raises InvalidConfig if they cannot be mixed."""
+    """The mixture as a checkpoint in memory. Raises InvalidConfig if models cannot be mixed."""
     first = checkpoints[0]
     if len(checkpoints) != len(mixing.weights):
         raise InvalidConfig(
@@ -164,13 +163,13 @@ def mix(checkpoints: Sequence[Checkpoint], mixing: Mixing) -> Checkpoint:
     for other in checkpoints[1:]:
         if _spelling(other.vocabulary) != _spelling(first.vocabulary):
             raise InvalidConfig(
-                "The vocabularies of the models differ; only models with the very same tokens can "
+                "The vocabularies of the models differ; only models with the same tokens can "
                 "be mixed. Train them with one vocabulary: the byte vocabulary is always the same."
             )
         if other.config.unit != first.config.unit:
             raise InvalidConfig(
-                f"One model was trained on units of a {first.config.unit}, another on those of a "
-                f"{other.config.unit}; only models with one unit can be mixed."
+                f"The unit of one model is a {first.config.unit}, that of another a "
+                f"{other.config.unit}; only models with the same unit can be mixed."
             )
     model = MixtureModel([checkpoint.model for checkpoint in checkpoints], mixing).eval()
     return Checkpoint(
@@ -187,7 +186,7 @@ def _spelling(vocabulary: Vocabulary) -> tuple[object, list[bytes]]:
 
 
 def _digest(digests: Sequence[str], mixing: Mixing) -> str:
-    """SHA-256 of the members' digests, the kind and the weights: what the answers depend on."""
+    """SHA-256 of the members' digests, the kind and the weights."""
     weights = [weight.hex() for weight in mixing.normalized]
     text = "\n".join(["charlm mixture 1", mixing.kind.value, *digests, *weights])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -203,7 +202,7 @@ def _logprobs(logits_BTV: Tensor) -> Floats:
 
 
 def _log_sum(logs_M: Floats) -> Floats:
-    """The logarithm of the sum over the first axis, member by member in order."""
+    """log(sum(exp(logs))) over the first axis, added member by member in order."""
     best = logs_M.max(axis=0)
     total = np.zeros_like(best)
     for logs in logs_M:

@@ -1,4 +1,4 @@
-"""How probable a text is, token by token, and a model's figures over a whole text.
+"""Scores texts: log-prob, rank and entropy of every token, and figures for whole texts.
 
 Legend: B batch, T time, V vocabulary.
 """
@@ -22,9 +22,9 @@ from charlm_model.text.vocabulary import END_OF_TEXT_ID, Ids, Vocabulary
 
 NATS_PER_BIT = log(2)
 BLOCK_LENGTH = 256
-# Bounds the dense answers: this many logits at a time.
+# Logits that are computed at a time.
 _MAX_LOGITS = 4_000_000
-# Tokens that are read in one go.
+# Tokens that are read at a time.
 _CHUNK = 1024
 
 
@@ -38,7 +38,7 @@ class TokenScores:
 
 
 def chosen(logprobs_TV: NDArray[np.float64], ids_T: Ids) -> NDArray[np.float32]:
-    """The one rounding of a log-prob: streamed, scored or summed up, it has the same bits."""
+    """Log-probs of the ids in float32: rounded only here, so that all callers get the same bits."""
     return logprobs_TV[np.arange(len(ids_T)), ids_T].astype(np.float32)
 
 
@@ -48,7 +48,7 @@ def entropies(logprobs_TV: Floats) -> Floats:
 
 
 def score_tokens(logits_TV: Tensor, ids_T: Ids) -> TokenScores:
-    """How each id fares under the distribution in its row. The bits do not depend on T."""
+    """Scores of each id under the distribution in its row. The bits do not depend on T."""
     logprobs_TV = logprobs_from(logits_TV.numpy())
     chosen_T1 = logprobs_TV[np.arange(len(ids_T)), ids_T][:, None]
     above_T = (logprobs_TV > chosen_T1).sum(axis=-1)
@@ -64,7 +64,7 @@ def score_tokens(logits_TV: Tensor, ids_T: Ids) -> TokenScores:
 def score(
     model: LanguageModel, ids: Sequence[int], state: State, first_id: int
 ) -> tuple[TokenScores, State]:
-    """Score ids after a state whose next input is `first_id`, through the exact path.
+    """Score ids after a state whose next input is `first_id`, on the exact path.
 
     Returns the scores and the state that has read `first_id` and all ids but the last.
     """
@@ -82,9 +82,9 @@ def score(
 
 
 def total_logprob(model: LanguageModel, ids: NDArray[np.integer]) -> float:
-    """Of a whole text from its start, in nats, through the exact path and rounded once.
+    """Log-prob of a text from its start, in nats, on the exact path and rounded once.
 
-    It has the bits of the total that a server tells of the same text, in whatever pieces.
+    It has the bits of the total that a server returns for the same text, sent in any pieces.
     """
     state, last_id, total = model.initial_state(1), END_OF_TEXT_ID, ExactSum()
     for start in range(0, len(ids), _CHUNK):
@@ -98,7 +98,7 @@ def total_logprob(model: LanguageModel, ids: NDArray[np.integer]) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """A model's figures over a text, with the protocol that they were taken by."""
+    """A model's figures over a text, and the protocol of their measurement."""
 
     protocol: str
     num_tokens: int
@@ -139,9 +139,9 @@ class Evaluation:
 def evaluate_blocks(
     model: LanguageModel, vocabulary: Vocabulary, ids: Ids, block_length: int = BLOCK_LENGTH
 ) -> Evaluation:
-    """Disjoint blocks, each cold: the state starts anew, so early tokens have little context.
+    """Evaluate disjoint blocks, each from the initial state: early tokens have little context.
 
-    A block's first token is only read; what is scored are all tokens of the text but the first.
+    All tokens of the text but the first are scored; a block reads its first token as context.
     """
     nats = sum(_blocks_nats(model, ids, block_length))
     protocol = f"cold blocks of {block_length}"

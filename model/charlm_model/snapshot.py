@@ -1,9 +1,9 @@
-"""What a model has read, as bytes: for another server or another day.
+"""Serializes the state of a model, so that another server can continue the text later.
 
     "CLMS", version (2), size of the header (4), SHA-256 of all else (32); header; tensors
 
 Numbers are little-endian, the header is JSON, the tensors are safetensors: nothing is unpickled.
-The digest finds accidents; what a person could have made up is checked value by value.
+The digest detects accidental damage; forged values are caught by checking each one.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from charlm_model.state import State
 MAGIC = b"CLMS"
 VERSION = 1
 MAX_TOKENS = 2**48
-MAX_VALUE = 1e9  # far above what any text leaves, far below where products overflow
+MAX_VALUE = 1e9  # far above any real state, far below an overflow
 _HEAD = struct.Struct("<4sHI")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _PENDING, _STATE = "pending_logits", "state."
@@ -33,9 +33,9 @@ _PENDING, _STATE = "pending_logits", "state."
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A state after `num_tokens` tokens of a text (one row), and the logits of the next one.
+    """A state after `num_tokens` tokens of a text (one row), and the logits of the next token.
 
-    The start of a text is not counted.
+    `num_tokens` does not count the start of the text.
     """
 
     state: State
@@ -44,7 +44,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, state: State, pending_logits_1V: Tensor, num_tokens: int) -> "Snapshot":
-        """A copy in the processor's memory, wherever the state is."""
+        """A copy in CPU memory of a state on any device."""
         return cls(state.to(CPU, copy=True), pending_logits_1V.clone(), num_tokens)
 
     @property
@@ -53,7 +53,7 @@ class Snapshot:
         return self.state.num_bytes_per_row + pending.numel() * pending.element_size()
 
     def digest(self) -> bytes:
-        """SHA-256 of every value in it."""
+        """SHA-256 of all values."""
         found = hashlib.sha256(struct.pack("<Q", self.num_tokens))
         for name, tensor in sorted(_named(self.state, self.pending_logits_1V)):
             found.update(
@@ -64,13 +64,13 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What made a state: only the same may go on with it."""
+    """The model and arithmetic that made a state; only the same can continue it."""
 
     model_digest: str
     numerics: str
 
     def check_same(self, other: "Provenance") -> None:
-        """Raises SnapshotMismatch unless the other is this."""
+        """Raises SnapshotMismatch if the other differs."""
         if other.model_digest != self.model_digest:
             raise SnapshotMismatch("checkpoint", other.model_digest, self.model_digest)
         if other.numerics != self.numerics:
@@ -78,15 +78,15 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
-    """A snapshot whose bytes are whole; its values are not yet checked."""
+class UncheckedSnapshot:
+    """A snapshot whose digest is right, but whose values are not yet checked."""
 
     provenance: Provenance
     num_tokens: int
     payload: bytes
 
-    def opened(self, provenance: Provenance, model: LanguageModel) -> Snapshot:
-        """For the model that goes on. Raises SnapshotMismatch or SnapshotDamaged."""
+    def checked(self, provenance: Provenance, model: LanguageModel) -> Snapshot:
+        """The snapshot, checked for the model. Raises SnapshotMismatch or SnapshotDamaged."""
         provenance.check_same(self.provenance)
         try:
             loaded = safetensors.torch.load(self.payload)
@@ -102,7 +102,7 @@ class Sealed:
 
 
 def encode(snapshot: Snapshot, provenance: Provenance) -> bytes:
-    """The snapshot with the name of its maker."""
+    """Serialize a snapshot with its provenance."""
     header = {
         "model_digest": provenance.model_digest,
         "numerics": provenance.numerics,
@@ -117,27 +117,27 @@ def encode(snapshot: Snapshot, provenance: Provenance) -> bytes:
     return start + _digest(start, head, payload) + head + payload
 
 
-def unseal(data: bytes) -> Sealed:
-    """Check that the bytes are whole. Raises SnapshotDamaged or SnapshotTooNew."""
+def parse(data: bytes) -> UncheckedSnapshot:
+    """Check format and digest. Raises SnapshotDamaged or SnapshotTooNew."""
     if len(data) < _HEAD.size + _DIGEST_BYTES or not data.startswith(MAGIC):
-        raise SnapshotDamaged("it does not begin as one, or it is cut off")
+        raise SnapshotDamaged("it is truncated, or does not start as one")
     _, version, size = _HEAD.unpack(data[: _HEAD.size])
     start, digest = data[: _HEAD.size], data[_HEAD.size : _HEAD.size + _DIGEST_BYTES]
     rest = data[_HEAD.size + _DIGEST_BYTES :]
     head, payload = rest[:size], rest[size:]
     if _digest(start, head, payload) != digest:
-        raise SnapshotDamaged("it is cut off or was changed: its digest is not that of its bytes")
+        raise SnapshotDamaged("it is truncated or changed: its digest is wrong")
     if version != VERSION:
         raise SnapshotTooNew(version, VERSION)
-    return _sealed(head, payload)
+    return _parsed(head, payload)
 
 
 def decode(data: bytes, provenance: Provenance, model: LanguageModel) -> Snapshot:
-    """The snapshot in the bytes, for the model that goes on. Raises SnapshotError."""
-    return unseal(data).opened(provenance, model)
+    """Parse and check a snapshot for a model. Raises SnapshotError."""
+    return parse(data).checked(provenance, model)
 
 
-def _sealed(head: bytes, payload: bytes) -> Sealed:
+def _parsed(head: bytes, payload: bytes) -> UncheckedSnapshot:
     try:
         header = json.loads(head)
         provenance = Provenance(header["model_digest"], header["numerics"])
@@ -147,8 +147,8 @@ def _sealed(head: bytes, payload: bytes) -> Sealed:
     texts = provenance.model_digest, provenance.numerics
     is_count = type(num_tokens) is int and 0 <= num_tokens <= MAX_TOKENS
     if not is_count or not all(isinstance(text, str) for text in texts):
-        raise SnapshotDamaged("its header has a value that it cannot have")
-    return Sealed(provenance, num_tokens, payload)
+        raise SnapshotDamaged("its header has an invalid value")
+    return UncheckedSnapshot(provenance, num_tokens, payload)
 
 
 def _digest(start: bytes, head: bytes, payload: bytes) -> bytes:
@@ -164,7 +164,7 @@ def _named(state: State, pending_logits_1V: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def _layout_of(model: LanguageModel) -> dict[str, Tensor]:
-    """Tensors of the names, shapes and types that a snapshot of this model has."""
+    """Example tensors with the names, shapes and types of this model's snapshots."""
     pending_1V = torch.empty(1, model.config.vocab_size)
     return dict(_named(model.initial_state(1), pending_1V))
 
@@ -172,7 +172,7 @@ def _layout_of(model: LanguageModel) -> dict[str, Tensor]:
 def _check_shapes(tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -> None:
     if tensors.keys() != layout.keys():
         wrong = ", ".join(sorted(tensors.keys() ^ layout.keys()))
-        raise SnapshotDamaged(f"tensors are missing or too many: {wrong[:200]}")
+        raise SnapshotDamaged(f"tensors are missing or unknown: {wrong[:200]}")
     for name, tensor in tensors.items():
         expected = layout[name]
         if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
@@ -183,12 +183,12 @@ def _check_shapes(tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -
 
 
 def _check_values(name: str, tensor: Tensor, num_tokens: int, vocab_size: int) -> None:
-    """Floats are bounded; a position is where the text ends; other integers are tokens or none."""
+    """Floats must be bounded, positions at the text's end, and other integers ids or -1."""
     if tensor.is_floating_point():
         if not bool((tensor.abs() <= MAX_VALUE).all()):  # nor is a NaN
             raise SnapshotDamaged(f"{name} holds a value outside [-{MAX_VALUE:g}, {MAX_VALUE:g}]")
     elif name.endswith("position"):
         if bool((tensor != num_tokens + 1).any()):
-            raise SnapshotDamaged(f"{name} is not where the text ends, at {num_tokens + 1}")
+            raise SnapshotDamaged(f"{name} is not the end of the text, {num_tokens + 1}")
     elif bool(((tensor < -1) | (tensor >= vocab_size)).any()):
         raise SnapshotDamaged(f"{name} holds a token that is not in [0, {vocab_size})")

@@ -186,12 +186,12 @@ def forge(path: Path, name: str, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "document", "complaint"),
     [
-        ("vocabulary.json", 5, r"vocabulary\.json is no JSON object"),
+        ("vocabulary.json", 5, r"vocabulary\.json is not a JSON object"),
         ("vocabulary.json", {"kind": "char", "characters": 5}, "distinct characters"),
         ("vocabulary.json", {"kind": "char", "characters": ["", "ab"]}, "distinct characters"),
         ("vocabulary.json", {"kind": "char", "characters": "abcdefghi\ud800"}, "distinct"),
         ("vocabulary.json", {"kind": "char", "characters": "abc"}, "has 4 tokens.*size is 11"),
-        ("report.json", [], r"report\.json is no JSON object"),
+        ("report.json", [], r"report\.json is not a JSON object"),
         ("report.json", {}, "no log-probs to verify"),
         ("report.json", {"golden": 1.5}, "no log-probs to verify"),
         ("report.json", {"golden": {"ids": [1, 99], "logprobs": [-1, -1]}}, "no log-probs"),
@@ -211,7 +211,7 @@ def test_a_document_with_a_good_digest_is_not_believed(
 def test_json_too_deep_to_read_is_refused(saved: Path) -> None:
     forge(saved, "report.json", b"[" * 100_000)
 
-    with pytest.raises(CheckpointCorrupt, match=r"report\.json is no JSON"):
+    with pytest.raises(CheckpointCorrupt, match=r"report\.json is not JSON"):
         load(saved)
 
 

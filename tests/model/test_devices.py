@@ -40,20 +40,20 @@ def test_a_device_is_found_by_its_name(name: str, number: int, device: torch.dev
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize(("name", "number"), [("cuda:2", 0), ("cuda", 2)])
 def test_more_gpus_than_there_are_are_refused(name: str, number: int) -> None:
-    with pytest.raises(DeviceUnavailable, match="GPU 2 is wanted, but this host has 2"):
+    with pytest.raises(DeviceUnavailable, match="The device is cuda:2, but this host has 2"):
         device_named(name, number=number)
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
-    with pytest.raises(DeviceUnavailable, match="finds no GPU here; take cpu"):
+    with pytest.raises(DeviceUnavailable, match=r"finds no GPU\. Use cpu"):
         device_named("cuda")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda:1234", "CUDA", ""])
 def test_a_misspelled_device_is_refused(name: str) -> None:
-    with pytest.raises(DeviceUnavailable, match="give cpu, cuda, or cuda:1"):
+    with pytest.raises(DeviceUnavailable, match="use cpu, cuda, or cuda:1"):
         device_named(name)
 
 

@@ -119,7 +119,7 @@ def test_a_mixture_has_a_digest_of_its_own_that_tells_weights_kinds_and_members_
     ("others", "words"),
     [
         ([checkpoint(CharVocabulary("ab"), "2")], "vocabularies of the models differ"),
-        ([checkpoint(ByteVocabulary(), "2", unit="line")], "units of a stream"),
+        ([checkpoint(ByteVocabulary(), "2", unit="line")], "unit of one model is a stream"),
         ([], "1 models and 2 weights"),
     ],
 )

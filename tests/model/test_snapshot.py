@@ -161,10 +161,10 @@ def test_a_value_that_is_no_number_or_overflows_is_refused(
     [
         ("gru", "recent", torch.tensor([[1, 11]]), r"a token that is not in \[0, 11\)"),
         ("ngram", "recent", torch.full((1, 5), -2), "a token that is not in"),
-        ("transformer", "position", torch.tensor([7]), "not where the text ends, at 3"),
+        ("transformer", "position", torch.tensor([7]), "not the end of the text, 3"),
         ("transformer", "keys", torch.zeros(1), "shape"),
         ("rnn", "hidden", torch.zeros(1, 2, 8, dtype=torch.float64), "float64"),
-        ("rnn", "another", torch.zeros(1), "missing or too many"),
+        ("rnn", "another", torch.zeros(1), "missing or unknown"),
     ],
 )
 def test_what_no_text_leaves_is_refused(
@@ -187,7 +187,7 @@ def test_a_header_that_says_nonsense_is_refused(
         "num_tokens": 2,
     }
 
-    with pytest.raises(SnapshotDamaged, match="cannot have"):
+    with pytest.raises(SnapshotDamaged, match="invalid value"):
         snapshots.decode(resealed({**header, **changes}, b""), PROVENANCE, make_model("rnn"))
 
 

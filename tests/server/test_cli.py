@@ -216,7 +216,7 @@ def test_a_wrong_way_to_log_is_said(directory: Path, flags: tuple[str, str]) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("cuda", "finds no GPU here; take cpu"), ("gpu", "no device 'gpu'")]
+    ("name", "sentence"), [("cuda", "finds no GPU. Use cpu"), ("gpu", "The device 'gpu'")]
 )
 def test_a_device_that_is_not_there_is_said(
     directory: Path, monkeypatch: pytest.MonkeyPatch, name: str, sentence: str

@@ -1,1 +1,1 @@
-"""Entropy coding by a language model."""
+"""Lossless text compression: a range coder driven by a language model."""

@@ -1,4 +1,4 @@
-"""Any bytes as tokens of any vocabulary, and back: what it cannot spell is escaped."""
+"""Encodes any bytes as tokens of any vocabulary, without loss: unknown bytes are escaped."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from itertools import groupby
 
 from charlm_model.text.vocabulary import END_OF_TEXT_ID, Vocabulary
 
-MAX_RUN = 256  # bytes behind one escape: their number, less 1, is one byte
+MAX_RUN = 256  # bytes after one escape; their number minus 1 fits one byte
 _FIRST_SURROGATE, _LAST_SURROGATE = "\ud800", "\udfff"
 
 
 @dataclass(frozen=True, slots=True)
 class EscapedTokens:
-    """Tokens, and the bytes that each end of text among them stands for, in order.
+    """Tokens, and the bytes that each end-of-text token among them stands for, in order.
 
-    The end of text never occurs within a text, so it is free to be the escape.
+    The end of text never occurs within a text, so it serves as the escape.
     """
 
     ids: list[int]
@@ -22,7 +22,7 @@ class EscapedTokens:
 
 
 class EscapingTokenizer:
-    """Bytes to tokens and back, without loss."""
+    """A lossless tokenizer of bytes."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -34,7 +34,7 @@ class EscapingTokenizer:
             return EscapedTokens(self._vocabulary.encode_bytes(data), [])
         ids: list[int] = []
         runs: list[bytes] = []
-        # Bytes that are no UTF-8 become surrogates, which no vocabulary knows.
+        # Bytes that are not UTF-8 become surrogates, which no vocabulary has.
         for is_known, characters in groupby(
             data.decode("utf-8", "surrogateescape"), self._is_known
         ):
@@ -55,7 +55,7 @@ class EscapingTokenizer:
         )
 
     def _is_faithful(self, ids: Sequence[int], text: str) -> bool:
-        """Whether tokens spell exactly this text; pieces normalize what they were not taught."""
+        """Whether the ids decode to exactly this text; sentencepiece may normalize it."""
         if not ids or END_OF_TEXT_ID in ids:
             return False
         decoded = b"".join(self._token_bytes[token_id] for token_id in ids)

@@ -1,10 +1,10 @@
-"""The compressed form: a header, then independent frames, each with its checksums.
+"""The format of compressed text: a header, then independent frames with checksums.
 
     header  "CLM1", 8 bytes of the checkpoint's digest, 4 of a hash of the arithmetic, CRC-32 of all
     frame   kind (1), number (4), tokens (2), payload in words of 4 bytes (2), CRC-32 of the text,
             CRC-32 of all that precedes and of the payload, CRC-16 of all that precedes; payload
 
-Numbers are little-endian. The kind of the last frame tells a whole stream from a truncated one.
+Numbers are little-endian. The last frame has a kind of its own, so that truncation is detected.
 """
 
 import hashlib
@@ -19,19 +19,19 @@ _FRAME = struct.Struct("<BIHHIIH")
 _MORE, _LAST = 0xC5, 0xC6
 HEADER_BYTES, FRAME_HEAD_BYTES = _HEADER.size, _FRAME.size
 MAX_FRAME_BYTES = FRAME_HEAD_BYTES + 4 * 0xFFFF
-MAX_MISSING = 1 << 16  # frames that one gap may hide; a greater number is itself damage
+MAX_MISSING = 1 << 16  # frames that can be missing at once; a larger number is taken for damage
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a stream was made with: enough to tell another model or arithmetic."""
+    """Identifies the model and arithmetic of a stream."""
 
     model: bytes
     numerics: bytes
 
     @classmethod
     def of(cls, digest: str, numerics: str) -> "Header":
-        """From a checkpoint's hexadecimal digest and the name of an arithmetic."""
+        """From a checkpoint's hexadecimal digest and the arithmetic's name."""
         return cls(bytes.fromhex(digest)[:8], hashlib.sha256(numerics.encode()).digest()[:4])
 
     def to_bytes(self) -> bytes:
@@ -40,7 +40,7 @@ class Header:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Header | None":
-        """None for anything that is not a whole header."""
+        """None if the bytes are not an intact header."""
         if len(data) != HEADER_BYTES:
             return None
         magic, model, numerics, checksum = _HEADER.unpack(data)
@@ -50,7 +50,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A piece of text, compressed by itself; `offset` is where it begins in the stream."""
+    """A piece of text, compressed on its own; `offset` is its start in the stream."""
 
     number: int
     num_tokens: int
@@ -69,7 +69,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A frame that cannot be read, and where it should have been."""
+    """A frame that is damaged or missing, and its expected offset."""
 
     number: int
     offset: int
@@ -77,7 +77,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class _Broken:
-    """Bytes that are no frame; `num_bytes` is known where its head is whole."""
+    """Bytes that are not a valid frame; `num_bytes` is known if its head is intact."""
 
     num_bytes: int = 1
     has_head: bool = False
@@ -85,10 +85,10 @@ class _Broken:
 
 
 class Deframer:
-    """Frames from pieces of a stream (without its header), cut anywhere.
+    """Parses frames from a stream (without its header) that arrives in pieces of any size.
 
-    After damage to a head it looks for the next place that holds a whole frame, so a wrong length
-    costs one frame too. It never holds more than one frame and one piece.
+    After a damaged head it searches for the next valid frame, so that a wrong length costs no more
+    than one frame. It buffers at most one frame and one piece.
     """
 
     def __init__(self, offset: int = HEADER_BYTES) -> None:
@@ -103,7 +103,7 @@ class Deframer:
         yield from self._parse(at_end=False)
 
     def finish(self) -> Iterator[Frame | Damage]:
-        """No data follows: a stream that did not come to its end was truncated."""
+        """End of the data: a stream without its last frame was truncated."""
         yield from self._parse(at_end=True)
         if self._lost_at is not None or not self._is_ended:
             where = self._offset if self._lost_at is None else self._lost_at
@@ -131,7 +131,7 @@ class Deframer:
         del self._buffer[:start]
 
     def _frame_at(self, start: int) -> Frame | _Broken | None:
-        """What begins here; None while that cannot be told."""
+        """The frame at an offset of the buffer; None if more data is needed to tell."""
         if self._buffer[start] not in (_MORE, _LAST):
             return _Broken()
         head = bytes(self._buffer[start : start + FRAME_HEAD_BYTES])
@@ -153,7 +153,7 @@ class Deframer:
         return is_ahead and not self._is_ended
 
     def _accept(self, frame: Frame) -> Iterator[Frame | Damage]:
-        """The frame, after all that are missing before it."""
+        """The frame, after Damage for each frame missing before it."""
         if self._lost_at is not None or frame.number > self._number:
             where = frame.offset if self._lost_at is None else self._lost_at
             for number in range(self._number, max(frame.number, self._number + 1)):
@@ -162,6 +162,6 @@ class Deframer:
         yield frame
 
     def _next_mark(self, start: int) -> int:
-        """The next byte that may begin a frame, or the end of what there is."""
+        """The next byte that may begin a frame, or the end of the buffer."""
         places = [self._buffer.find(kind, start) for kind in (_MORE, _LAST)]
         return min((place for place in places if place >= 0), default=len(self._buffer))

@@ -1,8 +1,8 @@
-"""Texts to bits and back with the model's own probabilities: a range coder over its distribution.
+"""Compresses texts with a range coder over the model's distribution.
 
-Both sides see the same bits of the same logits: the encoder reads in chunks, the decoder token by
-token, and the exact path makes no difference between the two. Frames are independent texts, so
-many are rows of one batch.
+Encoder and decoder need the same logits, bit for bit: the encoder reads in chunks and the decoder
+token by token, which the exact path guarantees to be equal. Frames are independent texts, so a
+batch computes many of them.
 
 Legend: B rows, T tokens, V vocabulary.
 """
@@ -25,12 +25,12 @@ from charlm_model.sampling.processors import Floats
 from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 
-FRAME_BYTES = 16_384  # of text; every token spells a byte or more
+FRAME_BYTES = 16_384  # of text; every token is a byte or more
 MAX_ROWS = 32
 _MAX_STATE_BYTES = 256 << 20
-_PIECE_TOKENS = 256  # of all rows that are read in one go
+_PIECE_TOKENS = 256  # of all rows, read at a time
 
-# Frequencies of 24 bits from float32; none is 0, so that nothing is impossible.
+# Frequencies of 24 bits from float32; none is 0, so every token can be encoded.
 _TOKENS = constriction.stream.model.Categorical(perfect=False)
 _BYTES = constriction.stream.model.Uniform(MAX_RUN)
 
@@ -38,14 +38,14 @@ Words = NDArray[np.uint32]
 
 
 class EncodingRow:
-    """One frame on its way to bits."""
+    """The encoder of one frame."""
 
     def __init__(self, escaped: EscapedTokens) -> None:
         self._ids = np.array(escaped.ids, dtype=np.int32)
         self._runs = iter(escaped.runs)
         self._coder = constriction.stream.queue.RangeEncoder()
         self._position = 0
-        self.model_bits = 0.0  # cross-entropy of the tokens, and what escaped bytes cost
+        self.model_bits = 0.0  # cross-entropy of the tokens plus the cost of escaped bytes
 
     @property
     def num_tokens(self) -> int:
@@ -61,7 +61,7 @@ class EncodingRow:
         return ids + [0] * (num - len(ids))
 
     def encode(self, logprobs_TV: Floats) -> None:
-        """Encode the next tokens, given the distribution of each; surplus ones are padding."""
+        """Encode the next tokens, given the distribution of each; surplus rows are padding."""
         ids_T = self._ids[self._position : self._position + len(logprobs_TV)]
         self._position += len(ids_T)
         self.model_bits -= float(logprobs_TV[np.arange(len(ids_T)), ids_T].sum()) / log(2)
@@ -86,7 +86,7 @@ class EncodingRow:
 
 
 class DecodingRow:
-    """One frame on its way to tokens. Its payload was checked before: it is what was made."""
+    """The decoder of one frame, whose payload has been verified by its checksum."""
 
     def __init__(self, payload: bytes, num_tokens: int) -> None:
         words = np.frombuffer(payload, dtype="<u4").astype(np.uint32)
@@ -122,14 +122,14 @@ RowT = TypeVar("RowT", bound=_Row)
 
 
 def num_rows_together(sizes: Sequence[int], state_bytes: int) -> int:
-    """How many frames make a batch: bounded by what is certified, and by memory."""
+    """How many frames a batch has: bounded by the verified sizes and by memory."""
     return min(MAX_ROWS, max(sizes), max(1, _MAX_STATE_BYTES // max(1, state_bytes)))
 
 
 def encode_rows(
     stepper: Stepper, state_1: State, logits_1V: Tensor, rows: Sequence[EncodingRow]
 ) -> Generator[None, None, None]:
-    """Encode all rows, each from the start of a text, of which the state and logits are given."""
+    """Encode all rows from the start of a text, whose state and logits are given."""
     batch = _Batch(stepper, state_1, rows, EncodingRow(EscapedTokens([], [])))
     pending_B1V = logits_1V[None].expand(len(batch.rows), -1, -1)
     while batch.num_left:
@@ -146,7 +146,7 @@ def encode_rows(
 def decode_rows(
     stepper: Stepper, state_1: State, logits_1V: Tensor, rows: Sequence[DecodingRow]
 ) -> Generator[None, None, None]:
-    """Decode all rows, each from the start of a text, one token of every row at a time."""
+    """Decode all rows from the start of a text, one token of every row at a time."""
     batch = _Batch(stepper, state_1, rows, DecodingRow(b"", 0))
     logits_BV = logits_1V.expand(len(batch.rows), -1)
     while batch.num_left:
@@ -162,7 +162,7 @@ def decode_rows(
 
 
 class _Batch(Generic[RowT]):
-    """Rows and their state, in a certified size; who is done idles until a smaller one fits."""
+    """Rows and their state, in a verified size; finished rows idle until a smaller size fits."""
 
     def __init__(self, stepper: Stepper, state_1: State, rows: Sequence[RowT], idle: RowT) -> None:
         self._stepper = stepper
@@ -171,7 +171,7 @@ class _Batch(Generic[RowT]):
 
     @property
     def num_left(self) -> int:
-        """Of the longest row."""
+        """Tokens left in the longest row."""
         return max((row.num_left for row in self.rows), default=0)
 
     def advance(self, ids_BT: Sequence[Sequence[int]]) -> Tensor:
@@ -179,7 +179,7 @@ class _Batch(Generic[RowT]):
         return logits_BTV
 
     def shrink(self) -> list[int]:
-        """Drop rows that are done, as far as that makes the batch smaller; returns who stays."""
+        """Drop finished rows if a smaller batch size fits; returns the remaining indices."""
         order = sorted(range(len(self.rows)), key=lambda at: not self.rows[at].num_left)
         num_live = sum(row.num_left > 0 for row in self.rows)
         size = self._size_for(num_live)
@@ -195,5 +195,5 @@ class _Batch(Generic[RowT]):
 
 def _piece_length(stepper: Stepper, batch: _Batch[EncodingRow]) -> int:
     if max(stepper.sizes) == 1:
-        return 1  # nothing is certified: read as the decoder will, token by token
+        return 1  # no size is verified: read token by token, as the decoder does
     return max(1, min(_PIECE_TOKENS // len(batch.rows), batch.num_left))

@@ -1,4 +1,4 @@
-"""Around the coder: a text's bytes cut into frames, frames made of rows, rows read from frames."""
+"""Splits a text into frames, and converts frames from and to rows of the range coder."""
 
 from binascii import crc32
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,14 @@ from charlm_model.compression.range_coding import FRAME_BYTES, DecodingRow, Enco
 
 
 class FrameSplitter:
-    """Pieces of text of one frame each, whatever the pieces it came in; characters stay whole."""
+    """Splits a text that arrives in pieces of any size into frames, between characters."""
 
     def __init__(self, size: int = FRAME_BYTES) -> None:
         self._size = size
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Whole pieces; something always stays for the last one, unless there was nothing."""
+        """Complete frames; `rest` returns the last one, which is empty only for no text."""
         self._buffer += data
         while len(self._buffer) > self._size:
             end = self._end()
@@ -27,7 +27,7 @@ class FrameSplitter:
         return bytes(self._buffer)
 
     def _end(self) -> int:
-        """Before the character that the bound would cut; in what is no UTF-8, at the bound."""
+        """The start of the character at the bound; the bound itself if the bytes are not UTF-8."""
         for end in range(self._size, max(self._size - 4, 0), -1):
             if self._buffer[end] & 0xC0 != 0x80:
                 return end
@@ -45,7 +45,7 @@ def decoding_rows(frames: Sequence[Frame]) -> list[DecodingRow]:
 def frames_from(
     rows: Sequence[EncodingRow], pieces: Sequence[bytes], first: int, *, is_end: bool
 ) -> list[Frame]:
-    """The frames of rows that were encoded, numbered from `first`; the end is the last one's."""
+    """Frames of encoded rows, numbered from `first`; with `is_end` the last ends the stream."""
     return [
         Frame(
             number=first + at,
@@ -59,6 +59,6 @@ def frames_from(
 
 
 def text_from(tokenizer: EscapingTokenizer, frame: Frame, row: DecodingRow) -> bytes | None:
-    """The text of a frame that was decoded; None if it is not the one that was compressed."""
+    """The decoded text of a frame; None if its checksum differs from the compressed text's."""
     data = tokenizer.decode(row.escaped)
     return data if crc32(data) == frame.text_checksum else None

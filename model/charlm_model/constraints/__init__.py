@@ -1,1 +1,1 @@
-"""Languages that a continuation can be held to."""
+"""Constrained decoding: outputs that match a regular expression, a choice or a character set."""

@@ -1,6 +1,6 @@
-"""Sets of Unicode characters as ranges, and the partition that several sets make of all of them.
+"""Sets of Unicode characters as ranges, and the partition of all characters by several sets.
 
-Legend: K classes (characters that no set tells apart), R ranges.
+Legend: K classes (characters that are in the same sets), R ranges.
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_CODE_POINTS = 0x110000
-SURROGATES = range(0xD800, 0xE000)  # code points that no UTF-8 text has
+SURROGATES = range(0xD800, 0xE000)  # code points that UTF-8 cannot encode
 
 Ranges = tuple[tuple[int, int], ...]  # first and last code point, ascending and apart
 Ints = NDArray[np.int64]
@@ -23,16 +23,18 @@ Ints = NDArray[np.int64]
 def ranges_of_class(source: str, flags: int) -> Ranges:
     r"""The characters that a one-character pattern (`[a-z]`, `\w`, `.`) matches.
 
-    Python's own `re` is asked, so that a class means here exactly what it means there.
+    Python's `re` is tried on every character, so a class has exactly its meaning there.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of sets in sets, which may come one day
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # about nested sets, a possible future syntax
         runs = re.compile(f"(?:{source})+", flags)
     return tuple((match.start(), match.end() - 1) for match in runs.finditer(_every_character()))
 
 
 def ranges_of_characters(characters: str) -> Ranges:
-    """The set of these characters, their neighbours joined."""
+    """The set of these characters, with neighbors joined to ranges."""
     ranges: list[tuple[int, int]] = []
     for code_point in sorted(set(map(ord, characters))):
         if ranges and ranges[-1][1] == code_point - 1:
@@ -49,9 +51,9 @@ def _every_character() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Every code point has one class; a set is a union of classes. Class 0 is in no set."""
+    """A class for every code point; each set is a union of classes. Class 0 is in no set."""
 
-    starts_R: Ints  # ascending; range r reaches to the next start
+    starts_R: Ints  # ascending; range r ends before the next start
     classes_R: Ints
     classes_of_set: list[list[int]]
 
@@ -63,7 +65,7 @@ class Partition:
         return int(self.classes_R[self._range_of(code_point)])
 
     def is_uniform(self, first: int, last: int) -> bool:
-        """Whether all code points from first to last surely have one class."""
+        """Whether all code points from first to last are in one range, and so in one class."""
         return self._range_of(first) == self._range_of(last)
 
     def _range_of(self, code_point: int) -> int:
@@ -78,7 +80,7 @@ def partition(sets: Sequence[Ranges]) -> Partition:
     is_surrogate_R = (starts_R >= SURROGATES.start) & (starts_R < SURROGATES.stop)
     members = [_members(ranges, starts_R, is_surrogate_R) for ranges in sets]
     classes_R = np.zeros(len(starts_R), dtype=np.int64)
-    sizes = [0]  # of each class; class 0 is split even where a set takes all of it
+    sizes = [0]  # of each class; class 0 is split even if a set contains all of it
     for ranges_M in members:
         old, inverse, counts = np.unique(
             classes_R[ranges_M], return_inverse=True, return_counts=True
@@ -94,7 +96,7 @@ def partition(sets: Sequence[Ranges]) -> Partition:
 
 
 def _members(ranges: Ranges, starts_R: Ints, is_surrogate_R: NDArray[np.bool_]) -> Ints:
-    """Which of the ranges between bounds a set is made of."""
+    """The indices of the ranges that a set consists of."""
     edges = np.searchsorted(starts_R, [(first, last + 1) for first, last in ranges])
     parts = [np.arange(low, high) for low, high in edges.reshape(-1, 2)]
     members = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

@@ -1,8 +1,8 @@
-"""Whole outputs given that they are in a language: by rejection, or by sequential Monte Carlo.
+"""Samples outputs conditioned on a constraint: by rejection or by sequential Monte Carlo.
 
-Both are written as generators that yield after every step, so that others may work in between.
-The target is the distribution that is sampled from (after temperature and the filters), given that
-the output, when it ends, is in the language. Legend: B particles or attempts, V vocabulary.
+The target is the processed distribution (after temperature and the filters), conditioned on the
+finished output matching the constraint. Both methods are generators that yield after every step, so
+that the caller can do other work. Legend: B particles or attempts, V vocabulary.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -21,25 +21,25 @@ from charlm_model.sampling.philox import uniforms
 from charlm_model.sampling.processors import Floats, processed
 from charlm_model.state import State
 
-MAX_NEW_TOKENS = 1 << 20  # what a position may be, below the number of an attempt
-_RESAMPLING, _CHOICE = 1 << 62, 1 << 63  # counters that no token has
-_RESAMPLE_BELOW = 0.5  # of the particles, effectively
+MAX_NEW_TOKENS = 1 << 20  # positions are below this in the random counters
+_RESAMPLING, _CHOICE = 1 << 62, 1 << 63  # counters that no token uses
+_RESAMPLE_BELOW = 0.5  # effective sample size, as a fraction of the particles
 
 Steps = Generator[None, None, "SampledOutput"]
 
 
 class NoMatch(Exception):
-    """No output in the language was found."""
+    """No output that matches the constraint was found."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingTask:
-    """What has been read, and how to go on from there."""
+    """Where and how to sample: the state after the prompt, and the parameters."""
 
     stepper: Stepper
     state: State  # one row
     logits_1V: Tensor
-    recent: Sequence[int]  # what the penalties look at
+    recent: Sequence[int]  # token ids for the penalties
     params: SamplingParams
     seed: int
     output: int
@@ -48,7 +48,7 @@ class SamplingTask:
 
 @dataclass(kw_only=True)
 class SampledOutput:
-    """One output: its tokens, its end of text included, and what is known of them (nats)."""
+    """One output: its tokens, with the end of text, their log-probs and log-masses (nats)."""
 
     guide: Guide
     recent: list[int]
@@ -80,9 +80,10 @@ class SampledOutput:
 
 
 def rejection_sampling(task: SamplingTask, max_attempts: int, num_together: int) -> Steps:
-    """The first of whole outputs that is in the language: exactly the conditional distribution.
+    """The first output that matches, which follows the conditional distribution exactly.
 
-    Attempts run together, but the one with the lowest number wins, or short ones would be favored.
+    Attempts run together, but the match with the lowest number is taken; taking the first to finish
+    would favor short outputs. Raises NoMatch.
     """
     for first in range(0, max_attempts, num_together):
         numbers = np.arange(first, min(first + num_together, max_attempts))
@@ -106,7 +107,7 @@ def rejection_sampling(task: SamplingTask, max_attempts: int, num_together: int)
 
 
 def _is_decided(attempts: Sequence[SampledOutput]) -> bool:
-    """Whether the first one that is not refused is known, or that there is none."""
+    """Whether the first matching attempt is known, or that there is none."""
     for attempt in attempts:
         if not attempt.is_over:
             return False
@@ -119,15 +120,16 @@ def _mass(sampling_V: Floats, guide: Guide) -> float:
     allowed_V = guide.allowed_V
     assert allowed_V is not None
     if np.isneginf(sampling_V[allowed_V]).all():
-        return -np.inf  # the filters left nothing of it
+        return -np.inf  # the filters exclude all allowed tokens
     return float(masked(sampling_V[None], allowed_V[None])[1][0])
 
 
 def sequential_monte_carlo(task: SamplingTask, num_particles: int) -> Steps:
-    """One of particles that are kept in the language and weighted by the mass that this removed.
+    """One of several particles that only sample allowed tokens, weighted by the mass these had.
 
-    Resampled systematically when too few weigh; the mean weight estimates the probability of the
-    language without bias. Source: Doucet, de Freitas & Gordon (2001), chapter 1.
+    Particles are resampled systematically when the effective sample size is low. The mean weight is
+    an unbiased estimate of the constraint's probability. Raises NoMatch. Source: Doucet, de Freitas
+    & Gordon (2001), chapter 1.
     """
     particles = [_start(task) for _ in range(num_particles)]
     numbers = np.arange(num_particles)
@@ -159,13 +161,13 @@ def sequential_monte_carlo(task: SamplingTask, num_particles: int) -> Steps:
 
 
 def _propose(particles: Sequence[SampledOutput], sampling_BV: Floats, uniforms_B: Floats) -> Floats:
-    """Give each live particle a token that its language allows; by what to weight them, in logs."""
+    """Sample an allowed token for each live particle; returns the log-weights of this step."""
     log_weights_B = np.zeros(len(particles))
     for row, particle in enumerate(particles):
         allowed_V = particle.guide.allowed_V
         if allowed_V is None:
             continue
-        if sampling_BV[row][allowed_V].max() == -np.inf:  # the filters left nothing of it
+        if sampling_BV[row][allowed_V].max() == -np.inf:  # the filters exclude all allowed tokens
             particle.guide.end()
             particle.ids.append(0)
             log_weights_B[row] = -np.inf
@@ -180,7 +182,7 @@ def _propose(particles: Sequence[SampledOutput], sampling_BV: Floats, uniforms_B
 
 
 class _Rows:
-    """State and pending logits of all that is being sampled; over ones run on, unread."""
+    """State and pending logits of all rows; finished ones keep running, unread."""
 
     def __init__(self, task: SamplingTask, num_rows: int) -> None:
         self._task = task
@@ -209,7 +211,7 @@ def _start(task: SamplingTask) -> SampledOutput:
 
 
 def _uniforms(task: SamplingTask, numbers: Ints, position: int) -> Floats:
-    """The random numbers of a position, by attempt or particle; number 0's are plain sampling's."""
+    """Uniforms of a position, one a row; number 0 draws what plain sampling would."""
     words_B = numbers.astype(np.uint64) * np.uint64(MAX_NEW_TOKENS) + np.uint64(position)
     same = np.ones(len(numbers), dtype=np.uint64)
     return uniforms(same * np.uint64(task.seed), same * np.uint64(task.output), words_B)
@@ -221,14 +223,14 @@ def _log_mean(log_weights_B: Floats) -> float:
 
 
 def _effective(log_weights_B: Floats) -> float:
-    """How many particles of one weight would be worth as much. Source: Kong (1992)."""
+    """The effective sample size. Source: Kong (1992)."""
     weights_B = exact_math.exp(log_weights_B - log_weights_B.max())
     total, total_of_squares = exact_math.row_sums(np.stack([weights_B, weights_B**2]))
     return float((total**2 / total_of_squares)[0])
 
 
 def _systematic(log_weights_B: Floats, u: float) -> Ints:
-    """As many of each particle as its weight says, to within one. Source: Kitagawa (1996)."""
+    """Systematic resampling. Source: Kitagawa (1996)."""
     num = len(log_weights_B)
     cumulated_B = exact_math.exp(log_weights_B - log_weights_B.max()).cumsum()
     points_B = (np.arange(num) + u) / num * cumulated_B[-1]

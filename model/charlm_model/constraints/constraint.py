@@ -1,6 +1,6 @@
-"""A language that an output must be in, over a model's tokens: what may follow, and what ends it.
+"""A constraint on outputs as an automaton over a model's tokens.
 
-Legend: S states, N places within a character, K classes, V vocabulary.
+Legend: S states, N prefixes of a character, K classes, V vocabulary.
 """
 
 from collections import OrderedDict
@@ -37,16 +37,16 @@ from charlm_model.errors import InvalidConstraint
 from charlm_model.sampling.processors import Mask
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 
-MAX_TOKEN_WORK = 20_000_000  # symbols followed to count in tokens of several: about a second
-MAX_KEPT_BYTES = 4 << 20  # of the rows that one constraint remembers
+MAX_TOKEN_WORK = 20_000_000  # symbols followed to count distances in tokens: about a second
+MAX_KEPT_BYTES = 4 << 20  # of the rows that one constraint caches
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What may follow one state: for every token the state it leads to, and what is then missing.
+    """For one state and every token: the next state, and how many more tokens an end then needs.
 
-    Missing is counted in tokens. Where tokens spell several symbols it may be too high: in large
-    automata, which are counted in symbols, and within a character.
+    `missing_V` may be too high where tokens have several symbols: in large automata, which count
+    symbols, and within a character.
     """
 
     next_V: Ints
@@ -58,21 +58,23 @@ class Row:
 
 
 class Constraint:
-    """States are whole numbers; an output starts in `start`. Rows are made as they are needed."""
+    """States are integers; an output starts in `start`. Rows are computed on demand."""
 
     start = 0
 
     def __init__(self, automaton: Automaton, token_bytes: Sequence[bytes]) -> None:
         self._spelling: Spelling = spelling_of(token_bytes, automaton.partition)
         self._is_accepting_S = automaton.is_accepting_S
-        arrows = _arrows(automaton, self._spelling.rest_NK[0])
-        self._missing_S = _shortest(automaton.is_accepting_S, arrows)
-        # Arrows to states from which no end is reached, and those no token can take, are dropped.
+        transitions = _transitions_of(automaton, self._spelling.rest_NK[0])
+        self._missing_S = _shortest(automaton.is_accepting_S, transitions)
+        # Drops transitions that no token can take, or that lead to states without an end.
         targets_SK = automaton.next_SK
         is_open_SK = (targets_SK != DEAD) & (self._spelling.rest_NK[0] < FAR)
         self._next_SK = np.where(is_open_SK & (self._missing_S[targets_SK] < FAR), targets_SK, DEAD)
         if not self.counts_symbols:
-            self._missing_S = _shortest(automaton.is_accepting_S, [*arrows, *self._by_tokens()])
+            self._missing_S = _shortest(
+                automaton.is_accepting_S, [*transitions, *self._by_tokens()]
+            )
         self._is_complete_S = (self._next_SK == DEAD).all(axis=1)
         self._rows: OrderedDict[int, Row] = OrderedDict()
         self._num_kept_bytes = 0
@@ -83,16 +85,16 @@ class Constraint:
 
     @property
     def counts_symbols(self) -> bool:
-        """Whether a token is a symbol: then what is missing is exact, else an upper bound."""
+        """Whether every token is one symbol: then `missing` is exact, else an upper bound."""
         return len(self._spelling.symbols_VL[0]) == 1
 
     @property
     def is_empty(self) -> bool:
-        """No text of this vocabulary is in the language."""
+        """Whether no text of this vocabulary matches."""
         return bool(self._missing_S[0] >= FAR)
 
     def missing(self, state: int) -> int:
-        """How many tokens, by the shortest way known, are missing until an end is allowed."""
+        """How many more tokens an allowed end needs, by the shortest known path."""
         return int(self._missing_at(np.array([state]))[0])
 
     def is_accepting(self, state: int) -> bool:
@@ -101,12 +103,12 @@ class Constraint:
         return place == 0 and bool(self._is_accepting_S[whole])
 
     def is_complete(self, state: int) -> bool:
-        """Whether the output must end here: nothing can follow."""
+        """Whether the output must end here, because no token can follow."""
         whole, place = divmod(state, self._spelling.num_places)
         return place == 0 and bool(self._is_complete_S[whole])
 
     def row(self, state: int) -> Row:
-        """What may follow, in O(V) array work the first time, then from memory."""
+        """What may follow a state: O(V) the first time, then cached."""
         if state in self._rows:
             self._rows.move_to_end(state)
             return self._rows[state]
@@ -133,7 +135,7 @@ class Constraint:
         return Row(next_V, missing_V)
 
     def _followed(self, state: int) -> Ints:
-        """Where each token leads, whether or not an end is reached from there."""
+        """The state after each token, whether or not an end can be reached from it."""
         spelling, num_places = self._spelling, self._spelling.num_places
         whole, place = divmod(state, num_places)
         wholes_V = np.full(len(spelling.symbols_VL), whole)
@@ -146,8 +148,8 @@ class Constraint:
             places_V = np.where(is_whole_V, np.where(after_V == DEAD, NOWHERE, 0), codes_V)
         return np.where(places_V == NOWHERE, DEAD, wholes_V * num_places + places_V)
 
-    def _by_tokens(self) -> list["_Arrows"]:
-        """From character to character by one token of several symbols; none where too many."""
+    def _by_tokens(self) -> list["_Transitions"]:
+        """Transitions by one token of several symbols; none for a large automaton."""
         if self.num_states * self._spelling.symbols_VL.size > MAX_TOKEN_WORK:
             return []
         sources, targets = [], []
@@ -157,10 +159,10 @@ class Constraint:
             reached = np.unique(wholes_V[(next_V != DEAD) & (places_V == 0)])
             sources.append(np.full(len(reached), whole))
             targets.append(reached)
-        return [_Arrows(np.concatenate(sources), np.concatenate(targets), self.num_states, 1)]
+        return [_Transitions(np.concatenate(sources), np.concatenate(targets), self.num_states, 1)]
 
     def _missing_at(self, states_V: Ints) -> Ints:
-        """Fewest symbols until an end is allowed; FAR from where there is none."""
+        """Distance to an allowed end for each state; FAR if there is none."""
         wholes_V, places_V = np.divmod(states_V, self._spelling.num_places)
         missing_V = np.where(states_V == DEAD, FAR, self._missing_S[wholes_V])
         for at in np.flatnonzero((states_V != DEAD) & (places_V != 0)):
@@ -171,14 +173,14 @@ class Constraint:
         return missing_V
 
 
-def _shortest(is_accepting_S: Mask, arrows: Sequence["_Arrows"]) -> Ints:
-    """From each state, the width of the narrowest way to an accepting one, by growing width."""
+def _shortest(is_accepting_S: Mask, transitions: Sequence["_Transitions"]) -> Ints:
+    """The shortest distance from each state to an accepting one (Dijkstra, backward)."""
     missing_S = np.where(is_accepting_S, 0, FAR)
     at_distance = {0: [np.flatnonzero(is_accepting_S)]}
     while at_distance:
         distance = min(at_distance)
         for reached in at_distance.pop(distance):
-            for each in arrows:
+            for each in transitions:
                 previous = each.into(reached[missing_S[reached] == distance])
                 nearer = previous[missing_S[previous] > distance + each.width]
                 if len(nearer):
@@ -187,19 +189,19 @@ def _shortest(is_accepting_S: Mask, arrows: Sequence["_Arrows"]) -> Ints:
     return missing_S
 
 
-def _arrows(automaton: Automaton, rest_K: Int32s) -> list["_Arrows"]:
-    """The automaton's arrows by how many symbols spell them; those of no spelling are left out."""
-    arrows = []
+def _transitions_of(automaton: Automaton, rest_K: Int32s) -> list["_Transitions"]:
+    """The automaton's transitions by number of symbols, without those that no token spells."""
+    transitions = []
     for width in sorted(set(rest_K.tolist()) - {FAR}):
         targets_SK = automaton.next_SK[:, rest_K == width]
         states, columns = np.nonzero(targets_SK != DEAD)
         targets = targets_SK[states, columns].astype(np.int64)
-        arrows.append(_Arrows(states, targets, len(targets_SK), width))
-    return arrows
+        transitions.append(_Transitions(states, targets, len(targets_SK), width))
+    return transitions
 
 
-class _Arrows:
-    """Arrows of one width, backward: who leads to a state."""
+class _Transitions:
+    """Transitions of one width, indexed by target."""
 
     def __init__(self, sources: Ints, targets: Ints, num_states: int, width: int) -> None:
         self.width = width
@@ -208,7 +210,7 @@ class _Arrows:
         self._starts = np.searchsorted(targets, np.arange(num_states + 1))
 
     def into(self, states: Ints) -> Ints:
-        """The states from which these are reached."""
+        """The states that lead to these."""
         found = [self._sources[self._starts[each] : self._starts[each + 1]] for each in states]
         return np.unique(np.concatenate(found)) if found else states
 

@@ -1,7 +1,7 @@
-"""Trees of characters as a deterministic automaton: Thompson (1968), then subsets of its states.
+"""Compiles syntax trees to deterministic automata: Thompson (1968), then the subset construction.
 
-What it may cost is bounded by size, never by time, so that a pattern is accepted or refused alike
-everywhere. Legend: S states, K classes of characters.
+The cost is bounded by sizes, never by time, so that every machine accepts the same patterns.
+Legend: S states, K classes of characters.
 """
 
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ DEAD = -1
 MAX_NFA_STATES = 50_000
 MAX_STATES = 10_000
 MAX_ENTRIES = 4_000_000  # of a table: 16 MB
-MAX_ARROWS = 2_000_000  # followed while subsets are made: about two seconds
+MAX_TRANSITIONS = 2_000_000  # followed in the subset construction: about two seconds
 
 
 class AutomatonTooLarge(Exception):
-    """The automaton would be larger than its bound; which one, and how much it is."""
+    """The automaton would exceed a bound: `limit`, on the number of `what`."""
 
     def __init__(self, what: str, limit: int) -> None:
         self.what, self.limit = what, limit
@@ -30,7 +30,7 @@ class AutomatonTooLarge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Automaton:
-    """States over classes of characters; it starts in state 0."""
+    """A deterministic automaton over classes of characters; state 0 is the start."""
 
     partition: Partition
     next_SK: NDArray[np.int32]  # DEAD where nothing follows
@@ -38,19 +38,19 @@ class Automaton:
 
 
 def automaton_of(tree: Node) -> Automaton:
-    """The automaton of a tree's language. Raises AutomatonTooLarge."""
+    """Compile a tree. Raises AutomatonTooLarge."""
     network = _Network()
     end = network.build(tree, network.add_state())
     classes = partition(network.sets)
     subsets = _Subsets(network, classes, end)
-    next_SK = np.full((len(subsets.arrows), classes.num_classes), DEAD, dtype=np.int32)
-    for state, arrows in enumerate(subsets.arrows):
-        next_SK[state, list(arrows)] = list(arrows.values())
+    next_SK = np.full((len(subsets.transitions), classes.num_classes), DEAD, dtype=np.int32)
+    for state, transitions in enumerate(subsets.transitions):
+        next_SK[state, list(transitions)] = list(transitions.values())
     return Automaton(classes, next_SK, np.array(subsets.is_accepting))
 
 
 class _Network:
-    """Nondeterministic states with free moves and moves by one character of a set."""
+    """A nondeterministic automaton: epsilon moves, and moves by a character of a set."""
 
     def __init__(self) -> None:
         self.sets: list[Ranges] = []
@@ -67,7 +67,7 @@ class _Network:
         return len(self.free) - 1
 
     def build(self, node: Node, start: int) -> int:
-        """Adds the node's texts as ways from `start`; returns where they end."""
+        """Add the node's texts as paths from `start`; returns the state where they end."""
         self._num_parts += 1
         if self._num_parts > 2 * MAX_NFA_STATES:
             raise AutomatonTooLarge("parts once repetitions are written out", 2 * MAX_NFA_STATES)
@@ -114,20 +114,20 @@ class _Network:
 
 
 class _Subsets:
-    """Sets of the network's states that one text may lead to."""
+    """The subset construction: sets of the network's states that a text can lead to."""
 
     def __init__(self, network: _Network, classes: Partition, end: int) -> None:
         self._network, self._classes, self._end = network, classes, end
-        self._num_arrows = 0
+        self._num_transitions = 0
         self._number_of: dict[frozenset[int], int] = {}
         self._closures: list[list[int]] = []
         self.is_accepting: list[bool] = []
-        self.arrows: list[dict[int, int]] = []  # class -> subset
+        self.transitions: list[dict[int, int]] = []  # class -> subset
         self._subset(frozenset([0]))
-        while len(self.arrows) < len(self._closures):
-            self.arrows.append(self._arrows_from(self._closures[len(self.arrows)]))
+        while len(self.transitions) < len(self._closures):
+            self.transitions.append(self._transitions_from(self._closures[len(self.transitions)]))
 
-    def _arrows_from(self, closure: list[int]) -> dict[int, int]:
+    def _transitions_from(self, closure: list[int]) -> dict[int, int]:
         targets: dict[int, set[int]] = {}
         for state in closure:
             for number, target in self._network.moves[state]:
@@ -138,7 +138,7 @@ class _Subsets:
         return {each: self._subset(frozenset(states)) for each, states in targets.items()}
 
     def _subset(self, states: frozenset[int]) -> int:
-        """The number of a subset, by what is in it before free moves."""
+        """The number of a subset, given its states before epsilon moves."""
         if states not in self._number_of:
             closure = self._closed(states)
             key = frozenset(state for state in closure if self._network.moves[state])
@@ -167,7 +167,7 @@ class _Subsets:
             open_ += new
         return closed
 
-    def _count(self, num_arrows: int) -> None:
-        self._num_arrows += num_arrows
-        if self._num_arrows > MAX_ARROWS:
-            raise AutomatonTooLarge("arrows between states", MAX_ARROWS)
+    def _count(self, num_transitions: int) -> None:
+        self._num_transitions += num_transitions
+        if self._num_transitions > MAX_TRANSITIONS:
+            raise AutomatonTooLarge("transitions between states", MAX_TRANSITIONS)

@@ -1,4 +1,4 @@
-"""One output's way through its constraint: which tokens may come next, and when it must end.
+"""The progress of one output through its constraint: the allowed next tokens, and the end.
 
 Legend: B rows, V vocabulary; logprobs are natural logarithms.
 """
@@ -17,11 +17,10 @@ from charlm_model.text.vocabulary import END_OF_TEXT_ID
 
 
 class Guide:
-    """Allows the tokens after which the output can still end as it must.
+    """Allows the tokens after which the output can still match.
 
-    With `keeps_room` in the room that is left: an output that ends by its length is in the language
-    too. `completed_at` is after how many tokens nothing more could follow; past its end a guide
-    allows everything, for nobody reads it.
+    With `fits_length` it can do so within `max_new_tokens`, so that an output cut off by its length
+    matches too. `completed_at` is the number of tokens after which nothing more could follow.
     """
 
     def __init__(
@@ -30,59 +29,59 @@ class Guide:
         max_new_tokens: int,
         *,
         ignores_end_of_text: bool = False,
-        keeps_room: bool = True,
+        fits_length: bool = True,
     ) -> None:
         self.constraint = constraint
         self.state = constraint.start
-        # How many tokens are missing at least until the output is in the language.
+        # The fewest tokens that a match still needs.
         self.num_missing = constraint.missing(constraint.start)
         self.num_taken = 0
         self.completed_at: int | None = None
         self._max_new_tokens = max_new_tokens
         self._ignores_end_of_text = ignores_end_of_text
-        self._keeps_room = keeps_room
+        self._fits_length = fits_length
         self._is_over = False
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more may be taken: by an end of text, the language or the length."""
+        """Whether the output has ended: by an end of text, the constraint or the length."""
         return self._is_over or self.num_taken >= self._max_new_tokens
 
     def end(self) -> None:
-        """Nothing follows: it was cut off from outside."""
+        """End the output from outside."""
         self._is_over = True
 
     @property
     def is_accepting(self) -> bool:
-        """Whether what was taken so far is in the language."""
+        """Whether the output so far matches."""
         return self.state != DEAD and self.constraint.is_accepting(self.state)
 
     @property
     def allowed_V(self) -> Mask | None:
-        """Which tokens may come next; None past the end."""
+        """The allowed next tokens; None after the end."""
         if self.is_over:
             return None
-        room = self._buffer
+        most_missing = self._buffer
         row = self.constraint.row(self.state)
-        allowed_V: Mask = row.missing_V < room
+        allowed_V: Mask = row.missing_V < most_missing
         if self._ignores_end_of_text:
-            allowed_V[END_OF_TEXT_ID] = self.num_missing < room
+            allowed_V[END_OF_TEXT_ID] = self.num_missing < most_missing
         return allowed_V
 
     @property
     def _buffer(self) -> int:
-        """Most tokens that may be missing still."""
-        return self._max_new_tokens - self.num_taken if self._keeps_room else FAR
+        """The most tokens that a match may still need."""
+        return self._max_new_tokens - self.num_taken if self._fits_length else FAR
 
     def take(self, token_id: int) -> None:
-        """Go on by a token. One that the language does not have leads to a dead state."""
+        """Add a token. One that is not allowed leads to the dead state."""
         if self._is_over:
             return
         self.num_taken += 1
         if token_id == END_OF_TEXT_ID and not self._ignores_end_of_text:
             self._is_over = True
             return
-        if token_id != END_OF_TEXT_ID:  # which adds nothing to the text
+        if token_id != END_OF_TEXT_ID:  # an ignored end of text adds no text
             row = self.constraint.row(self.state)
             self.state = int(row.next_V[token_id])
             self.num_missing = int(row.missing_V[token_id])
@@ -93,20 +92,20 @@ class Guide:
 
 
 def masked(logprobs_BV: Floats, allowed_BV: Mask) -> tuple[Floats, Floats]:
-    """The distributions over the allowed tokens, and the logs of the probability they had.
+    """The distributions restricted to the allowed tokens, and the log-masses these had.
 
-    Each row allows a token that is possible.
+    Each row must allow a token with a positive probability.
     """
     kept_BV = np.where(allowed_BV, logprobs_BV, -np.inf)
     log_masses_B1 = exact_math.log_row_sums_of_exp(kept_BV)
-    # Rounding may bring one above 0 where next to nothing is excluded.
+    # Rounding may raise one above 0 where almost nothing is excluded.
     return kept_BV - log_masses_B1, np.minimum(log_masses_B1[:, 0], 0.0)
 
 
 def guided(
     logprobs_BV: Floats, guides_B: Sequence[Guide | None]
 ) -> tuple[Floats, NDArray[np.float64]]:
-    """The rows with their masks, and log-masses; a row without a guide keeps its bits."""
+    """The masked rows and their log-masses; rows without a guide keep their bits."""
     log_masses_B = np.zeros(len(guides_B))
     allowed = {
         row: allowed_V

@@ -1,6 +1,7 @@
-"""Regular expressions as trees. Syntax and meaning are those of Python's `re`.
+"""Parses regular expressions with the syntax and meaning of Python's `re`.
 
-Left out is what no finite automaton can do, or what means nothing where the whole text must match.
+Unsupported: what no finite automaton can match, and what has no meaning for a match of the whole
+text.
 """
 
 import re
@@ -13,7 +14,7 @@ from charlm_model.errors import InvalidConstraint
 
 MAX_PATTERN_LENGTH = 10_000
 MAX_DEPTH = 60
-MAX_CLASSES = 100  # different ones: each is asked of every character there is, some milliseconds
+MAX_CLASSES = 100  # distinct ones: each is tried on every character, some milliseconds
 _QUANTIFIER = re.compile(r"(?:[*+?]|\{(?!\})(\d*)(?:(,)(\d*))?\})")
 _BOUNDS = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 _ESCAPE = re.compile(
@@ -48,7 +49,7 @@ class Alternation:
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """The part at least `low` and at most `high` times; None is without end."""
+    """The part at least `low` and at most `high` times; None means unbounded."""
 
     part: "Node"
     low: int
@@ -74,7 +75,7 @@ def parse(pattern: str) -> Node:
 
 
 class _Parser:
-    """Walks a pattern that `re` has accepted."""
+    """A recursive-descent parser of patterns that `re` has accepted."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern, self._at, self._depth, self._flags = pattern, 0, 0, 0
@@ -113,7 +114,7 @@ class _Parser:
         return parts[0] if len(parts) == 1 else Concatenation(tuple(parts))
 
     def _skip_end(self) -> bool:
-        """An end anchor at the very end says what holds anyway."""
+        """Skip an anchor at the very end, which holds anyway."""
         rest = self._pattern[self._at :]
         return rest in ("$", r"\Z") and self._depth == 1 and self._skip(rest)
 
@@ -153,7 +154,7 @@ class _Parser:
         if self._pattern[self._at] == "?":
             self._refuse("look-around, conditions, comments, atomic groups and flags in the middle")
         node = self._alternation()
-        self._at += 1  # the closing one: re has seen that it is there
+        self._at += 1  # the closing parenthesis, which re has checked
         return node
 
     def _class(self, syntax: re.Pattern[str]) -> Node:
@@ -182,7 +183,7 @@ class _Parser:
         return is_here
 
     def _refuse(self, what: str) -> NoReturn:
-        """Say what no automaton can do, or what means nothing here."""
+        """Raise for an unsupported construct."""
         raise InvalidConstraint("regex", self._pattern, f"without {what}")
 
 

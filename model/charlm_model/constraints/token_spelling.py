@@ -1,6 +1,6 @@
-"""How a model's tokens spell characters: what lies between an automaton and a vocabulary.
+"""How tokens spell characters: links an automaton over characters to a vocabulary.
 
-Legend: N places within a character, Y symbols, K classes of characters, V vocabulary, L symbols of
+Legend: N prefixes of a character, Y symbols, K classes of characters, V vocabulary, L symbols of
 the longest token.
 """
 
@@ -17,16 +17,16 @@ Ints = NDArray[np.int64]
 Int32s = NDArray[np.int32]
 
 NOWHERE = -1
-FAR = 1 << 29  # a distance that nothing can cover; twice as much still fits 32 bits
+FAR = 1 << 29  # stands for an infinite distance; twice as much still fits 32 bits
 _NUM_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """Tokens as runs of symbols, and symbols as parts of characters.
+    """Tokens as sequences of symbols, and symbols as parts of characters.
 
-    From place n, symbol y leads to place `next_NY[n, y]`; from N on it completes a character of
-    class `next_NY[n, y] - N`. The last symbol fills short tokens up and leads nowhere else.
+    After prefix n, symbol y leads to prefix `next_NY[n, y]`; a value of N or more completes a
+    character of class `next_NY[n, y] - N`. The last symbol pads short tokens and changes nothing.
     """
 
     symbols_VL: Ints
@@ -39,7 +39,7 @@ class Spelling:
 
 
 def spelling_of(token_bytes: Sequence[bytes], classes: Partition) -> Spelling:
-    """By bytes where every byte is a token, else by characters, each being a token."""
+    """Symbols are bytes where every byte is a token, else characters."""
     singles = {token for token in token_bytes if len(token) == 1}
     if len(singles) == _NUM_BYTES:
         return _by_bytes(token_bytes, classes)
@@ -47,7 +47,7 @@ def spelling_of(token_bytes: Sequence[bytes], classes: Partition) -> Spelling:
 
 
 def _by_characters(tokens: Sequence[str], classes: Partition) -> Spelling:
-    """A symbol is a token; the end of text, which spells nothing, is filling alone."""
+    """A symbol is a token; the end of text, which has no characters, is padding alone."""
     num_tokens = len(tokens)
     symbols_V1 = np.arange(num_tokens)[:, None]
     next_1Y = np.zeros((1, num_tokens + 1), dtype=np.int32)
@@ -61,21 +61,21 @@ def _by_characters(tokens: Sequence[str], classes: Partition) -> Spelling:
 
 
 def _by_bytes(token_bytes: Sequence[bytes], classes: Partition) -> Spelling:
-    """A symbol is a byte; places are the beginnings of characters in UTF-8."""
+    """A symbol is a byte; prefixes are the first bytes of characters in UTF-8."""
     length = max(map(len, token_bytes))
     symbols_VL = np.full((len(token_bytes), length), _NUM_BYTES)
     for token_id, token in enumerate(token_bytes):
         symbols_VL[token_id, : len(token)] = list(token)
-    places = _Places(classes)
+    places = _Prefixes(classes)
     return Spelling(symbols_VL, places.next_NY(), places.rest_NK())
 
 
-class _Places:
-    """The places within a character of UTF-8; those from which all is alike are one."""
+class _Prefixes:
+    """The prefixes of UTF-8 characters; those with the same continuations are merged."""
 
     def __init__(self, classes: Partition) -> None:
         self._classes = classes
-        self._rows: list[tuple[int, ...]] = [()]  # place 0 is between characters
+        self._rows: list[tuple[int, ...]] = [()]  # prefix 0 is empty: between characters
         self._number_of: dict[tuple[int, ...], int] = {}
         row = [NOWHERE] * _NUM_BYTES
         for byte in range(0x80):
@@ -100,7 +100,7 @@ class _Places:
         if num_places * self._classes.num_classes > MAX_ENTRIES:
             raise AutomatonTooLarge("entries (beginnings times kinds of characters)", MAX_ENTRIES)
         rest_NK = np.full((num_places, self._classes.num_classes), FAR, dtype=np.int32)
-        # Places are made from the last byte of a character to the first, and 0 comes first of all.
+        # Longer prefixes have lower numbers, except for the empty one, which is 0.
         for place in [*range(1, num_places), 0]:
             for target in set(next_NY[place, :_NUM_BYTES].tolist()) - {NOWHERE}:
                 if target >= num_places:
@@ -111,11 +111,11 @@ class _Places:
         return capped_NK
 
     def _leaf(self, code_point: int) -> int:
-        """A class, told from places by a sign until the number of places is known."""
+        """A class as a negative number, until the number of prefixes is known."""
         return _LEAF - self._classes.class_of(code_point)
 
     def _place(self, first: int, num_missing: int) -> int:
-        """The place before the code points from `first` on, with so many bytes to come."""
+        """The prefix of the code points from `first` on that lacks `num_missing` bytes."""
         width = 1 << 6 * (num_missing - 1)
         last = first + 64 * width - 1
         lowest = _LOWEST[num_missing] if first < _LOWEST[num_missing] else 0
@@ -131,12 +131,12 @@ class _Places:
         return self._number_of[key]
 
     def _after(self, start: int, num_missing: int, lowest: int) -> int:
-        """Where one more byte leads; a character spelled too long is none."""
+        """The result of one more byte; overlong encodings are invalid."""
         if start < lowest or start >= NUM_CODE_POINTS:
             return NOWHERE
         return self._leaf(start) if num_missing == 1 else self._place(start, num_missing - 1)
 
 
 _LEAF = NOWHERE - 1
-# The first code point that a place after the first byte may stand for, by bytes to come.
+# The lowest code point after the first byte, by the number of missing bytes.
 _LOWEST = {1: 0x80, 2: 0x800, 3: 0x10000}

@@ -43,7 +43,7 @@ class NGram(LanguageModel):
             for number in range(num_depths)
         ]
         if num_depths not in (1, config.context_length + 1):
-            raise ValueError(f"{num_depths} tables cannot be of order {config.context_length}")
+            raise ValueError(f"{num_depths} tables do not fit the order {config.context_length}")
         for depth in depths:
             depth.check(config.vocab_size)
         return cls(config, depths)

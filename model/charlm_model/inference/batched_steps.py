@@ -1,4 +1,4 @@
-"""Any number of rows through the exact path, in batches of certified sizes.
+"""Runs any number of rows through the exact path, in batches of verified sizes.
 
 Legend: B rows, T tokens, V vocabulary.
 """
@@ -15,9 +15,9 @@ from charlm_model.state import State, concat_rows
 
 @dataclass(frozen=True, slots=True)
 class Stepper:
-    """Advances any number of rows to the bits that each has alone.
+    """Advances any number of rows with the bits that each has alone (batch invariance).
 
-    Like the exact path itself it may reuse the storage of the state it is given; clone one to keep.
+    Like the exact path it may reuse the storage of the given state; clone a state to keep it.
     """
 
     model: LanguageModel
@@ -45,7 +45,7 @@ class Stepper:
         return torch.cat(logits), concat_rows(states)
 
     def _batches(self, num_rows: int) -> Iterator[tuple[range, int]]:
-        """Rows, and the size of the batch that takes them."""
+        """Ranges of rows, and the batch size for each."""
         largest = max(self.sizes)
         for first in range(0, num_rows, largest):
             rows = range(first, min(first + largest, num_rows))

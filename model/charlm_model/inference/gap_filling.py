@@ -1,7 +1,7 @@
-"""What may stand in a gap, given both sides: every filling weighed, or the likelier ones sampled.
+"""Fills a gap given both sides: by enumeration of all fillings, or by importance sampling.
 
-p(gap | left, right) is proportional to p(gap, right | left). Written as generators that yield after
-every batch. Legend: B rows, T tokens, V vocabulary.
+p(gap | left, right) is proportional to p(gap, right | left). Generators yield after every batch.
+Legend: B rows, T tokens, V vocabulary.
 """
 
 from collections import Counter
@@ -22,9 +22,9 @@ from charlm_model.state import State, concat_rows
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 
 MAX_EXACT_LENGTH = 2
-MAX_FILLINGS = 100_000  # weighed one by one: two bytes are 65,536
+MAX_FILLINGS = 100_000  # that are enumerated: two bytes are 65,536
 MAX_LOGITS = 1 << 21  # of one batch
-MAX_TOKENS = 1024  # read in one go, over all rows: some milliseconds
+MAX_TOKENS = 1024  # of all rows that are read at a time: some milliseconds
 
 Path = tuple[int, ...]
 Leaves = list[tuple[Path, float]]
@@ -32,7 +32,7 @@ Leaves = list[tuple[Path, float]]
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """Its tokens, its probability given both sides, and its log-prob together with the right."""
+    """Tokens, posterior probability given both sides, and log-prob of gap and right text."""
 
     ids: Path
     posterior: float
@@ -41,16 +41,16 @@ class Filling:
 
 @dataclass(frozen=True, slots=True)
 class GapFillings:
-    """The likeliest fillings, best first; log-prob of the right text over all fillings (nats)."""
+    """The most probable fillings, best first; log p(right text) over all fillings (nats)."""
 
     fillings: list[Filling]
     log_evidence: float
-    effective_sample_size: float | None  # None where nothing was sampled
+    effective_sample_size: float | None  # None if all were enumerated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gap:
-    """What stands after the left text; no filling has an end of text."""
+    """The gap's length, and both sides; fillings have no end of text."""
 
     stepper: Stepper
     state: State  # one row, after the left text
@@ -64,7 +64,7 @@ class Gap:
 
 
 def num_enumerated(length: int, vocab_size: int) -> int:
-    """How many of the gap's last tokens are tried out one and all; the ones before are sampled."""
+    """How many of the gap's last tokens are enumerated; those before are sampled."""
     num_tokens = vocab_size - 1
     is_exact: bool = length <= MAX_EXACT_LENGTH and num_tokens**length <= MAX_FILLINGS
     if is_exact:
@@ -72,11 +72,11 @@ def num_enumerated(length: int, vocab_size: int) -> int:
     return 1 if num_tokens <= _MAX_LAST else 0
 
 
-_MAX_LAST = 300  # of a vocabulary whose last token is tried out for every particle
+_MAX_LAST = 300  # vocabulary size up to which the last token is enumerated
 
 
 def num_steps(length: int, vocab_size: int, num_right: int, num_particles: int) -> int:
-    """At most so many tokens are read."""
+    """An upper bound on the tokens that `fill` reads."""
     depth = num_enumerated(length, vocab_size)
     num_starts = 1 if depth == length else num_particles
     num_leaves: int = (vocab_size - 1) ** depth
@@ -86,7 +86,7 @@ def num_steps(length: int, vocab_size: int, num_right: int, num_particles: int) 
 def fill(
     gap: Gap, *, num_fillings: int, num_particles: int, seed: int
 ) -> Generator[None, None, GapFillings]:
-    """Exact where all of the gap is tried out; else importance sampling of what comes before."""
+    """Exact if the whole gap is enumerated; else the first tokens are sampled and weighted."""
     depth = num_enumerated(gap.length, gap.vocab_size)
     is_exact = depth == gap.length
     beginnings: dict[Path, _Beginning] = {
@@ -106,24 +106,24 @@ def fill(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Beginning:
-    """Some tokens of a gap: their log-probs, and how they came to be."""
+    """The first tokens of a gap: their log-probs, and that of sampling them."""
 
     state: State
     logits_1V: Tensor
     logprobs: tuple[float, ...] = ()
-    proposal_logprob: float = 0.0  # of drawing them: there is no end of text in a gap
+    proposal_logprob: float = 0.0  # of sampling them: without the end of text
     num_particles: int
 
 
 class _Weighed:
-    """Fillings with their weights: those that were tried out, and the sums over each beginning."""
+    """Enumerated fillings with their weights, and sums of weights over each beginning."""
 
     def __init__(self, num_fillings: int) -> None:
         self._num_fillings = num_fillings
         self._ids: list[Path] = []
         self._totals: list[float] = []
-        self._log_weights: list[float] = []  # of all particles of the filling's beginning
-        self._starts: list[tuple[float, int]] = []  # log-weight of a particle, how many there are
+        self._log_weights: list[float] = []  # over all particles of the filling's beginning
+        self._starts: list[tuple[float, int]] = []  # log-weight of a particle, number of particles
 
     def add(self, ids: Path, total: float, beginning: _Beginning) -> float:
         log_weight = total - beginning.proposal_logprob
@@ -148,14 +148,14 @@ class _Weighed:
 
 
 def _effective(starts: list[tuple[float, int]], log_total: float) -> float:
-    """How many particles of one weight would be worth as much. Source: Kong (1992)."""
+    """The effective sample size. Source: Kong (1992)."""
     return 1 / fsum(num * exp_of_number(2 * (log_weight - log_total)) for log_weight, num in starts)
 
 
 def _sampled(
     gap: Gap, length: int, num_particles: int, seed: int
 ) -> Generator[None, None, dict[Path, _Beginning]]:
-    """Beginnings of the gap drawn from the model; what several particles drew is read once."""
+    """Sample beginnings of the gap; beginnings that several particles share are read once."""
     known: dict[Path, _Beginning] = {
         (): _Beginning(state=gap.state, logits_1V=gap.logits_1V, num_particles=num_particles)
     }
@@ -194,7 +194,7 @@ def _drawn(beginnings: Sequence[_Beginning], uniforms_B: Floats) -> list[int]:
 def _stepped(
     gap: Gap, known: dict[Path, _Beginning], paths: list[Path], counts: Counter[Path]
 ) -> dict[Path, _Beginning]:
-    """One token further along each of these paths."""
+    """Advance each of these paths by one token."""
     parents = [known[path[:-1]] for path in paths]
     state = concat_rows([parent.state for parent in parents])
     logits_BV, state = gap.stepper.step([path[-1] for path in paths], state)
@@ -213,7 +213,7 @@ def _stepped(
 
 
 def _leaves(gap: Gap, ids: Path, beginning: _Beginning, depth: int) -> Iterator[Leaves | None]:
-    """Whole gaps that begin so, with the log-prob of each and the right text; None in between."""
+    """All fillings with this beginning and their total log-probs; None between batches."""
     if depth == 0:
         rows = [(ids, beginning.logprobs)]
         yield from _with_right(gap, rows, beginning.logits_1V, beginning.state)
@@ -240,7 +240,7 @@ def _leaves(gap: Gap, ids: Path, beginning: _Beginning, depth: int) -> Iterator[
 def _with_right(
     gap: Gap, rows: list[tuple[Path, tuple[float, ...]]], logits_BV: Tensor, state: State
 ) -> Iterator[Leaves | None]:
-    """Each row's log-prob together with the right text; summed exactly, as Score does."""
+    """The log-prob of each row and the right text, summed exactly, as scoring does."""
     sums = [list(logprobs) for _, logprobs in rows]
     most_tokens = min(MAX_TOKENS, MAX_LOGITS // gap.vocab_size)
     length = max(1, most_tokens // len(rows))
@@ -258,6 +258,6 @@ def _with_right(
 
 
 def log_sum(logs: Sequence[float]) -> float:
-    """The logarithm of a sum, without ever leaving logarithms."""
+    """log(sum(exp(logs))) of a list, rounded once (fsum)."""
     best = max(logs)
     return best + log_of_number(fsum(exp(np.array(logs) - best).tolist()))

@@ -1,4 +1,4 @@
-"""The plain sampling loop: what training prints samples with, and the engine's oracle."""
+"""The plain sampling loop: prints samples in training, and is the oracle of the engine."""
 
 from array import array
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def generate(
     seed: int = 0,
     stop_at_end_of_text: bool = True,
 ) -> Generated:
-    """Continue a prompt (empty: the start of a text). The end of text is sampled, not returned."""
+    """Continue a prompt (empty: the start of a text). A sampled end of text is not returned."""
     params = params or SamplingParams()
     recent = array("q", prompt_ids)
     inputs_1T = torch.tensor([[END_OF_TEXT_ID, *prompt_ids]])

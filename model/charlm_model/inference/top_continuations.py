@@ -1,7 +1,7 @@
-"""The most probable continuations, with proof: best-first search over prefixes.
+"""Finds the most probable continuations exactly, by best-first search over prefixes.
 
 A continuation is never more probable than any of its prefixes, so the best open prefix bounds all
-that is not yet known. A generator that yields after every batch. Legend: V vocabulary.
+continuations not yet found. The generator yields after every batch. Legend: V vocabulary.
 """
 
 import heapq
@@ -19,8 +19,8 @@ from charlm_model.sampling.draw import logprobs_from
 from charlm_model.state import State, concat_rows
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 
-BATCH = 32  # prefixes read together; those behind the best may turn out not to have been needed
-SMALL_BATCH = 4  # where their states were forgotten, and are made again token by token
+BATCH = 32  # prefixes read together; some may prove unnecessary
+SMALL_BATCH = 4  # once states are evicted and have to be recomputed
 MAX_NODE_BYTES = 128 << 20
 MAX_STATE_BYTES = 64 << 20
 
@@ -29,7 +29,7 @@ Path = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class TopContinuations:
-    """Continuations (tokens, log-prob), best first, and what may be missing (nats)."""
+    """Continuations (tokens, log-prob), best first, and a bound on the missing ones (nats)."""
 
     continuations: list[tuple[Path, float]]
     is_complete: bool
@@ -39,7 +39,7 @@ class TopContinuations:
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A prefix that was read: its log-probs of each next token, the best first."""
+    """A prefix that was read, with its next tokens and their log-probs, best first."""
 
     path: Path
     logprobs: tuple[float, ...]
@@ -53,7 +53,7 @@ class _Node:
 
 @dataclass(order=True, slots=True)
 class _Open:
-    """The best child of a node that was not looked at yet; the most probable sorts first."""
+    """The best unexpanded child of a node; sorts by probability."""
 
     key: float
     path: Path
@@ -62,11 +62,11 @@ class _Open:
 
 
 class _Best:
-    """The best continuations found so far, and the best of those that had no place."""
+    """The best continuations so far, and the log-prob of the best discarded one."""
 
     def __init__(self, num: int) -> None:
         self._num = num
-        self._heap: list[tuple[float, Path]] = []  # the worst first; of equals the last path
+        self._heap: list[tuple[float, Path]] = []  # the worst first; among equals the last path
         self.best_dropped = -inf
 
     def add(self, path: Path, logprob: float) -> None:
@@ -76,7 +76,7 @@ class _Best:
 
     @property
     def worst(self) -> float:
-        """What a continuation must exceed to have a place."""
+        """The log-prob that a continuation must exceed to be kept."""
         return self._heap[0][0] if len(self._heap) == self._num else -inf
 
     def listed(self) -> list[tuple[Path, float]]:
@@ -86,42 +86,42 @@ class _Best:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchLimits:
-    """How many continuations of how many tokens, and what the search may cost."""
+    """The number and length of continuations, and the limits of the search."""
 
     num: int
     length: int
     max_steps: int
-    is_late: Callable[[], bool] = lambda: False
+    is_past_deadline: Callable[[], bool] = lambda: False
 
 
 def search(
-    stepper: Stepper, state: State, logits_1V: Tensor, wanted: SearchLimits
+    stepper: Stepper, state: State, logits_1V: Tensor, limits: SearchLimits
 ) -> Generator[None, None, TopContinuations]:
     """The most probable continuations of `length` tokens, or of fewer and an end of text."""
-    best = _Best(wanted.num)
+    best = _Best(limits.num)
     states = _States(stepper, state)
-    frontier = _Frontier(wanted.length, best)
+    frontier = _Frontier(limits.length, best)
     frontier.expand(_node((), (), logits_1V))
     num_bytes = 0
     while frontier.bound > best.worst:
-        room = wanted.max_steps - states.num_steps
-        each = states.most_steps_each(wanted.length)
-        room = min(BATCH if each == 1 else SMALL_BATCH, room // each)
-        if room <= 0 or num_bytes > MAX_NODE_BYTES or wanted.is_late():
+        batch_size = limits.max_steps - states.num_steps
+        each = states.most_steps_each(limits.length)
+        batch_size = min(BATCH if each == 1 else SMALL_BATCH, batch_size // each)
+        if batch_size <= 0 or num_bytes > MAX_NODE_BYTES or limits.is_past_deadline():
             break
-        batch = frontier.take(room)
+        batch = frontier.take(batch_size)
         for node in states.read(batch):
             num_bytes += node.num_bytes
             frontier.expand(node)
         yield
     listed = best.listed()
     bound = max(frontier.bound, best.best_dropped)
-    is_complete = frontier.bound == -inf or (len(listed) == wanted.num and listed[-1][1] >= bound)
+    is_complete = frontier.bound == -inf or (len(listed) == limits.num and listed[-1][1] >= bound)
     return TopContinuations(listed, is_complete, bound, states.num_steps)
 
 
 class _Frontier:
-    """Prefixes and whole continuations that are not looked at, by their log-probs."""
+    """A priority queue of prefixes and complete continuations, by log-prob."""
 
     def __init__(self, length: int, best: _Best) -> None:
         self._length, self._best = length, best
@@ -129,14 +129,14 @@ class _Frontier:
 
     @property
     def bound(self) -> float:
-        """Nothing that is open is more probable."""
+        """The log-prob of the most probable open entry."""
         return -self._open[0].key if self._open else -inf
 
     def expand(self, node: _Node) -> None:
         self._push(node, 0)
 
     def take(self, num: int) -> list[tuple[_Node, int]]:
-        """The best open prefixes, at most `num`; what is whole goes to the best found."""
+        """Take the best open prefixes, at most `num`; complete continuations go to the results."""
         batch: list[tuple[_Node, int]] = []
         while self._open and len(batch) < num and self.bound > self._best.worst:
             each = heapq.heappop(self._open)
@@ -156,7 +156,7 @@ class _Frontier:
 
 
 class _States:
-    """States after prefixes: the latest are kept, others are read again from the start."""
+    """A cache of states after prefixes; evicted ones are recomputed from the start."""
 
     def __init__(self, stepper: Stepper, root: State) -> None:
         self._stepper, self._root = stepper, root
@@ -166,11 +166,11 @@ class _States:
         self.num_steps = 0
 
     def most_steps_each(self, length: int) -> int:
-        """What one prefix may cost: more than a step once states were forgotten."""
+        """The most steps that a prefix can cost: more than one once states were evicted."""
         return length if self._has_forgotten else 1
 
     def read(self, batch: list[tuple[_Node, int]]) -> list[_Node]:
-        """One token more for each: the nodes of the prefixes that this makes."""
+        """Advance each prefix by one token; returns the new nodes."""
         if not batch:
             return []
         tokens = [int(node.ids_V[rank]) for node, rank in batch]

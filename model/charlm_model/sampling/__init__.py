@@ -1,1 +1,1 @@
-"""From logits to a token: processors, parameters and draws."""
+"""Sampling: parameters, logits processors, random numbers and the draw."""

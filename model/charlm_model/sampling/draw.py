@@ -1,6 +1,6 @@
-"""From logits to one token: log-probabilities, the processed distribution, and the draw.
+"""From logits to a token: log-probs, the processed distribution, and the draw.
 
-Every function treats its rows one by one: a row's bits do not depend on the others.
+Every function computes each row by itself, so a row's bits do not depend on the others.
 
 Legend: B batch, V vocabulary.
 """
@@ -25,7 +25,7 @@ def logprobs_from(logits_BV: NDArray[np.float32]) -> Floats:
 
 
 def draw(logprobs_BV: Floats, uniforms_B: Floats) -> Ints:
-    """Inverse-CDF sampling in id order: the first token whose cumulated probability exceeds u."""
+    """Inverse-CDF sampling in id order: the first token whose cumulative probability exceeds u."""
     ids_B = np.empty(len(logprobs_BV), np.int64)
     draw_rows(
         np.ascontiguousarray(logprobs_BV, np.float64), np.ascontiguousarray(uniforms_B), ids_B
@@ -41,9 +41,9 @@ def sample_rows(
 ) -> tuple[Ints, Floats]:
     """One token per row, and its log-prob under the distribution it was drawn from.
 
-    `recent_B` holds each row's past token ids, prompt included, oldest first; only the rows whose
-    params penalize are looked at, and of those the last `penalty_window` ids. An `array("q")` is
-    read without converting its elements, at a tenth of the time that a list takes.
+    `recent_B` holds each row's past token ids, prompt included, oldest first. Only the last
+    `penalty_window` ids of rows with penalties are read. An `array("q")` is ten times faster than
+    a list, because its elements need no conversion.
     """
     sampling_BV = logprobs_BV
     special = [row for row, params in enumerate(params_B) if not params.is_plain]

@@ -1,4 +1,4 @@
-"""How the next token is drawn: the parameters and their ranges."""
+"""Sampling parameters and their ranges."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,26 +13,26 @@ MAX_PENALTY_WINDOW = 65_536
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
-    """How the next token is drawn. The defaults draw from the model's own distribution."""
+    """Sampling parameters. The defaults sample from the model's own distribution."""
 
     temperature: float = 1.0
-    """0 takes the most probable token, of several the one with the lowest id."""
+    """0 is greedy: the most probable token, or the lowest id of several."""
     top_k: int = 0
     """Keep the k most probable tokens; 0 keeps all."""
     top_p: float = 1.0
-    """Keep the fewest tokens whose probabilities reach p."""
+    """Nucleus sampling: the smallest set of tokens with total probability p."""
     min_p: float = 0.0
-    """Keep tokens at least this fraction as probable as the best."""
+    """Keep tokens with at least this fraction of the best token's probability."""
     typical_p: float = 1.0
-    """Keep the tokens nearest the entropy whose probabilities reach p."""
+    """Keep tokens with surprisal nearest the entropy, up to total probability p."""
     repetition_penalty: float = 1.0
     """Divides positive and multiplies negative logits of tokens in the window."""
     presence_penalty: float = 0.0
-    """Taken off the logit of every token in the window."""
+    """Subtracted from the logit of every token in the window."""
     frequency_penalty: float = 0.0
-    """Taken off the logit once for every time the token occurs in the window."""
+    """Subtracted from a token's logit for each time it occurs in the window."""
     penalty_window: int = 256
-    """How many of the last tokens, prompt included, the penalties look at."""
+    """Number of last tokens, prompt included, that penalties count."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Added to the logits of these token ids."""
 
@@ -61,7 +61,7 @@ class SamplingParams:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the model's own distribution is sampled as it is."""
+        """Whether sampling is from the model's own distribution."""
         return self == _PLAIN
 
 
@@ -76,7 +76,7 @@ def _check(
 
 
 def _shown(bound: float) -> str:
-    """Integers in full."""
+    """A bound; integers with all digits."""
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 

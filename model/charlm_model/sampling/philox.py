@@ -1,7 +1,7 @@
-"""Counter-based uniforms: u = f(seed, output index, position), with no generator to carry along.
+"""Counter-based random numbers: u = f(seed, output index, position), without generator state.
 
-So a sample does not depend on who shares the batch, on the order of arrival or on what was drawn
-before, and a stream can be continued anywhere.
+So a sample does not depend on the rest of the batch, the order of arrival or earlier draws, and a
+stream can be continued at any position.
 
 Source: Salmon et al. (2011), Philox4x32-10.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 _NUM_ROUNDS = 10
 _MULTIPLIERS_21 = np.array([[0xD2511F53], [0xCD9E8D57]], dtype=np.uint64)
 _WEYL_21 = np.array([[0x9E3779B9], [0xBB67AE85]], dtype=np.uint64)
-# What each round adds to the key.
+# Added to the key in each round.
 _ADDENDS_R21 = np.arange(_NUM_ROUNDS, dtype=np.uint64)[:, None, None] * _WEYL_21
 _LOW = np.uint64(0xFFFFFFFF)
 _WORD = np.uint64(32)
@@ -23,14 +23,14 @@ Words = NDArray[np.uint64]  # 32-bit words, kept in 64 bits so that products do 
 
 
 class Counters(NamedTuple):
-    """What the random numbers of some rows are made of, a row each."""
+    """Seed, output index and position of each row's random numbers."""
 
     seeds_B: Words
     outputs_B: Words
     positions_B: Words  # of the next token
 
     def uniforms(self, offset: int) -> NDArray[np.float64]:
-        """Those of the tokens that many places on."""
+        """Uniforms of the tokens `offset` positions later."""
         return uniforms(self.seeds_B, self.outputs_B, self.positions_B + np.uint64(offset))
 
     @property
@@ -49,7 +49,7 @@ def uniforms(seeds: Words, output_indices: Words, positions: Words) -> NDArray[n
 
 
 def philox4x32(counter_4B: Words, key_2B: Words) -> tuple[Words, Words, Words, Words]:
-    """Ten rounds of the bijection on every column: four words out of four, under a key of two."""
+    """Ten rounds of the bijection on every column: four words from four, with a key of two."""
     even_2B, odd_2B = counter_4B[::2], counter_4B[1::2]
     for key_of_round_2B in (key_2B + _ADDENDS_R21) & _LOW:
         product_2B = (_MULTIPLIERS_21 * even_2B)[::-1]

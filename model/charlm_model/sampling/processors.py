@@ -1,7 +1,7 @@
-"""Logits processors, in the order in which they act:
+"""Logits processors, in the order in which they are applied:
 
 bias, penalties, temperature, top-k, typical, top-p, min-p. After each filter the distribution is
-normalized again, so the next one sees true probabilities.
+normalized, so that the next one sees probabilities that sum to 1.
 
 Legend: B batch, V vocabulary; logprobs are natural logarithms, minus infinity for what is excluded.
 """
@@ -20,14 +20,14 @@ Counts = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Filter = Callable[[Floats, Floats], Mask]
 
-# Finite, so that two logits that a tiny repetition penalty raises without bound stay comparable.
+# Finite, so that two logits that a tiny repetition penalty makes huge remain comparable.
 _LARGEST_LOGIT = 1e300
 
 
 def processed(
     logprobs_BV: Floats, params_B: Sequence[SamplingParams], recent_B: Sequence[Sequence[int]]
 ) -> Floats:
-    """The distribution that each row's token is drawn from, as logprobs."""
+    """The distribution that each row's token is sampled from, as logprobs."""
     result_BV = logprobs_BV.copy()
     for result_V, params in zip(result_BV, params_B, strict=True):
         if params.logit_bias:
@@ -65,9 +65,9 @@ def _penalized(
 
 
 def _tempered(logits_BV: Floats, temperature_B: Floats) -> Floats:
-    """Logits over temperature; at 0 all mass on the best, of several the one with the lowest id."""
+    """Logits over temperature; at 0 all mass on the best token, or the lowest id of several."""
     is_greedy = temperature_B == 0
-    # The best is 0 before the division, so it survives a temperature that sends all others to -inf.
+    # The best is 0 before the division, so a tiny temperature sends only others to -inf.
     shifted_BV = logits_BV - logits_BV.max(axis=-1, keepdims=True)
     with np.errstate(over="ignore"):
         shifted_BV /= np.where(is_greedy, 1.0, temperature_B)[:, None]
@@ -81,7 +81,7 @@ def _tempered(logits_BV: Floats, temperature_B: Floats) -> Floats:
 
 
 def _in_top_k(logprobs_BV: Floats, k_B1: Floats) -> Mask:
-    """Of equally probable tokens the one with the lower id is kept."""
+    """Of equally probable tokens the lower ids are kept."""
     count_B1 = np.minimum(k_B1, logprobs_BV.shape[-1]).astype(np.int64)
     return _first(-logprobs_BV, np.sort(-logprobs_BV, axis=-1), count_B1)
 
@@ -113,16 +113,16 @@ def _has_min_p(logprobs_BV: Floats, fraction_B1: Floats) -> Mask:
 
 
 def _num_reaching(sorted_p_BV: Floats, mass_B1: Floats) -> Counts:
-    """How many leading probabilities it takes to reach the mass; one at least."""
+    """How many leading probabilities reach the mass; at least one."""
     cumulated_BV = sorted_p_BV.cumsum(axis=-1)
     count: Counts = 1 + (cumulated_BV[:, :-1] < mass_B1).sum(axis=-1, keepdims=True)
     return count
 
 
 def _first(key_BV: Floats, sorted_BV: Floats, count_B1: Counts) -> Mask:
-    """The `count` smallest keys of a row, of equal ones those with the lower ids.
+    """The `count` smallest keys of a row; of equal ones the lower ids.
 
-    Sorting values alone is several times as fast as finding their order.
+    Sorting values is several times faster than argsort.
     """
     last_B1 = np.take_along_axis(sorted_BV, count_B1 - 1, axis=-1)
     is_below = key_BV < last_B1

@@ -1,1 +1,1 @@
-"""Vocabularies: characters, bytes and sentencepiece."""
+"""Vocabularies: characters, bytes and sentencepiece; incremental encoding."""

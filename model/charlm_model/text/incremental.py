@@ -1,4 +1,4 @@
-"""A text that comes in pieces, cut anywhere, as the very token ids of the whole."""
+"""Encodes a text that arrives in pieces to the token ids of the whole text."""
 
 import codecs
 
@@ -9,21 +9,21 @@ from charlm_model.text.vocabulary import ByteVocabulary, Ids, UnknownPolicy, Voc
 
 
 class IncrementalEncoder:
-    """Holds back only what may still become another token: a character, or a stretch of pieces.
+    """Holds back only text whose ids later text could change: a character, or several pieces.
 
-    Errors name the offset in the whole text.
+    Errors give offsets in the whole text.
     """
 
     def __init__(self, vocabulary: Vocabulary, *, unknown: UnknownPolicy = "error") -> None:
         self._vocabulary, self._unknown = vocabulary, unknown
-        self._is_of_bytes = isinstance(vocabulary, ByteVocabulary)  # which need not be UTF-8
+        self._is_of_bytes = isinstance(vocabulary, ByteVocabulary)  # whose input need not be UTF-8
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._held = ""
         self._num_bytes = 0
-        self._num_characters = 0  # that were encoded
+        self._num_characters = 0  # encoded so far
 
     def feed(self, data: bytes, *, is_last: bool = False) -> Ids:
-        """More of the text, as ids. Raises InvalidUtf8, UnknownCharacter."""
+        """The ids that more text settles. Raises InvalidUtf8, UnknownCharacter."""
         if self._is_of_bytes:
             return np.array(self._vocabulary.encode_bytes(data), dtype=np.int64)
         text = self._held + self._decoded(data, is_last=is_last)

@@ -1,4 +1,4 @@
-"""The sentencepiece vocabulary: pieces of a few characters, bytes where no piece fits."""
+"""The sentencepiece vocabulary: pieces of a few characters, with byte fallback."""
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,11 +12,11 @@ import sentencepiece
 from charlm_model.errors import InvalidConfig
 from charlm_model.text.vocabulary import Ids, UnknownPolicy, text_from
 
-# What sentencepiece writes for a space; the character itself is spelled in bytes.
+# sentencepiece's symbol for a space; the character itself is encoded as bytes.
 _SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
-# The trainer skips sentences that are longer than this, in bytes; longer lines are cut.
+# The trainer skips sentences of more bytes, so longer lines are split.
 _MAX_SENTENCE_BYTES = 4_000
-# A stretch of text that could be one piece to its end is cut after so many characters.
+# Longest stretch of text, in characters, that is encoded at once.
 _MAX_STRETCH = 1_024
 
 
@@ -83,7 +83,7 @@ class SentencePieceVocabulary:
         return len(self._token_bytes)
 
     def encode(self, text: str, *, unknown: UnknownPolicy = "error") -> list[int]:
-        """Stretch by stretch: over a long text sentencepiece's own sums lose their last digits."""
+        """Encode stretch by stretch: in a long text sentencepiece's sums lose precision."""
         cuts = [0, *self._cuts(text), len(text)]
         stretches = [text[start:end] for start, end in pairwise(cuts)]
         distinct = list(dict.fromkeys(stretches))
@@ -97,7 +97,7 @@ class SentencePieceVocabulary:
         return next(reversed(self._cuts(text)), 0)
 
     def _cuts(self, text: str) -> list[int]:
-        """Where no piece can lie across, whatever stands before and after; rising."""
+        """Ascending offsets that no piece can cross, in any context."""
         points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
         pairs = _pairs_of(points.astype(np.int64))
         places = np.searchsorted(self._joined_pairs, pairs)
@@ -109,7 +109,7 @@ class SentencePieceVocabulary:
         return [cut for start, end in edges for cut in range(start, end, _MAX_STRETCH)][1:]
 
     def _find_joined_pairs(self) -> Ids:
-        """All pairs of characters that stand side by side in some piece, sorted; never empty."""
+        """All pairs of neighboring characters in pieces, sorted; never empty."""
         pieces = [
             data.decode()
             for piece_id, data in enumerate(self._token_bytes)
@@ -153,7 +153,7 @@ class SentencePieceVocabulary:
 
 
 def _pairs_of(points: Ids) -> Ids:
-    """Each character with its next, as one number."""
+    """Each pair of neighboring characters as one number."""
     pairs: Ids = (points[:-1] << 21) | points[1:]
     return pairs
 

@@ -1,6 +1,6 @@
-"""Characters and bytes as token ids. Imports no torch.
+"""Vocabularies of characters and of bytes. Imports no torch.
 
-Id 0 is always the end of text, which is also the context before a text's first token.
+Id 0 is always the end of text, which is also the input before a text's first token.
 """
 
 from collections.abc import Sequence
@@ -19,43 +19,43 @@ Ids = NDArray[np.int64]
 
 
 class Vocabulary(Protocol):
-    """The ordered tokens of a model: text to ids and back."""
+    """The ordered tokens of a model; converts text to ids and back."""
 
     kind: str
 
     @property
     def size(self) -> int:
-        """How many tokens there are, the end of text included."""
+        """Number of tokens, with the end of text."""
 
     def encode(self, text: str, *, unknown: UnknownPolicy = "error") -> list[int]:
-        """Token ids. Raises UnknownCharacter, unless unknown ones are to be replaced."""
+        """Token ids. Raises UnknownCharacter unless `unknown` is 'replace'."""
 
     def encode_array(self, text: str, *, unknown: UnknownPolicy = "error") -> Ids:
-        """What `encode` returns, as an array: for long texts."""
+        """The same as an array, for long texts."""
 
     def encode_bytes(self, data: bytes, *, unknown: UnknownPolicy = "error") -> list[int]:
-        """Token ids of bytes. Raises InvalidUtf8 for what no text of this vocabulary can be."""
+        """Token ids of bytes. Raises InvalidUtf8 unless every byte is a token."""
 
     def encode_with_offsets(
         self, text: str, *, unknown: UnknownPolicy = "error"
     ) -> tuple[list[int], list[int]]:
-        """Token ids, and where in the text (in characters) each begins."""
+        """Token ids, and the offset of each in the text (in characters)."""
 
     def num_settled(self, text: str) -> int:
-        """How many of the first characters have the same ids whatever follows the text."""
+        """How many leading characters have ids that no later text can change."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text; bytes that are no characters become U+FFFD, ends of text disappear."""
+        """Text; bytes that are not UTF-8 become U+FFFD, ends of text are dropped."""
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The exact UTF-8 bytes of one token; none for the end of text."""
+        """The exact UTF-8 bytes of one token; empty for the end of text."""
 
     def to_json(self) -> dict[str, Any]:
-        """What `vocabulary.json` holds."""
+        """The content of `vocabulary.json`."""
 
 
 class CharVocabulary:
-    """One token per code point that the training text has, in code point order."""
+    """One token per code point of the training text, in code point order."""
 
     kind = "char"
 
@@ -153,7 +153,7 @@ class ByteVocabulary:
 
 
 def _is_surrogate(character: str) -> bool:
-    """Half of a character in UTF-16, and nothing by itself."""
+    """Whether this is half of a UTF-16 character, which is not a character by itself."""
     return "\ud800" <= character <= "\udfff"
 
 

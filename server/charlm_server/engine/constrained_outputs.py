@@ -66,7 +66,7 @@ def _task(sequence: Sequence, start: PrefixState) -> SamplingTask:
         params=job.params,
         seed=job.seed,
         output=sequence.index,
-        new_guide=partial(job.stopping.new_guide, keeps_room=constraint.counts_symbols),
+        new_guide=partial(job.stopping.new_guide, fits_length=constraint.counts_symbols),
     )
 
 

@@ -50,14 +50,14 @@ class Stopping:
 
     search: ConstraintSearch | None = None  # how to draw given the constraint; None is step by step
 
-    def new_guide(self, *, keeps_room: bool = True) -> Guide:
+    def new_guide(self, *, fits_length: bool = True) -> Guide:
         """For one output, from its start."""
         assert self.constraint is not None
         return Guide(
             self.constraint,
             self.max_new_tokens,
             ignores_end_of_text=self.ignore_end_of_text,
-            keeps_room=keeps_room,
+            fits_length=fits_length,
         )
 
 

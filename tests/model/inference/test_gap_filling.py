@@ -53,18 +53,18 @@ def joints(
 def test_a_short_gap_has_the_posterior_of_bayes(
     left: tuple[int, ...], right: tuple[int, ...], length: int
 ) -> None:
-    wanted = joints(left, right, length)
-    evidence = log(fsum(map(exp, wanted.values())))
+    limits = joints(left, right, length)
+    evidence = log(fsum(map(exp, limits.values())))
 
     result = filled(gap_of(left, right, length))
 
     assert result.effective_sample_size is None
-    assert {each.ids for each in result.fillings} == set(wanted)
+    assert {each.ids for each in result.fillings} == set(limits)
     assert result.log_evidence == pytest.approx(evidence, abs=1e-5)
     assert fsum(each.posterior for each in result.fillings) == pytest.approx(1)
     for each in result.fillings:
-        assert each.total_logprob == pytest.approx(wanted[each.ids], abs=1e-5)
-        assert each.posterior == pytest.approx(exp(wanted[each.ids] - evidence), abs=1e-5)
+        assert each.total_logprob == pytest.approx(limits[each.ids], abs=1e-5)
+        assert each.posterior == pytest.approx(exp(limits[each.ids] - evidence), abs=1e-5)
     posteriors = [each.posterior for each in result.fillings]
     assert posteriors == sorted(posteriors, reverse=True)
 
@@ -93,8 +93,8 @@ def test_a_long_gap_comes_near_the_posterior_and_its_evidence_is_unbiased(
 ) -> None:
     monkeypatch.setattr(gaps, "_MAX_LAST", max_last)
     left, right, length = (1,), (2, 3), 3
-    wanted = joints(left, right, length)
-    evidence = fsum(map(exp, wanted.values()))
+    limits = joints(left, right, length)
+    evidence = fsum(map(exp, limits.values()))
     gap = gap_of(left, right, length)
 
     many = filled(gap, num_particles=2000)
@@ -102,10 +102,10 @@ def test_a_long_gap_comes_near_the_posterior_and_its_evidence_is_unbiased(
 
     assert many.effective_sample_size is not None
     assert 200 < many.effective_sample_size <= 2000
-    apart = sum(abs(each.posterior - exp(wanted[each.ids]) / evidence) for each in many.fillings)
+    apart = sum(abs(each.posterior - exp(limits[each.ids]) / evidence) for each in many.fillings)
     assert apart / 2 < 0.06
     for each in many.fillings:
-        assert each.total_logprob == pytest.approx(wanted[each.ids], abs=1e-5)
+        assert each.total_logprob == pytest.approx(limits[each.ids], abs=1e-5)
     spread = torch.tensor(few).std().item() / len(few) ** 0.5
     assert fsum(few) / len(few) == pytest.approx(evidence, abs=4 * spread)
 

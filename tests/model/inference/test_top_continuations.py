@@ -42,18 +42,18 @@ def found(model: TinyModel, num: int, length: int, max_steps: int = 1_000_000) -
 @given(seed=st.integers(0, 2), num=st.integers(1, 200), length=st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
 def test_they_are_the_first_of_all_that_there_are(seed: int, num: int, length: int) -> None:
-    wanted = every(MODELS[seed], length)
+    limits = every(MODELS[seed], length)
 
     result = found(MODELS[seed], num, length)
 
     assert result.is_complete
-    assert [ids for ids, _ in result.continuations] == [ids for ids, _ in wanted[:num]]
-    for (_, mine), (_, yours) in zip(result.continuations, wanted, strict=False):
+    assert [ids for ids, _ in result.continuations] == [ids for ids, _ in limits[:num]]
+    for (_, mine), (_, yours) in zip(result.continuations, limits, strict=False):
         assert mine == pytest.approx(yours, abs=1e-5)
-    if num >= len(wanted):
+    if num >= len(limits):
         assert result.missing_logprob_bound == -inf
     else:
-        assert result.missing_logprob_bound >= wanted[num][1] - 1e-5
+        assert result.missing_logprob_bound >= limits[num][1] - 1e-5
         assert result.missing_logprob_bound <= result.continuations[-1][1]
 
 

@@ -12,7 +12,7 @@ def check_tokens(ids_BT, recent_BK, vocab_size):
                 raise IndexError("a token id is not in the vocabulary")
         for k in range(recent_BK.shape[1]):
             if recent_BK[b, k] < -1 or recent_BK[b, k] >= vocab_size:
-                raise IndexError("a remembered token id is not in the vocabulary")
+                raise IndexError("a recent token id is not in the vocabulary")
 
 
 @compiled

@@ -30,7 +30,7 @@ class JitCache(FunctionCache):
         try:
             return super().load_overload(*signature)
         except Exception as error:  # noqa: BLE001 - a damaged file can raise anything
-            logger.warning("the kernel cache cannot be read; compiling again: %r", error)
+            logger.warning("compiled kernels cannot be read and are compiled again: %r", error)
             return None
 
     def save_overload(self, *compiled: Any) -> None:

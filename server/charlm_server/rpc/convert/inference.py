@@ -96,11 +96,11 @@ class GapQuestion:
         if self.num_steps <= MAX_GAP_STEPS:
             return
         fixed = self._num_steps(0)
-        room = (MAX_GAP_STEPS - fixed) // max(self._num_steps(1) - fixed, 1)
-        if room < 1:
+        longest = (MAX_GAP_STEPS - fixed) // max(self._num_steps(1) - fixed, 1)
+        if longest < 1:
             allowed = "smaller: so many particles would try out too many fillings"
             raise InvalidRequest("num_particles", self.num_particles, allowed)
-        allowed = f"at most {room} tokens long for a gap of {self.length} in this vocabulary"
+        allowed = f"at most {longest} tokens long for a gap of {self.length} in this vocabulary"
         raise InvalidRequest("right", len(self.right), allowed)
 
 
@@ -161,13 +161,13 @@ class TopQuestion:
 
     def _search(self, start: PrefixState) -> Generator[None, None, TopContinuations]:
         now = self._model.scheduler.now
-        wanted = SearchLimits(
+        limits = SearchLimits(
             num=self.num,
             length=self.length,
             max_steps=self.max_steps,
-            is_late=lambda: now() >= self._ends_at,
+            is_past_deadline=lambda: now() >= self._ends_at,
         )
-        return search(start.stepper, start.state, start.logits_1V, wanted)
+        return search(start.stepper, start.state, start.logits_1V, limits)
 
 
 def _text(ids: Iterable[int], model: LoadedModel) -> str:

@@ -43,8 +43,8 @@ async def imported(data: bytes, models: Models, call: Call) -> tuple[LoadedModel
 
     Raises SnapshotError, or StateMismatch if no model made it.
     """
-    sealed = await asyncio.to_thread(snapshots.unseal, data)
-    digest = sealed.provenance.model_digest
+    unchecked = await asyncio.to_thread(snapshots.parse, data)
+    digest = unchecked.provenance.model_digest
     name = next((name for name in models.names if models.digest(name) == digest), None)
     if name is None:
         raise StateMismatch(
@@ -54,4 +54,4 @@ async def imported(data: bytes, models: Models, call: Call) -> tuple[LoadedModel
         )
     model = call.use(models.get(name))
     network = model.checkpoint.model
-    return model, await asyncio.to_thread(sealed.opened, model.provenance, network)
+    return model, await asyncio.to_thread(unchecked.checked, model.provenance, network)
