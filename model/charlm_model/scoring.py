@@ -3,7 +3,7 @@
 Legend: B batch, T time, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum, log
 
@@ -18,10 +18,9 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.draw import logprobs_from
 from charlm_model.sampling.processors import Floats
 from charlm_model.state import State
-from charlm_model.text.vocabulary import END_OF_TEXT_ID, Ids, Vocabulary
+from charlm_model.text.vocabulary import END_OF_TEXT_ID, Ids
 
 NATS_PER_BIT = log(2)
-BLOCK_LENGTH = 256
 # Logits that are computed at a time.
 _MAX_LOGITS = 4_000_000
 # Tokens that are read at a time.
@@ -134,58 +133,6 @@ class Evaluation:
             "bits_per_character": self.bits_per_character,
             "bits_per_byte": self.bits_per_byte,
         }
-
-
-def evaluate_blocks(
-    model: LanguageModel, vocabulary: Vocabulary, ids: Ids, block_length: int = BLOCK_LENGTH
-) -> Evaluation:
-    """Evaluate disjoint blocks, each from the initial state: early tokens have little context.
-
-    All tokens of the text but the first are scored; a block reads its first token as context.
-    """
-    nats = sum(_blocks_nats(model, ids, block_length))
-    protocol = f"cold blocks of {block_length}"
-    return _evaluation(protocol, vocabulary, ids[1:], nats)
-
-
-def _blocks_nats(model: LanguageModel, ids: Ids, block_length: int) -> Iterator[float]:
-    num_whole = (len(ids) - 1) // block_length
-    batch = max(1, _MAX_LOGITS // (model.config.vocab_size * block_length))
-    for first in range(0, num_whole, batch):
-        last = min(first + batch, num_whole)
-        span = ids[first * block_length : last * block_length + 1]
-        shape = last - first, block_length
-        inputs_BT, targets_BT = span[:-1].reshape(shape), span[1:].reshape(shape)
-        yield _cold_nats(model, inputs_BT, targets_BT)
-    rest = ids[num_whole * block_length :]
-    if len(rest) > 1:
-        yield _cold_nats(model, rest[None, :-1], rest[None, 1:])
-
-
-def _cold_nats(model: LanguageModel, inputs_BT: Ids, targets_BT: Ids) -> float:
-    state = model.initial_state(len(inputs_BT))
-    nats_BT, _ = _nats(model, torch.from_numpy(inputs_BT), targets_BT, state)
-    return float(nats_BT.sum())
-
-
-def _nats(
-    model: LanguageModel, inputs_BT: Tensor, targets_BT: Ids, state: State
-) -> tuple[NDArray[np.float64], State]:
-    logits_BTV, state = model.advance(inputs_BT, state)
-    logprobs_NV = logprobs_from(logits_BTV.flatten(0, 1).numpy())
-    chosen_N = logprobs_NV[np.arange(len(logprobs_NV)), targets_BT.reshape(-1)]
-    return -chosen_N.reshape(targets_BT.shape), state
-
-
-def _evaluation(protocol: str, vocabulary: Vocabulary, ids: Ids, nats: float) -> Evaluation:
-    data = b"".join(map(vocabulary.token_bytes, ids.tolist()))
-    return Evaluation(
-        protocol=protocol,
-        num_tokens=len(ids),
-        num_characters=len(data.decode(errors="replace")),
-        num_bytes=len(data),
-        nats=nats,
-    )
 
 
 def posteriors(logprobs: Sequence[float], priors: Sequence[float]) -> list[float]:

@@ -17,15 +17,12 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.scoring import (
     Evaluation,
-    evaluate_blocks,
     score,
     score_tokens,
     total_logprob,
 )
-from charlm_model.text.vocabulary import CharVocabulary
 
 MakeModel = Callable[..., LanguageModel]
-VOCABULARY = CharVocabulary("abcdefghij")
 float32s = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
@@ -117,21 +114,6 @@ def test_exact_sums_are_fsum_whatever_the_parts(parts: list[list[float]]) -> Non
         total.add(np.array(part, np.float32))
 
     assert total.value == math.fsum(number for part in parts for number in part)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("count", [2, 9, 17, 30])
-def test_block_evaluation_is_the_plain_loop(family: str, count: int, make_model: MakeModel) -> None:
-    """Whole blocks and the last, partial one; every token but the first is scored once."""
-    model, ids = make_model(family), random_ids(count)
-
-    evaluation = evaluate_blocks(model, VOCABULARY, ids, block_length=8)
-
-    blocks = [ids[start : start + 9].tolist() for start in range(0, count - 1, 8)]
-    expected = sum(nats(model, block[:-1], block[1:]) for block in blocks)
-    assert evaluation.nats == pytest.approx(expected)
-    assert evaluation.num_tokens == count - 1
-    assert evaluation.protocol == "cold blocks of 8"
 
 
 def test_bytes_count_where_characters_are_wide() -> None:
