@@ -22,9 +22,10 @@ from charlm_model.inference.batched_steps import Stepper
 from charlm_model.inference.gap_filling import Gap, fill
 from charlm_model.language_model import LanguageModel
 from charlm_model.mixture import Kind, Mixing, MixtureModel
-from charlm_model.sampling.draw import logprobs_from, sample_rows
+from charlm_model.sampling.draw import logprobs_from
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.sampling.philox import Counters
+from charlm_model.sampling.sampler import sample_rows
 from charlm_model.scoring import score_tokens
 from tests.fakes.tiny_model import finished
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from charlm_model.constraints.guide import guided
-from charlm_model.sampling.draw import logprobs_from, sample_rows
+from charlm_model.sampling.draw import logprobs_from
+from charlm_model.sampling.sampler import sample_rows
 from charlm_model.scoring import chosen
 from charlm_server.engine.batch import RowBatch
 from charlm_server.engine.sequence import Sequence

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from charlm_model.constraints.constraint import from_regex
 from charlm_model.constraints.guide import Guide, guided, masked
-from charlm_model.sampling.draw import sample_rows
 from charlm_model.sampling.params import SamplingParams
+from charlm_model.sampling.sampler import sample_rows
 
 V = 6
 TOKEN_BYTES = [b"", *(bytes([letter]) for letter in b"abcde")]

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from charlm_model.errors import InvalidSampling
-from charlm_model.sampling.draw import draw, logprobs_from, sample_rows
+from charlm_model.sampling.draw import draw, logprobs_from
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.sampling.philox import uniforms
 from charlm_model.sampling.processors import processed
+from charlm_model.sampling.sampler import sample_rows
 
 Floats = NDArray[np.float64]
 

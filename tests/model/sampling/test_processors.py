@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from charlm_model.sampling.draw import logprobs_from, sample_rows
+from charlm_model.sampling.draw import logprobs_from
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.sampling.philox import uniforms
 from charlm_model.sampling.processors import processed
+from charlm_model.sampling.sampler import sample_rows
 
 Floats = NDArray[np.float64]
 

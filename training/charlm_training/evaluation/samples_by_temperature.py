@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from charlm_model.language_model import LanguageModel
-from charlm_model.sampling.draw import logprobs_from, sample_rows
+from charlm_model.sampling.draw import logprobs_from
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.sampling.philox import uniforms
+from charlm_model.sampling.sampler import sample_rows
 from charlm_model.text.vocabulary import END_OF_TEXT_ID, Vocabulary
 
 TEMPERATURES = (0.5, 0.8, 1.0)
