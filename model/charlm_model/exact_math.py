@@ -1,7 +1,7 @@
-"""Exponential, logarithm and sums of float64 with one value each, whatever the processor.
+"""Exponential, logarithm and sums of float64 with the same bits on every processor.
 
 numpy, torch and the system's mathematics library choose an implementation by processor, and these
-differ in the last bit. Whatever reaches a probability, a draw or a compressed text uses these.
+differ in the last bit. So all probabilities, draws and compressed texts use these functions.
 
 Legend: R rows, V numbers of a row.
 """
@@ -17,12 +17,12 @@ Floats = NDArray[np.float64]
 
 
 def exp(x: Floats) -> Floats:
-    """e^x within one last place; 0 below e^-708 and infinity above e^709."""
+    """e^x, accurate to one unit in the last place; 0 below e^-708, infinity above e^709."""
     return _mapped(exp_into, x)
 
 
 def log(x: Floats) -> Floats:
-    """The natural logarithm within one last place; minus infinity of 0, NaN of negative numbers."""
+    """Natural logarithm, accurate to one unit in the last place; -inf of 0, NaN of negatives."""
     return _mapped(log_into, x)
 
 
@@ -37,7 +37,7 @@ def log_of_number(x: float) -> float:
 
 
 def row_sums(x_RV: Floats) -> Floats:
-    """The sum over the last axis, which stays with size 1."""
+    """The sum over the last axis, which is kept with size 1."""
     rows = np.ascontiguousarray(x_RV, np.float64).reshape(-1, x_RV.shape[-1])
     sums_R = np.empty(len(rows))
     sum_rows_into(rows, sums_R)
@@ -45,7 +45,7 @@ def row_sums(x_RV: Floats) -> Floats:
 
 
 def log_row_sums_of_exp(x_RV: Floats) -> Floats:
-    """log sum e^x over the last axis, which stays with size 1. Each row has a finite number."""
+    """Log-sum-exp over the last axis, which is kept with size 1; each row needs a finite number."""
     largest_R1 = x_RV.max(axis=-1, keepdims=True)
     summed: Floats = largest_R1 + log(row_sums(exp(x_RV - largest_R1)))
     return summed

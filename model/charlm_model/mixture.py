@@ -202,7 +202,10 @@ def _logprobs(logits_BTV: Tensor) -> Floats:
 
 
 def _log_sum(logs_M: Floats) -> Floats:
-    """log(sum(exp(logs))) over the first axis, added member by member in order."""
+    """Log-sum-exp over the members, added in order.
+
+    `exact_math.log_row_sums_of_exp` adds in another order, which would change the bits of mixtures.
+    """
     best = logs_M.max(axis=0)
     total = np.zeros_like(best)
     for logs in logs_M:

@@ -138,8 +138,8 @@ class Evaluation:
 def posteriors(logprobs: Sequence[float], priors: Sequence[float]) -> list[float]:
     """p(model | text), proportional to prior * p(text | model); they sum to 1.
 
-    Log-probs in nats, of any size; priors positive, of any sum. Only differences to the largest
-    term are exponentiated (log-sum-exp), so nothing overflows and never is everything 0.
+    Log-probs are in nats; priors are positive and need not sum to 1. The largest term is subtracted
+    before the exponential, so nothing overflows and the sum is never 0.
     """
     joint_M = np.array(logprobs) + exact_math.log(np.array(priors))
     shares = exact_math.exp(joint_M - joint_M.max()).tolist()

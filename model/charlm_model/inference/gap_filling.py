@@ -258,6 +258,6 @@ def _with_right(
 
 
 def log_sum(logs: Sequence[float]) -> float:
-    """log(sum(exp(logs))) of a list, rounded once (fsum)."""
+    """Log-sum-exp of a list, with an exact sum: a filling's bits must not depend on batches."""
     best = max(logs)
     return best + log_of_number(fsum(exp(np.array(logs) - best).tolist()))
