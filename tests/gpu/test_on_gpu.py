@@ -45,5 +45,5 @@ def checks(request: pytest.FixtureRequest) -> dict[str, Callable[[], str]]:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_it_holds(name: str, checks: dict[str, Callable[[], str]]) -> None:
+def test_the_constraint_holds(name: str, checks: dict[str, Callable[[], str]]) -> None:
     checks[name]()

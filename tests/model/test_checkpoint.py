@@ -92,7 +92,7 @@ def test_saving_leaves_training_mode_as_it_was(tmp_path: Path, make_model: MakeM
     assert model.training
 
 
-def test_others_may_read_it(saved: Path) -> None:
+def test_others_may_read_the_folder(saved: Path) -> None:
     """A server under another user mounts it read-only."""
     assert saved.stat().st_mode & 0o005 == 0o005
     assert all(file.stat().st_mode & 0o004 for file in saved.iterdir())
@@ -122,7 +122,7 @@ def test_a_newer_format_is_refused_with_both_numbers(saved: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "vocabulary.json", "report.json", "config.json"]
 )
-def test_damage_is_found_and_named(saved: Path, name: str) -> None:
+def test_damage_is_detected_and_named(saved: Path, name: str) -> None:
     """Every file, truncated by a byte or with one bit flipped, at several places."""
     path = saved / name
     whole = path.read_bytes()
@@ -143,14 +143,14 @@ def test_a_damaged_manifest_is_found(saved: Path) -> None:
             load(saved)
 
 
-def test_a_configuration_too_deep_to_read_is_found(saved: Path) -> None:
+def test_too_deeply_nested_json_is_corrupt(saved: Path) -> None:
     (saved / "config.json").write_bytes(b'{"a":' * 100_000)
 
     with pytest.raises(CheckpointCorrupt, match=r"config\.json is damaged"):
         load(saved)
 
 
-def test_a_manifest_cannot_name_what_is_no_name(saved: Path) -> None:
+def test_a_manifest_with_an_impossible_file_name_is_refused(saved: Path) -> None:
     digests = json.loads((saved / "manifest.json").read_text())["sha256"]
     (saved / "manifest.json").write_text(json.dumps({"sha256": {**digests, "a\0b": "0"}}))
 
@@ -165,7 +165,7 @@ def test_a_missing_file_is_named(saved: Path) -> None:
         load(saved)
 
 
-def test_a_manifest_cannot_reach_out_of_its_directory(saved: Path) -> None:
+def test_a_manifest_cannot_name_files_outside_its_directory(saved: Path) -> None:
     secret = saved.parent / "secret.json"
     secret.write_text("{}")
     digests = json.loads((saved / "manifest.json").read_text())["sha256"]
@@ -199,7 +199,7 @@ def forge(path: Path, name: str, data: bytes) -> None:
         ("report.json", {"golden": {"ids": [1], "logprobs": ["x"]}}, "no log-probs to verify"),
     ],
 )
-def test_a_document_with_a_good_digest_is_not_believed(
+def test_files_are_checked_even_with_a_right_digest(
     saved: Path, name: str, document: object, complaint: str
 ) -> None:
     forge(saved, name, json.dumps(document).encode())
@@ -215,7 +215,7 @@ def test_json_too_deep_to_read_is_refused(saved: Path) -> None:
         load(saved)
 
 
-def test_sizes_without_weights_take_no_memory(saved: Path) -> None:
+def test_from_tensors_checks_shapes_before_it_allocates(saved: Path) -> None:
     """64 layers of 8,192 would be 200 GB; orthogonal, they would take hours too."""
     config = json.loads((saved / "config.json").read_text())
     forge(
@@ -243,7 +243,7 @@ def test_reading_does_not_load_the_compiler_of_torch(saved: Path) -> None:
 
 @pytest.mark.parametrize("field", ["keys_2", "starts_2", "tokens_2", "shares_2", "backoff_2"])
 @pytest.mark.parametrize("value", [-3, 2**40])
-def test_tables_that_do_not_fit_are_refused(
+def test_inconsistent_tables_are_refused(
     tmp_path: Path, make_model: MakeModel, field: str, value: int
 ) -> None:
     path = tmp_path / "x"
@@ -258,7 +258,7 @@ def test_tables_that_do_not_fit_are_refused(
         load(path)
 
 
-def test_other_arithmetic_is_noticed(saved: Path) -> None:
+def test_other_log_probs_are_refused(saved: Path) -> None:
     loaded = load(saved)
     loaded.report["golden"]["logprobs"][3] += 0.01
 
@@ -267,7 +267,7 @@ def test_other_arithmetic_is_noticed(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [1.0, float("nan")])
-def test_a_device_must_tell_what_the_processor_tells(make_model: MakeModel, change: float) -> None:
+def test_a_device_must_agree_with_the_cpu(make_model: MakeModel, change: float) -> None:
     here, there, other = (make_model("gru") for _ in range(3))
     with torch.no_grad():
         other.head.bias[3] += change
@@ -277,7 +277,7 @@ def test_a_device_must_tell_what_the_processor_tells(make_model: MakeModel, chan
         verify_on_device(other, here)
 
 
-def test_a_reader_does_not_disturb_a_writer_between_two_renames(
+def test_a_reader_does_not_interfere_with_a_save(
     saved: Path, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename, read = Path.rename, []
@@ -299,7 +299,7 @@ class _Crash(BaseException):
 
 
 @pytest.mark.parametrize("deaths", range(12))
-def test_dying_in_a_save_loses_nothing(
+def test_a_crash_during_a_save_loses_nothing(
     deaths: int, saved: Path, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever call the process dies in, the old checkpoint or the new one is there, whole."""

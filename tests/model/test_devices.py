@@ -77,7 +77,7 @@ def test_a_gpu_without_triton_is_refused(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("training", [True, False])
-def test_a_window_is_computed_where_the_weights_are(
+def test_forward_runs_on_the_device_of_the_weights(
     family: str, training: bool, make_model: MakeModel
 ) -> None:
     model = make_model(family, dropout=0.5).to(META).train(training)
@@ -95,28 +95,30 @@ def test_a_window_is_computed_where_the_weights_are(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_state_begins_where_the_weights_are(family: str, make_model: MakeModel) -> None:
+def test_the_initial_state_is_on_the_device_of_the_weights(
+    family: str, make_model: MakeModel
+) -> None:
     model = make_model(family).to(META)
 
     assert model.device == META
     assert {each.device for each in model.initial_state(2).tensors.values()} == {META}
 
 
-def test_a_model_on_the_processor_is_its_own_copy_there(make_model: MakeModel) -> None:
+def test_on_cpu_returns_a_cpu_model_itself(make_model: MakeModel) -> None:
     model = make_model("ngram")
 
     assert model.device.type == "cpu"
     assert model.on_cpu() is model
 
 
-def test_a_state_goes_to_a_device() -> None:
+def test_a_state_moves_to_a_device() -> None:
     state = State({"hidden": torch.ones(2, 3)})
 
     assert state.to(META)["hidden"].is_meta
     assert state.to(torch.device("cpu"))["hidden"] is state["hidden"]
 
 
-def test_half_products_are_not_for_every_device() -> None:
+def test_bfloat16_matmuls_are_not_for_every_device() -> None:
     assert not has_fast_bfloat16(META)
     with bfloat16_matmuls(True, META):
         assert not torch.is_autocast_enabled("cpu")

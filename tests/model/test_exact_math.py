@@ -71,7 +71,7 @@ def test_special_values() -> None:
     assert logs[2] == pytest.approx(math.log(5e-324), rel=1e-15)
 
 
-def test_a_number_has_one_result_wherever_it_stands() -> None:
+def test_a_result_does_not_depend_on_the_lane() -> None:
     x_N = GENERATOR.uniform(0.1, 30, 37)
 
     for function in (exact_math.exp, exact_math.log):

@@ -54,7 +54,7 @@ def test_log_linear_is_the_weighted_sum_of_the_log_probs_normalized() -> None:
         assert found == pytest.approx([each - norm for each in sums], abs=1e-6)
 
 
-def test_online_gives_a_whole_text_the_weighted_mean_of_its_probabilities() -> None:
+def test_an_online_mixture_is_bayesian_over_the_whole_text() -> None:
     """Weights by the posterior make the mixture Bayesian: over texts it is linear."""
     for ids in strings(4):
         mean = fsum(
@@ -64,7 +64,7 @@ def test_online_gives_a_whole_text_the_weighted_mean_of_its_probabilities() -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_text_has_the_same_bits_in_any_chunks_and_company(kind: Kind) -> None:
+def test_a_text_has_the_same_bits_in_any_chunks_and_batch(kind: Kind) -> None:
     config = ModelConfig(family="gru", vocab_size=V, embedding_size=8, hidden_size=16)
     torch.manual_seed(0)
     members = [build(config).eval(), MEMBERS[0], build(replace(config, family="lstm")).eval()]
@@ -100,7 +100,7 @@ def checkpoint(vocabulary: Vocabulary, digest: str, unit: str = "stream") -> Che
     return Checkpoint(model=build(config).eval(), vocabulary=vocabulary, report={}, digest=digest)
 
 
-def test_a_mixture_has_a_digest_of_its_own_that_tells_weights_kinds_and_members_apart() -> None:
+def test_a_mixture_digest_depends_on_kind_weights_and_members() -> None:
     one, two = checkpoint(ByteVocabulary(), "1"), checkpoint(ByteVocabulary(), "2")
     equal = Mixing(Kind.LINEAR, (1, 1))
 
@@ -123,7 +123,7 @@ def test_a_mixture_has_a_digest_of_its_own_that_tells_weights_kinds_and_members_
         ([], "1 models and 2 weights"),
     ],
 )
-def test_what_cannot_be_mixed_is_refused(others: list[Checkpoint], words: str) -> None:
+def test_models_that_cannot_be_mixed_are_refused(others: list[Checkpoint], words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
         mix([checkpoint(ByteVocabulary(), "1"), *others], Mixing(Kind.LINEAR, (1, 1)))
 
@@ -145,7 +145,7 @@ def test_weights_out_of_range_are_refused(
         Mixing(kind, weights)
 
 
-def test_a_hopeless_member_costs_an_online_mixture_no_more_than_its_share() -> None:
+def test_a_bad_member_costs_an_online_mixture_at_most_its_log_weight() -> None:
     hopeless = TinyModel(seed=9, scale=20)
     model = MixtureModel([MEMBERS[0], hopeless], Mixing(Kind.ONLINE, (1, 1)))
     ids = tuple(np.random.default_rng(0).integers(1, V, 200).tolist())

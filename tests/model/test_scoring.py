@@ -116,7 +116,7 @@ def test_exact_sums_are_fsum_whatever_the_parts(parts: list[list[float]]) -> Non
     assert total.value == math.fsum(number for part in parts for number in part)
 
 
-def test_bytes_count_where_characters_are_wide() -> None:
+def test_bits_per_byte_uses_the_number_of_bytes() -> None:
     evaluation = Evaluation(protocol="p", num_tokens=9, num_characters=3, num_bytes=9, nats=6.0)
 
     assert evaluation.bits_per_byte == pytest.approx(evaluation.bits_per_character / 3)

@@ -64,7 +64,7 @@ def test_every_bit_comes_back(family: str, make_model: MakeModel) -> None:
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_a_mixture_goes_on_as_well(kind: Kind, make_model: MakeModel) -> None:
+def test_a_mixture_state_can_be_continued(kind: Kind, make_model: MakeModel) -> None:
     members = [make_model(family) for family in ("ngram", "gru", "transformer")]
     model = MixtureModel(members, Mixing(kind, (0.5, 0.3, 0.2))).eval()
     original = read(model, [1, 2, 3])
@@ -92,7 +92,7 @@ def test_a_changed_byte_or_a_cut_is_refused(family: str, make_model: MakeModel) 
     check()
 
 
-def test_anything_else_is_refused_in_a_sentence(make_model: MakeModel) -> None:
+def test_errors_are_complete_sentences(make_model: MakeModel) -> None:
     model = make_model("gru")
 
     @SHARED_MODELS
@@ -111,7 +111,9 @@ def test_anything_else_is_refused_in_a_sentence(make_model: MakeModel) -> None:
         (replace(PROVENANCE, numerics="torch-10"), "arithmetic"),
     ],
 )
-def test_only_its_maker_may_go_on(other: Provenance, what: str, make_model: MakeModel) -> None:
+def test_a_state_is_only_continued_with_its_provenance(
+    other: Provenance, what: str, make_model: MakeModel
+) -> None:
     model = make_model("lstm")
     data = snapshots.encode(read(model, [1]), other)
 
@@ -122,9 +124,7 @@ def test_only_its_maker_may_go_on(other: Provenance, what: str, make_model: Make
 
 
 @pytest.mark.parametrize("place", [4, 5, 6, 7])
-def test_a_changed_version_is_damage_as_other_changes_are(
-    place: int, make_model: MakeModel
-) -> None:
+def test_a_changed_version_byte_is_damage(place: int, make_model: MakeModel) -> None:
     model = make_model("rnn")
     data = bytearray(snapshots.encode(read(model, [1]), PROVENANCE))
     data[place] ^= 1
@@ -133,7 +133,7 @@ def test_a_changed_version_is_damage_as_other_changes_are(
         snapshots.decode(bytes(data), PROVENANCE, model)
 
 
-def test_a_later_format_is_named(make_model: MakeModel) -> None:
+def test_a_newer_format_is_named(make_model: MakeModel) -> None:
     data = resealed({}, b"", version=2)
 
     with pytest.raises(SnapshotTooNew, match="format version 2, but this charlm reads 1"):
@@ -141,9 +141,7 @@ def test_a_later_format_is_named(make_model: MakeModel) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 2e9, -3e38])
-def test_a_value_that_is_no_number_or_overflows_is_refused(
-    value: float, make_model: MakeModel
-) -> None:
+def test_nan_and_overflowing_values_are_refused(value: float, make_model: MakeModel) -> None:
     model = make_model("lstm")
     snapshot = read(model, [1, 2])
     cell = snapshot.state["cell"].clone()
@@ -167,7 +165,7 @@ def test_a_value_that_is_no_number_or_overflows_is_refused(
         ("rnn", "another", torch.zeros(1), "missing or unknown"),
     ],
 )
-def test_what_no_text_leaves_is_refused(
+def test_impossible_state_values_are_refused(
     family: str, name: str, value: torch.Tensor, why: str, make_model: MakeModel
 ) -> None:
     model = make_model(family)
@@ -178,7 +176,7 @@ def test_what_no_text_leaves_is_refused(
 
 
 @pytest.mark.parametrize("changes", [{"num_tokens": -1}, {"num_tokens": True}, {"numerics": 3}])
-def test_a_header_that_says_nonsense_is_refused(
+def test_a_header_with_invalid_values_is_refused(
     changes: dict[str, Any], make_model: MakeModel
 ) -> None:
     header = {
@@ -191,7 +189,7 @@ def test_a_header_that_says_nonsense_is_refused(
         snapshots.decode(resealed({**header, **changes}, b""), PROVENANCE, make_model("rnn"))
 
 
-def test_tensors_that_are_none_are_refused(make_model: MakeModel) -> None:
+def test_unreadable_tensors_are_refused(make_model: MakeModel) -> None:
     header = {
         "model_digest": PROVENANCE.model_digest,
         "numerics": PROVENANCE.numerics,

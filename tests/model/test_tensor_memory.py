@@ -16,7 +16,7 @@ LIVELY = Path(__file__).with_name("lively.py")
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(3,), (2, 5, 7), (700_000,), (0, 4)])
-def test_zeros_are_zero_and_begin_with_a_line(kind: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_zeros_are_zero_and_aligned(kind: torch.dtype, shape: tuple[int, ...]) -> None:
     found = zeros(shape, kind, CPU)
 
     assert torch.equal(found, torch.zeros(shape, dtype=kind))
@@ -25,7 +25,7 @@ def test_zeros_are_zero_and_begin_with_a_line(kind: torch.dtype, shape: tuple[in
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_copied_has_the_same_bits_and_other_memory(kind: torch.dtype) -> None:
+def test_a_clone_has_the_same_bits_in_other_memory(kind: torch.dtype) -> None:
     source = torch.arange(24).to(kind).reshape(4, 6)
     target = zeros((4, 3), kind, CPU)
 
@@ -40,7 +40,7 @@ def test_what_is_copied_has_the_same_bits_and_other_memory(kind: torch.dtype) ->
     assert source[1].count_nonzero() == 0
 
 
-def test_a_copy_is_no_conversion() -> None:
+def test_copy_needs_equal_types_and_shapes() -> None:
     with pytest.raises(AssertionError):
         copy(zeros((3,), torch.bfloat16, CPU), torch.ones(3))
     with pytest.raises(AssertionError):
@@ -56,7 +56,7 @@ def test_bits_share_the_memory() -> None:
 
 
 @pytest.mark.parametrize("family", ["gru", "transformer"])
-def test_decoding_wakes_no_threads_of_torch(family: str) -> None:
+def test_decoding_uses_no_threads_of_torch(family: str) -> None:
     """They would spin on the cores that our kernels' threads need."""
     told = subprocess.run(
         [sys.executable, LIVELY, family], capture_output=True, text=True, check=True, timeout=120

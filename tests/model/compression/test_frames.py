@@ -38,7 +38,7 @@ def damaged(found: list[Frame | Damage]) -> set[int]:
     return {each.number for each in found if isinstance(each, Damage)}
 
 
-def test_a_header_says_whether_it_is_whole() -> None:
+def test_a_damaged_header_is_detected() -> None:
     header = Header.of("ab" * 32, "torch-1/x86")
 
     data = header.to_bytes()
@@ -57,7 +57,7 @@ def test_headers_tell_models_and_arithmetics_apart() -> None:
 
 
 @given(payloads=payloads, cuts=st.lists(st.integers(0, 300)))
-def test_a_stream_may_be_cut_anywhere(payloads: list[bytes], cuts: list[int]) -> None:
+def test_a_stream_may_arrive_in_any_pieces(payloads: list[bytes], cuts: list[int]) -> None:
     data = stream_of(payloads)
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
 
@@ -90,7 +90,7 @@ def test_a_flipped_bit_costs_one_frame(payloads: list[bytes], data: st.DataObjec
 
 
 @given(payloads=payloads, data=st.data())
-def test_a_truncated_stream_is_told(payloads: list[bytes], data: st.DataObject) -> None:
+def test_a_truncated_stream_is_reported(payloads: list[bytes], data: st.DataObject) -> None:
     stream = stream_of(payloads)
     length = data.draw(st.integers(0, len(stream) - 1))
 
@@ -100,7 +100,7 @@ def test_a_truncated_stream_is_told(payloads: list[bytes], data: st.DataObject) 
 
 
 @given(payloads=payloads, extra=st.binary(min_size=1, max_size=30))
-def test_what_follows_the_end_is_damage(payloads: list[bytes], extra: bytes) -> None:
+def test_data_after_the_last_frame_is_damage(payloads: list[bytes], extra: bytes) -> None:
     found = parsed([stream_of(payloads) + extra])
 
     assert damaged(found) == {len(payloads) + 1}
@@ -114,7 +114,7 @@ def test_noise_is_never_a_frame(data: list[bytes]) -> None:
     assert damaged(found) == {0}
 
 
-def test_a_missing_frame_is_told() -> None:
+def test_a_missing_frame_is_reported() -> None:
     frames = [Frame(number, 1, 1, b"abcd", number == 3) for number in (0, 1, 3)]
 
     found = parsed([b"".join(frame.to_bytes() for frame in frames)])

@@ -74,7 +74,7 @@ def round_trip(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=anything)
-def test_any_bytes_can_be_spelled(kind: str, data: bytes) -> None:
+def test_any_bytes_round_trip_through_escapes(kind: str, data: bytes) -> None:
     tokenizer = EscapingTokenizer(vocabulary_of(kind))
 
     escaped = tokenizer.encode(data)
@@ -94,7 +94,7 @@ def test_what_was_encoded_is_decoded(family: str, kind: str, texts: list[bytes])
 
 
 @pytest.mark.slow
-def test_certainty_and_surprise_survive() -> None:
+def test_extreme_probabilities_round_trip() -> None:
     """Probabilities of nearly 1 and of far less than the coder can say."""
     tokenizer = EscapingTokenizer(vocabulary_of("char"))
 
@@ -123,7 +123,7 @@ def test_a_text_of_unknown_characters_costs_little_more_than_itself() -> None:
     assert len(row.payload()) <= 1.5 * len(text)
 
 
-def test_the_form_does_not_change() -> None:
+def test_the_format_does_not_change() -> None:
     """Bytes that constriction 0.5.0 made: another form would need another magic number."""
     stored = bytes.fromhex("945e5e447dae40250d896400fd641c6d932ddb32c1d5b1bd")
     logprobs_1V = np.full((1, 257), np.log(1 / 257))
@@ -137,7 +137,7 @@ def test_the_form_does_not_change() -> None:
 
 
 @given(pieces=st.lists(anything), size=st.integers(4, 12))
-def test_a_text_is_cut_between_characters_however_it_came(pieces: list[bytes], size: int) -> None:
+def test_a_text_is_split_between_characters_for_any_pieces(pieces: list[bytes], size: int) -> None:
     splitter = FrameSplitter(size)
 
     cut = [piece for each in pieces for piece in splitter.feed(each)]

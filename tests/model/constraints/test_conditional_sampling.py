@@ -105,7 +105,7 @@ def test_the_number_of_attempts_together_changes_nothing() -> None:
         )
 
 
-def test_a_first_attempt_that_matches_is_what_plain_sampling_gives() -> None:
+def test_a_matching_first_attempt_equals_plain_sampling() -> None:
     constraint = from_regex("[abc]*", TOKEN_BYTES)
 
     for seed in range(20):
@@ -138,7 +138,7 @@ def test_monte_carlo_estimates_the_evidence_without_bias_and_comes_near_the_post
     assert error < 0.05 * exp(log_evidence)
 
 
-def test_a_language_that_the_filters_exclude_is_no_match() -> None:
+def test_no_match_if_the_filters_exclude_all_allowed_tokens() -> None:
     best = int(np.argmax(logprobs_from(MODEL.logits_VVV[0, 0][None].numpy())))
     other = next(letter for letter in "abc" if TOKEN_BYTES[best] != letter.encode())
     constraint = from_regex(f"{other}+", TOKEN_BYTES)

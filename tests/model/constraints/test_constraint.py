@@ -74,7 +74,7 @@ def test_an_output_is_accepted_exactly_where_python_matches(
 @pytest.mark.parametrize("vocabulary", VOCABULARIES, ids=lambda each: each.kind)
 @settings(max_examples=60, deadline=None)
 @given(pattern=patterns, draws=st.lists(st.integers(0, 1 << 30), max_size=5))
-def test_wherever_one_may_go_an_end_is_as_near_as_said(
+def test_an_end_is_reached_within_the_missing_tokens(
     vocabulary: Vocabulary, pattern: str, draws: list[int]
 ) -> None:
     try:
@@ -175,9 +175,7 @@ def test_bytes_that_are_no_character_are_never_allowed() -> None:
         ),
     ],
 )
-def test_a_pattern_that_cannot_be_held_to_is_refused_with_the_reason(
-    pattern: str, words: str
-) -> None:
+def test_an_unsupported_pattern_is_refused_with_the_reason(pattern: str, words: str) -> None:
     with warnings.catch_warnings(), pytest.raises(InvalidConstraint, match=re.escape(words)):
         from_regex(pattern, token_bytes(VOCABULARIES[0]))
 
@@ -187,7 +185,7 @@ def test_choices_too_long_to_write_out_are_refused_before_any_work() -> None:
         from_choices(["a" * 60_000], token_bytes(VOCABULARIES[0]))
 
 
-def test_many_different_characters_are_bounded_like_many_states() -> None:
+def test_many_distinct_characters_are_bounded_like_states() -> None:
     characters = "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))
     vocabulary = CharVocabulary(characters)
 
@@ -195,7 +193,7 @@ def test_many_different_characters_are_bounded_like_many_states() -> None:
         from_regex(characters, token_bytes(vocabulary))
 
 
-def test_rows_are_forgotten_when_they_are_many_and_made_again_alike() -> None:
+def test_evicted_rows_are_computed_again_alike() -> None:
     constraint = from_regex("(a{50}){20}", token_bytes(VOCABULARIES[1]))
     first = constraint.row(0)
 
@@ -205,7 +203,7 @@ def test_rows_are_forgotten_when_they_are_many_and_made_again_alike() -> None:
     np.testing.assert_array_equal(constraint.row(0).next_V, first.next_V)
 
 
-def test_what_is_missing_is_counted_in_pieces_where_pieces_are_longer() -> None:
+def test_missing_counts_pieces_of_several_characters() -> None:
     text = "가나 abba"
     ids = PIECES.encode(text)
     constraint = from_choices([text], token_bytes(PIECES))

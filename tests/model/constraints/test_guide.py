@@ -56,9 +56,7 @@ def test_no_parameters_let_an_excluded_token_through(
 
 
 @given(logprobs_1V=logprobs, mask=st.lists(st.booleans(), min_size=V, max_size=V))
-def test_what_is_kept_is_normalized_and_the_mass_is_what_it_had(
-    logprobs_1V: np.ndarray, mask: list[bool]
-) -> None:
+def test_masking_normalizes_and_returns_the_mass(logprobs_1V: np.ndarray, mask: list[bool]) -> None:
     mask[2] = True
     allowed_1V = np.array([mask])
 

@@ -61,7 +61,7 @@ def textbook(ids: list[int], order: int, context: list[int]) -> list[float]:
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_it_is_the_textbooks(order: int) -> None:
+def test_probabilities_agree_with_textbook_kneser_ney(order: int) -> None:
     ids = [0, *np.random.default_rng(1).integers(1, V, 60).tolist()]
     model = make(ids, order)
 
@@ -70,7 +70,7 @@ def test_it_is_the_textbooks(order: int) -> None:
         np.testing.assert_allclose(probabilities(model, context), expected, rtol=1e-5)
 
 
-def test_it_is_normalized_in_any_context() -> None:
+def test_probabilities_sum_to_one_in_any_context() -> None:
     model = make([0, *np.random.default_rng(1).integers(0, V, 500).tolist()], 4)
     ids_BT = torch.from_numpy(np.random.default_rng(2).integers(0, V, (8, 40)))
 
@@ -95,7 +95,7 @@ def test_an_end_of_text_cuts_the_context() -> None:
     assert probabilities(model, [3, 2, 0, 1]).tolist() == probabilities(model, [0, 1]).tolist()
 
 
-def test_before_any_text_all_tokens_are_alike() -> None:
+def test_an_unfitted_model_is_uniform() -> None:
     model = NGram(ModelConfig(family="ngram", vocab_size=V, context_length=3))
 
     np.testing.assert_allclose(probabilities(model, [1, 2]), [1 / V] * V)
@@ -125,7 +125,7 @@ def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SHAKESPEARE.exists(), reason="the benchmark text is not on this machine")
-def test_the_line_to_beat() -> None:
+def test_the_known_figures_on_tiny_shakespeare() -> None:
     """Order 6 on the field's usual text: 1.5165 nats streamed, 1.5292 in cold blocks of 256."""
     text = SHAKESPEARE.read_text()
     train, validation = text[:1_003_854], text[1_003_854:]

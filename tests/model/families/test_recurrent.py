@@ -54,7 +54,7 @@ def test_states_are_named() -> None:
     assert state.num_bytes_per_row == 2 * 3 * 4 * 4
 
 
-def test_a_fresh_lstm_remembers() -> None:
+def test_a_new_lstm_has_forget_bias_1() -> None:
     """Forget gates open at first: a bias of 1."""
     lstm = RecurrentModel(ModelConfig(family="lstm", vocab_size=5, hidden_size=4))
 
@@ -64,7 +64,7 @@ def test_a_fresh_lstm_remembers() -> None:
         torch.testing.assert_close(gate_HH @ gate_HH.T, torch.eye(4), atol=1e-5, rtol=0)
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_applies_only_in_training() -> None:
     torch.manual_seed(0)
     model = RecurrentModel(ModelConfig(family="gru", vocab_size=5, hidden_size=16, dropout=0.5))
     ids_BT = torch.tensor([[1, 2, 3]])

@@ -42,7 +42,7 @@ def advanced(model: LanguageModel, ids_BT: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_forward_is_t_steps(family: str, make_model: MakeModel) -> None:
+def test_forward_equals_t_steps(family: str, make_model: MakeModel) -> None:
     model, ids_BT = make_model(family), some_ids(3, 20)
 
     forward, _ = model(ids_BT, model.initial_state(3))
@@ -122,7 +122,7 @@ def test_reset_rows_start_a_new_text(family: str, make_model: MakeModel) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_is_its_tensors(family: str, make_model: MakeModel) -> None:
+def test_a_model_is_restored_from_its_tensors(family: str, make_model: MakeModel) -> None:
     model, ids_BT = make_model(family), some_ids(2, 10)
 
     again = restore(model.config, model.state_dict()).eval()
@@ -131,7 +131,7 @@ def test_a_model_is_its_tensors(family: str, make_model: MakeModel) -> None:
 
 
 @pytest.mark.parametrize("family", NEURAL)
-def test_windows_with_carried_state_are_one_forward(family: str, make_model: MakeModel) -> None:
+def test_windows_with_carried_state_equal_one_forward(family: str, make_model: MakeModel) -> None:
     model, ids_BT = make_model(family), some_ids(3, 30)
     whole, _ = model(ids_BT, model.initial_state(3))
 

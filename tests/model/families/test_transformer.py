@@ -13,7 +13,7 @@ from charlm_model.language_model import LanguageModel
 MakeModel = Callable[..., LanguageModel]
 
 
-def test_only_the_window_is_seen(make_model: MakeModel) -> None:
+def test_attention_sees_only_the_window(make_model: MakeModel) -> None:
     """With one layer, what lies `context_length` tokens back cannot matter; one less can."""
     model = make_model("transformer", num_layers=1, kernel_size=1, pair_rows=0)
     ids_BT = torch.arange(12)[None] % 11
@@ -69,7 +69,7 @@ def test_rows_at_different_positions_share_a_batch(make_model: MakeModel) -> Non
     assert torch.equal(together, torch.cat(expected))
 
 
-def test_a_fresh_layer_changes_nothing() -> None:
+def test_a_new_layer_is_the_identity() -> None:
     """Output projections start at zero, so depth costs nothing at first."""
     torch.manual_seed(0)
     model = Transformer(ModelConfig(family="transformer", vocab_size=5, hidden_size=8, num_heads=2))

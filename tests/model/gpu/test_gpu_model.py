@@ -38,7 +38,7 @@ def rows(counters: Counters, chosen: list[int]) -> Counters:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_texts_are_read_as_the_processor_reads_them(family: str, make_model: MakeModel) -> None:
+def test_reading_agrees_with_the_cpu(family: str, make_model: MakeModel) -> None:
     model = make_model(family, num_layers=2, context_length=3)
     gpu = interpreted(model)
 
@@ -51,7 +51,7 @@ def test_texts_are_read_as_the_processor_reads_them(family: str, make_model: Mak
 
 
 @pytest.mark.parametrize("family", ["rnn", "transformer"])
-def test_tokens_are_drawn_as_the_processor_draws_them(family: str, make_model: MakeModel) -> None:
+def test_drawing_agrees_with_the_cpu(family: str, make_model: MakeModel) -> None:
     model = make_model(family, num_layers=1, num_heads=1, context_length=2)
     gpu = interpreted(model)
     logits_BV = torch.randn(3, 11) * 3
@@ -65,7 +65,7 @@ def test_tokens_are_drawn_as_the_processor_draws_them(family: str, make_model: M
     assert torch.equal(state["recent"], after["recent"])
 
 
-def test_a_large_vocabulary_is_looked_at_in_parts(make_model: MakeModel) -> None:
+def test_a_large_vocabulary_is_processed_in_blocks(make_model: MakeModel) -> None:
     model = make_model("rnn", num_layers=1, vocab_size=1500)
     gpu = interpreted(model)
     logits_BV = torch.randn(3, 1500)
@@ -89,7 +89,7 @@ def test_impossible_tokens_are_never_drawn(make_model: MakeModel) -> None:
 
 
 @pytest.mark.parametrize("family", ["gru", "lstm", "transformer"])
-def test_company_chunks_places_and_tiles_change_no_bit(family: str, make_model: MakeModel) -> None:
+def test_batch_chunks_row_and_tiles_change_no_bit(family: str, make_model: MakeModel) -> None:
     gpu = interpreted(make_model(family, num_layers=1, num_heads=1, context_length=3))
     company = [0, 1, 0, 1, 2]  # of which the last is in the second tile
 

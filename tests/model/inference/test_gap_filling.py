@@ -50,7 +50,7 @@ def joints(
 @pytest.mark.slow
 @given(left=ids, right=ids, length=st.integers(1, 2))
 @settings(max_examples=40, deadline=None)
-def test_a_short_gap_has_the_posterior_of_bayes(
+def test_a_short_gap_has_the_exact_posterior(
     left: tuple[int, ...], right: tuple[int, ...], length: int
 ) -> None:
     limits = joints(left, right, length)
@@ -69,7 +69,7 @@ def test_a_short_gap_has_the_posterior_of_bayes(
     assert posteriors == sorted(posteriors, reverse=True)
 
 
-def test_the_first_fillings_are_the_first_of_all() -> None:
+def test_max_fillings_truncates_the_full_list() -> None:
     gap = gap_of((1,), (2, 3), 2)
 
     assert filled(gap, 3).fillings == filled(gap).fillings[:3]

@@ -41,7 +41,7 @@ def found(model: TinyModel, num: int, length: int, max_steps: int = 1_000_000) -
 @pytest.mark.slow
 @given(seed=st.integers(0, 2), num=st.integers(1, 200), length=st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
-def test_they_are_the_first_of_all_that_there_are(seed: int, num: int, length: int) -> None:
+def test_search_finds_the_most_probable_continuations(seed: int, num: int, length: int) -> None:
     limits = every(MODELS[seed], length)
 
     result = found(MODELS[seed], num, length)
@@ -60,7 +60,7 @@ def test_they_are_the_first_of_all_that_there_are(seed: int, num: int, length: i
 @pytest.mark.slow
 @given(seed=st.integers(0, 2), num=st.integers(1, 20), max_steps=st.integers(1, 30))
 @settings(max_examples=40, deadline=None)
-def test_what_is_missing_is_no_more_probable_than_said(seed: int, num: int, max_steps: int) -> None:
+def test_the_bound_holds_for_missing_continuations(seed: int, num: int, max_steps: int) -> None:
     result = found(MODELS[seed], num, 4, max_steps)
 
     listed = {ids for ids, _ in result.continuations}
@@ -71,7 +71,7 @@ def test_what_is_missing_is_no_more_probable_than_said(seed: int, num: int, max_
         assert listed == {ids for ids, _ in every(MODELS[seed], 4)[:num]}
 
 
-def test_states_that_were_forgotten_are_read_again_to_the_same_answer(
+def test_evicted_states_give_the_same_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(top_continuations, "BATCH", 2)
@@ -93,5 +93,5 @@ def test_memory_bounds_the_search_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.missing_logprob_bound > -inf
 
 
-def test_no_more_is_read_than_is_needed_for_one_step() -> None:
+def test_continuations_of_one_token_cost_no_step() -> None:
     assert found(MODELS[0], V, 1).num_steps == 0

@@ -8,9 +8,7 @@ from charlm_model.layers.dropout import dropout, rows_of_batch
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("shape", [(100_003,), (100, 10, 101)])
-def test_the_share_is_zeroed_and_the_rest_makes_up_for_it(
-    share: float, shape: tuple[int, ...]
-) -> None:
+def test_dropout_zeroes_its_share_and_keeps_the_mean(share: float, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
 
     y = dropout(torch.ones(shape), share, training=True)
@@ -46,7 +44,7 @@ def test_the_same_seed_drops_the_same() -> None:
     assert torch.equal(*outputs)
 
 
-def test_gradients_flow_through_what_was_kept() -> None:
+def test_gradients_flow_through_kept_numbers() -> None:
     torch.manual_seed(0)
     x = torch.randn(50, requires_grad=True)
 
@@ -57,7 +55,7 @@ def test_gradients_flow_through_what_was_kept() -> None:
     torch.testing.assert_close(x.grad * x.detach(), y.detach())
 
 
-def test_rows_of_a_larger_batch_are_dropped_as_they_are_there() -> None:
+def test_a_part_of_a_batch_drops_what_the_whole_would() -> None:
     x_BT = torch.ones(5, 3)
     torch.manual_seed(3)
     whole = [dropout(x_BT, 0.5, training=True) for _ in range(2)]

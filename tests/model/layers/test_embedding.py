@@ -19,7 +19,7 @@ def embedding(kernel_size: int = 1, pair_rows: int = 0) -> TokenEmbedding:
     return made
 
 
-def test_a_kernel_is_a_causal_convolution_over_one_hot_tokens() -> None:
+def test_the_kernel_is_a_causal_convolution_over_one_hot_tokens() -> None:
     made = embedding(kernel_size=4)
     ids_BT = torch.randint(0, V, (3, 11))
     newest_first = [made.weight, *made.earlier.split(V)]
@@ -31,7 +31,7 @@ def test_a_kernel_is_a_causal_convolution_over_one_hot_tokens() -> None:
     torch.testing.assert_close(made(ids_BT), expected_BET.transpose(1, 2))
 
 
-def test_every_pair_has_a_vector_of_its_own_where_there_are_rows_enough() -> None:
+def test_pairs_do_not_collide_with_enough_rows() -> None:
     made = embedding(pair_rows=V * V)
     before, after = torch.cartesian_prod(torch.arange(V), torch.arange(V)).T
 
@@ -51,7 +51,7 @@ def test_the_first_token_has_nothing_before_it() -> None:
     st.data(),
     st.sampled_from([(1, 0), (4, 0), (1, 9), (3, 9)]),
 )
-def test_a_text_may_be_cut_anywhere(
+def test_a_text_may_arrive_in_any_pieces(
     ids: list[int], data: st.DataObject, sizes: tuple[int, int]
 ) -> None:
     made, ids_BT = embedding(*sizes), torch.tensor([ids])
@@ -64,7 +64,7 @@ def test_a_text_may_be_cut_anywhere(
     assert torch.equal(torch.cat(pieces, 1), made(ids_BT))
 
 
-def test_what_is_remembered_is_the_last_tokens() -> None:
+def test_the_state_holds_the_last_tokens() -> None:
     made = embedding(kernel_size=4)
 
     state = made.recent_after(torch.tensor([[1, 2]]), made.initial_recent(1)["recent"])
@@ -75,7 +75,7 @@ def test_what_is_remembered_is_the_last_tokens() -> None:
 @pytest.mark.parametrize(
     ("kernel_size", "pair_rows", "num_recent"), [(1, 0, 0), (1, 4, 1), (4, 4, 3)]
 )
-def test_only_what_is_needed_is_remembered(
+def test_the_state_holds_only_needed_tokens(
     kernel_size: int, pair_rows: int, num_recent: int
 ) -> None:
     made = embedding(kernel_size, pair_rows)

@@ -67,7 +67,7 @@ def test_temperature_divides_logits(logits: list[float], temperature: float) -> 
     np.testing.assert_allclose(after(logits, SamplingParams(temperature=temperature)), expected)
 
 
-def test_temperature_0_takes_the_best_and_of_ties_the_lowest_id() -> None:
+def test_temperature_0_is_greedy_with_ties_to_the_lowest_id() -> None:
     assert after([1, 3, 3, 2], SamplingParams(temperature=0)).tolist() == [0, 1, 0, 0]
 
 
@@ -94,7 +94,7 @@ def test_min_p_compares_with_the_best() -> None:
     np.testing.assert_allclose(p, [0.625, 0.375, 0, 0], rtol=1e-6)
 
 
-def test_typical_keeps_what_is_nearest_the_entropy() -> None:
+def test_typical_keeps_tokens_nearest_the_entropy() -> None:
     """Entropy of (.5, .25, .125, .125) is 1.75 bits: the token of 2 bits is nearest, then 1 bit."""
     logits = np.log([0.5, 0.25, 0.125, 0.125]).tolist()
 
@@ -139,7 +139,7 @@ def test_a_bias_moves_one_token() -> None:
     rows=st.lists(st.tuples(PARAMS, st.integers(0, 2**64 - 1)), min_size=1, max_size=6),
     seed=st.integers(0, 99),
 )
-def test_a_rows_draw_does_not_depend_on_its_company(
+def test_a_draw_does_not_depend_on_the_rest_of_the_batch(
     rows: list[tuple[SamplingParams, int]], seed: int
 ) -> None:
     logits = np.random.default_rng(seed).normal(size=(len(rows), 7)).astype(np.float32) * 3

@@ -46,7 +46,7 @@ def test_a_uniform_is_the_top_53_bits_of_two_words() -> None:
     assert uniform(0, 0, 0) == ((0x6627E8D5 << 32 | 0xE169C58D) >> 11) / 2**53
 
 
-def test_uniforms_do_not_depend_on_their_company() -> None:
+def test_uniforms_do_not_depend_on_the_batch() -> None:
     seeds = np.arange(100, dtype=np.uint64) * np.uint64(2**57)
     together = uniforms(seeds, seeds, seeds)
 

@@ -84,7 +84,7 @@ def test_the_best_is_always_kept(logits: list[float]) -> None:
     assert kept(logits, narrowest) == [int(np.argmax(logits))]
 
 
-def test_filters_act_in_the_stated_order() -> None:
+def test_filters_are_applied_in_the_stated_order() -> None:
     """After top-k of 2 the best has 5/8 of the mass, so a top-p of 0.6 needs no other."""
     logits = np.log([0.5, 0.3, 0.2]).tolist()
 
@@ -107,7 +107,7 @@ def test_filters_act_in_the_stated_order() -> None:
     ],
     ids=str,
 )
-def test_extremes_leave_a_distribution(params: SamplingParams) -> None:
+def test_extreme_parameters_leave_a_distribution(params: SamplingParams) -> None:
     logprobs_V = np.array([-0.1, -5.0, -60.0, -np.inf])
 
     result = processed(logprobs_V[None], [params], [[0, 1, 1] * 100])[0]
@@ -116,7 +116,7 @@ def test_extremes_leave_a_distribution(params: SamplingParams) -> None:
     assert not np.isnan(result).any()
 
 
-def test_biasing_all_away_changes_nothing() -> None:
+def test_equal_biases_change_nothing() -> None:
     logits = [2.0, 0.0, 1.0]
     params = SamplingParams(logit_bias=dict.fromkeys(range(3), -100.0))
 
@@ -148,7 +148,7 @@ MIXED = [
 
 
 @pytest.mark.parametrize("vocab_size", [2, 7, 65, 257, 1000])
-def test_company_changes_no_bit(vocab_size: int) -> None:
+def test_the_batch_changes_no_bit(vocab_size: int) -> None:
     """Sixty-four rows of all kinds together, in part, in reverse and one by one."""
     random = np.random.default_rng(vocab_size)
     num_rows = 64

@@ -36,7 +36,7 @@ def fed(encoder: IncrementalEncoder, pieces: list[bytes]) -> list[int]:
     st.text(st.sampled_from(sorted(set(TEXT))), max_size=60),
     st.lists(st.integers(0, 200), max_size=8),
 )
-def test_any_cuts_give_the_ids_of_the_whole(kind: str, text: str, cuts: list[int]) -> None:
+def test_encoding_any_pieces_gives_the_same_ids(kind: str, text: str, cuts: list[int]) -> None:
     data = text.encode()
     edges = sorted(min(cut, len(data)) for cut in cuts)
     pieces = [data[start:end] for start, end in pairwise([0, *edges, len(data)])]
@@ -47,14 +47,14 @@ def test_any_cuts_give_the_ids_of_the_whole(kind: str, text: str, cuts: list[int
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_byte_by_byte_gives_the_ids_of_the_whole(kind: str) -> None:
+def test_encoding_byte_by_byte_gives_the_same_ids(kind: str) -> None:
     ids = fed(IncrementalEncoder(vocabulary(kind)), [bytes([byte]) for byte in TEXT.encode()])
 
     assert ids == vocabulary(kind).encode(TEXT)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_little_is_held_back_of_a_text_without_an_end(kind: str) -> None:
+def test_the_encoder_holds_back_little_of_an_endless_text(kind: str) -> None:
     """Six letters are a piece here, so that a run of them could go on being one."""
     encoder = IncrementalEncoder(vocabulary(kind))
 
@@ -66,7 +66,7 @@ def test_little_is_held_back_of_a_text_without_an_end(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
-def test_what_is_settled_stays_whatever_follows(kind: str) -> None:
+def test_settled_ids_do_not_change(kind: str) -> None:
     pieces = vocabulary(kind)
     for end in range(120):
         num = pieces.num_settled(TEXT[:end])
@@ -75,7 +75,7 @@ def test_what_is_settled_stays_whatever_follows(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["char", "unigram"])
-def test_a_wrong_byte_is_told_at_its_place_in_the_whole(kind: str) -> None:
+def test_invalid_utf8_is_reported_with_its_offset_in_the_whole_text(kind: str) -> None:
     encoder = IncrementalEncoder(vocabulary(kind))
     encoder.feed("한국".encode() + "어".encode()[:1])
 
@@ -85,7 +85,7 @@ def test_a_wrong_byte_is_told_at_its_place_in_the_whole(kind: str) -> None:
     assert refusal.value.offset == 10
 
 
-def test_a_character_cut_off_at_the_end_is_no_text() -> None:
+def test_a_truncated_last_character_is_refused() -> None:
     encoder = IncrementalEncoder(vocabulary("char"))
     encoder.feed(b"ab" + "한".encode()[:2])
 
@@ -95,7 +95,7 @@ def test_a_character_cut_off_at_the_end_is_no_text() -> None:
     assert refusal.value.offset == 2
 
 
-def test_an_unknown_character_is_told_at_its_place_in_the_whole() -> None:
+def test_an_unknown_character_has_its_offset_in_the_whole_text() -> None:
     encoder = IncrementalEncoder(vocabulary("char"))
     encoder.feed("한국".encode())
 
@@ -111,7 +111,7 @@ def test_unknown_characters_may_be_replaced() -> None:
     assert fed(encoder, [b"aQ", b"Qb"]) == vocabulary("char").encode("a  b")
 
 
-def test_bytes_need_not_be_a_text() -> None:
+def test_bytes_need_not_be_utf8() -> None:
     ids = fed(IncrementalEncoder(vocabulary("byte")), [b"\xff", b"\x00\x80"])
 
     assert ids == [256, 1, 129]

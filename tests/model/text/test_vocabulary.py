@@ -101,7 +101,7 @@ def test_arrays_hold_the_same_ids(vocabulary: Vocabulary) -> None:
     np.testing.assert_array_equal(vocabulary.encode_array("abéba"), vocabulary.encode("abéba"))
 
 
-def test_an_unknown_character_is_named_with_its_place() -> None:
+def test_an_unknown_character_is_named_with_its_offset() -> None:
     with pytest.raises(UnknownCharacter, match=r"'ü' \(U\+00FC\) at offset 2") as caught:
         CharVocabulary("abc").encode("abüc")
     assert (caught.value.character, caught.value.offset) == ("ü", 2)
@@ -125,7 +125,7 @@ def test_the_highest_code_point_is_known() -> None:
     assert vocabulary.decode(vocabulary.encode("\U0010ffffa")) == "\U0010ffffa"
 
 
-def test_invalid_utf8_is_named_with_its_place() -> None:
+def test_invalid_utf8_is_named_with_its_offset() -> None:
     with pytest.raises(InvalidUtf8, match="byte 2"):
         CharVocabulary("abc").encode_bytes(b"ab\xffc")
 
@@ -148,7 +148,7 @@ def test_a_vocabulary_is_plain_json() -> None:
     }
 
 
-def test_an_empty_or_doubled_alphabet_is_refused() -> None:
+def test_an_empty_or_repeated_character_set_is_refused() -> None:
     for characters in ("", "aa"):
         with pytest.raises(ValueError, match="distinct characters"):
             CharVocabulary(characters)

@@ -41,7 +41,7 @@ def inputs(B: int, T: int, E: int, H: int, num_carried: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("layer", "kind", "num_carried"), LAYERS)
-def test_outputs_and_gradients_are_torchs(
+def test_outputs_and_gradients_agree_with_torch(
     layer: Layer, kind: type[nn.RNNBase], num_carried: int, size: tuple[int, int, int, int]
 ) -> None:
     torch.manual_seed(1)
@@ -69,7 +69,7 @@ def test_outputs_and_gradients_are_torchs(
 
 
 @pytest.mark.parametrize(("layer", "kind", "num_carried"), LAYERS)
-def test_threads_and_company_change_no_bits(
+def test_threads_and_batch_change_no_bits(
     layer: Layer, kind: type[nn.RNNBase], num_carried: int
 ) -> None:
     """Rows are shared out among threads; a row's state and gradient are its own."""
@@ -91,7 +91,7 @@ def test_threads_and_company_change_no_bits(
 
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("family", ["gru", "lstm"])
-def test_a_model_trains_through_them_as_through_torch(family: str, num_layers: int) -> None:
+def test_a_model_trains_as_with_torch_layers(family: str, num_layers: int) -> None:
     torch.manual_seed(0)
     config = ModelConfig(
         family=family, vocab_size=9, embedding_size=8, hidden_size=32, num_layers=num_layers
@@ -110,7 +110,7 @@ def test_a_model_trains_through_them_as_through_torch(family: str, num_layers: i
         assert (ours - theirs).norm() < 2e-2 * theirs.norm()
 
 
-def test_other_sizes_are_torchs() -> None:
+def test_other_sizes_use_torch() -> None:
     assert supports_sizes(64, 384)
     assert not supports_sizes(64, 400)
     assert not supports_sizes(63, 384)

@@ -45,7 +45,7 @@ def learned(model: Transformer, length: int) -> tuple[Tensor, Tensor, list[Tenso
 
 @pytest.mark.parametrize(("width", "heads", "context", "length"), SIZES)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_outputs_and_gradients_are_those_of_the_plain_path(
+def test_outputs_and_gradients_agree_with_torch(
     width: int,
     heads: int,
     context: int,
@@ -65,7 +65,7 @@ def test_outputs_and_gradients_are_those_of_the_plain_path(
         assert (mine - other).norm() <= 2e-2 * other.norm()
 
 
-def test_company_changes_no_bits() -> None:
+def test_the_batch_changes_no_bits() -> None:
     model = model_of(64, 2, 24)
     ids_BT = torch.randint(0, 11, (9, 33))
 
@@ -76,7 +76,7 @@ def test_company_changes_no_bits() -> None:
     torch.testing.assert_close(together[4:6], alone, atol=1e-2, rtol=1e-2)
 
 
-def test_other_sizes_are_plain() -> None:
+def test_other_sizes_use_torch() -> None:
     assert transformer_block.supports_sizes(96, 2)
     assert not transformer_block.supports_sizes(64, 4)
     assert not transformer_block.supports_sizes(48, 1)

@@ -21,7 +21,7 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "kernels"
 
 
-def test_a_folder_of_ones_own_is_used_again(named: Path) -> None:
+def test_a_safe_cache_folder_is_reused(named: Path) -> None:
     first = choose_folder()
 
     assert first is not None
@@ -44,7 +44,7 @@ def test_the_cache_of_a_user_is_closed_to_others(
 
 
 @pytest.mark.parametrize("variable", ["CHARLM_KERNELS_DIR", "NUMBA_CACHE_DIR"])
-def test_where_others_can_write_nothing_is_taken(
+def test_a_folder_that_others_can_write_to_is_not_used(
     named: Path, variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = choose_folder()
@@ -62,7 +62,7 @@ def test_where_others_can_write_nothing_is_taken(
 
 
 @pytest.mark.parametrize("inside", ["", "part", "part/file.nbi"])
-def test_others_may_write_nowhere_in_it(tmp_path: Path, inside: str) -> None:
+def test_others_may_not_write_in_the_folder(tmp_path: Path, inside: str) -> None:
     folder = tmp_path / "kernels"
     (folder / "part").mkdir(parents=True)
     (folder / "part" / "file.nbi").touch()
@@ -73,7 +73,7 @@ def test_others_may_write_nowhere_in_it(tmp_path: Path, inside: str) -> None:
     assert not is_safe_folder(folder)
 
 
-def test_a_folder_that_could_be_exchanged_is_not_used(tmp_path: Path) -> None:
+def test_a_folder_that_others_can_replace_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "open" / "kernels"
     folder.mkdir(parents=True)
     folder.parent.chmod(0o777)
@@ -109,7 +109,7 @@ def test_a_read_only_folder_is_copied(named: Path, monkeypatch: pytest.MonkeyPat
     assert (copy / "made.nbi").read_bytes() == b"code"
 
 
-def test_where_nothing_can_be_written_nothing_is_kept(
+def test_without_a_writable_folder_nothing_is_cached(
     named: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**_: object) -> None:
@@ -123,7 +123,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["save_overload", "load_overload"])
-def test_a_kernel_works_where_its_code_cannot_be_kept_or_read(
+def test_a_kernel_works_if_the_cache_cannot_be_read_or_written(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:

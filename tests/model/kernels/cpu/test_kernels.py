@@ -50,7 +50,7 @@ def test_a_product_is_the_linear_map(depth: int, outputs: int) -> None:
 
 
 @pytest.mark.parametrize(("depth", "outputs"), SHAPES)
-def test_a_row_has_the_same_bits_in_any_company(depth: int, outputs: int) -> None:
+def test_a_row_has_the_same_bits_in_any_batch(depth: int, outputs: int) -> None:
     weight, company = normal(outputs, depth), normal(30, depth)
     alone = product(company[3:4], weight)[0]
 
@@ -87,7 +87,7 @@ def apply_all(x, powers, tangents, sigmoids):
         simd.store(sigmoids, i, elementary.sigmoid(value))
 
 
-def test_functions_are_what_they_are_called() -> None:
+def test_elementary_functions_agree_with_numpy() -> None:
     x = np.linspace(-86, 86, 16_000, dtype=np.float32)
     powers, tangents, sigmoids = (np.empty_like(x) for _ in range(3))
     apply_all(x, powers, tangents, sigmoids)
@@ -112,7 +112,7 @@ def rearrange(x, pairs, rearranged):
     simd.store(rearranged, 128, simd.fold_2(a, b))
 
 
-def test_lanes_go_where_they_are_said_to() -> None:
+def test_lanes_are_rearranged_as_documented() -> None:
     x = np.arange(32, dtype=np.float32) ** 2  # sums of any two differ
     found = np.empty(9 * 16, np.float32)
     rearrange(x, (x.view(np.int32) >> 16).astype(np.int16), found)
@@ -130,7 +130,7 @@ def test_lanes_go_where_they_are_said_to() -> None:
         assert np.array_equal(fold, x.reshape(-1, 2, size // 2).sum(1).ravel())
 
 
-def test_random_numbers_are_those_of_the_counter() -> None:
+def test_the_kernel_draws_philox_uniforms() -> None:
     words = np.random.default_rng(0).integers(2**64, size=(3, 50), dtype=np.uint64)
 
     found = [uniform(*column) for column in words.T]
@@ -139,7 +139,7 @@ def test_random_numbers_are_those_of_the_counter() -> None:
 
 
 @pytest.mark.parametrize("family", COMPILED)
-def test_a_burst_is_its_steps(make_model: MakeModel, family: str) -> None:
+def test_a_burst_equals_single_steps(make_model: MakeModel, family: str) -> None:
     model = make_model(family)
     seeds, outputs, positions = np.arange(15, dtype=np.uint64).reshape(3, 5)
     counters = Counters(seeds, outputs, positions)
@@ -159,7 +159,7 @@ def test_a_burst_is_its_steps(make_model: MakeModel, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", COMPILED)
-def test_an_id_that_is_no_token_is_not_looked_up(make_model: MakeModel, family: str) -> None:
+def test_an_id_outside_the_vocabulary_is_refused(make_model: MakeModel, family: str) -> None:
     model = make_model(family)
 
     for token_id in (-1, 11):
@@ -185,7 +185,7 @@ class Pairs(CallSharder):
 
 @pytest.mark.parametrize("family", COMPILED)
 @pytest.mark.parametrize("num_rows", [1, 5])
-def test_a_pair_makes_the_very_bits_of_one(
+def test_two_threads_give_the_bits_of_one(
     make_model: MakeModel, family: str, num_rows: int
 ) -> None:
     model = make_model(family)

@@ -27,7 +27,7 @@ def values_of(bfloat16s: np.ndarray) -> np.ndarray:
 
 @settings(deadline=None)  # the first example compiles
 @given(num_rows=sizes, num_columns=sizes, margin=st.integers(0, 3))
-def test_a_turned_matrix_is_the_transpose(num_rows: int, num_columns: int, margin: int) -> None:
+def test_transpose_agrees_with_numpy(num_rows: int, num_columns: int, margin: int) -> None:
     padded = matrix(num_rows, num_columns + margin)
     out = np.zeros((num_columns, num_rows + margin), np.int16)
 

@@ -17,7 +17,7 @@ def openmp(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 9, 64, 65])
-def test_every_row_is_in_one_share(num_rows: int) -> None:
+def test_every_row_is_in_one_shard(num_rows: int) -> None:
     seen: list[int] = []
 
     def work(rows: slice) -> None:
@@ -28,7 +28,7 @@ def test_every_row_is_in_one_share(num_rows: int) -> None:
     assert sorted(seen) == list(range(num_rows))
 
 
-def test_shares_are_computed_at_the_same_time() -> None:
+def test_shards_are_computed_at_the_same_time() -> None:
     both = threading.Barrier(2, timeout=60)
 
     run_in_team(lambda _rows: void(both.wait()), [slice(0, 1), slice(1, 2)], 2)
@@ -36,7 +36,7 @@ def test_shares_are_computed_at_the_same_time() -> None:
     assert not both.broken
 
 
-def test_more_shares_than_threads_are_computed_too() -> None:
+def test_more_shards_than_threads_are_all_computed() -> None:
     shards = [slice(at, at + 1) for at in range(200)]
     seen: list[int] = []
 
@@ -46,7 +46,7 @@ def test_more_shares_than_threads_are_computed_too() -> None:
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_what_goes_wrong_in_a_thread_is_told(failing: int) -> None:
+def test_an_error_in_a_thread_reaches_the_caller(failing: int) -> None:
     def work(rows: slice) -> None:
         if rows.start == failing:
             raise IndexError(rows.start)
