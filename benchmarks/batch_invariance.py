@@ -1,4 +1,4 @@
-"""What it costs that rows have the same bits in any company.
+"""What batch invariance costs: rows with the same bits in any batch.
 
     python benchmarks/batch_invariance.py
 

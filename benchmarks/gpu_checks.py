@@ -1,4 +1,4 @@
-"""What must hold on a GPU before its speed means anything: bits, draws, and closeness to the CPU.
+"""Checks of a GPU's results: batch invariance, draws, and agreement with the CPU.
 
 Legend: B rows, T tokens, V vocabulary, K steps.
 """
@@ -24,9 +24,9 @@ PROBE_SEED = 11
 
 
 def checks_of(model: LanguageModel, gpu: LanguageModel) -> Iterator[tuple[str, Callable[[], str]]]:
-    """What is checked, and what finds it out: a word or a figure; raises AssertionError."""
+    """Names of checks, and functions that return a result or raise AssertionError."""
     yield "close to the CPU", lambda: closeness(model, gpu)
-    yield "the same bits in any company", lambda: same_in_company(gpu)
+    yield "the same bits in any batch", lambda: same_in_any_batch(gpu)
     yield "the same bits in any chunks", lambda: same_in_chunks(gpu)
     yield "draws and log-probs of the CPU's sampling", lambda: sampling_agrees(gpu)
     yield "certified", lambda: certified(gpu)
@@ -49,7 +49,7 @@ def closeness(model: LanguageModel, gpu: LanguageModel) -> str:
 
 
 @torch.inference_mode()
-def same_in_company(gpu: LanguageModel) -> str:
+def same_in_any_batch(gpu: LanguageModel) -> str:
     wanted = _digest(*_sampled(gpu, 1, 0))
     found = {
         (size, row): _digest(*_sampled(gpu, size, row))
@@ -77,7 +77,7 @@ def same_in_chunks(gpu: LanguageModel) -> str:
 
 @torch.inference_mode()
 def sampling_agrees(gpu: LanguageModel) -> str:
-    """A burst, and steps whose tokens are drawn by the processor from the logits."""
+    """A burst, and single steps whose tokens the CPU draws from the logits."""
     B = 256
     ids_BT = _ids(gpu, B)
     logits_BTV, state = gpu.advance(ids_BT, gpu.initial_state(B))
@@ -109,10 +109,12 @@ def certified(gpu: LanguageModel) -> str:
 
 @torch.inference_mode()
 def waits_are_work(gpu: LanguageModel) -> str:
-    """The engine paces itself by its thread's processor time: waits for the GPU must be awake."""
+    """The engine measures its thread's CPU time, so waiting for the GPU must busy-wait."""
     B = 64
     logits_BV, state = torch.zeros(B, gpu.config.vocab_size), gpu.initial_state(B)
-    gpu.sample(logits_BV, state, _counters(B, 0), NUM_STEPS)  # records what is replayed then
+    gpu.sample(
+        logits_BV, state, _counters(B, 0), NUM_STEPS
+    )  # captures the graphs that are replayed below
     began, began_work = time.perf_counter(), time.thread_time()
     for _ in range(20):
         gpu.sample(logits_BV, state, _counters(B, 0), NUM_STEPS)
@@ -122,7 +124,7 @@ def waits_are_work(gpu: LanguageModel) -> str:
 
 
 def _sampled(gpu: LanguageModel, size: int, row: int) -> tuple[Tensor, State, Burst]:
-    """A prompt and a burst after it, of a row that is the same whatever the others are."""
+    """The results of a prompt and a burst in one row, for any other rows."""
     ids_BT = _ids(gpu, size)
     ids_BT[row] = _ids(gpu, 1)[0]
     logits_BTV, state = gpu.advance(ids_BT, gpu.initial_state(size))

@@ -1,4 +1,4 @@
-"""Which tiles suit which numbers of rows: what `charlm_model.kernels.triton.tiling` is chosen by.
+"""Times tiles for numbers of rows; `charlm_model.kernels.triton.tiling` is chosen from these.
 
     python benchmarks/gpu_tiles.py
     python benchmarks/gpu_tiles.py 64 --no-timing    # compiles what that number of rows needs
@@ -24,7 +24,7 @@ from charlm_model.gpu.weights import MatmulOptions, gpu_linear
 from charlm_model.kernels.triton.tiling import Tile, Tiling
 
 NUM_LAUNCHES, NUM_REPLAYS = 100, 5
-Prepared = tuple[Callable[[], None], Tensor]  # a launch, and where its result will be
+Prepared = tuple[Callable[[], None], Tensor]  # a launch, and its result tensor
 Prepare = Callable[[int, Tiling, torch.device], Prepared]
 # Rows of the batch, and of the tile, its columns, depth, warps and stages.
 CANDIDATES = {
@@ -102,7 +102,7 @@ def wide_product(num_rows: int, tiling: Tiling, device: torch.device) -> Prepare
 
 
 def microseconds(launch: Callable[[], object]) -> float:
-    """Of one launch among many in a graph."""
+    """The time of one launch, averaged over a graph of many."""
     launch()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

@@ -1,4 +1,4 @@
-"""On a real GPU: the checks that `benchmarks/serving_gpu.py` makes, for small models."""
+"""The checks of `benchmarks/serving_gpu.py` on a real GPU, for small models."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ SIZES: dict[str, dict[str, int]] = {
 }
 CHECKS = (
     "close to the CPU",
-    "the same bits in any company",
+    "the same bits in any batch",
     "the same bits in any chunks",
     "draws and log-probs of the CPU's sampling",
     "certified",

@@ -20,7 +20,7 @@ MakeModel = Callable[..., LanguageModel]
 
 @pytest.fixture
 def make_model() -> MakeModel:
-    """A model in eval mode; sizes may be given by name."""
+    """A model in eval mode; takes sizes as keyword arguments."""
 
     def make(family: str, **sizes: int) -> LanguageModel:
         defaults = {"vocab_size": VOCAB_SIZE, "embedding_size": 6, "hidden_size": 8}

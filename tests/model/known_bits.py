@@ -1,4 +1,4 @@
-"""Digests of what models of known weights compute, draw, mix, filter, weigh and compress.
+"""Digests of the results of models with fixed weights, for every kind of computation.
 
 python -m tests.model.known_bits [THREADS]     # prints them as JSON
 """
@@ -48,7 +48,7 @@ def models() -> Iterator[tuple[str, LanguageModel]]:
 
 
 def made_of(family: str) -> LanguageModel:
-    """With weights that are a function of their place, the same in every torch and numpy."""
+    """A model whose weights are a function of their index, equal in all versions of torch."""
     config = ModelConfig(
         family=family, vocab_size=VOCAB_SIZE, context_length=70, kernel_size=3, pair_rows=7, **SIZES
     )

@@ -1,8 +1,8 @@
-"""A program for test_memory: steps many rows by two threads, and moves and clones them.
+"""A program for test_tensor_memory: steps many rows in two threads, moves and clones them.
 
     python lively.py FAMILY
 
-Prints how many threads that are not our own there were before and afterwards, and how many are.
+Prints the number of other threads before and after, and the number of our own.
 """
 
 import os
@@ -19,7 +19,7 @@ NUM_ROWS, NUM_STEPS = 600, 2
 
 
 def num_threads() -> tuple[int, int]:
-    """Of others, and our own."""
+    """The numbers of other threads and of our own."""
     num_own = sum(thread.name.startswith("rows") for thread in threading.enumerate())
     return len(os.listdir("/proc/self/task")) - num_own, num_own
 

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or refused, and saving never loses the one that is there."""
+"""A damaged checkpoint is refused, and saving never loses the existing one."""
 
 import hashlib
 import json
@@ -93,7 +93,7 @@ def test_saving_leaves_training_mode_as_it_was(tmp_path: Path, make_model: MakeM
 
 
 def test_others_may_read_the_folder(saved: Path) -> None:
-    """A server under another user mounts it read-only."""
+    """A server may run as another user with a read-only mount."""
     assert saved.stat().st_mode & 0o005 == 0o005
     assert all(file.stat().st_mode & 0o004 for file in saved.iterdir())
 
@@ -176,7 +176,7 @@ def test_a_manifest_cannot_name_files_outside_its_directory(saved: Path) -> None
 
 
 def forge(path: Path, name: str, data: bytes) -> None:
-    """Change a file, and the manifest with it."""
+    """Change a file and update the manifest."""
     (path / name).write_bytes(data)
     digests = json.loads((path / "manifest.json").read_text())["sha256"]
     digests[name] = hashlib.sha256(data).hexdigest()
@@ -228,7 +228,7 @@ def test_from_tensors_checks_shapes_before_it_allocates(saved: Path) -> None:
 
 @pytest.mark.slow
 def test_reading_does_not_load_the_compiler_of_torch(saved: Path) -> None:
-    """Which takes seconds, at the start of every command."""
+    """That would take seconds at the start of every command."""
     program = (
         "import sys; from pathlib import Path; from charlm_model.checkpoint import load; "
         "load(Path(sys.argv[1])); print('torch._dynamo' in sys.modules)"
@@ -295,14 +295,14 @@ def test_a_reader_does_not_interfere_with_a_save(
 
 
 class _Crash(BaseException):
-    """The process dies here."""
+    """A simulated crash."""
 
 
 @pytest.mark.parametrize("deaths", range(12))
 def test_a_crash_during_a_save_loses_nothing(
     deaths: int, saved: Path, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever call the process dies in, the old checkpoint or the new one is there, whole."""
+    """After a crash in any system call the old or the new checkpoint is intact."""
     calls = 0
 
     def dying(real: Callable[..., object]) -> Callable[..., object]:

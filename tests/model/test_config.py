@@ -1,4 +1,4 @@
-"""Sizes are checked where they enter, and errors name the field."""
+"""Sizes are validated, and errors name the field."""
 
 import pytest
 

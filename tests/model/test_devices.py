@@ -1,6 +1,6 @@
-"""Which devices are there; and models on one: nothing may be left on the processor.
+"""Names of devices, and models on another device: no tensor may stay on the CPU.
 
-The meta device has shapes and no numbers; like any other it refuses tensors that lie elsewhere.
+The meta device has shapes and no numbers; like any device it refuses tensors of another.
 """
 
 import importlib.util

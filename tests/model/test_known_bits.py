@@ -1,4 +1,4 @@
-"""The bits of today, on every processor: states, tokens and compressed texts rely on them."""
+"""Known bits are the same on every processor: states, tokens and compressed texts need them."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from tests.model.known_bits import digests
 ROOT = Path(__file__).parents[2]
 KNOWN = json.loads(Path(__file__).with_name("known_bits.json").read_text(encoding="utf-8"))
 NO_AVX512 = {"NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"}
-# Whatever a processor lacks of these, numpy and torch ignore.
+# numpy and torch ignore those that the processor lacks.
 NO_AVX2 = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"}
 NARROW = {"NUMBA_CPU_NAME": "haswell", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 def test_other_bits_are_another_arithmetic() -> None:
-    # Where other bits are meant, raise ARITHMETIC: states and texts of the old ones are refused.
+    # For other bits raise ARITHMETIC, so that old states and compressed texts are refused.
     assert {"arithmetic": ARITHMETIC, "digests": digests()} == KNOWN
 
 

@@ -1,4 +1,4 @@
-"""Mixtures against their formulas, and as models like any other."""
+"""Mixtures agree with their formulas, and behave as models."""
 
 from dataclasses import replace
 from math import exp, fsum, log
@@ -55,7 +55,7 @@ def test_log_linear_is_the_weighted_sum_of_the_log_probs_normalized() -> None:
 
 
 def test_an_online_mixture_is_bayesian_over_the_whole_text() -> None:
-    """Weights by the posterior make the mixture Bayesian: over texts it is linear."""
+    """Posterior weights make the mixture Bayesian: over whole texts it is linear."""
     for ids in strings(4):
         mean = fsum(
             w * exp(logprob(member, ids)) for w, member in zip(WEIGHTS, MEMBERS, strict=True)

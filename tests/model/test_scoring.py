@@ -1,4 +1,4 @@
-"""Scores and evaluations against plain loops; what was generated scores what it was drawn with."""
+"""Scores agree with plain loops, and with the log-probs that generation returns."""
 
 import math
 from collections.abc import Callable

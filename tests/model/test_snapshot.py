@@ -1,4 +1,4 @@
-"""Exported states: the very bits come back, and nothing else is let in."""
+"""Exported states round-trip bit for bit; damaged and forged ones are refused."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def read(model: LanguageModel, ids: list[int]) -> Snapshot:
 
 
 def resealed(header: dict[str, Any], payload: bytes, *, version: int = 1) -> bytes:
-    """What someone could make who knows the format."""
+    """A forged snapshot with a right digest."""
     head = json.dumps(header).encode()
     start = struct.pack("<4sHI", b"CLMS", version, len(head))
     return start + hashlib.sha256(start + head + payload).digest() + head + payload

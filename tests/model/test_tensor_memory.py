@@ -1,4 +1,4 @@
-"""Memory of tensors: whose it is, where it begins, and that torch's threads have no part in it."""
+"""Tensors are aligned, and copied without torch's threads."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ def test_bits_share_the_memory() -> None:
 
 @pytest.mark.parametrize("family", ["gru", "transformer"])
 def test_decoding_uses_no_threads_of_torch(family: str) -> None:
-    """They would spin on the cores that our kernels' threads need."""
+    """torch's threads would spin on the cores that our kernels' threads need."""
     told = subprocess.run(
         [sys.executable, LIVELY, family], capture_output=True, text=True, check=True, timeout=120
     )

@@ -1,4 +1,4 @@
-"""The compressed form: cut anywhere, every flipped bit told, and one frame lost for it at most."""
+"""The compressed format: any pieces, every flipped bit detected, at most one frame lost."""
 
 from collections.abc import Iterable
 from itertools import pairwise

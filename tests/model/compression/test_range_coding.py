@@ -1,4 +1,4 @@
-"""Compression offline: any bytes survive, under every vocabulary and family, near the entropy."""
+"""Compression: any bytes round-trip, with every vocabulary and family, near the entropy."""
 
 from functools import cache
 
@@ -54,7 +54,7 @@ def stepper_of(family: str, kind: str, scale: float = 0.5) -> Stepper:
 def round_trip(
     stepper: Stepper, tokenizer: EscapingTokenizer, texts: list[bytes]
 ) -> list[EncodingRow]:
-    """Encode together, decode in the opposite order and company; checks that all is the same."""
+    """Encode in one batch, decode in another order and batch, and check that texts are equal."""
     model = stepper.model
     logits_11V, state = model.advance(torch.tensor([[0]]), model.initial_state(1))
     escaped = [tokenizer.encode(text) for text in texts]
@@ -95,7 +95,7 @@ def test_what_was_encoded_is_decoded(family: str, kind: str, texts: list[bytes])
 
 @pytest.mark.slow
 def test_extreme_probabilities_round_trip() -> None:
-    """Probabilities of nearly 1 and of far less than the coder can say."""
+    """Probabilities near 1, and far below the coder's resolution."""
     tokenizer = EscapingTokenizer(vocabulary_of("char"))
 
     (row,) = round_trip(stepper_of("gru", "char", 30.0), tokenizer, [b"abc \xff\xfe xyz " * 20])
@@ -124,7 +124,7 @@ def test_a_text_of_unknown_characters_costs_little_more_than_itself() -> None:
 
 
 def test_the_format_does_not_change() -> None:
-    """Bytes that constriction 0.5.0 made: another form would need another magic number."""
+    """Bytes from constriction 0.5.0: another format would need another magic number."""
     stored = bytes.fromhex("945e5e447dae40250d896400fd641c6d932ddb32c1d5b1bd")
     logprobs_1V = np.full((1, 257), np.log(1 / 257))
     logprobs_1V[:, 98] = np.log(0.25)
@@ -161,7 +161,7 @@ def test_no_character_is_cut(text: str) -> None:
 @given(words=st.lists(st.integers(0, 2**32 - 1), max_size=4), num_tokens=st.integers(0, 9))
 @torch.inference_mode()
 def test_a_forged_payload_decodes_to_something(words: list[int], num_tokens: int) -> None:
-    """Checksums can be forged; the decoder must end whatever it is given."""
+    """Checksums can be forged; the decoder must terminate on any bytes."""
     stepper = stepper_of("gru", "char")
     payload = b"".join(word.to_bytes(4, "little") for word in words)
     logits_11V, state = stepper.model.advance(torch.tensor([[0]]), stepper.model.initial_state(1))

@@ -46,7 +46,7 @@ def task(
 
 
 def posterior(pattern: str) -> tuple[dict[tuple[int, ...], float], float]:
-    """Every output in the language by its probability given that, and the log of its sum."""
+    """The conditional probability of every matching output, and the log of their sum."""
     constraint = from_regex(pattern, TOKEN_BYTES)
     found = {}
     for length in range(MAX_TOKENS + 1):
@@ -68,7 +68,7 @@ def _goes_on(constraint: Constraint, ids: tuple[int, ...]) -> bool:
 
 
 def distance(counts: Counter[tuple[int, ...]], wanted: dict[tuple[int, ...], float]) -> float:
-    """Half the summed difference of probabilities: 0 is equal, 1 is apart."""
+    """Total variation distance: 0 for equal distributions, 1 for disjoint ones."""
     total = counts.total()
     outputs = {*counts, *wanted}
     return sum(abs(counts[each] / total - wanted.get(each, 0)) for each in outputs) / 2
@@ -150,7 +150,7 @@ def test_no_match_if_the_filters_exclude_all_allowed_tokens() -> None:
 
 
 def test_masking_step_by_step_sums_to_one_over_the_language() -> None:
-    """LOCAL_MASK is a distribution over the language, and its masses explain it exactly."""
+    """LOCAL_MASK is a distribution over matching outputs, given exactly by its masses."""
     constraint = from_regex(PATTERN, TOKEN_BYTES)
     wanted, _ = posterior(PATTERN)
     total = 0.0

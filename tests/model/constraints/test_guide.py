@@ -1,4 +1,4 @@
-"""Masks together with every processor: what the language excludes is never drawn."""
+"""Masks with every logits processor: excluded tokens are never drawn."""
 
 import numpy as np
 import pytest

@@ -87,7 +87,7 @@ def test_a_period_is_learned() -> None:
 
 
 def test_an_end_of_text_cuts_the_context() -> None:
-    """What comes after it cannot depend on what came before it."""
+    """Tokens after it do not depend on tokens before it."""
     documents = [0, 1, 2, 0, 3, 2, 0, 1, 1, 0, 3, 3, 0]
     model = make(documents, 3)
 
@@ -112,7 +112,7 @@ def test_large_vocabularies_and_orders_fit_in_64_bits() -> None:
 
 
 def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long text is answered a bounded number of probabilities at a time."""
+    """The probabilities of a long text are computed in bounded chunks."""
     model = make([0, *np.random.default_rng(1).integers(0, V, 500).tolist()], 3)
     ids_BT = torch.from_numpy(np.random.default_rng(2).integers(0, V, (3, 25)))
     whole_BTV, _ = model.advance(ids_BT, model.initial_state(3))
@@ -126,7 +126,7 @@ def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not SHAKESPEARE.exists(), reason="the benchmark text is not on this machine")
 def test_the_known_figures_on_tiny_shakespeare() -> None:
-    """Order 6 on the field's usual text: 1.5165 nats streamed, 1.5292 in cold blocks of 256."""
+    """Order 6 on tinyshakespeare: 1.5165 nats streamed, 1.5292 in cold blocks of 256."""
     text = SHAKESPEARE.read_text()
     train, validation = text[:1_003_854], text[1_003_854:]
     vocabulary = CharVocabulary.from_text(train)

@@ -1,4 +1,4 @@
-"""The written-out cells are torch's, and both share one checkpoint layout."""
+"""The written-out cells agree with torch, and share its checkpoint layout."""
 
 from collections.abc import Callable
 

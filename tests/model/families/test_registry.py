@@ -1,4 +1,4 @@
-"""What every family promises: forward is T steps, and the exact path has the same bits always."""
+"""Promises of every family: forward equals T steps, and the exact path is batch invariant."""
 
 from collections.abc import Callable
 
@@ -59,7 +59,7 @@ def test_advance_is_t_steps_bit_for_bit(family: str, width: int, make_model: Mak
 
 @pytest.mark.parametrize(("family", "width"), WIDTHS)
 def test_batching_changes_nothing(family: str, width: int, make_model: MakeModel) -> None:
-    """A row has the same bits alone and at every position among any number of others."""
+    """A row has the same bits alone and at any index of any batch."""
     model, ids_BT = make_model(family, hidden_size=width), some_ids(33, 12)
     alone = [advanced(model, ids_BT[row : row + 1])[0] for row in range(33)]
 
@@ -94,7 +94,7 @@ def restore_seeded(family: str) -> LanguageModel:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_come_and_go(family: str, make_model: MakeModel) -> None:
-    """Selecting, joining and overwriting rows of a state is the same as never having mixed them."""
+    """Selecting, joining and overwriting rows of a state changes no row's results."""
     model, ids_BT = make_model(family), some_ids(4, 16)
     whole = advanced(model, ids_BT)
     _, first = model.advance(ids_BT[:3, :9], model.initial_state(3))

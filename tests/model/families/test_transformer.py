@@ -14,7 +14,7 @@ MakeModel = Callable[..., LanguageModel]
 
 
 def test_attention_sees_only_the_window(make_model: MakeModel) -> None:
-    """With one layer, what lies `context_length` tokens back cannot matter; one less can."""
+    """With one layer a token `context_length` positions back has no effect; a nearer one has."""
     model = make_model("transformer", num_layers=1, kernel_size=1, pair_rows=0)
     ids_BT = torch.arange(12)[None] % 11
     older, newer = ids_BT.clone(), ids_BT.clone()
@@ -29,7 +29,7 @@ def test_attention_sees_only_the_window(make_model: MakeModel) -> None:
 
 
 def test_positions_are_relative(make_model: MakeModel) -> None:
-    """The same window far along a text gives the same logits, up to the rounding of turned keys."""
+    """The same window later in a text gives the same logits, up to the rounding of keys."""
     model = make_model("transformer", num_layers=1, kernel_size=1, pair_rows=0)
     window = torch.tensor([[3, 1, 4, 1, 5]])
     far = torch.cat([torch.zeros(1, 10_000, dtype=torch.long), window], 1)
@@ -70,7 +70,7 @@ def test_rows_at_different_positions_share_a_batch(make_model: MakeModel) -> Non
 
 
 def test_a_new_layer_is_the_identity() -> None:
-    """Output projections start at zero, so depth costs nothing at first."""
+    """Output projections are initialized to 0."""
     torch.manual_seed(0)
     model = Transformer(ModelConfig(family="transformer", vocab_size=5, hidden_size=8, num_heads=2))
 

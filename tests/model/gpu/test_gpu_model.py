@@ -1,7 +1,7 @@
-"""Kernels for a GPU, run by Triton's interpreter: what they compute, and that company is nothing.
+"""GPU kernels in Triton's interpreter: agreement with the CPU, and batch invariance.
 
-Only one tile is tried here: that all tiles give the same bits is a property of the compiled
-kernels, and `tests/gpu` asks for it. A program takes 10 to 60 ms: few are asked for.
+Only one tile is tested here: that all tiles give the same bits is a property of compiled kernels,
+which `tests/gpu` checks. A program takes 10 to 60 ms in the interpreter, so batches are small.
 
 Legend: B rows, T tokens, V vocabulary, K steps.
 """
@@ -91,9 +91,9 @@ def test_impossible_tokens_are_never_drawn(make_model: MakeModel) -> None:
 @pytest.mark.parametrize("family", ["gru", "lstm", "transformer"])
 def test_batch_chunks_row_and_tiles_change_no_bit(family: str, make_model: MakeModel) -> None:
     gpu = interpreted(make_model(family, num_layers=1, num_heads=1, context_length=3))
-    company = [0, 1, 0, 1, 2]  # of which the last is in the second tile
+    batch = [0, 1, 0, 1, 2]  # the last one is in the second tile
 
-    together = _continued(gpu, IDS_BT[company, :4], rows(COUNTERS, company), [4])
+    together = _continued(gpu, IDS_BT[batch, :4], rows(COUNTERS, batch), [4])
     alone = _continued(gpu, IDS_BT[2:, :4], rows(COUNTERS, [2]), [1, 3])
 
     assert _bits(*alone, row=0) == _bits(*together, row=4)
@@ -109,7 +109,7 @@ def test_a_token_that_the_vocabulary_lacks_is_refused(make_model: MakeModel) -> 
 def _continued(
     gpu: LanguageModel, ids_BT: Tensor, counters: Counters, chunks: list[int]
 ) -> tuple[Tensor, State, Burst]:
-    """Texts read in such chunks, and bursts of 2 and of 1 after them."""
+    """Texts read in these chunks, then bursts of 2 and of 1."""
     state, read = gpu.initial_state(len(ids_BT)), []
     for part_BT in ids_BT.split(chunks, dim=1):
         logits_BTV, state = gpu.advance(part_BT, state)

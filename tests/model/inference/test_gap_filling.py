@@ -1,4 +1,4 @@
-"""Fillings of gaps against Bayes by enumeration."""
+"""Fillings of gaps agree with the posterior by enumeration."""
 
 from itertools import product
 from math import exp, fsum, log

@@ -1,4 +1,4 @@
-"""Dropout zeroes the share it was asked for, and leaves the mean where it was."""
+"""Dropout zeroes the given share of numbers and keeps the mean."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A step's input: the token, those before it, the pair."""
+"""The input of a step: embeddings of the token, of earlier tokens, and of the pair."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Each processor against a few plain lines; draws against their distribution."""
+"""Logits processors agree with plain formulas, and draws with their distribution."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The random numbers are the published ones, and each belongs to its counter alone."""
+"""Random numbers agree with the published vectors, and depend on their counter alone."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_uniforms_do_not_depend_on_the_batch() -> None:
 
 
 def test_every_part_of_the_counter_matters() -> None:
-    """All 64 bits of seed and position, and the output index; equal numbers mean 2^-53 of luck."""
+    """All 64 bits of seed and position, and the output index; chance of equal numbers: 2^-53."""
     largest = 2**64 - 1
     parts = [(s, o, p) for s in (0, 1, 2**32, largest) for o in (0, 1) for p in (0, 1, 2**32)]
 

@@ -1,4 +1,4 @@
-"""Every filter against a plain sort, where tokens tie and where values are extreme."""
+"""Filters agree with a plain sort, for ties and extreme values too."""
 
 import math
 from array import array
@@ -174,7 +174,7 @@ def _sampler(
     recent: list[list[int]],
     uniforms_B: Floats,
 ) -> Callable[[list[int]], dict[int, tuple[int, float]]]:
-    """Samples chosen rows together; what each gives, by its row."""
+    """Samples the chosen rows together; returns the results by row."""
 
     def sampled(rows: list[int]) -> dict[int, tuple[int, float]]:
         ids, logprobs = sample_rows(
@@ -190,7 +190,7 @@ def _sampler(
 
 @pytest.mark.parametrize("vocab_size", [3, 65, 500])
 def test_strides_change_no_bit(vocab_size: int) -> None:
-    """A step's logits may be a slice of a longer answer, or lie column by column."""
+    """Logits may be a slice of a larger array, or have columns first."""
     random = np.random.default_rng(0)
     logits_BTV = random.normal(size=(9, 4, vocab_size)).astype(np.float32)
     plain = logprobs_from(logits_BTV[:, 2].copy())

@@ -1,4 +1,4 @@
-"""A text in pieces has the very ids of the whole, wherever it is cut."""
+"""A text that arrives in pieces has the ids of the whole text."""
 
 from functools import cache
 from itertools import pairwise
@@ -55,7 +55,7 @@ def test_encoding_byte_by_byte_gives_the_same_ids(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_encoder_holds_back_little_of_an_endless_text(kind: str) -> None:
-    """Six letters are a piece here, so that a run of them could go on being one."""
+    """Six equal letters are a piece here, so a run of the letter may continue to be one."""
     encoder = IncrementalEncoder(vocabulary(kind))
 
     num_ids = sum(len(encoder.feed(b"a" * 1000)) for _ in range(50))

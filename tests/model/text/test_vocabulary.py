@@ -1,4 +1,4 @@
-"""Text to ids and back, exactly; unknown characters by name and place."""
+"""Text to ids and back, exactly; unknown characters are named with their offset."""
 
 import json
 
@@ -11,7 +11,7 @@ from charlm_model.errors import InvalidConfig, InvalidUtf8, UnknownCharacter
 from charlm_model.text.sentencepiece_vocabulary import SentencePieceVocabulary
 from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 
-# Surrogates are no characters: no UTF-8 text has them.
+# Surrogates are not characters: UTF-8 cannot encode them.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 TRICKY = [
     "",

@@ -1,4 +1,4 @@
-"""The kernels that train layers of GRUs and LSTMs compute what torch's do, up to bfloat16."""
+"""The training kernels of GRU and LSTM layers agree with torch, up to bfloat16."""
 
 from collections.abc import Callable
 
@@ -72,7 +72,7 @@ def test_outputs_and_gradients_agree_with_torch(
 def test_threads_and_batch_change_no_bits(
     layer: Layer, kind: type[nn.RNNBase], num_carried: int
 ) -> None:
-    """Rows are shared out among threads; a row's state and gradient are its own."""
+    """Threads split the rows; a row's state and gradient do not depend on the others."""
     torch.manual_seed(0)
     weights = tuple(kind(64, 128, batch_first=True).all_weights[0])  # type: ignore[arg-type]
     given = inputs(24, 40, 64, 128, num_carried)

@@ -1,4 +1,4 @@
-"""The kernels that train a Transformer's block compute what the plain path does, up to bfloat16."""
+"""The training kernels of a Transformer block agree with torch, up to bfloat16."""
 
 import pytest
 import torch
@@ -27,12 +27,12 @@ def model_of(width: int, heads: int, context: int, *, dropout: float = 0.0) -> T
     model = Transformer(config).train()
     for name, parameter in model.named_parameters():
         if name.endswith(("attention_out.weight", "down.weight")):
-            nn.init.normal_(parameter, std=0.1)  # a fresh block would change nothing
+            nn.init.normal_(parameter, std=0.1)  # a new block is the identity
     return model
 
 
 def learned(model: Transformer, length: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Logits, keys and gradients of a window after another; one row begins anew between them."""
+    """Logits, keys and gradients of the second of two windows; one row is reset between them."""
     torch.manual_seed(1)
     first_BT, second_BT = torch.randint(0, 11, (2, 3, length))
     _, state = model(first_BT, model.initial_state(3))
@@ -53,7 +53,7 @@ def test_outputs_and_gradients_agree_with_torch(
     dropout: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The plain path in float32; its random numbers are drawn in the same order."""
+    """torch's path in float32; it draws its random numbers in the same order."""
     model = model_of(width, heads, context, dropout=dropout)
 
     ours = learned(model, length)

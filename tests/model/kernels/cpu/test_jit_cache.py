@@ -1,4 +1,4 @@
-"""Compiled code is kept for the next process, and taken from nobody else."""
+"""Compiled kernels are cached for later processes, in folders that no other user can write to."""
 
 import errno
 import os
@@ -133,7 +133,7 @@ def test_a_kernel_works_if_the_cache_cannot_be_read_or_written(
         return x + x
 
     monkeypatch.setattr(FunctionCache, method, refuse)
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))  # nothing of earlier runs
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))  # an empty cache
 
     assert compiled(double)(21) == 42
     assert "compiled kernels cannot be" in caplog.text

@@ -1,4 +1,4 @@
-"""What is compiled has one value, and it is the right one."""
+"""Kernels are correct, and have the same bits in any batch and with any threads."""
 
 import sys
 import threading
@@ -177,7 +177,7 @@ def test_a_position_before_the_text_is_not_written_to(make_model: MakeModel) -> 
 
 
 class Pairs(CallSharder):
-    """Two threads for every call, however small."""
+    """Uses two threads for every call, even a small one."""
 
     def shard(self, work: Work, make_workspace: MakeWorkspace, num_rows: int, *_: object) -> None:
         run_as_pair(work, make_workspace, num_rows)
@@ -205,7 +205,7 @@ def test_two_threads_give_the_bits_of_one(
 
 
 def no_workspace(_num_members: int, _num_rows: int) -> None:
-    """These works need none."""
+    """For calls that need no workspace."""
 
 
 @pytest.mark.parametrize("max_rows", [None, 8])

@@ -1,4 +1,4 @@
-"""Matrices of bfloat16 numbers, turned and brought into panels; numpy's moves are the oracle."""
+"""Transposes and panels of bfloat16 matrices, with numpy as the oracle."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -61,7 +61,9 @@ def test_panels_of_columns_hold_pairs_of_rows(
     num_pairs: int, num_vectors: int, is_rounded: bool
 ) -> None:
     width = num_vectors * LANES
-    bfloat16s = matrix(2 * num_pairs, width) + ONE  # normal numbers: rounding takes lesser for zero
+    bfloat16s = (
+        matrix(2 * num_pairs, width) + ONE
+    )  # normal numbers: rounding flushes subnormal ones to 0
     given = values_of(bfloat16s) if is_rounded else bfloat16s
     num_panels = -(-width // PANEL_WIDTH)
     panels = np.zeros(num_panels * num_pairs * PANEL_WIDTH * 2, np.int16)

@@ -1,4 +1,4 @@
-"""Shares computed by torch's own threads: each once, wherever those threads can be had or not."""
+"""torch's own threads compute each shard once; without them the pool's threads do."""
 
 import sys
 import threading
