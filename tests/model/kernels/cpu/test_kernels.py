@@ -51,11 +51,11 @@ def test_a_product_is_the_linear_map(depth: int, outputs: int) -> None:
 
 @pytest.mark.parametrize(("depth", "outputs"), SHAPES)
 def test_a_row_has_the_same_bits_in_any_batch(depth: int, outputs: int) -> None:
-    weight, company = normal(outputs, depth), normal(30, depth)
-    alone = product(company[3:4], weight)[0]
+    weight, batch = normal(outputs, depth), normal(30, depth)
+    alone = product(batch[3:4], weight)[0]
 
     for num_rows in range(4, 31):
-        assert np.array_equal(product(company[:num_rows], weight)[3], alone)
+        assert np.array_equal(product(batch[:num_rows], weight)[3], alone)
 
 
 def test_an_output_is_one_chain_of_fused_multiply_adds() -> None:
