@@ -258,7 +258,7 @@ def _check_format(directory: Path) -> None:
 def _read(directory: Path, name: str) -> bytes:
     try:
         return read_bytes(directory / name, MAX_FILE_BYTES)
-    except (OSError, ValueError) as error:  # ValueError: an impossible file name or size
+    except (OSError, ValueError) as error:  # ValueError: an impossible file name
         raise CheckpointCorrupt(
             f"{directory / name} cannot be read ({_reason(error)}). Use another copy."
         ) from None
