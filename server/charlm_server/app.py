@@ -35,7 +35,7 @@ from charlm_server.errors.base import ServeError
 from charlm_server.health_monitor import Monitor
 from charlm_server.models.directory_watch import DirectoryWatch
 from charlm_server.models.hot_swap import HotSwap
-from charlm_server.models.loading import load_models
+from charlm_server.models.loading import load_model, load_models
 from charlm_server.models.registry import Models
 from charlm_server.observing.setup import Observation
 from charlm_server.observing.sources import Sources
@@ -82,7 +82,9 @@ class App:
         self.health = Health([*names, *models.names])
         self.monitor = Monitor(self.health, names, models, config.stuck_after_s)
         self.states = StateStore(config.limits)
-        self.hot_swap = HotSwap(config, models, self.states, self.monitor.look)
+        self.hot_swap = HotSwap(
+            config, models, self.states, load_model=load_model, on_change=self.monitor.look
+        )
         self.watch = DirectoryWatch(self.hot_swap, config.watch_s)
         self.observation = Observation(config)
         self._server = server or grpc.aio.server(

@@ -20,7 +20,6 @@ from charlm_server.errors.models import (
     TooManyModels,
 )
 from charlm_server.errors.overload import Draining
-from charlm_server.models.loading import load_model
 from charlm_server.models.model_directory import ModelDirectory
 from charlm_server.models.registry import LoadedModel, Models, check_named
 from charlm_server.state_store import StateStore
@@ -28,6 +27,8 @@ from charlm_server.state_store import StateStore
 logger = logging.getLogger(__name__)
 
 PREFIX = "models/"
+# Reads, verifies and warms the checkpoint in a directory, to be served under a name.
+LoadModel = Callable[[str, Path, ServeConfig], LoadedModel]
 NAMES = "models/ and 1 to 63 letters, digits, '.', '_' or '-'"
 
 
@@ -35,10 +36,16 @@ class HotSwap:
     """One change at a time, on the loop; the heavy part of it on a thread."""
 
     def __init__(
-        self, config: ServeConfig, models: Models, states: StateStore, on_change: Callable[[], None]
+        self,
+        config: ServeConfig,
+        models: Models,
+        states: StateStore,
+        *,
+        load_model: LoadModel,
+        on_change: Callable[[], None],
     ) -> None:
         self._config, self._models, self._states = config, models, states
-        self._on_change = on_change
+        self._load_model, self._on_change = load_model, on_change
         self.root = None if config.model_root is None else ModelDirectory(config.model_root)
         self._one_at_a_time = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], LoadedModel] = {}
@@ -152,7 +159,7 @@ class HotSwap:
             torch.set_num_threads(self._config.threads)  # torch counts threads per thread
         directory: Path = self.root.checkpoint(checkpoint)
         try:
-            return load_model(name, directory, self._config)
+            return self._load_model(name, directory, self._config)
         except ServeError as error:
             raise CheckpointUnusable(checkpoint, str(error)) from error
 
