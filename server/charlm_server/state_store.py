@@ -1,6 +1,6 @@
-"""The states that a server keeps, each for a time after its last use.
+"""The store of kept states, each for a time after its last use.
 
-None is ever dropped before its time: when there is no room, the newcomer is refused.
+No state is dropped before its time: when the store is full, new states are refused.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ def new_etag() -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeptState:
-    """One state as it was at a moment; a change makes another of the same name."""
+    """One version of a kept state; a change makes another of the same name."""
 
-    owner: str  # the caller for whom it is kept; no one else sees it
+    owner: str  # the caller whose state it is; others do not find it
     model: str  # resource name
-    asked_as: str = ""  # the name that its caller gave, if that is an alias
+    asked_as: str = ""  # the name in the request, which may be an alias
     provenance: Provenance
     snapshot: Snapshot
     time_to_live_s: float
@@ -50,7 +50,7 @@ class KeptState:
 
     @property
     def num_bytes(self) -> int:
-        """Of all that it keeps."""
+        """Of its snapshots."""
         distinct = {id(each): each for each in (self.snapshot, *self.checkpoints.values())}
         return sum(each.num_bytes for each in distinct.values())
 
@@ -64,20 +64,20 @@ class KeptState:
         return self.checkpoints[position]
 
     def forked(self, position: int | None) -> "KeptState":
-        """A state of its own that begins there, with the checkpoints before."""
+        """A new state that begins there, with the checkpoints before."""
         snapshot = self.at(position)
         kept = {at: each for at, each in self.checkpoints.items() if at <= snapshot.num_tokens}
         return replace(self, snapshot=snapshot, checkpoints=kept, name=new_name(), etag=new_etag())
 
     def advanced(self, snapshot: Snapshot, *, is_checkpoint: bool) -> "KeptState":
-        """The same state, further on in its text."""
+        """The same state after more text."""
         added = {snapshot.num_tokens: snapshot} if is_checkpoint else {}
         checkpoints = {**self.checkpoints, **added}
         return replace(self, snapshot=snapshot, checkpoints=checkpoints, etag=new_etag())
 
 
 class StateStore:
-    """All kept states. Any thread may ask."""
+    """All kept states. Any thread may use it."""
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self.clock = limits, clock
@@ -92,14 +92,14 @@ class StateStore:
         return len(self._by_name)
 
     def add(self, state: KeptState) -> KeptState:
-        """Keep a state from now on. Raises StatesFull."""
+        """Keep a new state. Raises StatesFull."""
         with self._lock:
             self._drop_expired()
             self._refuse_too_many(state)
             return self._put(state)
 
     def check_room(self, owner: str) -> None:
-        """Raises StatesFull if there is no place for one more, before it is made."""
+        """Raises StatesFull if there is no room for one more, before it is made."""
         with self._lock:
             self._drop_expired()
             self._refuse_one_more(owner)
@@ -122,7 +122,7 @@ class StateStore:
             return self._find(owner, name)
 
     def use(self, owner: str, name: str) -> KeptState:
-        """The same, and it lives on from now. Raises StateNotFound."""
+        """As `get`; its time to live begins anew. Raises StateNotFound."""
         with self._lock:
             return self._put(self._find(owner, name))
 
@@ -143,14 +143,14 @@ class StateStore:
         return OwnedStates(self, owner)
 
     def num_of(self, model: str, digest: str | None = None) -> int:
-        """How many are kept that the model made; with a digest, that these weights made."""
+        """How many states the model made; with a digest, the model with these weights."""
         with self._lock:
             self._drop_expired()
             kept = [state for state in self._by_name.values() if state.model == model]
             return sum(digest in (None, state.provenance.model_digest) for state in kept)
 
     async def keep_dropping_expired(self, on_swept: Callable[[], None]) -> None:
-        """Free their memory even while nobody asks for any."""
+        """Free the memory of expired states, even while the store is not used."""
         while True:
             await asyncio.sleep(SWEEP_S)
             with self._lock:

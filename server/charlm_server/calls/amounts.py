@@ -1,4 +1,4 @@
-"""How much text went by, and how long its readers waited for it."""
+"""How much text calls brought and got, and how long they waited for it."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from charlm_server.calls.histogram import Histogram
 
 @dataclass(slots=True)
 class Amounts:
-    """Of text, as callers sent it and saw it; what was sampled and not shown is not in it."""
+    """Amounts of text as callers sent and received it; tokens that were not shown do not count."""
 
     received_characters: int = 0
     prompt_tokens: int = 0
@@ -20,7 +20,7 @@ class Amounts:
 
 @dataclass(slots=True)
 class ModelTally:
-    """Of one model. A stream counts while it runs."""
+    """The amounts of one model. A stream counts while it runs."""
 
     amounts: Amounts = field(default_factory=Amounts)
     first_character: Histogram = field(default_factory=Histogram)

@@ -1,4 +1,4 @@
-"""One call as it is observed: what it is, how far it came, how it ended."""
+"""The record of one call: its method, caller, model, times and result."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ OK, CANCELLED, LATE = "OK", "CANCELLED", "DEADLINE_EXCEEDED"
 
 
 class Observer(Protocol):
-    """Hears of every call, on the loop."""
+    """Is notified of every call, on the loop."""
 
     def began(self, call: "Call") -> None: ...
 
@@ -50,13 +50,13 @@ class Call:
     address: str = ""  # where it came from, without the port
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold secrets
     tally_of: Callable[[str], ModelTally] | None = None  # where to count while the call runs
-    count_response: Callable[[Any, list[Amounts]], None] | None = None  # None: nobody wants to know
-    streams_text: bool = False  # so that its first message, and the waits for others, matter
+    count_response: Callable[[Any, list[Amounts]], None] | None = None  # None: nothing is counted
+    streams_text: bool = False  # the times between its messages are recorded
     began_at: float = field(default_factory=time.monotonic)
     first_at: float = 0.0  # of the first message back; 0 until then
     last_at: float = 0.0
     ended_at: float = 0.0
-    submitted_at: float = 0.0  # of its first job, as what follows
+    submitted_at: float = 0.0  # of its first job, as are the next two
     started_at: float = 0.0
     prefilled_at: float = 0.0
     code: str = OK
@@ -73,7 +73,7 @@ class Call:
 
     @property
     def turns_of(self) -> str:
-        """Whose turn its jobs take: the token holder's, or that of all callers at one address."""
+        """Whose fair share its jobs count for: the token holder's, or that of an address."""
         return self.caller or self.address
 
     @property
@@ -98,7 +98,7 @@ class Call:
         self._used.clear()
 
     def wrote(self, response: Any) -> None:
-        """A message goes back. Whatever is done here is done for every message."""
+        """A message goes back. This runs for every message, so it must be cheap."""
         if self.count_response is None:
             return
         if self.streams_text:

@@ -1,4 +1,4 @@
-"""Who may call: tokens known by their hashes, what each may do, and how often.
+"""Callers: their tokens, by hash, with roles and quotas.
 
 The file is TOML: one [[tokens]] for each, with name, sha256, roles, and optionally
 calls_per_minute and max_concurrent. It is read again when it changes.
@@ -23,7 +23,7 @@ KNOWN = {"name", "sha256", "roles", "calls_per_minute", "max_concurrent"}
 
 @dataclass(slots=True)
 class Use:
-    """What a caller has used. It outlives the file that the caller was read from."""
+    """What a caller has used. It is kept when the file of tokens is read again."""
 
     num_open: int = 0
     allowance: float = 0.0  # calls that may begin now: a bucket that refills
@@ -32,7 +32,7 @@ class Use:
 
 @dataclass(kw_only=True, slots=True)
 class Caller:
-    """One token's holder. Of the loop alone."""
+    """One token's holder. For the event loop's thread only."""
 
     name: str
     sha256: str
@@ -42,7 +42,7 @@ class Caller:
     use: Use = field(default_factory=Use)
 
     def begin(self, role: str | None, now: float) -> None:
-        """A call; raises unless it may begin. Role None needs a token only. `end` comes after."""
+        """Begin a call; `end` must follow. Role None is any. Raises NotAllowed or QuotaExceeded."""
         if role is not None and role not in self.roles:
             raise NotAllowed(self.name, role)
         if self.max_concurrent is not None and self.use.num_open >= self.max_concurrent:
@@ -66,7 +66,7 @@ class Caller:
 
 
 class Callers:
-    """All tokens of a file. Raises ServeError if the file will not do at the start."""
+    """All tokens of a file. Raises ServeError if it cannot be read at the start."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -74,7 +74,7 @@ class Callers:
         self._by_hash = {caller.sha256: caller for caller in callers_from(path)}
 
     def caller(self, token: str) -> Caller:
-        """Raises Unauthenticated. Looks hashes up, so that timing tells nothing of a token."""
+        """Raises Unauthenticated. Looks hashes up, so that timing reveals nothing about a token."""
         self._follow_file()
         found = self._by_hash.get(hashlib.sha256(token.encode()).hexdigest())
         if found is None or not token:
@@ -91,7 +91,7 @@ class Callers:
         except ServeError as error:
             logger.error("the old tokens stay: %s", error)
             return
-        for key in fresh.keys() & self._by_hash.keys():  # what was used stays used
+        for key in fresh.keys() & self._by_hash.keys():  # quotas are not reset
             fresh[key].use = self._by_hash[key].use
         self._by_hash = fresh
         logger.warning("%d tokens were read again", len(fresh))

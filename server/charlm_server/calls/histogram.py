@@ -1,9 +1,9 @@
-"""How often something lasted about how long, cheap enough to ask for every message."""
+"""Histograms of durations, cheap enough for every message."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
 
-# From half a millisecond, which a character takes, to a minute, which only trouble takes.
+# From half a millisecond, about a character, to a minute, which no healthy call takes.
 BOUNDS_S = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0,

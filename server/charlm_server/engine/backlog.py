@@ -1,4 +1,4 @@
-"""Tokens that rows have sampled and that nobody has looked at yet.
+"""Tokens that rows have sampled and that are not yet handed to their sequences.
 
 Legend: B rows, K steps.
 """
@@ -15,7 +15,7 @@ Sampled = Burst | list[TokenColumns]  # of the first rows of a batch, a number o
 
 
 class Backlog:
-    """Looking at a row's tokens costs as much as making some: it is done for many at a time.
+    """Collects tokens, because handing one over costs as much as sampling some.
 
     Rows are numbered as in their batch. Those that joined later have fewer tokens.
     """
@@ -30,7 +30,7 @@ class Backlog:
         self._parts.append(sampled)
 
     def take(self, first_row: int = 0) -> list[TokenColumns]:
-        """The tokens of each row from `first_row` on, which are no longer here."""
+        """Remove and return the tokens of each row from `first_row` on."""
         parts_of: list[list[TokenColumns]] = []
         for part in _joined(self._parts):
             rows = _columns(part)[first_row:]

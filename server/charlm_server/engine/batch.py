@@ -1,4 +1,4 @@
-"""The rows that are decoded together: who has which row, their state and their pending logits.
+"""The rows that are decoded together: their sequences, states and pending logits.
 
 Legend: B rows, V vocabulary.
 """
@@ -30,21 +30,21 @@ class PlacedSequence:
     state: State  # one row
     logits_1V: Tensor
     is_lent: bool = False
-    """Whether the state is where others will soon be read."""
+    """Whether the state lies in memory that will soon be overwritten."""
 
     def keep(self) -> None:
-        """Wait with a state of its own."""
+        """Copy a lent state, to wait for longer."""
         if self.is_lent:
             self.state, self.is_lent = self.state.clone(), False
 
 
 class RowBatch:
-    """Live rows are always the first ones; the rest pad the batch to a certified size.
+    """Live rows are always the first ones; the rest pad the batch to a batch-invariant size.
 
-    Rows enter in `join` and leave in `remove`, and nowhere else. Padding rows compute garbage that
-    nobody reads: a size that was certified gives each row the bits it would have alone.
+    Rows enter in `join` and leave in `remove`, and nowhere else. Padding rows compute values that
+    are not used: in a batch-invariant size each row has the bits that it has alone.
 
-    What rows sampled stays in the backlog until it is taken; nobody leaves before.
+    Sampled tokens stay in the backlog until they are taken; rows leave only after that.
     """
 
     def __init__(self, model: LanguageModel, sizes: list[int]) -> None:
@@ -52,10 +52,10 @@ class RowBatch:
         self._sizes = sorted(sizes)
         self.sequences: list[Sequence] = []
         self.backlog = Backlog()
-        self.is_plain = True  # all rows want tokens of the model's own distribution alone
+        self.is_plain = True  # all rows sample from the model's own distribution
         self.returns_states = False  # some rows must hand over the state at their end
         self.counters = _counters_of([])  # of the next token of each live row
-        self._missing_B = _missing_of([])  # tokens that each live row may still take
+        self._missing_B = _missing_of([])  # tokens that each live row may still sample
         self._row_states = RowStates(model, self._sizes[0])
         self._logits_BV = torch.zeros(self._sizes[0], model.config.vocab_size)
 
@@ -69,7 +69,7 @@ class RowBatch:
 
     @property
     def num_missing(self) -> int:
-        """Tokens that the row furthest from its end may still take."""
+        """Tokens that the row furthest from its end may still sample."""
         return int(self._missing_B.max(initial=0))
 
     @property

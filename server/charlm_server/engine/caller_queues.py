@@ -1,4 +1,4 @@
-"""Those who wait for places, each caller's in a line of its own."""
+"""Per-caller queues of what waits for a row."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 class CallerQueues(Generic[T]):
-    """Lines by caller, none of them empty; a caller that was served goes behind the others.
+    """Queues by caller, none of them empty; a caller that was served goes behind the others.
 
-    Whoever gave up waiting is passed over, at the latest when its turn comes.
+    Items for which `has_given_up` holds are dropped when they reach the front.
     """
 
     def __init__(self, has_given_up: Callable[[T], bool]) -> None:
@@ -28,11 +28,11 @@ class CallerQueues(Generic[T]):
         self._queues.setdefault(caller, deque()).append(waiting)
 
     def add_first(self, caller: str, waiting: T) -> None:
-        """Before all others of that caller."""
+        """In front of the caller's other items."""
         self._queues.setdefault(caller, deque()).appendleft(waiting)
 
     def lengths(self) -> Counter[str]:
-        """By caller; each line begins with someone who still waits."""
+        """By caller; the first item of each queue still waits."""
         for caller, queue in list(self._queues.items()):
             while queue and self._has_given_up(queue[0]):
                 queue.popleft()
@@ -41,7 +41,7 @@ class CallerQueues(Generic[T]):
         return Counter({caller: len(queue) for caller, queue in self._queues.items()})
 
     def take(self, numbers: Counter[str]) -> list[T]:
-        """So many of each caller, from the front of its line; caller by caller."""
+        """Remove and return so many items of each caller, first in first out."""
         return [each for caller, num in numbers.items() for each in self._take(caller, num)]
 
     def _take(self, caller: str, num: int) -> Iterator[T]:

@@ -1,4 +1,4 @@
-"""Outputs that are drawn as wholes, given their language; they are told once they are known.
+"""Constrained outputs that are sampled whole, given their language, before they are shown.
 
 Legend: T tokens, V vocabulary.
 """
@@ -30,7 +30,7 @@ Take = Callable[[Sequence, TokenColumns], None]
 
 
 def draw_outputs(job: GenerationJob, start: PrefixState, take: Take) -> Iterator[None]:
-    """Draw each output of a job and have it taken. Raises InvalidRequest where none is found."""
+    """Sample each output of a job and put it out. Raises InvalidRequest if none is found."""
     search = job.stopping.search
     assert search is not None
     for sequence in job.sequences:
@@ -81,7 +81,7 @@ def _unmet(search: ConstraintSearch) -> InvalidRequest:
 def _told(
     sequence: Sequence, output: SampledOutput, start: PrefixState, take: Take
 ) -> Iterator[None]:
-    """Read the output once more for its log-probs and details: the very bits of Score."""
+    """Read the output for its log-probs and details, with the bits of Score."""
     pending_11V, state = start.logits_1V[None], start.state.clone()
     for first in range(0, len(output.ids), CHUNK):
         ids = output.ids[first : first + CHUNK]

@@ -1,6 +1,6 @@
-"""Decoding: sample a token for every live row, feed it, and again, for a burst of steps.
+"""Decoding: bursts of steps, each of which samples a token for every live row and feeds it.
 
-Legend: K steps, B live rows, R rows that want details, V vocabulary.
+Legend: K steps, B live rows, R rows that return details, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -28,14 +28,14 @@ class _Step:
     logprobs_B: Float32s
     sampling_logprobs_B: Float32s
     log_masses_B: Float32s  # of what the constraints left; 0 for rows without one
-    detailed_RV: Tensor  # pending logits of the rows that want details
+    detailed_RV: Tensor  # pending logits of the rows that return details
 
 
 def burst(batch: RowBatch, num_steps: int) -> int:
     """Sample up to `num_steps` tokens for every live row into its backlog; returns how many.
 
-    Tokens past a row's end are sampled too and discarded by who knows the end; that is safe because
-    a token's random number depends on its seed, output and position alone.
+    Tokens past a row's end are sampled too, and discarded later; that is safe because a token's
+    random number depends on its seed, output and position alone.
     """
     if batch.is_plain:
         batch.sample(num_steps)

@@ -1,4 +1,4 @@
-"""From tokens to what may be shown: exact bytes, complete characters, and their tokens."""
+"""Tokens to text that may be shown: exact bytes, complete characters, and their tokens."""
 
 import codecs
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Utf8Assembler:
 
 
 class CharacterCounter:
-    """In which character of a text each token begins: those complete before it are counted."""
+    """Counts the complete characters before each token of a text."""
 
     def __init__(self) -> None:
         self._utf8 = Utf8Assembler()
@@ -36,13 +36,13 @@ class CharacterCounter:
         return offsets
 
     def finish(self) -> int:
-        """How many characters there were; what is no character counts as U+FFFD does."""
+        """How many characters there were; each invalid byte sequence counts as U+FFFD."""
         return self._num_characters + len(self._utf8.feed(b"", is_last=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What one feeding made safe to show; `num_tokens` lie wholly within the bytes shown so far."""
+    """What may be shown; `num_tokens` tokens lie wholly within the bytes shown so far."""
 
     data: bytes
     text: str
@@ -58,9 +58,9 @@ class Stopped:
 
 
 class TextAssembler:
-    """One continuation on its way out: holds back what may become a stop, then cuts at one.
+    """One continuation's text: holds back what may become a stop sequence, and cuts at one.
 
-    A token is released once all of its bytes are, so that tokens never tell a held or cut text.
+    A token is released once all of its bytes are, so that tokens never reveal text held back.
     `max_tokens` bounds the tokens of one release.
     """
 

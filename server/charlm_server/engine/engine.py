@@ -1,6 +1,6 @@
-"""The engine: reads prompts, decodes all rows together, scores texts, a bounded piece at a time.
+"""The engine: prefill, decoding of all rows together, and scoring, in bounded pieces.
 
-It belongs to one thread and never waits: not for a reader, a write, or the event loop.
+It belongs to one thread and never waits: not for a client, a write, or the event loop.
 """
 
 import math
@@ -31,28 +31,28 @@ from charlm_server.engine.token_columns import TokenColumns
 from charlm_server.errors.overload import DeadlinePassed, Draining
 
 FINISHED = SequenceStatus.FINISHED
-# Of the target time: a burst, after which the engine looks who came (where all rows are taken, only
-# who borrows one can), and one while prompts are read; and what short prompts may take.
+# Shares of the target time: a burst while rows are free, so that waiting jobs can begin after it; a
+# burst while prompts are read; the reading of short prompts.
 BURST_SHARE, WAITING_SHARE, SHORT_PROMPT_SHARE = 0.4, 0.2, 0.5
-# Steps that a chunk of a long prompt may delay the others: with what chunks vary, less than two.
+# Decode steps that a chunk of a long prompt may delay others by; chunks vary, so up to two.
 READING_STEPS = 1.0
 SHORT_PROMPT = 64  # tokens
-MANY_COMPLETE = 16  # one row in so many
-MAX_PART_BYTES = 1 << 18  # of one hand-over; a message joins parts up to its own bound
+MANY_COMPLETE = 16  # if one row in so many is complete, hand over at once
+MAX_PART_BYTES = 1 << 18  # of one part; a message joins parts up to its own bound
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
     """How the engine divides its time. None of it changes a result."""
 
-    batch_sizes: tuple[int, ...]  # certified; the largest is the number of rows decoded together
+    batch_sizes: tuple[int, ...]  # batch-invariant; the largest is the capacity
     max_prefill_rows: int = 16
     max_scoring_rows: int = 32
     max_burst: int = 64
-    max_chunk: int = 256  # tokens of one row that are read in one go
-    max_scoring_chunk: int = 1024  # the same, where nobody waits for a first character
-    tick_target_s: float = 0.01  # of each kind of work in a tick, and between two hand-overs
-    threads: int | None = None  # of torch; None leaves its own choice
+    max_chunk: int = 256  # tokens of one row in one chunk of prefill
+    max_scoring_chunk: int = 1024  # the same of scoring, where no first character is awaited
+    tick_target_s: float = 0.01  # of each kind of work in a tick, and between hand-overs
+    threads: int | None = None  # of torch; None: its own choice
 
     def sizes_up_to(self, max_rows: int) -> list[int]:
         return [size for size in self.batch_sizes if size <= max_rows] or [min(self.batch_sizes)]
@@ -72,20 +72,20 @@ class Engine:
     ) -> None:
         self._model, self._token_bytes, self._config = model, token_bytes, config
         self.clock = clock
-        # What a step costs is measured without the waits for other threads: else a busy loop would
-        # make steps look slow, bursts short, messages many, and the loop busier still.
+        # Costs are measured in processor time: waits for other threads would make steps look slow,
+        # bursts short and messages many, and so the event loop busier still.
         self._work_clock = work_clock
         self.outbox = Outbox()
         self._decode_pacer = StepPacer(config.max_burst)
         self._prefill_pacer = ChunkPacer(config.max_chunk)
         self._scoring_pacer = ChunkPacer(config.max_scoring_chunk)
-        self.num_sampled_tokens = 0  # in rows of the batch, since the start
-        self.num_pieces = 0  # of work done, whatever its kind
+        self.num_sampled_tokens = 0  # by rows of the batch, since the start
+        self.num_pieces = 0  # of work of any kind
         self.num_steps = 0  # of the batch, since the start
         self.reset()
 
     def reset(self) -> None:
-        """Forget all work; those who wait for it are the caller's business."""
+        """Forget all work, without ending its jobs."""
         config = self._config
         self._batch = RowBatch(self._model, list(config.batch_sizes))
         self.prefill = ReadingLane(
@@ -96,17 +96,17 @@ class Engine:
         )
         self.placement = Placement(self._batch, self.clock)
         self._generations: list[GenerationJob] = []
-        self._scorings: list[Job] = []  # and all else that takes no row of the batch
+        self._scorings: list[Job] = []  # and searches: jobs without rows
         self._searches = SearchQueue(self.outbox)
         self._stepper = Stepper(self._model, config.batch_sizes)
         self._handed_over_at = -math.inf
 
     def enter_thread(self) -> None:
-        """Called once by the thread that will run the ticks: torch counts threads per thread."""
+        """Called once by the thread that runs the ticks: torch sets threads per thread."""
         if self._config.threads is not None:
             torch.set_num_threads(self._config.threads)
 
-    # --- what comes in ---
+    # --- jobs ---
 
     def begin(self, job: Job) -> None:
         """Work on a job from now on."""
@@ -117,7 +117,7 @@ class Engine:
             self._scorings.append(job)
         job.begin(self)
 
-    # --- what jobs ask for, see JobEngine ---
+    # --- for jobs, see JobEngine ---
 
     def search(self, job: Job, state: State | None, logits_1V: Tensor) -> None:
         assert state is not None
@@ -132,7 +132,7 @@ class Engine:
             self._searches.ask(job, start)
 
     def accept(self, sequence: Sequence, columns: TokenColumns) -> None:
-        """Hand a row's tokens over in parts that fit a message."""
+        """Put out a sequence's tokens in parts that fit a message."""
         per_part = max(1, MAX_PART_BYTES // sequence.job.bytes_per_token)
         for start in range(0, len(columns), per_part):
             if sequence.status is not FINISHED:
@@ -140,7 +140,7 @@ class Engine:
                 part = columns if is_all else columns[start : start + per_part]
                 self._put(sequence, sequence.accept(part, self._token_bytes, self.clock()))
 
-    # --- what it is doing ---
+    # --- progress ---
 
     @property
     def num_running(self) -> int:
@@ -157,7 +157,7 @@ class Engine:
 
     @property
     def row_shares(self) -> FairShares:
-        """Whose the rows will be when all who were begun are ready."""
+        """How callers share the rows, once all jobs that have begun are ready."""
         wanted = Counter(
             sequence.job.caller
             for job in self._generations
@@ -169,7 +169,7 @@ class Engine:
 
     @property
     def scoring_shares(self) -> FairShares:
-        """Whose jobs are those that take no row of the batch."""
+        """How callers share the jobs that take no row of the batch."""
         searches = [job for job in self._generations if not job.num_rows]
         jobs = Counter(job.caller for job in [*self._scorings, *searches])
         return FairShares(jobs, self._config.max_scoring_rows)
@@ -198,7 +198,7 @@ class Engine:
 
     @property
     def next_deadline(self) -> float:
-        """When a tick is due even if there is no work, for the parked ones' sake."""
+        """When a tick is due even without work, to end parked sequences in time."""
         return min(
             (parked.sequence.job.ends_at for parked in self.placement.parked), default=float("inf")
         )
@@ -207,10 +207,10 @@ class Engine:
 
     @torch.inference_mode()
     def tick(self, *, kept_s: float = 0.0) -> list[Event]:
-        """A bounded piece of each kind of work; returns what there is to hand over.
+        """Do a bounded piece of each kind of work; returns what there is to deliver.
 
-        First tokens are handed over at once. The others' are kept for a while, for handing them
-        over takes longer than making them: for `kept_s` where that is longer than a tick's target.
+        First tokens are handed over at once. Later tokens are collected, because delivery costs
+        more than sampling: for `kept_s`, or a tick's target time if that is longer.
         """
         self._drop_over(self.clock())
         self.placement.unpark()
@@ -224,7 +224,7 @@ class Engine:
         return self.outbox.take()
 
     def fail_all(self, error: Exception) -> list[Event]:
-        """After a fault of our own: tell everyone and begin afresh."""
+        """End all jobs with the error of a failed tick, and start empty."""
         for job in [*self._generations, *self._scorings]:
             if not job.is_over:
                 self.outbox.close(job, error)
@@ -233,7 +233,7 @@ class Engine:
 
     @torch.inference_mode()
     def stop_all(self) -> list[Event]:
-        """End every job now: continuations with what they have, scores without."""
+        """End every job now: generations with what they have, others with an error."""
         self._hand_over()
         for generation in self._generations:
             self._end(generation, FinishReason.DRAINED)
@@ -246,7 +246,7 @@ class Engine:
         return self.outbox.take()
 
     def _drop_over(self, now: float) -> None:
-        """Free the rows of whatever ended, was cancelled or ran out of time."""
+        """Free the rows of what ended, was cancelled or ran out of time."""
         live = self._batch.sequences
         if any(each.job.ends_at <= now or each.status is FINISHED for each in live):
             self._hand_over()
@@ -284,9 +284,9 @@ class Engine:
             pacer.record(num_steps, self._work_clock() - started)
 
     def _reading_target_s(self, is_short: bool = False) -> float:
-        """While others decode, a chunk may delay them by no more than two steps.
+        """While rows decode, a chunk may delay them by at most two steps.
 
-        Short prompts are read in one go: in pieces they would keep bursts short for longer.
+        Short prompts are read in one chunk: in pieces they would keep bursts short for longer.
         """
         if not self._batch.sequences:
             return self._config.tick_target_s
@@ -301,15 +301,15 @@ class Engine:
         self.num_pieces += 1
 
     def _fill_rows(self) -> bool:
-        """Give rows to who is ready, and their first tokens to who waits for them, if any do."""
-        num_newcomers = self.placement.place_ready(tell_all=self._hand_over)
+        """Give rows to ready sequences, and sample and hand over their first tokens."""
+        num_newcomers = self.placement.place_ready(hand_over_all=self._hand_over)
         if num_newcomers:
             self._burst(1)
-            self._tell(len(self._batch.sequences) - num_newcomers)
+            self._hand_over_rows(len(self._batch.sequences) - num_newcomers)
         return bool(num_newcomers)
 
     def _decode(self, has_newcomers: bool) -> None:
-        """The tick's burst. Newcomers' first tokens leave after it: where that is long, without."""
+        """The tick's burst. It is left out if it would delay first tokens for long."""
         target_s = self._burst_share(has_newcomers) * self._config.tick_target_s
         is_long = self._decode_pacer.seconds_per_step > target_s
         if self._batch.num_missing > 0 and not (has_newcomers and is_long):
@@ -330,9 +330,9 @@ class Engine:
         self.num_steps += num_steps
 
     def _is_hand_over_due(self, kept_s: float) -> bool:
-        """By the work since the last one; a wait for other threads is no reason to write more.
+        """Whether enough work was done since the last one; waits for other threads do not count.
 
-        Nothing is kept for long where many a row is complete and holds a place that others want.
+        Tokens are not collected for long while many complete rows keep others from beginning.
         """
         if self._batch.num_missing <= 0:
             return True
@@ -342,14 +342,14 @@ class Engine:
         return since_s >= max(kept_s, self._config.tick_target_s)
 
     def _hand_over(self) -> None:
-        """All that rows sampled; who has ended leaves, and who reads too slowly."""
-        self._tell(0)
+        """Hand over all that rows sampled; finished and slow rows leave the batch."""
+        self._hand_over_rows(0)
         self._handed_over_at = self._work_clock()
         self.placement.drop_over()
         self.placement.park_slow()
 
-    def _tell(self, first_row: int) -> None:
-        """What the rows from that one on sampled."""
+    def _hand_over_rows(self, first_row: int) -> None:
+        """Hand over what the rows from that one on sampled."""
         told = self._batch.backlog.take(first_row)
         for sequence, columns in zip(self._batch.sequences[first_row:], told, strict=False):
             self.accept(sequence, columns)

@@ -1,7 +1,7 @@
-"""Whose the places are: where none is free, who holds most gives one to who has fewer.
+"""Fair shares of rows: if no row is free, the caller with the most lends one.
 
-A caller gives only to one with at least two fewer, so places do not go to and fro, and
-callers that want more than there is end up with numbers of places that differ by one at most.
+It lends only to a caller with at least two fewer, so rows do not go back and forth, and callers
+that want more than there is end up with numbers of rows that differ by at most one.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class FairShares:
-    """Places that callers hold or are on the way to, of so many that there are."""
+    """Rows that callers have or will have soon, out of `capacity`."""
 
     def __init__(self, wanted: Counter[str], capacity: int) -> None:
         self._wanted, self._capacity = wanted, capacity
@@ -21,7 +21,7 @@ class FairShares:
         self._by_own: dict[int, bool] = {}  # callers with equally many have the same others
 
     def has_room_for(self, caller: str) -> bool:
-        """Whether one more job of it may begin: a place is free, or it has less than its share."""
+        """Whether one more of its jobs may begin: a row is free, or it has less than its share."""
         own = self._wanted[caller]
         if own not in self._by_own:
             others = (num for name, num in self._wanted.items() if name != caller)
@@ -30,29 +30,29 @@ class FairShares:
 
 
 def fair_share(others: Iterable[int], capacity: int) -> int:
-    """Places for one more caller beside those that want so many: none with fewer goes without.
+    """Rows for one more caller beside others that want so many.
 
-    Max-min fairness: small wishes are met whole, and the rest is divided equally.
+    Max-min fairness: small demands are met in full, and the rest is divided equally.
     """
-    left, wishes = capacity, sorted(others)
-    for num_met, wish in enumerate(wishes):
-        num_callers = len(wishes) - num_met + 1
-        if wish * num_callers > left:
+    left, demands = capacity, sorted(others)
+    for num_met, demand in enumerate(demands):
+        num_callers = len(demands) - num_met + 1
+        if demand * num_callers > left:
             return left // num_callers
-        left -= wish
+        left -= demand
     return left
 
 
 @dataclass(slots=True)
 class RowAssignment:
-    """How many of a caller's that wait get a place, and how many places a caller gives up."""
+    """Rows granted to each caller, and rows that each caller lends."""
 
     granted: Counter[str] = field(default_factory=Counter)
     lent: Counter[str] = field(default_factory=Counter)
 
 
 def assign_rows(held: Counter[str], waiting: Counter[str], num_free: int) -> RowAssignment:
-    """Places for those who wait, one after the other to whoever has fewest."""
+    """Assign rows one by one to the waiting caller that has the fewest."""
     assigned = RowAssignment()
     has, left = held.copy(), {caller: num for caller, num in waiting.items() if num}
     while left:
@@ -79,7 +79,7 @@ def lenders(
     caller_of: Callable[[T], str],
     num_left: Callable[[T], int],
 ) -> list[T]:
-    """Of each caller's so many as it lends, those furthest from their ends."""
+    """Which rows are lent: of each caller, those furthest from their end."""
     leaving: list[T] = []
     for caller, num in lent.items():
         own = [holder for holder in holders if caller_of(holder) == caller]

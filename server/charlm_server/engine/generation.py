@@ -1,4 +1,4 @@
-"""What a generation is asked for, and the pieces it is answered in."""
+"""The parameters of a generation, and the pieces of its output."""
 
 import enum
 import hashlib
@@ -31,11 +31,11 @@ class FinishReason(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConstraintSearch:
-    """How whole outputs are drawn given their language: by Monte Carlo or by rejection."""
+    """How constrained outputs are sampled whole: by Monte Carlo or by rejection."""
 
     is_monte_carlo: bool
     num: int  # particles, or attempts at most
-    num_together: int  # attempts made together; it changes nothing but the time
+    num_together: int  # attempts made together; it changes only the time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

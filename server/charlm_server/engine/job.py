@@ -1,4 +1,4 @@
-"""What every request is to the scheduler, whatever it wants of the model; and the way back."""
+"""Jobs, which are requests inside the engine, and the events of their output."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -55,12 +55,12 @@ class JobEngine(Protocol):
 
 @dataclass(kw_only=True, eq=False)
 class Job(ABC):
-    """One admitted request. Times are on the engine's clock, in seconds."""
+    """One admitted request. Times are in seconds on the engine's clock."""
 
     output: OutputBuffer[Any]
-    caller: str = ""  # whose turn it takes, and whose rows
-    deadline: float = FOREVER  # past it the caller hears nothing, so it must end before
-    time_limit: float = FOREVER  # asked for: what there is by then is the answer
+    caller: str = ""  # whose fair share its work counts for
+    deadline: float = FOREVER  # the call must have ended by then
+    time_limit: float = FOREVER  # chosen by the client: what there is by then is the answer
     submitted_at: float = 0.0
     started_at: float = 0.0
     is_cancelled: bool = False  # written by the loop, read by the engine's thread
@@ -73,7 +73,7 @@ class Job(ABC):
 
     @property
     def num_prompt_tokens(self) -> int:
-        """How many must be read before the first of the answer; 0 if nobody waits for it."""
+        """How many must be read before the first token of the answer; 0 if none is streamed."""
         return 0
 
     @property
@@ -82,34 +82,34 @@ class Job(ABC):
 
     @property
     def is_over(self) -> bool:
-        """Nothing more is to be done: all is told, or nobody listens any more."""
+        """Nothing more is to be done: the answer is complete, or the call was cancelled."""
         return self.is_closed or self.is_cancelled
 
     @property
     @abstractmethod
     def num_tokens(self) -> int:
-        """An upper bound of the work it brings, by which the queue is bounded."""
+        """An upper bound of its work, by which the queue is bounded."""
 
     @property
     def num_used_tokens(self) -> int:
-        """How much of that work there has been."""
+        """How much of that work was done."""
         return self.num_tokens
 
     @property
     @abstractmethod
     def num_rows(self) -> int:
-        """How many places of the decoding batch it will take."""
+        """How many rows of the batch it will take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something for a call: a part of its answer, its end, or both."""
+    """A part of a call's answer, its end, or both."""
 
     output: OutputBuffer[Any]
     part: OutputPart | None = None
     closes: bool = False
     error: Exception | None = None
-    is_first: bool = False  # nothing else is on its way to this call
+    is_first: bool = False  # no earlier event of this call is on its way
 
     def deliver(self) -> None:
         """Runs on the loop."""

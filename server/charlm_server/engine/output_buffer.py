@@ -1,8 +1,8 @@
-"""One call's answers on their way from the engine's thread to the coroutine that writes them.
+"""One call's output, from the engine's thread to the coroutine that writes it.
 
-Coalescing without timers: the engine adds, the coroutine takes all there is and writes it as one
-message. A fast reader gets small chunks at once; a slow one gets bigger chunks and, past a bound,
-its rows are parked while everyone else runs on. The engine never waits for a write.
+Coalescing without timers: the engine adds parts, and the coroutine takes all there are and writes
+them as one message. A fast client gets small chunks at once, a slow one larger chunks. Past a bound
+there is backpressure: its rows are parked while other calls run on. The engine never waits.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class OutputPart(Protocol):
-    """A piece of an answer that knows about how many bytes it will cost."""
+    """A piece of an answer; `num_bytes` is about what it takes in a message."""
 
     @property
     def num_bytes(self) -> int: ...
@@ -25,7 +25,7 @@ class OutputBuffer(Generic[PartT]):
     """Parts made but not yet written.
 
     Two counters need no lock because each has one writer: `_num_bytes_made` belongs to the engine's
-    thread, `_num_bytes_taken` to the loop. Their difference is what waits, wherever it is.
+    thread, `_num_bytes_taken` to the loop. Their difference is what was not taken yet.
     """
 
     def __init__(self, max_waiting_bytes: int, on_room: Callable[[], None]) -> None:
@@ -46,12 +46,12 @@ class OutputBuffer(Generic[PartT]):
 
     @property
     def is_full(self) -> bool:
-        """Too much waits: make no more until the reader has caught up."""
+        """Backpressure begins: make no more until the client has caught up."""
         return self._num_bytes_made - self._num_bytes_taken > self._max_waiting_bytes
 
     @property
     def has_room(self) -> bool:
-        """Half is gone: go on. Half, so that a row is not parked again at once."""
+        """Backpressure ends: at half the bound, so that a row is not parked again at once."""
         return self._num_bytes_made - self._num_bytes_taken <= self._max_waiting_bytes // 2
 
     # --- the loop ---
@@ -61,7 +61,7 @@ class OutputBuffer(Generic[PartT]):
         self._arrived.set()
 
     def close(self, error: Exception | None = None) -> None:
-        """Nothing follows; an error is raised to the reader after the parts before it."""
+        """Nothing follows; an error is raised by `take` after the parts before it."""
         self._is_closed, self._error = True, self._error or error
         self._arrived.set()
 
@@ -89,6 +89,6 @@ class OutputBuffer(Generic[PartT]):
         return taken
 
     async def batches(self, max_bytes: int) -> AsyncIterator[list[PartT]]:
-        """What `take` returns, until the end."""
+        """The results of `take`, until the end."""
         while parts := await self.take(max_bytes):
             yield parts

@@ -1,19 +1,19 @@
-"""How many tokens to read in one go, where a longer chunk costs less for each of them."""
+"""How many tokens to read, or steps to decode, in one go, from what they cost lately."""
 
 import math
 
 KEPT = 0.85  # weight of a measurement when the next one comes
-ROUND = 4  # chunks, the last of which is half as long, to tell the two costs apart
+ROUND = 4  # chunks, the last of which is half as long, so that a and b can be estimated
 MAX_GROWTH = 2
 FORGETTING = 1.1  # by which the least seconds rise from chunk to chunk
-SHORT = 8  # tokens; a chunk of as many is no risk for which a longer one must wait
+SHORT = 8  # tokens; a chunk may always be as long as this
 
 
 class ChunkPacer:
-    """A chunk costs a + b n: it fits the target time, or takes twice what no chunk goes below.
+    """Chooses the length n of a chunk, which costs a + b n seconds, to fit a target time.
 
-    The latter because where a alone is near the target, chunks of one token would spend all time
-    on it. Only the size of a piece of work depends on the clock, never its result.
+    If a alone is near the target, a chunk may take 2 a: chunks of one token would spend all time
+    on a. Only the size of a piece of work depends on the clock, never its result.
     """
 
     def __init__(self, max_steps: int) -> None:
@@ -31,7 +31,7 @@ class ChunkPacer:
         return self._costs()[1]
 
     def num_steps(self, target_s: float) -> int:
-        """1 until something was measured; at most twice the longest of late."""
+        """1 until something was measured; at most twice the longest of the latest chunks."""
         if not self._num_chunks:
             return 1
         wanted = self._fitting(target_s)
@@ -40,7 +40,7 @@ class ChunkPacer:
         return wanted // 2 if wanted > 1 else min(2, self._max_steps)
 
     def record(self, num_steps: int, seconds: float) -> None:
-        """Moments of the measurements, of which the older count less."""
+        """Update the moments of the measurements; older ones count less."""
         self._weight = KEPT * self._weight + 1
         share = 1 / self._weight
         from_mean, from_mean_s = num_steps - self._mean_num, seconds - self._mean_s
@@ -61,7 +61,7 @@ class ChunkPacer:
     def _costs(self) -> tuple[float, float]:
         """Seconds of any chunk and of each token, neither below 0: the line of least squares.
 
-        But no more for any chunk than the cheapest took, whatever a disturbed one suggests.
+        At most what the cheapest chunk took, because a disturbed measurement can suggest more.
         """
         if not self._num_chunks:
             return 0.0, 0.0

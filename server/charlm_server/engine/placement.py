@@ -1,4 +1,4 @@
-"""Who has a row and who waits beside the batch with its state: ready <-> batch <-> parked."""
+"""Placement: sequences move between ready, a row of the batch, and parked."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,22 +15,22 @@ FINISHED = SequenceStatus.FINISHED
 
 
 class Placement:
-    """Moves sequences into rows and out of them; what they say is the same wherever they were."""
+    """Moves sequences into rows and out of them; their output does not depend on it."""
 
     def __init__(self, batch: RowBatch, clock: Callable[[], float]) -> None:
         self._batch, self._clock = batch, clock
         self._ready: CallerQueues[PlacedSequence] = CallerQueues(
             lambda placed: placed.sequence.status is FINISHED
         )
-        self.parked: list[PlacedSequence] = []  # until their readers catch up
+        self.parked: list[PlacedSequence] = []  # until their clients catch up
 
     @property
     def can_go_on(self) -> bool:
-        """Whether one of those that wait beside the batch need not wait for its reader."""
+        """Whether a sequence outside the batch can go on without waiting for its client."""
         return bool(self._ready) or any(_has_room(parked) for parked in self.parked)
 
     def drop_over(self) -> None:
-        """Forget whoever ended or is listened to no more; rows when all they sampled is told."""
+        """Remove finished sequences; those in rows only once the backlog is empty."""
         if not self._batch.backlog:
             self._batch.remove({live for live in self._batch.sequences if live.status is FINISHED})
         self.parked = [placed for placed in self.parked if placed.sequence.status is not FINISHED]
@@ -47,17 +47,17 @@ class Placement:
             placed = PlacedSequence(sequence, state, logits_1V, is_lent=is_lent)
             self._ready.add(sequence.job.caller, placed)
 
-    def place_ready(self, tell_all: Callable[[], None]) -> int:
-        """Give rows to who is ready, those that are lent among them; returns to how many.
+    def place_ready(self, hand_over_all: Callable[[], None]) -> int:
+        """Give rows, free or lent, to ready sequences; returns to how many.
 
-        They are the last rows of the batch. `tell_all` hands over what all rows sampled: it is
-        called before one leaves, and whoever ended or reads too slowly leaves with it.
+        They are the last rows of the batch. `hand_over_all` is called before a row is lent: it
+        hands over what all rows sampled and removes finished and slow ones.
         """
         if not self._ready:
             return 0
         assigned = self._deal()
         if assigned.lent:
-            tell_all()
+            hand_over_all()
             assigned = self._deal()
         newcomers = self._ready.take(assigned.granted)
         lent = lenders(
@@ -75,15 +75,15 @@ class Placement:
         return len(newcomers)
 
     def park_slow(self) -> None:
-        """Rows whose reader is too far behind leave the batch; their state waits with them."""
+        """Backpressure: rows whose client reads too slowly leave the batch with their state."""
         self.parked += self._take_out(
             [live for live in self._batch.sequences if live.job.output.is_full],
             SequenceStatus.PARKED,
         )
 
     def unpark(self) -> None:
-        """Those whose readers have caught up are ready, before others."""
-        asked = [(parked, _has_room(parked)) for parked in self.parked]  # readers run meanwhile
+        """Sequences whose clients have caught up are ready again, before others."""
+        asked = [(parked, _has_room(parked)) for parked in self.parked]  # clients read meanwhile
         for parked in reversed([parked for parked, has_room in asked if has_room]):
             parked.sequence.move_to(SequenceStatus.WAITING)
             self._ready.add_first(parked.sequence.job.caller, parked)

@@ -21,7 +21,7 @@ MAX_LOGITS = 1 << 21  # of one chunk, over rows, tokens and vocabulary: 16 MB in
 
 @dataclass(slots=True, eq=False)
 class PartialRead:
-    """A reader, how far it came, and, while it has no row, the state there."""
+    """A reader, how many ids it has read, and the state there while it has no row."""
 
     reader: Reader
     caller: str
@@ -56,12 +56,12 @@ class ReadingLane:
 
     @property
     def num_readers(self) -> int:
-        """Those with something left to read, and those that wait for a row."""
+        """Readers with something left to read, in rows or waiting."""
         return sum(reading.is_reading for reading in self._rows) + len(self._waiting)
 
     @property
     def longest_left(self) -> int:
-        """Most tokens that a reader has before it, of those in rows and of those that wait."""
+        """Most tokens that any reader has left, in rows or waiting."""
         return max((reading.num_left for reading in [*self._rows, *self._waiting]), default=0)
 
     def add(self, reader: Reader, caller: str) -> None:
@@ -80,7 +80,7 @@ class ReadingLane:
         return num_steps
 
     def _regroup(self) -> None:
-        """Drop who has read all or is gone, let others in; fresh rows start from the beginning."""
+        """Free the rows of readers that are done, and give rows to waiting ones."""
         kept = [row for row, reading in enumerate(self._rows) if reading.is_reading]
         newcomers = self._assign_rows(kept)
         if len(kept) == len(self._rows) and not newcomers:
@@ -98,7 +98,7 @@ class ReadingLane:
                 reading.state = None
 
     def _assign_rows(self, kept: list[int]) -> list[PartialRead]:
-        """Who gets a row now; rows that are lent leave `kept`, and their places wait."""
+        """Readers that get a row now; rows that are lent leave `kept`, and their readers wait."""
         held = Counter(self._rows[row].caller for row in kept)
         assigned = assign_rows(held, self._waiting.lengths(), self._sizes[-1] - len(kept))
         newcomers = self._waiting.take(assigned.granted)
@@ -116,7 +116,7 @@ class ReadingLane:
         return [reading for reading in newcomers if self._begin(reading)]
 
     def _begin(self, reading: PartialRead) -> bool:
-        """Hand a snapshot's reader what is expected next; whether there is anything to read."""
+        """Give a reader its snapshot's state and logits; whether it has ids to read."""
         reader, snapshot = reading.reader, reading.reader.snapshot
         if reader.is_over or snapshot is None or reading.num_read:
             return not reader.is_over

@@ -53,7 +53,7 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PrefixReader:
-    """Reads what an answer follows, and hands over what comes after its last token."""
+    """Reads what an answer follows, and hands over the logits after its last token."""
 
     owner: Owner
     ids: Sequence[int]

@@ -1,7 +1,7 @@
-"""Where a stream may be taken up again: small tokens, and what a job makes of them.
+"""Resume tokens: where a stream can go on after it was interrupted.
 
-A token holds no state. Who resumes sends the request and the received ids once more; reading is
-exact, so that the state after them has the very bits that it had on the first server.
+A token holds no state. A client resumes with the same request and the ids that it received;
+reading is exact, so that the state after them has the same bits as on the first server.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ TOKEN_BYTES = _LAYOUT.size + _CHECK_BYTES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResumePosition:
-    """A place in one output of a stream, after everything that was shown by then."""
+    """A position in one output of a stream, after everything that was shown by then."""
 
     origin: Origin
     index: int

@@ -1,13 +1,13 @@
-"""Where the states of a changing number of rows stay."""
+"""Memory for the states of a changing number of rows."""
 
 from charlm_model.language_model import LanguageModel
 from charlm_model.state import State
 
 
 class RowStates:
-    """Rows that are not moved while others come and go behind them and there is room.
+    """States of rows, which stay in place while later rows come and go.
 
-    Memory is kept where they become fewer: fresh memory costs more than what is written to it.
+    Memory is kept when rows become fewer: allocating costs more than writing.
     """
 
     def __init__(self, model: LanguageModel, num_rows: int) -> None:
@@ -19,7 +19,7 @@ class RowStates:
         return self.state.batch_size
 
     def row(self, row: int) -> State:
-        """One of them, in this memory: cloned by whoever wants it for longer than it is there."""
+        """One row, in this memory: clone it to keep it for longer."""
         return self.state.rows(row, row + 1)
 
     def put(self, row: int, other: State | None) -> None:
@@ -27,7 +27,7 @@ class RowStates:
         self._model.put_row(self.state, row, self._unread if other is None else other)
 
     def resize(self, num_rows: int) -> None:
-        """So many rows; what comes behind the old ones is at the start of a text."""
+        """Make it so many rows; new ones are at the start of a text."""
         before = len(self)
         if not self.state.begins_in(self._largest):  # the model answers with memory of its own
             self._largest = self.state

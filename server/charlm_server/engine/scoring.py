@@ -134,7 +134,7 @@ class NextDistribution:
 
 @dataclass(kw_only=True, eq=False)
 class NextDistributionJob(Job):
-    """What comes after a text? The context begins with the start id, or follows a snapshot."""
+    """The distribution of the next token. The context begins with the start id or a snapshot."""
 
     context_ids: list[int]
     output: OutputBuffer[NextDistribution]

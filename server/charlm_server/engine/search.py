@@ -1,7 +1,6 @@
-"""Work with many steps of its own: searches and samplers, run in pieces between the other work.
+"""Searches: work with many steps of its own, which runs in pieces between other work.
 
-Each is a generator that yields after every piece; two are under way at a time, so that the rows
-that they carry are bounded.
+Each is a generator that yields after every piece. Two run at a time, which bounds their rows.
 """
 
 from collections import deque
@@ -21,13 +20,13 @@ from charlm_server.engine.readers import PrefixReader
 from charlm_server.errors.base import CharlmError
 
 NUM_TOGETHER = 2
-# Of all rows that one inquiry carries: what it may ask for is bounded by it.
+# Of all rows of one search; requests that need more are refused.
 MAX_STATE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixState:
-    """What has been read: the state after it, one row, and the logits of what comes next."""
+    """The state after what was read, one row, and the logits of the next token."""
 
     stepper: Stepper
     state: State
@@ -36,7 +35,7 @@ class PrefixState:
 
 @dataclass(kw_only=True, eq=False)
 class SearchJob(Job):
-    """A question about what follows a context; the generator returns the answer."""
+    """A search of what follows a context; the generator returns the result."""
 
     context_ids: list[int]  # begins with the start context unless there is a snapshot
     num_steps: int  # an upper bound, by which the queue is bounded
@@ -68,7 +67,7 @@ class SearchResult:
 
 
 class SearchQueue:
-    """All that is being searched, in the order of arrival; the first few take turns."""
+    """All searches in order of arrival; the first two take turns."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -85,7 +84,7 @@ class SearchQueue:
         self.add(job, self._answering(job, start))
 
     def work_on(self, must_stop: Callable[[], bool]) -> None:
-        """A piece of each of the first few, and again until it must stop."""
+        """Run a piece of each of the first two, again and again until it must stop."""
         self._works = deque(each for each in self._works if not each[0].is_over)
         while self._works:
             for _ in range(min(NUM_TOGETHER, len(self._works))):
@@ -102,7 +101,7 @@ class SearchQueue:
         except CharlmError as error:
             self._outbox.close(job, error)
             return
-        # Behind those it takes turns with, before those that wait.
+        # Behind the other one that runs, before those that wait.
         self._works.insert(min(NUM_TOGETHER - 1, len(self._works)), (job, work))
 
     def _answering(self, job: SearchJob, start: PrefixState) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""A request inside the engine: one prompt, and each of its growing continuations."""
+"""Generation jobs: one prompt and its growing continuations."""
 
 import enum
 from collections.abc import Callable
@@ -40,7 +40,7 @@ from charlm_server.engine.token_columns import (
 
 @dataclass(kw_only=True, eq=False)
 class GenerationJob(Job):
-    """One request: a prompt and how to continue it, `num_outputs` times."""
+    """A prompt and how to continue it, `num_outputs` times."""
 
     prompt_ids: list[int]  # begins with the start context unless there is a snapshot
     params: SamplingParams
@@ -105,7 +105,7 @@ class GenerationJob(Job):
 
     @property
     def num_rows(self) -> int:
-        """Outputs that are drawn as wholes have rows of their own."""
+        """Constrained outputs that are sampled whole have no rows of the batch."""
         return 0 if self.stopping.search is not None else self.num_outputs
 
 
@@ -119,14 +119,14 @@ class SequenceStatus(enum.Enum):
 
 
 class Sequence:
-    """One continuation of a job's prompt: owns its counts and what is held back of it."""
+    """One continuation of a job's prompt: its status, counts and text held back."""
 
     def __init__(self, job: GenerationJob, index: int) -> None:
         self.job = job
         self.index = index
         self.num_sampled = 0
         self._status = SequenceStatus.WAITING
-        # What the penalties look at: the prompt's text, and what was sampled.
+        # For the penalties: the prompt's text, and what was sampled.
         self.recent = list(job.prompt_text_ids) if job.params.is_penalizing else []
         self.guide = job.stopping.new_guide() if job.stopping.constraint is not None else None
         self._evidence: tuple[float | None, float | None] = None, None
@@ -146,28 +146,28 @@ class Sequence:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all that is wanted is tokens of the model's own distribution."""
+        """Whether it samples from the model's own distribution, without details."""
         job = self.job
         return job.params.is_plain and self.guide is None and not job.returns.details
 
     @property
     def received_ids(self) -> list[int]:
-        """What its reader has of an earlier stream."""
+        """Ids that the client has from an earlier stream."""
         return [] if self._resumed is None else self._resumed.received_ids
 
     @property
     def must_read_received(self) -> bool:
-        """Outputs that are drawn as wholes are drawn again instead."""
+        """Constrained outputs that are sampled whole are sampled again instead."""
         return bool(self.received_ids and not self.has_ended and self.job.num_rows)
 
     @property
     def has_ended(self) -> bool:
-        """In this stream or in the one that this one goes on with."""
+        """In this stream or in the one that it resumes."""
         return self.finish is not None or (self._resumed is not None and self._resumed.has_ended)
 
     @property
     def status(self) -> SequenceStatus:
-        """Placement sets all but the last, which follows from the sequence and its job."""
+        """FINISHED follows from the sequence and its job; placement sets the others."""
         return SequenceStatus.FINISHED if self.is_over else self._status
 
     def move_to(self, status: SequenceStatus) -> None:
@@ -175,16 +175,16 @@ class Sequence:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is to be done for it. Its prompt's reader asks, too."""
+        """Whether nothing more is to be done for it."""
         return self.has_ended or self.job.is_over
 
     @property
     def num_missing(self) -> int:
-        """How many more tokens it may take."""
+        """How many more tokens it may sample."""
         return self.job.stopping.max_new_tokens - self.num_sampled
 
     def accept(self, sampled: TokenColumns, token_bytes: list[bytes], now: float) -> list[Delta]:
-        """Take what was sampled, up to its end; what was sampled past it is discarded."""
+        """Take sampled tokens, up to the end of the output; the rest is discarded."""
         kept, reason = self._kept(sampled)
         releases, stopped = self._assembler.feed([token_bytes[token] for token in kept.ids_T])
         self._held = concat_columns([self._held, kept]) if self._held is not None else kept
@@ -226,7 +226,7 @@ class Sequence:
         return PrefixReader(self, ids, self.job.snapshot, on_read, accept)
 
     def retrace(self, ids: list[int]) -> None:
-        """Go the way again that led to received tokens; they are yet to be accepted."""
+        """Bring penalties and guide to where the received tokens lead, before they are accepted."""
         if self.job.params.is_penalizing:
             self.recent += ids
         if self.guide is not None:
@@ -234,18 +234,18 @@ class Sequence:
                 self.guide.take(token)
 
     def as_sampled(self, columns: TokenColumns) -> TokenColumns:
-        """Received tokens among sampled ones. What only sampling knows was told before."""
+        """Received tokens as sampled ones, with 0 for what only sampling knows."""
         unknown_T = np.zeros(len(columns), np.float32)
         masses_T = unknown_T if self.guide is not None else None
         return replace(columns, sampling_logprobs_T=unknown_T, constraint_log_masses_T=masses_T)
 
     def adopt(self, drawn: SampledOutput) -> None:
-        """Be the output that was drawn as a whole; its tokens are yet to be accepted."""
+        """Take the guide and the evidence of an output sampled whole, before its tokens."""
         self.guide = drawn.guide
         self._evidence = drawn.log_evidence, drawn.effective_sample_size
 
     def end(self, reason: FinishReason, now: float) -> list[Delta]:
-        """End it from outside, with all that was held back."""
+        """End it early, with all text that was held back."""
         return self._end(reason, self._assembler.finish(), now)
 
     def _kept(self, sampled: TokenColumns) -> tuple[TokenColumns, FinishReason | None]:

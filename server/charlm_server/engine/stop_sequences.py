@@ -1,4 +1,4 @@
-"""Stop sequences: an automaton that finds the first one and holds back no more than it must.
+"""Stop sequences: an automaton that finds the first one and holds back as little as possible.
 
 Bytes, not characters: a stop may begin or end inside a token, and every vocabulary has bytes.
 """
@@ -90,5 +90,5 @@ class StopMatcher:
 
     @property
     def num_held(self) -> int:
-        """How many of the last bytes may still turn out to be the beginning of a stop."""
+        """How many of the last bytes may be the beginning of a stop sequence."""
         return self.automaton.depth[self.node]

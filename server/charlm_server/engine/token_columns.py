@@ -1,4 +1,4 @@
-"""What is told about tokens, as columns: one array per fact, one entry per token.
+"""Facts about tokens as columns: one array per fact, one entry per token.
 
 Legend: T tokens, V vocabulary, K alternatives.
 """
@@ -23,7 +23,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Returns:
-    """Which columns a caller wants beside ids and log-probs; each costs time and bytes."""
+    """Which columns are returned beside the ids; each costs time and bytes."""
 
     logprobs: bool = True
     ranks: bool = False
@@ -34,11 +34,11 @@ class Returns:
 
     @property
     def details(self) -> bool:
-        """Whether anything but the chosen token's own numbers is wanted."""
+        """Whether more than the chosen token's log-probs is returned."""
         return self.ranks or self.entropies or self.num_alternatives > 0 or self.distributions
 
     def bytes_per_token(self, vocab_size: int) -> int:
-        """About what one token costs on its way to the caller, for bounds."""
+        """About what one token takes in a message, for bounds."""
         return 24 + 8 * self.num_alternatives + self._dense_bytes(vocab_size)
 
     def least_bytes_per_token(self, vocab_size: int) -> int:
@@ -57,7 +57,7 @@ class TokenColumns:
     ids_T: Ids
     logprobs_T: Float32s  # under the model, at temperature 1, before any processor
     sampling_logprobs_T: Float32s | None = None  # under the distribution that was sampled from
-    constraint_log_masses_T: Float32s | None = None  # of what the constraint left
+    constraint_log_masses_T: Float32s | None = None  # of the tokens that the constraint allows
     ranks_T: NDArray[np.int32] | None = None  # 1 = the most probable token
     entropies_T: Float32s | None = None  # of the model's distribution, in nats
     top_ids_TK: Ids | None = None
@@ -97,7 +97,7 @@ def exact_sum(parts: Iterable[Float32s]) -> float:
 
 
 def columns_of(logits_TV: Tensor, ids_T: Ids, returns: Returns) -> TokenColumns:
-    """What is told about tokens that stand where these are the pending logits."""
+    """The columns of tokens, each from the logits before it."""
     logprobs_T = chosen(logprobs_from(logits_TV.numpy()), ids_T)
     return TokenColumns(ids_T=ids_T, logprobs_T=logprobs_T, **details(logits_TV, ids_T, returns))
 

@@ -1,8 +1,8 @@
-"""Which batch sizes give a row the bits it would have alone; measured when the server starts.
+"""Batch invariance: in which batch sizes a row has the bits it has alone, measured at load.
 
-What is tried is warm afterwards: kernels are compiled, and on a GPU recorded, before a call comes.
+It also warms the model up: kernels are compiled, and on a GPU recorded, before the first call.
 
-Legend: B rows, R of them with the probe, T tokens read, K tokens drawn, V vocabulary.
+Legend: B rows, R of them with the probe, T tokens read, K tokens sampled, V vocabulary.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from charlm_model.state import State
 
 @dataclass(frozen=True, slots=True)
 class BatchInvariance:
-    """The batch sizes to use, and whether a row's bits are the same in all of them."""
+    """The batch sizes to use, and whether a row has the same bits in all of them."""
 
     sizes: tuple[int, ...]
     is_batch_invariant: bool
@@ -29,9 +29,8 @@ class BatchInvariance:
 def measure_batch_invariance(model: LanguageModel, sizes: Iterable[int]) -> BatchInvariance:
     """Keep the sizes in which a probe row has the bits it has in the largest one.
 
-    Every size is tried with the probe in several rows: tokens are read, and then drawn, one by one
-    and in one go. Where not even the largest size agrees with itself, rows are computed one at a
-    time.
+    Every size is tried with the probe in several rows: tokens are read and then sampled, one by one
+    and in one go. If not even the largest size agrees with itself, rows are computed one at a time.
     """
     descending = sorted(set(sizes), reverse=True)
     results = {size: _results_of(model, size) for size in descending}
@@ -54,7 +53,7 @@ def _results_of(model: LanguageModel, size: int) -> set[bytes]:
 
 
 def _in_steps(model: LanguageModel, ids_BT: Tensor, rows: list[int]) -> list[Tensor]:
-    """All that came of some rows: logits, tokens drawn with log-probs, and the state."""
+    """All results of some rows: logits, sampled tokens with log-probs, and the state."""
     state = model.initial_state(len(ids_BT))
     read, bursts = [], []
     for ids_B in ids_BT.unbind(dim=1):
@@ -68,7 +67,7 @@ def _in_steps(model: LanguageModel, ids_BT: Tensor, rows: list[int]) -> list[Ten
 
 
 def _in_one_go(model: LanguageModel, ids_BT: Tensor, rows: list[int]) -> list[Tensor]:
-    """The same of two calls."""
+    """The same results, from two calls of the model."""
     num_rows, num_tokens = ids_BT.shape
     read_BTV, state = model.advance(ids_BT, model.initial_state(num_rows))
     drawn, logits_BV, state = model.sample(

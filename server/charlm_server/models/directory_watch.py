@@ -1,4 +1,4 @@
-"""Looks for new and replaced checkpoints in the model directory, and has them served."""
+"""Watches the model directory and loads new and replaced checkpoints."""
 
 import asyncio
 import contextlib
@@ -13,8 +13,11 @@ logger = logging.getLogger(__name__)
 
 
 class DirectoryWatch:
-    """Every `seconds`, and whenever it is told to look. What was refused is not tried again
-    before one of its files changes; what disappears is served on."""
+    """Looks every `seconds`, and at each `look_now`.
+
+    A checkpoint that could not be loaded is tried again when one of its files changes; one that
+    was deleted is served until it is unloaded.
+    """
 
     def __init__(self, hot_swap: HotSwap, seconds: float | None) -> None:
         self._hot_swap, self._seconds = hot_swap, seconds
@@ -25,7 +28,7 @@ class DirectoryWatch:
         self._asked.set()
 
     async def run(self) -> None:
-        """Look until cancelled; at once if there is an interval, else when asked to."""
+        """Look until cancelled: at once if there is an interval, else at the first `look_now`."""
         if self._seconds is not None:
             self.look_now()
         while True:
@@ -35,7 +38,7 @@ class DirectoryWatch:
             await self.look()
 
     async def look(self) -> None:
-        """Load whatever has changed since the last look."""
+        """Load the checkpoints that have changed since the last look."""
         versions = await asyncio.to_thread(self._versions)
         for name in sorted(versions):
             if versions[name] != self._seen.get(name):

@@ -1,4 +1,4 @@
-"""Changes which models are served, while they are: loads, renames and retires them."""
+"""Hot swap: loads, aliases and unloads models while the server runs."""
 
 import asyncio
 import gc
@@ -33,7 +33,7 @@ NAMES = "models/ and 1 to 63 letters, digits, '.', '_' or '-'"
 
 
 class HotSwap:
-    """One change at a time, on the loop; the heavy part of it on a thread."""
+    """Makes one change at a time, on the loop; checkpoints are read on a thread."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class HotSwap:
     async def load(self, checkpoint: str, name: str = "") -> LoadedModel:
         """Read, verify and warm a checkpoint, then serve it under the name.
 
-        A model that had the name goes on with the calls and the kept states that it has.
+        A model that had the name stays for the calls and kept states that use it.
         Raises CheckpointUnknown, CheckpointUnusable, InvalidRequest, TooManyModels or Draining.
         """
-        # A checkpoint of a name that no model can have is not there, as others are not.
+        # A checkpoint whose name no model can have is reported as unknown.
         name = checked_resource("model", name) if name else PREFIX + checkpoint
         async with self._one_at_a_time:
             self._refuse_if_closed()
@@ -75,9 +75,9 @@ class HotSwap:
         return model
 
     async def unload(self, name: str) -> None:
-        """Forget an alias, or a model once its calls have ended (bounded).
+        """Remove an alias, or a model once its calls have ended, within a bounded time.
 
-        Raises InvalidRequest, ModelNotFound, or ModelInUse while an alias stands for the model.
+        Raises InvalidRequest, ModelNotFound, or ModelInUse while an alias points to the model.
         """
         async with self._one_at_a_time:
             self._refuse_if_closed()
@@ -94,7 +94,7 @@ class HotSwap:
         await asyncio.shield(asyncio.gather(*retiring))
 
     def _retire_all(self, name: str) -> list[asyncio.Task[None]]:
-        """The model and those it replaced; whoever awaits the tasks holds none of them."""
+        """Retire the model and those it replaced; the tasks hold no reference to them."""
         replaced = [old for old in self._models.replaced if old.name == name]
         gone = [self._models.take(name), *replaced]
         self._models.replaced = [old for old in self._models.replaced if old not in gone]
@@ -104,13 +104,13 @@ class HotSwap:
         return [task for task, model in self._retiring.items() if model in gone]
 
     def release(self) -> None:
-        """Let go of replaced models that no kept state needs any more."""
+        """Retire replaced models that no kept state needs."""
         for model in self._models.replaced:
             if model not in self._retiring.values() and not self._is_needed(model):
                 self._retire(model)
 
     async def set_alias(self, alias: str, target: str) -> str | None:
-        """Let a name stand for a loaded model; returns what it stood for.
+        """Point an alias to a loaded model; returns where it pointed before.
 
         Raises InvalidRequest, ModelNotFound or TooManyModels.
         """
@@ -134,17 +134,17 @@ class HotSwap:
 
     @property
     def retiring(self) -> list[LoadedModel]:
-        """Models that are no longer served, but have calls to finish or states to go on with."""
+        """Models no longer served by name, which open calls or kept states still need."""
         return list({*self._retiring.values(), *self._models.replaced})
 
     def _is_needed(self, model: LoadedModel) -> bool:
-        """Whether a state that is kept goes on with these weights, and no others would do."""
+        """Whether a kept state needs these weights, and no served model has them."""
         digest = model.checkpoint.digest
         is_served = model.name in self._models and self._models.digest(model.name) == digest
         return not is_served and self._states.num_of(model.name, digest) > 0
 
     async def close(self) -> list[LoadedModel]:
-        """Change nothing any more; returns the models that are left to drain."""
+        """Refuse further changes; returns the models that are left to drain."""
         self._is_closed = True
         left = self.retiring
         for task in self._retiring:
@@ -171,12 +171,14 @@ class HotSwap:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._retiring.pop(task, None)
-        gc.collect()  # modules hold themselves in circles, and they may be large
-        torch.cuda.empty_cache()  # torch would keep a GPU's memory; without one this is nothing
+        gc.collect()  # modules have reference cycles and may be large
+        torch.cuda.empty_cache()  # torch would keep a GPU's memory; does nothing without a GPU
 
     async def _finish(self, model: LoadedModel) -> None:
-        """Wait for the model's calls, end those that last too long, stop its thread; or leave a
-        replaced one to the states that need it."""
+        """Wait for the model's calls, end those that last too long, and stop its thread.
+
+        A replaced model that kept states need stays.
+        """
         started = time.monotonic()
         await model.usage.unused_within(self._config.unload_grace_s)
         if model in self._models.replaced:

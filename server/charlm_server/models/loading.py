@@ -1,4 +1,4 @@
-"""From a checkpoint on disk to a model with its own engine."""
+"""Loading: from a checkpoint on disk to a model with an engine of its own."""
 
 import time
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ from charlm_server.scheduling.scheduler import Scheduler
 
 def load_models(config: ServeConfig) -> Models:
     """Read every checkpoint and make it ready. Raises ServeError."""
-    device_of(config)  # what is wrong with it is said before anything is read
+    device_of(config)  # report an unusable device before reading anything
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     loaded = [load_model(name, directory, config) for name, directory in config.checkpoints.items()]
@@ -33,7 +33,7 @@ def load_models(config: ServeConfig) -> Models:
 
 
 def mixtures_of(loaded: Iterable[LoadedModel], config: ServeConfig) -> list[LoadedModel]:
-    """The mixtures that were asked for, each with an engine of its own. Raises ServeError."""
+    """The configured mixtures, each with an engine of its own. Raises ServeError."""
     checkpoint_of = {model.name: model.checkpoint for model in loaded}
     mixed = []
     for name, mixture in config.mixtures.items():
@@ -49,7 +49,7 @@ def mixtures_of(loaded: Iterable[LoadedModel], config: ServeConfig) -> list[Load
 
 
 def device_of(config: ServeConfig) -> torch.device:
-    """Where models are to compute. Raises ServeError where that is not here."""
+    """The device of the models. Raises ServeError if it is not available."""
     try:
         return device_named(config.device)
     except ModelError as error:
@@ -57,7 +57,7 @@ def device_of(config: ServeConfig) -> torch.device:
 
 
 def load_model(name: str, directory: Path, config: ServeConfig) -> LoadedModel:
-    """Read, verify and certify one checkpoint. Raises ServeError."""
+    """Read and verify one checkpoint, and measure its batch invariance. Raises ServeError."""
     try:
         checkpoint = checkpoints.load(directory)
         checkpoints.verify_golden(checkpoint)
@@ -69,9 +69,9 @@ def load_model(name: str, directory: Path, config: ServeConfig) -> LoadedModel:
 
 
 def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> LoadedModel:
-    """An engine for a checkpoint in memory, on the device if its family can be there.
+    """An engine for a checkpoint in memory, on the device if its family supports it.
 
-    Raises ServeError where there is no such device, or where it cannot be served there.
+    Raises ServeError if there is no such device, or if the checkpoint cannot be served on it.
     """
     model, batch_invariance = _tried(name, checkpoint, config)
     vocabulary, limits = checkpoint.vocabulary, config.limits
@@ -94,7 +94,7 @@ def serve_checkpoint(name: str, checkpoint: Checkpoint, config: ServeConfig) -> 
 def _tried(
     name: str, checkpoint: Checkpoint, config: ServeConfig
 ) -> tuple[LanguageModel, BatchInvariance]:
-    """The model where it is to compute, verified and certified there: calls find it warm."""
+    """The model on its device, verified, with its batch invariance; it is warm afterwards."""
     device = device_of(config)
     try:
         model = on_device(checkpoint.model, device)

@@ -1,4 +1,4 @@
-"""The directory that new checkpoints come from. Names from requests are never paths."""
+"""The directory of checkpoints to load. Names in requests are never used as paths."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ Version = tuple[tuple[str, int, int, int], ...]
 
 
 class ModelDirectory:
-    """Its entries are checkpoints. Nothing outside it is read, by whatever link."""
+    """A directory whose entries are checkpoints. No link leads out of it."""
 
     def __init__(self, directory: Path) -> None:
         if not directory.is_dir():
@@ -22,7 +22,7 @@ class ModelDirectory:
         self._directory = directory.resolve()
 
     def checkpoint(self, name: str) -> Path:
-        """Where the entry is. Raises CheckpointUnknown for whatever is not one of the names."""
+        """The path of an entry. Raises CheckpointUnknown."""
         directory = self._directory / name
         if not NAME.fullmatch(name) or not (directory / MARKER).is_file():
             raise CheckpointUnknown(name)
@@ -48,7 +48,7 @@ class ModelDirectory:
         return tuple(sorted((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats))
 
     def digest(self, name: str) -> str:
-        """The identity of the files, as the manifest has it; empty if it cannot be read."""
+        """SHA-256 of the manifest, which identifies the files; empty if it cannot be read."""
         try:
             return hashlib.sha256(
                 read_bytes(self._directory / name / MANIFEST, MAX_FILE_BYTES)

@@ -1,4 +1,4 @@
-"""The models of a running server: loaded, verified, certified, each with its own engine."""
+"""The registry of loaded models, each with an engine of its own."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ BYTES_PER_LOGIT = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LoadedModel:
-    """A checkpoint being served, and all that is known about it."""
+    """A checkpoint that is served, with its engine."""
 
     name: str
     checkpoint: Checkpoint
@@ -43,12 +43,12 @@ class LoadedModel:
         return self.checkpoint.vocabulary
 
     def output_buffer(self) -> OutputBuffer[Any]:
-        """For one call's answer; room in it wakes the engine."""
+        """A buffer for one call's output; when it has room again, the engine is woken."""
         return OutputBuffer(self.limits.max_waiting_bytes, self.scheduler.wake)
 
     @property
     def numerics(self) -> str:
-        """What the bits of its results depend on, beside the checkpoint."""
+        """Identifies what its bits depend on beside the checkpoint."""
         return numerics_id(self.device)
 
     @property
@@ -74,12 +74,12 @@ def check_named(name: str, field: str) -> None:
 
 
 class Models:
-    """All loaded models by resource name, and other names for them. They change on the loop."""
+    """All loaded models by resource name, and aliases. They change on the loop."""
 
     def __init__(self, models: Iterable[LoadedModel]) -> None:
         self._by_name = {model.name: model for model in models}
         self._aliases: dict[str, str] = {}
-        self.replaced: list[LoadedModel] = []  # that calls or states still need
+        self.replaced: list[LoadedModel] = []  # models that calls or kept states still need
 
     def get(self, name: str) -> LoadedModel:
         """By name or alias. Raises ModelNotFound, and InvalidRequest where no name was given."""
@@ -90,7 +90,7 @@ class Models:
         return self._by_name[target]
 
     def of(self, name: str, digest: str) -> LoadedModel:
-        """The very weights, replaced or not, else the model of that name. Raises ModelNotFound."""
+        """The model with these weights, replaced or not, else by name. Raises ModelNotFound."""
         for model in self.replaced:
             if (model.name, model.checkpoint.digest) == (name, digest):
                 if self.digest(name) == digest:
@@ -116,17 +116,16 @@ class Models:
 
     @property
     def known_names(self) -> list[str]:
-        """What a request may ask for: names, then aliases."""
+        """Names of models, then aliases."""
         return [*self.names, *sorted(self._aliases)]
 
     @property
     def aliases(self) -> dict[str, str]:
-        """What each alias stands for."""
+        """The name that each alias points to."""
         return dict(self._aliases)
 
     def put(self, model: LoadedModel) -> LoadedModel | None:
-        """Serve a model under its name from now on; returns the one that had the name, which
-        is among the replaced."""
+        """Serve a model under its name. Returns the model that it replaces, if there is one."""
         old = self._by_name.get(model.name)
         self._by_name[model.name] = model
         if old is not None:
@@ -134,11 +133,11 @@ class Models:
         return old
 
     def take(self, name: str) -> LoadedModel:
-        """Serve it no longer. It exists."""
+        """Remove a model, which exists."""
         return self._by_name.pop(name)
 
     def alias(self, alias: str, target: str | None) -> str | None:
-        """Let a name stand for a model from now on, or for none; returns what it stood for."""
+        """Point an alias to a model, or remove it; returns where it pointed before."""
         previous = self._aliases.pop(alias, None)
         if target is not None:
             self._aliases[alias] = target

@@ -1,4 +1,4 @@
-"""Who may wait for a place, and for how long: bounded, fairly between callers, told early."""
+"""Admission: a bounded queue for each model, which refuses early what cannot begin in time."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class QueueLimits:
 
 
 class AdmissionQueue:
-    """Two queues and their common bounds. The scheduler's lock stands around every use."""
+    """Two fair queues and their common bounds. Used under the scheduler's lock."""
 
     def __init__(self, limits: QueueLimits) -> None:
         self._limits = limits
@@ -40,17 +40,17 @@ class AdmissionQueue:
 
     @property
     def num_tokens(self) -> int:
-        """Of work that those who wait bring, at most."""
+        """An upper bound of the queued work."""
         return self.generations.num_tokens + self.scorings.num_tokens
 
     def refuse_if_full(self, now: float) -> None:
-        """Raises QueueFull if no call may wait, whatever it asks for."""
+        """Raises QueueFull if any call would be refused."""
         self._refuse_one_more(len(self), self._limits, QueueFull, now)
 
     def admit(self, waiting: QueuedJob, queue: FairQueue, *, work_s: float) -> None:
-        """Let a job wait that needs so many seconds of work before its first answer.
+        """Queue a job that needs `work_s` seconds of work before its first token.
 
-        Raises QueueFull, or DeadlineTooShort if its turn would come too late.
+        Raises QueueFull, or DeadlineTooShort if it would begin too late.
         """
         job = waiting.job
         self._refuse_excess(waiting)
@@ -69,11 +69,11 @@ class AdmissionQueue:
         return job
 
     def too_late(self, job: Job, queue: FairQueue, now: float) -> DeadlineTooShort:
-        """What to tell a job whose turn did not come in time."""
+        """The error of a job that did not begin in time."""
         return DeadlineTooShort(job.deadline - now, self._wait.seconds_for(len(queue), now))
 
     def _refuse_excess(self, newcomer: QueuedJob) -> None:
-        """Raise a refusal if the newcomer is one too many, or brings too much."""
+        """Raise a refusal if there are too many jobs, or too many tokens."""
         self._refuse(newcomer, len(self), self.num_tokens, self._limits, QueueFull)
         if newcomer.caller and self._limits.per_caller is not None:
             own = [*self.generations.of(newcomer.caller), *self.scorings.of(newcomer.caller)]
@@ -107,17 +107,17 @@ NUM_REMEMBERED = 32
 
 
 class WaitEstimate:
-    """Little's law over the latest beginnings: those ahead, divided by the rate they leave at."""
+    """Estimates queue waits: jobs ahead, divided by the rate at which jobs began (Little's law)."""
 
     def __init__(self) -> None:
         self._begun_at: deque[float] = deque(maxlen=NUM_REMEMBERED)
 
     def record(self, now: float) -> None:
-        """A job began that had to wait."""
+        """A job began while others waited."""
         self._begun_at.append(now)
 
     def seconds_for(self, num_ahead: int, now: float) -> float:
-        """Until the one behind `num_ahead` others begins; 0 while too little is known."""
+        """Until a job behind `num_ahead` others begins; 0 before anything is known."""
         if len(self._begun_at) < 2:
             return 0.0
         return (num_ahead + 1) * (now - self._begun_at[0]) / (len(self._begun_at) - 1)

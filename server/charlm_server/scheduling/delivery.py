@@ -1,7 +1,7 @@
-"""The way from the engine's thread to the calls: on the loop, a few calls at a time.
+"""Delivers results on the event loop, first tokens first, in groups of eight.
 
-A call that is told something writes a message, which takes the loop longer than to be told. Were
-all told at once, whoever calls meanwhile would wait until all had written.
+A call that gets a part writes a message, which takes the loop longer than the delivery. In groups,
+so that calls which arrive meanwhile do not wait until all messages are written.
 """
 
 import asyncio
@@ -12,27 +12,27 @@ from collections.abc import Callable
 from charlm_server.engine.job import Event
 
 AT_ONCE = 8
-# Times as long as the last delivery took: what can wait is kept for so long, so that most of the
-# loop's time is left for calls that come and go. And what no reader should have to wait for.
+# Later tokens are collected for KEPT_TIMES as long as deliveries take, which leaves most of the
+# loop's time to other work, but for at most MOST_KEPT_S.
 KEPT_TIMES, MOST_KEPT_S = 10, 0.1
 SMOOTHING = 0.3  # weight of the newest measurement
 
 
 class Delivery:
-    """Events in order, but for those that nothing of their own call can be in front of."""
+    """Delivers events in order, but the first of each call at once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiting: deque[Event] = deque()
         self._began_at: float | None = None
         self.kept_s = 0.0
-        """For how long the thread should keep what can wait. Any thread may read it."""
+        """For how long the engine should collect later tokens. Any thread may read it."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
 
     def hand_over(self, events: list[Event]) -> None:
-        """Have the loop deliver them; for any thread."""
+        """Deliver them on the loop; any thread may call."""
         self._loop.call_soon_threadsafe(self._deliver, events)
 
     def _deliver(self, events: list[Event]) -> None:

@@ -1,8 +1,8 @@
-"""Who waits, and who is next: callers take turns, weighed by the tokens that they were given.
+"""A fair queue: callers take turns, weighted by the tokens of their jobs.
 
-The caller with the least on its account is next, of those for whom there is a place; what was
-begun goes on its account. Whoever comes back begins where the others are, so that nobody saves
-turns up.
+The caller with the lowest account is next, of those whose jobs have room; the tokens of a job that
+begins are added to the account. A caller that returns starts at the level of the others, so that
+unused turns are not saved.
 Source: start-time fair queueing, Goyal, Vin & Cheng (1996); tokens as its measure, Sheng et al.
 (2024), "Fairness in Serving Large Language Models".
 """
@@ -33,15 +33,15 @@ class QueuedJob:
 
 
 class FairQueue:
-    """The jobs that wait for one kind of place; those of one caller keep their order."""
+    """Jobs that wait to begin; those of one caller keep their order."""
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[QueuedJob]] = {}  # by caller; none is empty
         self._num = 0
-        self.num_tokens = 0  # of all who wait
+        self.num_tokens = 0  # of all waiting jobs
         self._accounts: dict[str, float] = {}  # tokens, by caller
-        self.shares = FairShares(Counter(), 0)  # of the places, as last seen
-        self._level = 0.0  # the account of whoever was begun last, before that was added
+        self.shares = FairShares(Counter(), 0)  # of the rows, as last seen
+        self._level = 0.0  # the account of the caller whose job began last, before it was charged
 
     def __len__(self) -> int:
         return self._num  # any thread may ask
@@ -50,17 +50,17 @@ class FairQueue:
         return chain.from_iterable(self._queues.values())
 
     def of(self, caller: str) -> Collection[QueuedJob]:
-        """Those of one caller."""
+        """The waiting jobs of one caller."""
         return self._queues.get(caller, ())
 
     def num_ahead(self, caller: str) -> int:
-        """How many will begin before the caller's next job, where all jobs are alike."""
+        """How many jobs begin before the caller's next one, if all are of one size."""
         num_own = len(self.of(caller))
         others = (len(queue) for name, queue in self._queues.items() if name != caller)
         return num_own + sum(min(num, num_own + 1) for num in others)
 
     def is_next(self, caller: str) -> bool:
-        """Whether a job of it would begin at once, as far as is known: there is a place for it."""
+        """Whether a job of the caller would begin at once, as far as is known."""
         return caller not in self._queues and self.shares.has_room_for(caller)
 
     def add(self, waiting: QueuedJob) -> None:
@@ -74,11 +74,11 @@ class FairQueue:
 
     @property
     def callers(self) -> list[str]:
-        """Those who wait, whose turn it is first."""
+        """Callers with waiting jobs, in the order of their turns."""
         return sorted(self._queues, key=self._accounts.__getitem__)
 
     def pop(self, caller: str) -> QueuedJob:
-        """Whoever is next of that caller. There is someone."""
+        """Remove and charge the caller's next job, which exists."""
         waiting = self._queues[caller].popleft()
         self._num -= 1
         self.num_tokens -= waiting.num_tokens
@@ -89,7 +89,7 @@ class FairQueue:
         return waiting
 
     def take(self, condition: Callable[[Job], bool]) -> list[QueuedJob]:
-        """Remove all whom the condition holds for, out of turn; their callers lose no turn."""
+        """Remove all jobs that meet the condition; their callers are not charged."""
         taken = [waiting for waiting in self if condition(waiting.job)]
         for waiting in taken:
             self._queues[waiting.caller].remove(waiting)
@@ -99,14 +99,14 @@ class FairQueue:
         return taken
 
     def settle(self, waiting: QueuedJob) -> None:
-        """A job has left: what it did not use of its charge goes back to its caller."""
+        """A job has left: refund what it was charged and did not use."""
         if waiting.caller in self._accounts:
             unused = max(waiting.num_charged - waiting.job.num_used_tokens, 0)
             account = self._accounts[waiting.caller] - unused
             self._accounts[waiting.caller] = max(account, self._level)
 
     def _forget_the_idle(self) -> None:
-        """Accounts matter only while somebody waits."""
+        """Accounts matter only while jobs wait."""
         self._queues = {name: queue for name, queue in self._queues.items() if queue}
         if not self._queues:
             self._accounts, self._level = {}, 0.0

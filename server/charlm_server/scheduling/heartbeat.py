@@ -1,27 +1,26 @@
-"""Whether a thread that works in short pieces gets anywhere: how long ago it last did."""
+"""Heartbeat: for how long a thread has had work and finished none of it."""
 
 from collections.abc import Callable
 
 
 class Heartbeat:
-    """Beaten by one thread, read by any other; never waits for a lock."""
+    """Written by one thread, read by any other, without a lock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._silent_since: float | None = None
 
     def begin(self) -> None:
-        """There is something to do."""
+        """There is work."""
         if self._silent_since is None:
             self._silent_since = self._clock()
 
     def beat(self) -> None:
-        """Something was done, or nothing is left to do."""
+        """Work was done, or none is left."""
         self._silent_since = None
 
     @property
     def silent_s(self) -> float:
-        """Seconds since there was something to do of which nothing has been done; 0 if all is
-        well. A piece of work that failed has done nothing."""
+        """Seconds since there was work of which none was done, else 0. Failed work was not done."""
         since = self._silent_since  # read once: the thread may change it meanwhile
         return 0.0 if since is None else self._clock() - since

@@ -1,7 +1,7 @@
-"""Decides who is admitted and when, and owns the thread on which the engine runs.
+"""The scheduler of one model: admits jobs and owns the thread on which the engine runs.
 
-The loop and the thread meet in two places: a queue going in, under one lock, and what happened to
-all calls in a tick coming out.
+Loop and thread meet in two places: a queue into the engine, under one lock, and the events of a
+tick on their way out.
 """
 
 import asyncio
@@ -44,22 +44,22 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineProgress:
-    """How far one engine came, in ticks and in the steps that they are made of."""
+    """What one engine has done, in ticks and in decode steps."""
 
     num_steps: int
     seconds_per_step: float  # of processor time, as measured lately
     num_ticks: int
-    ticks_s: float  # that the ticks took, together
+    ticks_s: float  # of all ticks together
     silent_s: float  # see Heartbeat
 
 
 class Scheduler:
-    """One model's door: admission on the loop, work on a thread of its own."""
+    """Admits jobs on the event loop and runs them on a thread of its own."""
 
     def __init__(self, engine: Engine, limits: QueueLimits) -> None:
         self._engine = engine
         self.heartbeat = Heartbeat(engine.clock)
-        self.queue_waits = Histogram()  # of those that began, in seconds
+        self.queue_waits = Histogram()  # of jobs that began, in seconds
         self._changed = threading.Condition()
         self._admission = AdmissionQueue(limits)  # under the lock, as all that follows
         self._must_stop_all = False
@@ -80,7 +80,7 @@ class Scheduler:
         self._thread.start()
 
     async def drain(self, grace_s: float) -> None:
-        """Admit no one, let those inside finish; after `grace_s` end them with what they have."""
+        """Refuse new jobs; after `grace_s` end open ones with the text they have."""
         self._is_draining = True
         if not await self._finished_within(grace_s):
             with self._changed:
@@ -89,14 +89,14 @@ class Scheduler:
             await self._finished_within(STOP_TIMEOUT_S)
 
     async def close(self) -> None:
-        """End the thread; what is left is dropped."""
+        """End the thread; open jobs are dropped."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
         await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)  # it may be stuck
 
     async def nothing_open(self) -> None:
-        """Return once no call is inside."""
+        """Return once no job is open."""
         await self._nothing_open.wait()
 
     async def _finished_within(self, seconds: float) -> bool:
@@ -107,18 +107,18 @@ class Scheduler:
     # --- calls, on the loop ---
 
     def refuse_if_full(self) -> None:
-        """Raise QueueFull if a call would be refused anyway, before anything is done for it.
+        """Raise QueueFull if any call would be refused, before its request is converted.
 
-        In an overload there are many of them, and what they take the others lack.
+        In an overload there are many such calls, and they should cost little.
         """
         with self._changed:
             self._admission.refuse_if_full(self._engine.clock())
 
     @asynccontextmanager
     async def run(self, job: Job, call: Call | None = None) -> AsyncIterator[None]:
-        """Admit the job or raise; leaving the block, by any road, frees its rows.
+        """Admit the job or raise; leaving the block in any way frees its rows.
 
-        It takes the turns of its call; without one it is a job of the server's own.
+        It counts for its call's fair share; without a call it is a job of the server's own.
         """
         if call is not None:
             job.caller = call.turns_of
@@ -145,22 +145,22 @@ class Scheduler:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs: it ends only when closed, or by a fault of ours."""
+        """Whether the thread runs: it ends only when closed, or by a fault of the server."""
         return self._thread.is_alive()
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether the last work failed, and no call is there to show if the next would."""
+        """Whether the last tick failed, and no open job shows whether the next one would."""
         return self.is_alive and not self._open and self.heartbeat.silent_s > 0
 
     @property
     def num_open(self) -> int:
-        """Calls inside, waiting or running."""
+        """Open jobs, waiting or running."""
         return len(self._open)
 
     @property
     def load(self) -> Load:
-        """Numbers of this moment; any thread may ask."""
+        """Any thread may ask."""
         with self._changed:
             num_waiting, num_waiting_tokens = len(self._admission), self._admission.num_tokens
         return Load(
@@ -174,7 +174,7 @@ class Scheduler:
 
     @property
     def progress(self) -> EngineProgress:
-        """What the engine has done so far; any thread may ask."""
+        """Any thread may ask."""
         return EngineProgress(
             num_steps=self._engine.num_steps,
             seconds_per_step=self._engine.seconds_per_step,
@@ -184,12 +184,12 @@ class Scheduler:
         )
 
     def wake(self) -> None:
-        """Something changed that the thread should look at."""
+        """Let the thread check what has changed."""
         with self._changed:
             self._changed.notify()
 
     def _note(self, job: Job, call: Call | None) -> None:
-        """For those who observe."""
+        """Record the job's times."""
         if job.started_at:
             self.queue_waits.add(job.started_at - job.submitted_at)
         if call is not None:
@@ -207,7 +207,7 @@ class Scheduler:
             self._changed.notify()
 
     def _give_up(self) -> None:
-        """The thread has died: nobody else would tell those inside."""
+        """The thread has died: end the open jobs."""
         for job in self._open:
             job.output.close(EngineDied())
 
@@ -241,7 +241,7 @@ class Scheduler:
         )
 
     def _tick(self) -> list[Event]:
-        # What goes wrong in here is a fault of ours: those inside are told, the thread lives on.
+        # An exception is a fault of the server: open jobs end with an error, the thread goes on.
         self.heartbeat.begin()
         events: list[Event] = []
         num_pieces = self._engine.num_pieces
@@ -254,14 +254,14 @@ class Scheduler:
             else:
                 events += self._engine.tick(kept_s=self._delivery.kept_s)
         except Exception:
-            logger.exception("the engine failed; all of its calls are told so")
+            logger.exception("the engine failed; all of its calls end with an error")
             return events + self._engine.fail_all(EngineFailed())
         if self._engine.num_pieces > num_pieces or not (self._admission or self._engine.has_work):
             self.heartbeat.beat()
         return events
 
     def _let_in(self) -> list[Event]:
-        """Begin whoever has a place, by turns; turn away who came too late."""
+        """Begin jobs for which there is room, by turns; drop those that are too late."""
         engine, generations, scorings = (
             self._engine,
             self._admission.generations,
@@ -277,7 +277,7 @@ class Scheduler:
         return events
 
     def _begin(self, queue: FairQueue, shares: Callable[[], FairShares]) -> None:
-        """By turns, all for whom there is room."""
+        """Begin all jobs for which there is room, by turns."""
         while queue:
             queue.shares = shares()
             caller = next(filter(queue.shares.has_room_for, queue.callers), None)
@@ -286,11 +286,11 @@ class Scheduler:
             self._engine.begin(self._admission.next(queue, caller, self._engine.clock()))
 
     def _has_ended(self, job: Job) -> bool:
-        """Whether its own time limit has passed: the engine answers it at once, without a place."""
+        """Whether its time limit has passed: the engine answers it at once, without a row."""
         return job.time_limit <= self._engine.clock()
 
     def _turn_away(self, queue: FairQueue) -> list[Event]:
-        """Drop the cancelled, the expired and, when all is to stop, everyone."""
+        """Drop jobs that are cancelled or late, or all when the engine must stop."""
         now = self._engine.clock()
         events = []
         for waiting in queue.take(lambda job: self._must_leave(job, now)):

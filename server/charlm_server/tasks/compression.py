@@ -1,7 +1,7 @@
-"""A stream of bytes compressed or restored with a model, some frames at a time.
+"""Compression and decompression of a stream of bytes with a model, some frames at a time.
 
-Frames are gathered until they fill a batch; the engine works on them as one inquiry, in turns with
-everything else. Nothing more is read meanwhile, so a fast sender waits and memory stays constant.
+Frames are collected until they fill a batch, which is one search of the engine, in turns with other
+work. Meanwhile no input is read: backpressure, so that memory stays constant.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ Pieces = AsyncIterator[bytes]
 
 @dataclass(slots=True)
 class Totals:
-    """What a stream has come to so far."""
+    """Counts of a stream so far."""
 
     num_text_bytes: int = 0
     num_compressed_bytes: int = 0
@@ -49,7 +49,7 @@ class Totals:
 
 
 class FrameWorker:
-    """Has one call's batches of frames worked on, one after the other."""
+    """Encodes and decodes one call's batches of frames, one after the other."""
 
     def __init__(self, series: SearchSeries) -> None:
         self._series, model = series, series.model
@@ -161,7 +161,7 @@ class Decompressor:
     async def _take(
         self, found: Frame | Damage, waiting: list[Frame]
     ) -> AsyncIterator[RestoredPart]:
-        """Gather frames; a full batch, or damage after them, has them restored."""
+        """Collect frames; restore them once they fill a batch, or before damage is reported."""
         if isinstance(found, Frame):
             waiting.append(found)
         if isinstance(found, Damage) or len(waiting) == self._worker.num_rows:

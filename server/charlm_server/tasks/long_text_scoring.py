@@ -1,7 +1,7 @@
-"""A long text scored as it arrives: a bounded block at a time, and nothing read meanwhile.
+"""Scoring of a long text as it arrives, a bounded block at a time.
 
-So a fast sender waits, whoever does not read the scores holds up his own text, and memory is that
-of a piece and a block, however long the text is.
+Backpressure: no input is read while a block is scored, and an unread response pauses that call's
+input. Memory is that of a piece and a block, however long the text is.
 
 Legend: T tokens, V vocabulary.
 """
@@ -45,7 +45,7 @@ class ScoredBlock:
 
 
 class LongTextScorer:
-    """One call: owns the state between its blocks."""
+    """Scores one text and keeps the state between its blocks."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class LongTextScorer:
         return Snapshot.of(self._state, self._pending_1V, num_tokens)
 
     async def score(self, ids_T: Ids) -> ScoredBlock:
-        """The scores of a block that comes next."""
+        """The scores of the next block."""
         if self._context_ids is None:
             block = await self._series.ask(lambda _: self._read(ids_T), num_steps=len(ids_T))
         else:

@@ -1,4 +1,4 @@
-"""One call's inquiries, one after the other: what codecs and long texts have worked on."""
+"""The searches of one call, one after the other: of compression and of long texts."""
 
 import asyncio
 from collections.abc import Callable, Generator, Sequence
@@ -15,7 +15,7 @@ Search = Callable[[PrefixState], Generator[None, None, Any]]
 
 
 class SearchSeries:
-    """Each inquiry takes its turn with everything else that the engine does."""
+    """Runs searches one after the other, each in turns with other work of the engine."""
 
     def __init__(self, model: LoadedModel, deadline: float, call: Call | None = None) -> None:
         self.model = model
@@ -30,9 +30,9 @@ class SearchSeries:
         context_ids: Sequence[int] = (END_OF_TEXT_ID,),
         snapshot: Snapshot | None = None,
     ) -> Any:
-        """The context is read after the snapshot, if there is one.
+        """The result of a search after a context, which is read after the snapshot, if any.
 
-        Raises QueueFull for the first only: a call that has begun waits for its turn.
+        Raises QueueFull for the first search only: later ones wait for room in the queue.
         """
         while True:
             job = SearchJob(

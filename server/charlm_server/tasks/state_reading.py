@@ -1,4 +1,4 @@
-"""Reads texts into states, in turns with everything else that the engine does."""
+"""Reads texts into states, in turns with other work of the engine."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ async def read(
     ids: list[int],
     before: Snapshot | None,
 ) -> Snapshot:
-    """The state after these ids; the start of a text is one of them if nothing was before."""
+    """The state after these ids, which begin with the start id unless a state was before."""
     num_tokens = before.num_tokens + len(ids) if before is not None else len(ids) - 1
 
     def capture(start: PrefixState) -> Generator[None, None, Snapshot]:
@@ -39,7 +39,7 @@ async def read(
 
 
 async def advance(series: SearchSeries, before: Snapshot, ids: list[int]) -> Advanced:
-    """Read and score ids after a state, which stays as it is."""
+    """Read and score ids after a state, which is not changed."""
     scorer = LongTextScorer(series, [], Returns(), before)
     nats = ExactSum()
     for ids_T in scorer.blocks(np.array(ids, dtype=np.int64)):
