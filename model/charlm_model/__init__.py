@@ -1,1 +1,1 @@
-"""The language model: vocabularies, families, state, sampling, scoring and checkpoints."""
+"""The language model: vocabularies, families, kernels, sampling, scoring and checkpoints."""

@@ -29,7 +29,7 @@ MAX_WEIGHT = 100.0
 _LOG_WEIGHTS, _PENDING = "log_weights", "pending_logprobs"
 
 
-class Kind(Enum):
+class MixtureKind(Enum):
     """How several distributions become one."""
 
     LINEAR = "linear"  # the weighted mean of the probabilities
@@ -41,7 +41,7 @@ class Kind(Enum):
 class Mixing:
     """A kind and the members' weights; raises InvalidConfig for weights out of range."""
 
-    kind: Kind
+    kind: MixtureKind
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -49,11 +49,11 @@ class Mixing:
             raise InvalidConfig(
                 f"A mixture has {len(self.weights)} models, but must have 2 to {MAX_MEMBERS}."
             )
-        low = -MAX_WEIGHT if self.kind is Kind.LOG_LINEAR else 0.0
+        low = -MAX_WEIGHT if self.kind is MixtureKind.LOG_LINEAR else 0.0
         for weight in self.weights:
-            is_high_enough = weight >= low if self.kind is Kind.LOG_LINEAR else weight > low
+            is_high_enough = weight >= low if self.kind is MixtureKind.LOG_LINEAR else weight > low
             if not (isfinite(weight) and is_high_enough and weight <= MAX_WEIGHT):
-                bracket = "[" if self.kind is Kind.LOG_LINEAR else "("
+                bracket = "[" if self.kind is MixtureKind.LOG_LINEAR else "("
                 raise InvalidConfig(
                     f"A weight of a {self.kind.value} mixture is {weight}, but must be in "
                     f"{bracket}{low:g}, {MAX_WEIGHT:g}]."
@@ -62,7 +62,7 @@ class Mixing:
     @property
     def normalized(self) -> tuple[float, ...]:
         """The effective weights: those of linear kinds sum to 1."""
-        if self.kind is Kind.LOG_LINEAR:
+        if self.kind is MixtureKind.LOG_LINEAR:
             return self.weights
         total = sum(self.weights)
         return tuple(weight / total for weight in self.weights)
@@ -90,7 +90,7 @@ class MixtureModel(LanguageModel):
             for number, member in enumerate(self._members)
             for name, tensor in member.initial_state(batch_size).tensors.items()
         }
-        if self._mixing.kind is Kind.ONLINE:
+        if self._mixing.kind is MixtureKind.ONLINE:
             log_weights_M = torch.from_numpy(exact_math.log(self._weights_M))
             tensors[_LOG_WEIGHTS] = log_weights_M.repeat(batch_size, 1)
             # The start of a text is not predicted, so it does not change the weights.
@@ -109,7 +109,7 @@ class MixtureModel(LanguageModel):
             logits_BTV, member_state = member.advance(ids_BT, self._state_of(number, state))
             logprobs_MBTV[number] = _logprobs(logits_BTV)
             after |= {_named(number, name): t for name, t in member_state.tensors.items()}
-        if self._mixing.kind is Kind.LOG_LINEAR:
+        if self._mixing.kind is MixtureKind.LOG_LINEAR:
             mixed_BTV = sum(
                 weight * logprobs_BTV
                 for weight, logprobs_BTV in zip(self._weights_M, logprobs_MBTV, strict=True)
@@ -135,7 +135,7 @@ class MixtureModel(LanguageModel):
     ) -> Floats:
         """Each member's log-weight at each position; ONLINE by its log-prob of the text so far."""
         log_weights_MBT = np.empty(logprobs_MBTV.shape[:-1])
-        if self._mixing.kind is Kind.LINEAR:
+        if self._mixing.kind is MixtureKind.LINEAR:
             log_weights_MBT[:] = exact_math.log(self._weights_M)[:, None, None]
             return log_weights_MBT
         log_weights_MB = state[_LOG_WEIGHTS].numpy().T

@@ -21,7 +21,7 @@ from charlm_model.families.registry import build
 from charlm_model.inference.batched_steps import Stepper
 from charlm_model.inference.gap_filling import Gap, fill
 from charlm_model.language_model import LanguageModel
-from charlm_model.mixture import Kind, Mixing, MixtureModel
+from charlm_model.mixture import Mixing, MixtureKind, MixtureModel
 from charlm_model.sampling.draw import logprobs_from
 from charlm_model.sampling.params import SamplingParams
 from charlm_model.sampling.philox import Counters
@@ -42,7 +42,7 @@ PARAMS = [
 def models() -> Iterator[tuple[str, LanguageModel]]:
     made = {family: made_of(family) for family in ("ngram", "rnn", "gru", "lstm", "transformer")}
     yield from made.items()
-    for kind in Kind:
+    for kind in MixtureKind:
         members = [made["ngram"], made["gru"]]
         yield kind.value, MixtureModel(members, Mixing(kind, (0.7, 0.3))).eval()
 

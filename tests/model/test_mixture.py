@@ -12,22 +12,22 @@ from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
 from charlm_model.errors import InvalidConfig
 from charlm_model.families.registry import build
-from charlm_model.mixture import Kind, Mixing, MixtureModel, mix
+from charlm_model.mixture import Mixing, MixtureKind, MixtureModel, mix
 from charlm_model.sampling.draw import logprobs_from
 from charlm_model.state import concat_rows
 from charlm_model.text.vocabulary import ByteVocabulary, CharVocabulary, Vocabulary
 
 MEMBERS = [TinyModel(seed=seed) for seed in (1, 2, 3)]
 WEIGHTS = (0.5, 0.3, 0.2)
-KINDS = list(Kind)
+KINDS = list(MixtureKind)
 
 
-def mixture(kind: Kind, weights: tuple[float, ...] = WEIGHTS) -> MixtureModel:
+def mixture(kind: MixtureKind, weights: tuple[float, ...] = WEIGHTS) -> MixtureModel:
     return MixtureModel(MEMBERS, Mixing(kind, weights))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_probabilities_sum_to_one_everywhere(kind: Kind) -> None:
+def test_probabilities_sum_to_one_everywhere(kind: MixtureKind) -> None:
     model = mixture(kind)
     for ids in [(), (1,), (3, 2, 1)]:
         assert fsum(map(exp, logprobs_after(model, ids))) == pytest.approx(1, abs=1e-9)
@@ -39,7 +39,7 @@ def test_linear_is_the_weighted_mean_of_the_probabilities() -> None:
             log(fsum(w * exp(lp) for w, lp in zip(WEIGHTS, lps, strict=True)))
             for lps in zip(*(logprobs_after(member, ids) for member in MEMBERS), strict=True)
         ]
-        assert logprobs_after(mixture(Kind.LINEAR), ids) == pytest.approx(wanted, abs=1e-6)
+        assert logprobs_after(mixture(MixtureKind.LINEAR), ids) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_log_linear_is_the_weighted_sum_of_the_log_probs_normalized() -> None:
@@ -50,7 +50,7 @@ def test_log_linear_is_the_weighted_sum_of_the_log_probs_normalized() -> None:
             for lps in zip(*(logprobs_after(member, ids) for member in MEMBERS), strict=True)
         ]
         norm = log(fsum(map(exp, sums)))
-        found = logprobs_after(mixture(Kind.LOG_LINEAR, weights), ids)
+        found = logprobs_after(mixture(MixtureKind.LOG_LINEAR, weights), ids)
         assert found == pytest.approx([each - norm for each in sums], abs=1e-6)
 
 
@@ -60,11 +60,11 @@ def test_an_online_mixture_is_bayesian_over_the_whole_text() -> None:
         mean = fsum(
             w * exp(logprob(member, ids)) for w, member in zip(WEIGHTS, MEMBERS, strict=True)
         )
-        assert logprob(mixture(Kind.ONLINE), ids) == pytest.approx(log(mean), abs=1e-5)
+        assert logprob(mixture(MixtureKind.ONLINE), ids) == pytest.approx(log(mean), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_text_has_the_same_bits_in_any_chunks_and_batch(kind: Kind) -> None:
+def test_a_text_has_the_same_bits_in_any_chunks_and_batch(kind: MixtureKind) -> None:
     config = ModelConfig(family="gru", vocab_size=V, embedding_size=8, hidden_size=16)
     torch.manual_seed(0)
     members = [build(config).eval(), MEMBERS[0], build(replace(config, family="lstm")).eval()]
@@ -84,7 +84,7 @@ def test_a_text_has_the_same_bits_in_any_chunks_and_batch(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_of_a_state_are_sequences(kind: Kind) -> None:
+def test_rows_of_a_state_are_sequences(kind: MixtureKind) -> None:
     model = mixture(kind)
     _, one = model.advance(torch.tensor([[1, 2]]), model.initial_state(1))
     _, two = model.advance(torch.tensor([[3, 3]]), model.initial_state(1))
@@ -102,17 +102,17 @@ def checkpoint(vocabulary: Vocabulary, digest: str, unit: str = "stream") -> Che
 
 def test_a_mixture_digest_depends_on_kind_weights_and_members() -> None:
     one, two = checkpoint(ByteVocabulary(), "1"), checkpoint(ByteVocabulary(), "2")
-    equal = Mixing(Kind.LINEAR, (1, 1))
+    equal = Mixing(MixtureKind.LINEAR, (1, 1))
 
     digests = [
         mix([one, two], equal).digest,
         mix([two, one], equal).digest,
-        mix([one, two], Mixing(Kind.LINEAR, (1, 2))).digest,
-        mix([one, two], Mixing(Kind.ONLINE, (1, 1))).digest,
+        mix([one, two], Mixing(MixtureKind.LINEAR, (1, 2))).digest,
+        mix([one, two], Mixing(MixtureKind.ONLINE, (1, 1))).digest,
     ]
 
     assert len(set(digests)) == 4
-    assert mix([one, two], Mixing(Kind.LINEAR, (0.5, 0.5))).digest == digests[0]
+    assert mix([one, two], Mixing(MixtureKind.LINEAR, (0.5, 0.5))).digest == digests[0]
 
 
 @pytest.mark.parametrize(
@@ -125,21 +125,21 @@ def test_a_mixture_digest_depends_on_kind_weights_and_members() -> None:
 )
 def test_models_that_cannot_be_mixed_are_refused(others: list[Checkpoint], words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
-        mix([checkpoint(ByteVocabulary(), "1"), *others], Mixing(Kind.LINEAR, (1, 1)))
+        mix([checkpoint(ByteVocabulary(), "1"), *others], Mixing(MixtureKind.LINEAR, (1, 1)))
 
 
 @pytest.mark.parametrize(
     ("kind", "weights", "words"),
     [
-        (Kind.LINEAR, (1.0,), "2 to 16"),
-        (Kind.LINEAR, (1.0, 0.0), r"in \(0, 100\]"),
-        (Kind.ONLINE, (1.0, -1.0), r"in \(0, 100\]"),
-        (Kind.LOG_LINEAR, (1.0, -101.0), r"in \[-100, 100\]"),
-        (Kind.LINEAR, (1.0, float("nan")), "nan"),
+        (MixtureKind.LINEAR, (1.0,), "2 to 16"),
+        (MixtureKind.LINEAR, (1.0, 0.0), r"in \(0, 100\]"),
+        (MixtureKind.ONLINE, (1.0, -1.0), r"in \(0, 100\]"),
+        (MixtureKind.LOG_LINEAR, (1.0, -101.0), r"in \[-100, 100\]"),
+        (MixtureKind.LINEAR, (1.0, float("nan")), "nan"),
     ],
 )
 def test_weights_out_of_range_are_refused(
-    kind: Kind, weights: tuple[float, ...], words: str
+    kind: MixtureKind, weights: tuple[float, ...], words: str
 ) -> None:
     with pytest.raises(InvalidConfig, match=words):
         Mixing(kind, weights)
@@ -147,7 +147,7 @@ def test_weights_out_of_range_are_refused(
 
 def test_a_bad_member_costs_an_online_mixture_at_most_its_log_weight() -> None:
     hopeless = TinyModel(seed=9, scale=20)
-    model = MixtureModel([MEMBERS[0], hopeless], Mixing(Kind.ONLINE, (1, 1)))
+    model = MixtureModel([MEMBERS[0], hopeless], Mixing(MixtureKind.ONLINE, (1, 1)))
     ids = tuple(np.random.default_rng(0).integers(1, V, 200).tolist())
 
     assert logprob(model, ids) >= logprob(MEMBERS[0], ids) - log(2) - 1e-3

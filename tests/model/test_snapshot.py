@@ -16,7 +16,7 @@ from charlm_model import snapshot as snapshots
 from charlm_model.errors import SnapshotDamaged, SnapshotError, SnapshotMismatch, SnapshotTooNew
 from charlm_model.families.registry import FAMILIES
 from charlm_model.language_model import LanguageModel
-from charlm_model.mixture import Kind, Mixing, MixtureModel
+from charlm_model.mixture import Mixing, MixtureKind, MixtureModel
 from charlm_model.snapshot import Provenance, Snapshot
 from charlm_model.state import State
 
@@ -63,8 +63,8 @@ def test_every_bit_comes_back(family: str, make_model: MakeModel) -> None:
     check()
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_a_mixture_state_can_be_continued(kind: Kind, make_model: MakeModel) -> None:
+@pytest.mark.parametrize("kind", MixtureKind)
+def test_a_mixture_state_can_be_continued(kind: MixtureKind, make_model: MakeModel) -> None:
     members = [make_model(family) for family in ("ngram", "gru", "transformer")]
     model = MixtureModel(members, Mixing(kind, (0.5, 0.3, 0.2))).eval()
     original = read(model, [1, 2, 3])

@@ -18,7 +18,6 @@ _HEADER = struct.Struct("<4s8s4sI")
 _FRAME = struct.Struct("<BIHHIIH")
 _MORE, _LAST = 0xC5, 0xC6
 HEADER_BYTES, FRAME_HEAD_BYTES = _HEADER.size, _FRAME.size
-MAX_FRAME_BYTES = FRAME_HEAD_BYTES + 4 * 0xFFFF
 MAX_MISSING = 1 << 16  # frames that can be missing at once; a larger number is taken for damage
 
 

@@ -1,1 +1,1 @@
-"""The language models: n-gram, RNN, GRU, LSTM and Transformer."""
+"""Model families: n-gram, RNN, GRU, LSTM and Transformer, found by name in `registry`."""

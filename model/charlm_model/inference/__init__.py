@@ -1,1 +1,1 @@
-"""Sampling, top continuations and gap filling, by batched steps of a model."""
+"""Inference algorithms: the sampling loop, top continuations, gap filling, batched steps."""

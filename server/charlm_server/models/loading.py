@@ -13,7 +13,7 @@ from charlm_model.devices import device_named
 from charlm_model.errors import ModelError
 from charlm_model.gpu.placement import on_device
 from charlm_model.language_model import LanguageModel
-from charlm_model.mixture import Kind, Mixing, mix
+from charlm_model.mixture import Mixing, MixtureKind, mix
 from charlm_server.config.settings import ServeConfig
 from charlm_server.engine.engine import Engine, EngineConfig
 from charlm_server.errors.base import ServeError
@@ -38,7 +38,7 @@ def mixtures_of(loaded: Iterable[LoadedModel], config: ServeConfig) -> list[Load
     mixed = []
     for name, mixture in config.mixtures.items():
         try:
-            mixing = Mixing(Kind(mixture.kind), mixture.weights)
+            mixing = Mixing(MixtureKind(mixture.kind), mixture.weights)
             checkpoint = mix([checkpoint_of[member] for member in mixture.members], mixing)
         except ModelError as error:
             raise ServeError(f"The mixture {name} cannot be served: {error}") from error
