@@ -30,7 +30,7 @@ _LOG_WEIGHTS, _PENDING = "log_weights", "pending_logprobs"
 
 
 class MixtureKind(Enum):
-    """How several distributions become one."""
+    """How distributions are combined."""
 
     LINEAR = "linear"  # the weighted mean of the probabilities
     LOG_LINEAR = "log_linear"  # the weighted sum of the log-probs, normalized

@@ -42,7 +42,7 @@ def chosen(logprobs_TV: NDArray[np.float64], ids_T: Ids) -> NDArray[np.float32]:
 
 
 def entropies(logprobs_TV: Floats) -> Floats:
-    """Of each distribution, in nats: (T, 1)."""
+    """The entropy of each distribution, in nats (T, 1)."""
     return -exact_math.row_sums(exact_math.exp(logprobs_TV) * logprobs_TV)
 
 

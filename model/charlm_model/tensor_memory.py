@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Kind = TypeVar("Kind", bound=np.generic)
-CACHE_LINE_BYTES = 64  # of a cache line: unaligned vectors span two, which is slower
+CACHE_LINE_BYTES = 64  # vectors that span two cache lines are read slower
 _LARGE_BYTES = 1 << 20
 
 
