@@ -1,6 +1,6 @@
 """Places a model on a GPU, and names the arithmetic of its results.
 
-Imports without Triton, so that a server without a GPU can ask: `model` is imported on demand.
+Machines without a GPU lack Triton, so `gpu.model`, which needs it, is imported on demand.
 """
 
 import functools
