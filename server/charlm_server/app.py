@@ -39,11 +39,11 @@ from charlm_server.models.loading import load_model, load_models
 from charlm_server.models.registry import Models
 from charlm_server.observing.setup import Observation
 from charlm_server.observing.sources import Sources
-from charlm_server.rpc.auth_interceptor import Guard
+from charlm_server.rpc.auth_interceptor import AuthInterceptor
 from charlm_server.rpc.call_tracking import Calls
-from charlm_server.rpc.concurrency_interceptor import OpenCalls
+from charlm_server.rpc.concurrency_interceptor import ConcurrencyInterceptor
 from charlm_server.rpc.disabled_services import UNOFFERED, add_unoffered
-from charlm_server.rpc.error_interceptor import ReportingInterceptor
+from charlm_server.rpc.error_interceptor import ErrorInterceptor
 from charlm_server.rpc.reflection import add_reflection
 from charlm_server.rpc.services.admin import AdminService
 from charlm_server.rpc.services.codec import CodecService
@@ -194,9 +194,9 @@ def interceptors_of(
     config: ServeConfig, calls: Calls | None = None
 ) -> list[grpc.aio.ServerInterceptor]:
     """The first is the outermost: it tells callers what the others refuse."""
-    guards = [] if config.tokens is None else [Guard(Callers(config.tokens))]
-    open_calls = OpenCalls(config.limits.max_open_calls)
-    return [ReportingInterceptor(calls or Calls()), open_calls, *guards]
+    auth = [] if config.tokens is None else [AuthInterceptor(Callers(config.tokens))]
+    concurrency = ConcurrencyInterceptor(config.limits.max_open_calls)
+    return [ErrorInterceptor(calls or Calls()), concurrency, *auth]
 
 
 def try_to_bind(host: str, port: int) -> None:

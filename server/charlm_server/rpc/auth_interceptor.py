@@ -26,7 +26,7 @@ ROLE_OF_SERVICE = {
 }
 
 
-class Guard(grpc.aio.ServerInterceptor):
+class AuthInterceptor(grpc.aio.ServerInterceptor):
     """Stands inside the error interceptor, which reports refusals and unwraps the handler."""
 
     def __init__(self, callers: Callers) -> None:

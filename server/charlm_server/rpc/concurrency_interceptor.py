@@ -13,8 +13,8 @@ HEALTH, WATCH = "/grpc.health.v1.Health/", "/grpc.health.v1.Health/Watch"
 Tasks = set[asyncio.Task[Any]]
 
 
-class OpenCalls(grpc.aio.ServerInterceptor):
-    """Comes after the reporting interceptor, which tells callers why they are refused.
+class ConcurrencyInterceptor(grpc.aio.ServerInterceptor):
+    """Comes after the error interceptor, which tells callers why they are refused.
 
     A server that is full is not ill: questions after its health are not counted, and those who
     watch it have a bound of the same size for themselves.

@@ -81,7 +81,7 @@ STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
 Method = Callable[[Any, Any], Any]
 
 
-class ReportingInterceptor(grpc.aio.ServerInterceptor):
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Tells callers of our errors in full and of our faults only that there was one.
 
     It is the outermost, so it also tells those who observe of every call.
@@ -103,10 +103,10 @@ class ReportingInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             self._calls.refuse_unknown(incoming)
             return None  # gRPC answers UNIMPLEMENTED by itself
-        return _reporting(handler, incoming, self._calls)
+        return _with_errors_reported(handler, incoming, self._calls)
 
 
-def _reporting(handler: Any, incoming: IncomingCall, calls: Calls) -> Any:
+def _with_errors_reported(handler: Any, incoming: IncomingCall, calls: Calls) -> Any:
     """The same handler, with reports around its method."""
     kinds: dict[tuple[bool, bool], tuple[Method, Callable[..., Any]]] = {
         (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
@@ -115,7 +115,7 @@ def _reporting(handler: Any, incoming: IncomingCall, calls: Calls) -> Any:
         (True, True): (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
     }
     method, handler_of = kinds[handler.request_streaming, handler.response_streaming]
-    wrapped = _reporting_stream if handler.response_streaming else _reporting_unary
+    wrapped = _report_stream if handler.response_streaming else _report_unary
     return handler_of(
         wrapped(method, incoming, calls, is_stream=handler.request_streaming),
         request_deserializer=tolerant(handler.request_deserializer),
@@ -123,7 +123,7 @@ def _reporting(handler: Any, incoming: IncomingCall, calls: Calls) -> Any:
     )
 
 
-def _reporting_unary(
+def _report_unary(
     method: Method, incoming: IncomingCall, calls: Calls, *, is_stream: bool
 ) -> Method:
     async def reporting(request: Any, context: Any) -> Any:
@@ -141,7 +141,7 @@ def _reporting_unary(
     return reporting
 
 
-def _reporting_stream(
+def _report_stream(
     method: Method, incoming: IncomingCall, calls: Calls, *, is_stream: bool
 ) -> Method:
     async def reporting(request: Any, context: Any) -> AsyncIterator[Any]:
