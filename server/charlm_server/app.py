@@ -32,7 +32,7 @@ from charlm_server.calls.callers import Callers
 from charlm_server.config.limits import Limits
 from charlm_server.config.settings import ServeConfig, address_of
 from charlm_server.errors.base import ServeError
-from charlm_server.health_monitor import Monitor
+from charlm_server.health_monitor import HealthMonitor
 from charlm_server.models.directory_watch import DirectoryWatch
 from charlm_server.models.hot_swap import HotSwap
 from charlm_server.models.loading import load_model, load_models
@@ -80,10 +80,10 @@ class App:
         offered = [*OFFERED, ADMIN] if offers_admin else OFFERED
         names = [service.full_name for service in offered]
         self.health = Health([*names, *models.names])
-        self.monitor = Monitor(self.health, names, models, config.stuck_after_s)
+        self.monitor = HealthMonitor(self.health, names, models, config.stuck_after_s)
         self.states = StateStore(config.limits)
         self.hot_swap = HotSwap(
-            config, models, self.states, load_model=load_model, on_change=self.monitor.look
+            config, models, self.states, load_model=load_model, on_change=self.monitor.check
         )
         self.watch = DirectoryWatch(self.hot_swap, config.watch_s)
         self.observation = Observation(config)
@@ -140,7 +140,7 @@ class App:
             model.scheduler.start()
         sources = Sources(self._models, self.hot_swap, self.states, self.monitor)
         self.observation.start(sources)
-        self.monitor.look()
+        self.monitor.check()
         self._tasks = [
             asyncio.create_task(self.monitor.run()),
             asyncio.create_task(self.states.keep_dropping_expired(self.hot_swap.release)),
@@ -179,7 +179,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
     models = await asyncio.to_thread(load_models, config)
     app = App(config, models)
     if config.model_root is not None:
-        loop.add_signal_handler(signal.SIGHUP, app.watch.look_now)
+        loop.add_signal_handler(signal.SIGHUP, app.watch.check_now)
     address = await app.start()
     try:
         on_ready(f"charlm: serving {' '.join(models.names)} on {address}")

@@ -16,10 +16,10 @@ from charlm_server.rpc.services.health import Health
 
 logger = logging.getLogger(__name__)
 
-LOOKS_PER_BOUND = 4  # so that a stuck engine is noticed within 1.25 times the bound
+CHECKS_PER_BOUND = 4  # so that a stuck engine is noticed within 1.25 times the bound
 
 
-class Monitor:
+class HealthMonitor:
     """Looks at every engine now and then: one that is stuck in a step cannot say so itself.
 
     A model serves while its engine's thread lives and, where there is work, some of it was done
@@ -30,34 +30,34 @@ class Monitor:
     """
 
     def __init__(
-        self, health: Health, services: Iterable[str], models: Models, bound_s: float
+        self, health: Health, services: Iterable[str], models: Models, stuck_after_s: float
     ) -> None:
         self._health, self._services, self._models = health, ["", *services], models
-        self._bound_s = bound_s
-        self._are_well: dict[str, bool] = {}
+        self._stuck_after_s = stuck_after_s
+        self._are_healthy: dict[str, bool] = {}
         self.probes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            await asyncio.sleep(self._bound_s / LOOKS_PER_BOUND)
-            self.look()
+            await asyncio.sleep(self._stuck_after_s / CHECKS_PER_BOUND)
+            self.check()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Tell the health service what has changed since the last look."""
-        are_well = {model.name: self.is_well(model) for model in self._models}
+        are_healthy = {model.name: self.is_healthy(model) for model in self._models}
         for old in self._models.replaced:  # states go on with it, under the same name
-            are_well[old.name] &= self.is_well(old)
-        are_well |= {alias: are_well[name] for alias, name in self._models.aliases.items()}
-        for name, is_well in are_well.items():
-            if is_well != self._are_well.get(name):
-                self._tell(name, is_well)
-        for name in self._are_well.keys() - are_well.keys():
+            are_healthy[old.name] &= self.is_healthy(old)
+        are_healthy |= {alias: are_healthy[name] for alias, name in self._models.aliases.items()}
+        for name, is_healthy in are_healthy.items():
+            if is_healthy != self._are_healthy.get(name):
+                self._tell(name, is_healthy)
+        for name in self._are_healthy.keys() - are_healthy.keys():
             self._health.forget(name)
-        if all(are_well.values()) != all(self._are_well.values()) or not self._are_well:
+        if all(are_healthy.values()) != all(self._are_healthy.values()) or not self._are_healthy:
             for service in self._services:
-                self._health.set(service, is_serving=all(are_well.values()))
-        self._are_well = are_well
+                self._health.set(service, is_serving=all(are_healthy.values()))
+        self._are_healthy = are_healthy
         for model in self._models:
             if model.scheduler.is_in_doubt:
                 self._probe(model)
@@ -67,16 +67,16 @@ class Monitor:
         self.probes.add(task)
         task.add_done_callback(self.probes.discard)
 
-    def is_well(self, model: LoadedModel) -> bool:
+    def is_healthy(self, model: LoadedModel) -> bool:
         """Whether its engine's thread lives and is not stuck; any thread may ask."""
         scheduler = model.scheduler
-        return scheduler.is_alive and scheduler.heartbeat.silent_s < self._bound_s
+        return scheduler.is_alive and scheduler.heartbeat.silent_s < self._stuck_after_s
 
-    def _tell(self, name: str, is_well: bool) -> None:
-        self._health.set(name, is_serving=is_well)
-        if not is_well:
-            logger.error("%s does not work: nothing was done for %g s", name, self._bound_s)
-        elif name in self._are_well:
+    def _tell(self, name: str, is_healthy: bool) -> None:
+        self._health.set(name, is_serving=is_healthy)
+        if not is_healthy:
+            logger.error("%s does not work: nothing was done for %g s", name, self._stuck_after_s)
+        elif name in self._are_healthy:
             logger.warning("%s works again", name)
 
 

@@ -43,16 +43,16 @@ async def test_a_stuck_engine_is_told_of_and_so_is_its_recovery(
     call = wire.generation.Generate(gen.GenerateRequest(model=STUCK, context={"text": "a"}))
     await asyncio.to_thread(gate.reached.wait)
     clock.now += 29
-    wire.app.monitor.look()
+    wire.app.monitor.check()
     in_time = await stub.Check(health_pb2.HealthCheckRequest(service=STUCK))
     clock.now += 2
-    wire.app.monitor.look()
+    wire.app.monitor.check()
     meanwhile = [(await watch.read()).status for watch in watches]
     other = await stub.Check(health_pb2.HealthCheckRequest(service=WELL))
     gate.opened.set()
     await call
     await scheduler.nothing_open()
-    wire.app.monitor.look()
+    wire.app.monitor.check()
     after = [(await watch.read()).status for watch in watches]
 
     assert in_time.status == SERVING
@@ -92,7 +92,7 @@ class Case:
     async def look(self, *, after_s: float) -> None:
         """As the monitor does after so many seconds, probes included."""
         self.clock.now += after_s
-        self.wire.app.monitor.look()
+        self.wire.app.monitor.check()
         await asyncio.gather(*self.wire.app.monitor.probes)
 
 

@@ -21,7 +21,7 @@ METHODS: list[MethodDescriptor] = [
 ]
 
 
-class ReplicaUnwell(Exception):
+class ReplicaUnhealthy(Exception):
     """Tells Ray to replace this replica."""
 
 
@@ -44,7 +44,7 @@ class Replica:
     def check_health(self) -> None:
         """Ray asks every few seconds, and replaces a replica that raises."""
         if not self._app.health.is_serving(""):
-            raise ReplicaUnwell("an engine is stuck; see the log")
+            raise ReplicaUnhealthy("an engine is stuck; see the log")
 
 
 def _rpc(method: MethodDescriptor) -> Any:

@@ -24,13 +24,13 @@ class DirectoryWatch:
         self._seen: dict[str, Version] = {}
         self._asked = asyncio.Event()
 
-    def look_now(self) -> None:
+    def check_now(self) -> None:
         self._asked.set()
 
     async def run(self) -> None:
         """Look until cancelled: at once if there is an interval, else at the first `look_now`."""
         if self._seconds is not None:
-            self.look_now()
+            self.check_now()
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), self._seconds)

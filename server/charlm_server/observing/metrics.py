@@ -170,7 +170,7 @@ class ServerCollector(Collector):
         step = _gauges("charlm_engine_step_seconds", "Processor time of a step lately.")
         for model in models:
             progress, label = model.scheduler.progress, [model.name]
-            well.add_metric(label, self._sources.monitor.is_well(model))
+            well.add_metric(label, self._sources.monitor.is_healthy(model))
             ticks.add_metric(label, progress.num_ticks, progress.ticks_s)
             silent.add_metric(label, progress.silent_s)
             steps.add_metric(label, progress.num_steps)

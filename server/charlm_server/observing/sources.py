@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from charlm_server.health_monitor import Monitor
+from charlm_server.health_monitor import HealthMonitor
 from charlm_server.models.hot_swap import HotSwap
 from charlm_server.models.registry import Models
 from charlm_server.state_store import StateStore
@@ -12,4 +12,4 @@ class Sources(NamedTuple):
     models: Models
     hot_swap: HotSwap
     states: StateStore
-    monitor: Monitor
+    monitor: HealthMonitor

@@ -21,7 +21,7 @@ from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import sampling_pb2, scoring_pb2
 from charlm_model import checkpoint
 from charlm_server.cluster import proxy
-from charlm_server.cluster.replica import METHODS, Refusal, Replica, ReplicaUnwell
+from charlm_server.cluster.replica import METHODS, Refusal, Replica, ReplicaUnhealthy
 from charlm_server.cluster.scale import Scale
 from charlm_server.config.settings import ServeConfig
 from charlm_server.errors.base import ServeError
@@ -192,7 +192,7 @@ async def test_ray_is_told_of_a_stuck_engine(replica: Any) -> None:
     replica._app.health.set_all(is_serving=False)
 
     assert health.status == health_pb2.HealthCheckResponse.SERVING
-    with pytest.raises(ReplicaUnwell):
+    with pytest.raises(ReplicaUnhealthy):
         replica.check_health()
 
 

@@ -34,14 +34,14 @@ class Health:
     def set(self, name: str, *, is_serving: bool) -> None:
         """Change one status; those who watch are told."""
         self._statuses[name] = SERVING if is_serving else NOT_SERVING
-        self._tell_watchers()
+        self._notify_watchers()
 
     def forget(self, name: str) -> None:
         """The name means nothing any more; those who watch are told."""
         self._statuses.pop(name, None)
-        self._tell_watchers()
+        self._notify_watchers()
 
-    def _tell_watchers(self) -> None:
+    def _notify_watchers(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
