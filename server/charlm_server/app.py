@@ -37,7 +37,7 @@ from charlm_server.models.directory_watch import DirectoryWatch
 from charlm_server.models.hot_swap import HotSwap
 from charlm_server.models.loading import load_model, load_models
 from charlm_server.models.registry import Models
-from charlm_server.observing.setup import Observation
+from charlm_server.observing.setup import Telemetry
 from charlm_server.observing.sources import Sources
 from charlm_server.rpc.auth_interceptor import AuthInterceptor
 from charlm_server.rpc.call_tracking import Calls
@@ -86,9 +86,9 @@ class App:
             config, models, self.states, load_model=load_model, on_change=self.monitor.check
         )
         self.watch = DirectoryWatch(self.hot_swap, config.watch_s)
-        self.observation = Observation(config)
+        self.telemetry = Telemetry(config)
         self._server = server or grpc.aio.server(
-            interceptors=interceptors_of(config, self.observation.calls),
+            interceptors=interceptors_of(config, self.telemetry.calls),
             options=channel_options(config.limits),
         )
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
@@ -139,7 +139,7 @@ class App:
         for model in self._models:
             model.scheduler.start()
         sources = Sources(self._models, self.hot_swap, self.states, self.monitor)
-        self.observation.start(sources)
+        self.telemetry.start(sources)
         self.monitor.check()
         self._tasks = [
             asyncio.create_task(self.monitor.run()),
@@ -166,7 +166,7 @@ class App:
         await self._server.stop(LAST_WORDS_S)
         for model in models:
             await model.scheduler.close()
-        await asyncio.to_thread(self.observation.stop)
+        await asyncio.to_thread(self.telemetry.stop)
 
 
 async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
@@ -183,8 +183,8 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
     address = await app.start()
     try:
         on_ready(f"charlm: serving {' '.join(models.names)} on {address}")
-        if app.observation.metrics_address is not None:
-            on_ready(f"charlm: metrics on http://{app.observation.metrics_address}/metrics")
+        if app.telemetry.metrics_address is not None:
+            on_ready(f"charlm: metrics on http://{app.telemetry.metrics_address}/metrics")
         await asked_to_stop.wait()
     finally:  # also where nobody can be told that it is ready
         await app.drain()

@@ -19,7 +19,7 @@ class Amounts:
 
 
 @dataclass(slots=True)
-class ModelTally:
+class ModelCounters:
     """The amounts of one model. A stream counts while it runs."""
 
     amounts: Amounts = field(default_factory=Amounts)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from charlm_server.calls.amounts import Amounts, ModelTally
+from charlm_server.calls.amounts import Amounts, ModelCounters
 from charlm_server.engine.job import Job
 
 OK, CANCELLED, LATE = "OK", "CANCELLED", "DEADLINE_EXCEEDED"
@@ -49,7 +49,7 @@ class Call:
     caller: str = ""  # its name, never its token
     address: str = ""  # where it came from, without the port
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold secrets
-    tally_of: Callable[[str], ModelTally] | None = None  # where to count while the call runs
+    counters_of: Callable[[str], ModelCounters] | None = None  # where to count while the call runs
     count_response: Callable[[Any, list[Amounts]], None] | None = None  # None: nothing is counted
     streams_text: bool = False  # the times between its messages are recorded
     began_at: float = field(default_factory=time.monotonic)
@@ -65,7 +65,7 @@ class Call:
     trace_id: str = ""
     amounts: Amounts = field(default_factory=Amounts)
     _used: list[UsableModel] = field(default_factory=list, init=False, repr=False)
-    _tally: ModelTally | None = field(default=None, init=False)
+    _counters: ModelCounters | None = field(default=None, init=False)
     _totals: list[Amounts] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,9 +86,9 @@ class Call:
             self._used.append(model)
             model.usage.begin()
         self.model = model.name
-        if self.tally_of is not None:
-            self._tally = self.tally_of(model.name)
-            self._totals = [self.amounts, self._tally.amounts]
+        if self.counters_of is not None:
+            self._counters = self.counters_of(model.name)
+            self._totals = [self.amounts, self._counters.amounts]
         return model
 
     def release_models(self) -> None:
@@ -112,9 +112,9 @@ class Call:
             self.prefilled_at = getattr(job, "prefilled_at", 0.0)
 
     def _note_time(self, now: float) -> None:
-        if self._tally is not None and self.first_at:
-            self._tally.between_chunks.add(now - self.last_at)
-        elif self._tally is not None:
-            self._tally.first_character.add(now - self.began_at)
+        if self._counters is not None and self.first_at:
+            self._counters.between_chunks.add(now - self.last_at)
+        elif self._counters is not None:
+            self._counters.first_character.add(now - self.began_at)
         self.first_at = self.first_at or now
         self.last_at = now

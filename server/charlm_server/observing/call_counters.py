@@ -2,12 +2,12 @@
 
 from collections import Counter, defaultdict
 
-from charlm_server.calls.amounts import ModelTally
+from charlm_server.calls.amounts import ModelCounters
 from charlm_server.calls.call import Call
 from charlm_server.calls.histogram import Histogram
 
 
-class Tallies:
+class CallCounters:
     """By method, by model; both sets are bounded, so whatever callers send, this stays small."""
 
     def __init__(self) -> None:
@@ -15,10 +15,11 @@ class Tallies:
         self.num_ended: Counter[tuple[str, str]] = Counter()  # by method and status code
         self.num_refused: Counter[tuple[str, str]] = Counter()  # by method and reason
         self.durations: defaultdict[str, Histogram] = defaultdict(Histogram)  # by method
-        self.models: defaultdict[str, ModelTally] = defaultdict(ModelTally)  # by resource name
+        # By resource name.
+        self.models: defaultdict[str, ModelCounters] = defaultdict(ModelCounters)
 
     def began(self, call: Call) -> None:
-        call.tally_of = self.models.__getitem__
+        call.counters_of = self.models.__getitem__
         self.num_open[call.method] += 1
 
     def ended(self, call: Call) -> None:

@@ -24,7 +24,7 @@ from charlm_server.calls.histogram import Histogram
 from charlm_server.config.settings import address_of
 from charlm_server.errors.base import ServeError
 from charlm_server.models.registry import LoadedModel
-from charlm_server.observing.call_counters import Tallies
+from charlm_server.observing.call_counters import CallCounters
 from charlm_server.observing.sources import Sources
 from charlm_server.observing.version import VERSION
 
@@ -32,12 +32,12 @@ from charlm_server.observing.version import VERSION
 class MetricsServer:
     """GET /metrics, in plain text."""
 
-    def __init__(self, host: str, port: int, tallies: Tallies, sources: Sources) -> None:
+    def __init__(self, host: str, port: int, counters: CallCounters, sources: Sources) -> None:
         """Raises ServeError if it cannot listen there."""
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
-        registry.register(CallCollector(tallies))
+        registry.register(CallCollector(counters))
         registry.register(ServerCollector(sources))
         try:
             self._server, self._thread = start_http_server(port, host, registry)
@@ -57,39 +57,39 @@ class MetricsServer:
 class CallCollector(Collector):
     """What was asked and answered."""
 
-    def __init__(self, tallies: Tallies) -> None:
-        self._tallies = tallies
+    def __init__(self, counters: CallCounters) -> None:
+        self._counters = counters
 
     def collect(self) -> Iterator[Metric]:
         yield from self._calls()
         yield from self._texts()
 
     def _calls(self) -> Iterator[Metric]:
-        tallies = self._tallies
+        counters = self._counters
         ended = CounterMetricFamily(
             "charlm_calls", "Calls that ended, by status code.", labels=["method", "code"]
         )
-        for labels, num in tallies.num_ended.copy().items():
+        for labels, num in counters.num_ended.copy().items():
             ended.add_metric(labels, num)
         refused = CounterMetricFamily(
             "charlm_refusals", "Calls that ended with a reason.", labels=["method", "reason"]
         )
-        for labels, num in tallies.num_refused.copy().items():
+        for labels, num in counters.num_refused.copy().items():
             refused.add_metric(labels, num)
         open_calls = GaugeMetricFamily("charlm_open_calls", "Calls under way.", labels=["method"])
-        for method, num in tallies.num_open.copy().items():
+        for method, num in counters.num_open.copy().items():
             open_calls.add_metric([method], num)
         durations = _histograms("charlm_call_duration_seconds", "From beginning to end.", "method")
-        for method, histogram in tallies.durations.copy().items():
+        for method, histogram in counters.durations.copy().items():
             _add(durations, method, histogram)
         return iter((ended, refused, open_calls, durations))
 
     def _texts(self) -> Iterator[Metric]:
-        tallies = self._tallies.models.copy()
+        by_model = self._counters.models.copy()
         for field, name, words in AMOUNTS:
             family = CounterMetricFamily(f"charlm_{name}", words, labels=["model"])
-            for model, tally in tallies.items():
-                family.add_metric([model], getattr(tally.amounts, field))
+            for model, counters in by_model.items():
+                family.add_metric([model], getattr(counters.amounts, field))
             yield family
         first = _histograms(
             "charlm_first_character_seconds", "From a call to its first chunk of text.", "model"
@@ -97,9 +97,9 @@ class CallCollector(Collector):
         between = _histograms(
             "charlm_between_chunks_seconds", "From one chunk of a stream to its next.", "model"
         )
-        for model, tally in tallies.items():
-            _add(first, model, tally.first_character)
-            _add(between, model, tally.between_chunks)
+        for model, counters in by_model.items():
+            _add(first, model, counters.first_character)
+            _add(between, model, counters.between_chunks)
         yield first
         yield between
 

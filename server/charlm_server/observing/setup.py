@@ -7,7 +7,7 @@ from charlm_server.calls.call import Observer
 from charlm_server.config.settings import ServeConfig
 from charlm_server.errors.base import ServeError
 from charlm_server.observing import call_log
-from charlm_server.observing.call_counters import Tallies
+from charlm_server.observing.call_counters import CallCounters
 from charlm_server.observing.sources import Sources
 from charlm_server.rpc.call_tracking import Calls
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 LAST_SPANS_S = 2.0  # for a collector that may be gone
 
 
-class Observation:
+class Telemetry:
     """Metrics, traces and logs of one server; whatever was not asked for costs nothing."""
 
     def __init__(self, config: ServeConfig) -> None:
         """Raises ServeError."""
         self._config = config
         self._tracing = _tracing_of(config)
-        self._tallies = None if config.metrics_port is None else Tallies()
+        self._counters = None if config.metrics_port is None else CallCounters()
         self._metrics: MetricsServer | None = None
         log = call_log.CallLog() if call_log.logger.isEnabledFor(logging.INFO) else None
-        observers: tuple[Observer | None, ...] = (self._tracing, self._tallies, log)
+        observers: tuple[Observer | None, ...] = (self._tracing, self._counters, log)
         self.calls = Calls(each for each in observers if each is not None)
 
     @property
@@ -38,11 +38,11 @@ class Observation:
 
     def start(self, sources: Sources) -> None:
         """Raises ServeError if metrics cannot be served where they should be."""
-        if self._config.metrics_port is not None and self._tallies is not None:
+        if self._config.metrics_port is not None and self._counters is not None:
             from charlm_server.observing.metrics import MetricsServer
 
             self._metrics = MetricsServer(
-                self._config.metrics_host, self._config.metrics_port, self._tallies, sources
+                self._config.metrics_host, self._config.metrics_port, self._counters, sources
             )
 
     def stop(self) -> None:

@@ -1,6 +1,6 @@
 import asyncio
 
-from charlm_server.calls.amounts import ModelTally
+from charlm_server.calls.amounts import ModelCounters
 from charlm_server.calls.call import Call
 from charlm_server.models.usage import ModelUsage
 
@@ -41,9 +41,9 @@ async def test_a_model_is_unused_once_its_last_call_has_ended() -> None:
 
 
 def test_text_counts_for_the_model_that_the_call_uses() -> None:
-    tallies = {"models/a": ModelTally()}
+    counters = {"models/a": ModelCounters()}
     call = new_call()
-    call.tally_of = tallies.__getitem__
+    call.counters_of = counters.__getitem__
 
     call.use(Model("models/a"))
 

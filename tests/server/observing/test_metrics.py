@@ -17,7 +17,7 @@ from charlm.v1 import generation_pb2 as gen
 from charlm.v1.codec_pb2_grpc import CodecServiceStub
 from charlm_server.config.limits import Limits
 from charlm_server.errors.base import ServeError
-from charlm_server.observing.call_counters import Tallies
+from charlm_server.observing.call_counters import CallCounters
 from charlm_server.observing.metrics import MetricsServer
 from charlm_server.observing.sources import Sources
 from charlm_server.scheduling.heartbeat import Heartbeat
@@ -66,7 +66,7 @@ async def scrape(wire: Wire, num_open: int = 0) -> Scrape:
 
 
 async def scrape_now(wire: Wire) -> Scrape:
-    address = wire.app.observation.metrics_address
+    address = wire.app.telemetry.metrics_address
     return Scrape(await asyncio.to_thread(fetched, f"http://{address}/metrics"))
 
 
@@ -258,9 +258,9 @@ async def test_the_dashboard_and_the_alerts_ask_for_what_is_exported(wire: Wire)
 
 
 async def test_a_port_in_use_is_said_in_a_sentence(wire: Wire) -> None:
-    port = int(str(wire.app.observation.metrics_address).rpartition(":")[2])
+    port = int(str(wire.app.telemetry.metrics_address).rpartition(":")[2])
     app = wire.app
     sources = Sources(wire.models, app.hot_swap, app.states, app.monitor)
 
     with pytest.raises(ServeError, match="--metrics-port"):
-        MetricsServer("127.0.0.1", port, Tallies(), sources)
+        MetricsServer("127.0.0.1", port, CallCounters(), sources)
