@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from charlm_server.cluster.scale import Scale
+from charlm_server.cluster.autoscaling import Autoscaling
 from charlm_server.config.checkpoint_names import named_checkpoints
 from charlm_server.config.limit_flags import with_limit_flags
 from charlm_server.config.limits import Limits
@@ -18,7 +18,7 @@ from charlm_server.config.mixtures import named_mixtures
 from charlm_server.config.settings import ServeConfig
 from charlm_server.errors.base import ServeError
 
-DEFAULTS = Scale()
+DEFAULTS = Autoscaling()
 OBJECT_STORE_BYTES = 256 << 20  # of a cluster that is started here: messages are small
 
 
@@ -102,7 +102,7 @@ def serve_ray(
     try:
         _refuse_open_door(allow_insecure)
         least, most = _range_from(replicas)
-        scale = Scale(
+        autoscaling = Autoscaling(
             min_replicas=least,
             max_replicas=most,
             target_calls=target_calls,
@@ -120,7 +120,7 @@ def serve_ray(
             tokens=tokens,
             limits=limits(),
         )
-        _run(config, scale, address, port)
+        _run(config, autoscaling, address, port)
     except ServeError as error:
         typer.echo(f"charlm: {error}", err=True)
         raise typer.Exit(1) from error
@@ -145,7 +145,7 @@ def _range_from(replicas: str) -> tuple[int, int]:
         ) from None
 
 
-def _run(config: ServeConfig, scale: Scale, address: str, port: int) -> None:
+def _run(config: ServeConfig, autoscaling: Autoscaling, address: str, port: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody about this cluster
     # Ray takes seconds to import: `charlm serve-ray --help` and wrong flags must answer at once.
     try:
@@ -175,7 +175,7 @@ def _run(config: ServeConfig, scale: Scale, address: str, port: int) -> None:
                 "enable_reflection": False,
             },
         )
-        serve.run(application(config, scale), name=NAME)
+        serve.run(application(config, autoscaling), name=NAME)
         print(f"charlm: serving {' '.join(config.checkpoints)} on 127.0.0.1:{port}", flush=True)
         asked_to_stop.wait()
     finally:

@@ -21,8 +21,8 @@ from charlm.v1 import generation_pb2 as gen
 from charlm.v1 import sampling_pb2, scoring_pb2
 from charlm_model import checkpoint
 from charlm_server.cluster import proxy
+from charlm_server.cluster.autoscaling import Autoscaling
 from charlm_server.cluster.replica import METHODS, Refusal, Replica, ReplicaUnhealthy
-from charlm_server.cluster.scale import Scale
 from charlm_server.config.settings import ServeConfig
 from charlm_server.errors.base import ServeError
 from charlm_server.rpc.error_interceptor import STATUS_DETAILS
@@ -290,7 +290,7 @@ def test_the_proxy_loads_no_tensors() -> None:
 @pytest.mark.parametrize(("least", "most"), [(0, 1), (3, 2)])
 def test_no_range_of_replicas_is_empty(least: int, most: int) -> None:
     with pytest.raises(ServeError, match=f"{least} to {most} replicas"):
-        Scale(min_replicas=least, max_replicas=most)
+        Autoscaling(min_replicas=least, max_replicas=most)
 
 
 @pytest.mark.slow

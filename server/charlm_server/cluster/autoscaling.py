@@ -6,7 +6,7 @@ from charlm_server.errors.base import ServeError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scale:
+class Autoscaling:
     """How many replicas, and what each gets.
 
     There are more when each has more than `target_calls` calls at once, and fewer when it has less
