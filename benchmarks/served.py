@@ -13,7 +13,7 @@ from charlm_model.checkpoint import Checkpoint
 from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
 from charlm_model.text.vocabulary import CharVocabulary
-from charlm_server.app import App, spare_collector
+from charlm_server.app import App, freeze_collector
 from charlm_server.config.settings import ServeConfig
 from charlm_server.models.loading import serve_checkpoint
 from charlm_server.models.registry import Models
@@ -60,7 +60,7 @@ def _serve(
 async def _serve_until_closed(
     config: ModelConfig, characters: str, serving: ServeConfig, parent: Connection
 ) -> None:
-    spare_collector()
+    freeze_collector()
     checkpoint = Checkpoint(
         model=build(config).eval(),
         vocabulary=CharVocabulary(characters),

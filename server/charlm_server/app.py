@@ -175,7 +175,7 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
-    spare_collector()
+    freeze_collector()
     models = await asyncio.to_thread(load_models, config)
     app = App(config, models)
     if config.model_root is not None:
@@ -230,7 +230,7 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def spare_collector() -> None:
+def freeze_collector() -> None:
     """Let the collector walk only over what is made from here on; for once, before models are.
 
     Most of a server's objects are torch's and live as long as it does: a walk over them takes 100

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from charlm_server.app import spare_collector
+from charlm_server.app import freeze_collector
 
 
 class Circle:
@@ -23,14 +23,14 @@ def thawed() -> Iterator[None]:
 def test_what_lives_is_not_walked_over_again() -> None:
     kept = Circle()
 
-    spare_collector()
+    freeze_collector()
 
     assert gc.get_freeze_count() > 1000
     assert not any(each is kept for each in gc.get_objects())
 
 
 def test_what_is_made_later_is_freed() -> None:
-    spare_collector()
+    freeze_collector()
     circle = Circle()
     seen = weakref.ref(circle)
 
