@@ -42,7 +42,7 @@ from charlm_server.observing.sources import Sources
 from charlm_server.rpc.auth_interceptor import AuthInterceptor
 from charlm_server.rpc.call_tracking import Calls
 from charlm_server.rpc.concurrency_interceptor import ConcurrencyInterceptor
-from charlm_server.rpc.disabled_services import UNOFFERED, add_unoffered
+from charlm_server.rpc.disabled_services import OPTIONAL_SERVICES, add_disabled_services
 from charlm_server.rpc.error_interceptor import ErrorInterceptor
 from charlm_server.rpc.reflection import add_reflection
 from charlm_server.rpc.services.admin import AdminService
@@ -57,7 +57,7 @@ from charlm_server.rpc.services.tokenizer import TokenizerService
 from charlm_server.rpc.tls import server_credentials
 from charlm_server.state_store import StateStore
 
-OFFERED = [
+SERVICES = [
     codec_pb2.DESCRIPTOR.services_by_name["CodecService"],
     generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
     inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
@@ -76,9 +76,9 @@ class App:
 
     def __init__(self, config: ServeConfig, models: Models, server: Any = None) -> None:
         self._config, self._models = config, models
-        offers_admin = config.admin or config.tokens is not None
-        offered = [*OFFERED, ADMIN] if offers_admin else OFFERED
-        names = [service.full_name for service in offered]
+        has_admin = config.admin or config.tokens is not None
+        enabled = [*SERVICES, ADMIN] if has_admin else SERVICES
+        names = [service.full_name for service in enabled]
         self.health = Health([*names, *models.names])
         self.monitor = HealthMonitor(self.health, names, models, config.stuck_after_s)
         self.states = StateStore(config.limits)
@@ -109,14 +109,14 @@ class App:
         )
         models_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        if offers_admin:
+        if has_admin:
             admin_pb2_grpc.add_AdminServiceServicer_to_server(
                 AdminService(self.hot_swap, models, self.states), self._server
             )
-        unoffered = [service for service in UNOFFERED if service.full_name not in names]
-        add_unoffered(self._server, unoffered)
+        disabled = [service for service in OPTIONAL_SERVICES if service.full_name not in names]
+        add_disabled_services(self._server, disabled)
         if config.reflection:
-            every_name = [*names, *(service.full_name for service in unoffered)]
+            every_name = [*names, *(service.full_name for service in disabled)]
             add_reflection(self._server, [*every_name, HEALTH_SERVICE])
 
     async def start(self) -> str:

@@ -16,7 +16,7 @@ from charlm_server.config.settings import ServeConfig
 from charlm_server.errors import base
 from charlm_server.errors.base import CharlmError
 from charlm_server.models.registry import Models
-from charlm_server.rpc.disabled_services import UNOFFERED
+from charlm_server.rpc.disabled_services import OPTIONAL_SERVICES
 from charlm_server.rpc.error_interceptor import STATUS_OF, status_from
 from tests.server.wire import Wire, details_of, load, serving
 
@@ -140,7 +140,9 @@ async def reflect(wire: Wire, package: str, request: reflection_pb2.ServerReflec
 
 
 UNOFFERED_METHODS = [
-    pytest.param(method, id=method.full_name) for service in UNOFFERED for method in service.methods
+    pytest.param(method, id=method.full_name)
+    for service in OPTIONAL_SERVICES
+    for method in service.methods
 ]
 
 

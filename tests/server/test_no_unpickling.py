@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from charlm.v1 import generation_pb2, state_pb2
 from charlm_model import checkpoint as checkpoints
-from charlm_server.app import ADMIN, OFFERED, App
+from charlm_server.app import ADMIN, SERVICES, App
 from charlm_server.config.settings import ServeConfig
 from charlm_server.models.loading import load_model
 from charlm_server.models.registry import Models
@@ -167,7 +167,7 @@ async def test_no_path_in_a_request_is_looked_at(
     with seen_paths(monkeypatch) as seen:
         async with grpc.aio.insecure_channel(address) as channel:
             fuzz = Fuzz(channel, {}, (), seed=1)
-            for service in [*OFFERED, ADMIN]:
+            for service in [*SERVICES, ADMIN]:
                 for method in service.methods:
                     for spelling in spellings:
                         data = filled(method.input_type, spelling).SerializeToString()

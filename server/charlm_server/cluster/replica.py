@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2
 
-from charlm_server.app import ADMIN, OFFERED, App, interceptors_of
+from charlm_server.app import ADMIN, SERVICES, App, interceptors_of
 from charlm_server.config.settings import ServeConfig
 from charlm_server.models.loading import load_models
 from charlm_server.rpc.in_process import Handlers
@@ -17,7 +17,7 @@ from charlm_server.rpc.in_process import Handlers
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 # Ray knows methods by their bare names, so no two services may share one; a test looks.
 METHODS: list[MethodDescriptor] = [
-    method for service in (*OFFERED, ADMIN, HEALTH) for method in service.methods
+    method for service in (*SERVICES, ADMIN, HEALTH) for method in service.methods
 ]
 
 

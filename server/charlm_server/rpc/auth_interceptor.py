@@ -11,7 +11,7 @@ from charlm_server.calls.callers import Callers
 from charlm_server.errors.auth import Unauthenticated
 from charlm_server.errors.base import CharlmError
 from charlm_server.rpc.call_context import AuthenticatedHandler
-from charlm_server.rpc.refusal import refusing
+from charlm_server.rpc.refusal import refusal_handler
 
 SCHEME = "bearer "
 OPEN_SERVICES = {"grpc.health.v1.Health"}  # probes carry no token, and learn no more than health
@@ -44,7 +44,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         try:
             caller = self._let_in(handler_call_details.invocation_metadata, service)
         except CharlmError as error:
-            return refusing(error)
+            return refusal_handler(error)
         return AuthenticatedHandler(await continuation(handler_call_details), caller)
 
     def _let_in(self, metadata: Any, service: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from charlm_server.errors.overload import TooManyCalls
-from charlm_server.rpc.refusal import refusing
+from charlm_server.rpc.refusal import refusal_handler
 
 HEALTH, WATCH = "/grpc.health.v1.Health/", "/grpc.health.v1.Health/Watch"
 Tasks = set[asyncio.Task[Any]]
@@ -34,7 +34,7 @@ class ConcurrencyInterceptor(grpc.aio.ServerInterceptor):
         tasks = self._watches if method == WATCH else self._calls
         if tasks is self._watches or not method.startswith(HEALTH):
             if len(tasks) >= self._limit:
-                return refusing(TooManyCalls(self._limit))
+                return refusal_handler(TooManyCalls(self._limit))
             _add_until_done(tasks)
         return await continuation(handler_call_details)
 

@@ -9,31 +9,32 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from charlm.v1 import admin_pb2
 from charlm_server.errors.base import NotOffered
 
-REMEDY = "Start it with --admin, or with --tokens of which one has the role admin."
-UNOFFERED: list[ServiceDescriptor] = [
+ADVICE = "Start it with --admin, or with --tokens of which one has the role admin."
+OPTIONAL_SERVICES: list[ServiceDescriptor] = [
     file.DESCRIPTOR.services_by_name[name] for file, name in ((admin_pb2, "AdminService"),)
 ]
 
 
-def add_unoffered(server: grpc.aio.Server, services: Iterable[ServiceDescriptor]) -> None:
+def add_disabled_services(server: grpc.aio.Server, services: Iterable[ServiceDescriptor]) -> None:
     server.add_generic_rpc_handlers(
         tuple(
             grpc.method_handlers_generic_handler(
-                service.full_name, {method.name: _refusing(method) for method in service.methods}
+                service.full_name,
+                {method.name: _disabled_handler(method) for method in service.methods},
             )
             for service in services
         )
     )
 
 
-def _refusing(method: MethodDescriptor) -> Any:
+def _disabled_handler(method: MethodDescriptor) -> Any:
     name = f"{method.containing_service.name}.{method.name}"
 
     async def refuse(_request: Any, _context: Any) -> NoReturn:
-        raise NotOffered(name, REMEDY)
+        raise NotOffered(name, ADVICE)
 
     async def refuse_stream(_request: Any, _context: Any) -> AsyncIterator[bytes]:
-        raise NotOffered(name, REMEDY)
+        raise NotOffered(name, ADVICE)
         yield b""  # makes this a stream, as the contract says
 
     kinds = {

@@ -8,7 +8,7 @@ import grpc
 from charlm_server.errors.base import CharlmError
 
 
-def refusing(error: CharlmError) -> Any:
+def refusal_handler(error: CharlmError) -> Any:
     """A handler that raises the error in place of any method.
 
     It takes a stream of requests, whatever the method takes: gRPC reads a single request to its

@@ -11,12 +11,12 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from charlm_model import checkpoint as checkpoints
-from charlm_server.app import ADMIN, OFFERED, App
+from charlm_server.app import ADMIN, SERVICES, App
 from charlm_server.config.limits import Limits
 from charlm_server.config.settings import ServeConfig
 from charlm_server.models.loading import serve_checkpoint
 from charlm_server.models.registry import Models
-from charlm_server.rpc.disabled_services import UNOFFERED
+from charlm_server.rpc.disabled_services import OPTIONAL_SERVICES
 from tests.e2e.fuzz.calls import Fuzz
 from tests.e2e.fuzz.messages import Messages, Names
 from tests.server.wire import LATIN, checkpoint_of, vocabulary_of
@@ -79,7 +79,7 @@ def names_of(models: Models, checkpoint_names: list[str]) -> dict[str, Names]:
     served = Names({**common, "model": models.names, "models": models.names}, LATIN)
     own = ["models/x", "models/y"]
     changing = {"checkpoint": checkpoint_names, "model": own, "alias": ["models/a", "models/b"]}
-    services = [service.full_name for service in [*OFFERED, *UNOFFERED]]
+    services = [service.full_name for service in [*SERVICES, *OPTIONAL_SERVICES]]
     named = Names({**served.by_field, "name": models.names}, LATIN)
     return {
         **{name: named if "ModelService" in name else served for name in services},
@@ -108,7 +108,7 @@ async def running(directory: Path, seed: int) -> AsyncIterator[Rig]:
     app = App(config, models)
     names = names_of(models, ["spare", "none", ".."])
     services: list[ServiceDescriptor] = list(
-        {s.full_name: s for s in [*OFFERED, *UNOFFERED, ADMIN]}.values()
+        {s.full_name: s for s in [*SERVICES, *OPTIONAL_SERVICES, ADMIN]}.values()
     )
     address = await app.start()
     log = Log()

@@ -24,15 +24,15 @@ from charlm.v1 import (
 )
 from charlm.v1 import generation_pb2 as gen
 from charlm_server import new_token
-from charlm_server.app import ADMIN, OFFERED, App
+from charlm_server.app import ADMIN, SERVICES, App
 from charlm_server.calls.callers import Callers, callers_from
 from charlm_server.config.limits import Limits
 from charlm_server.config.settings import ServeConfig, TlsFiles
 from charlm_server.errors.base import ServeError
 from charlm_server.errors.overload import QuotaExceeded
 from charlm_server.models.registry import Models
-from charlm_server.rpc.auth_interceptor import ROLE_OF_SERVICE, Guard
-from charlm_server.rpc.disabled_services import UNOFFERED
+from charlm_server.rpc.auth_interceptor import ROLE_OF_SERVICE, AuthInterceptor
+from charlm_server.rpc.disabled_services import OPTIONAL_SERVICES
 from charlm_server.rpc.tls import server_credentials
 from tests.server.certificates import Authority, Pair
 from tests.server.wire import OWN_CONNECTION, details_of, load
@@ -223,7 +223,7 @@ async def test_a_token_opens_what_its_roles_say(
 def test_every_service_that_works_or_changes_needs_a_role() -> None:
     """A service of the contract that is in neither list would be open to every token."""
     only_tell = {"charlm.v1.ModelService", "charlm.v1.TokenizerService"}
-    services = {service.full_name for service in [*OFFERED, ADMIN, *UNOFFERED]}
+    services = {service.full_name for service in [*SERVICES, ADMIN, *OPTIONAL_SERVICES]}
 
     assert services == ROLE_OF_SERVICE.keys() | only_tell
 
@@ -387,7 +387,7 @@ async def test_a_path_that_names_no_service_is_refused_like_any_other(
     tmp_path: Path, path: str
 ) -> None:
     """gRPC's own clients cannot send such a path; a hand-made HTTP/2 request can."""
-    guard = Guard(Callers(write_tokens(tmp_path / "tokens.toml")))
+    guard = AuthInterceptor(Callers(write_tokens(tmp_path / "tokens.toml")))
     details = cast(Any, SimpleNamespace(method=path, invocation_metadata=()))
 
     async def absent(_details: object) -> None:
