@@ -37,7 +37,10 @@ def application(config: ServeConfig, autoscaling: Autoscaling) -> Any:
 
 
 def build(args: Mapping[str, Any]) -> Any:
-    """Named in Serve's configuration files; `args` are checkpoints, tokens and fields of Autoscaling."""
+    """The application that Serve's configuration files name.
+
+    `args` are checkpoints, tokens and the fields of Autoscaling.
+    """
     rest = dict(args)
     checkpoints, tokens = rest.pop("checkpoints", ()), rest.pop("tokens", None)
     try:

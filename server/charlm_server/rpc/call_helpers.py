@@ -31,26 +31,27 @@ def deadline_of(context: Any, model: LoadedModel) -> float:
     return model.scheduler.now() + remaining_s - margin_s
 
 
-async def converted(
+async def convert_off_loop(
     request: Message,
     convert: Callable[Params, Result],
     *args: Params.args,
     **kwargs: Params.kwargs,
 ) -> Result:
-    """The conversion's result; a large request is converted off the loop, which serves others."""
+    """The conversion's result; a large request is converted in a thread, so that the event loop
+    goes on serving other calls."""
     if request.ByteSize() < LARGE_REQUEST_BYTES:
         return convert(*args, **kwargs)
     return await asyncio.to_thread(convert, *args, **kwargs)
 
 
-def fitting(response: MessageT, limit: int, advice: str) -> MessageT:
+def checked_size(response: MessageT, limit: int, advice: str) -> MessageT:
     """The response, if it fits a message."""
     if response.ByteSize() > limit:
         raise AnswerTooLarge(limit, advice)
     return response
 
 
-async def all_of(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+async def gather_all(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
     """What each returns, done side by side; the first error ends the others and is raised."""
     try:
         async with asyncio.TaskGroup() as group:

@@ -20,13 +20,13 @@ from charlm_server.rpc.convert.fields import TextReader, check_count
 LOCAL = (pb.CONSTRAINT_MODE_UNSPECIFIED, pb.CONSTRAINT_MODE_LOCAL_MASK)
 MAX_PARTICLES, DEFAULT_PARTICLES = 256, 16
 MAX_ATTEMPTS, DEFAULT_ATTEMPTS = 10_000, 100
-TOGETHER = 16  # attempts; it changes nothing but the time
+ATTEMPTS_TOGETHER = 16  # attempts; it changes nothing but the time
 MAX_WHOLE_TOKENS, MAX_WHOLE_BYTES = 4096, 16 << 20
 MAX_KEPT = 16  # compiled constraints; some 16 MB each at the very most
 
 
 @dataclass(frozen=True, slots=True)
-class Language:
+class CompiledConstraint:
     """What an output must be in, and how it is drawn if not token by token."""
 
     constraint: Constraint
@@ -48,7 +48,7 @@ def search_from(message: pb.Constraint, model: LoadedModel) -> ConstraintSearch 
         num = check_count("constraint.num_particles", particles, 1, most)
         return ConstraintSearch(is_monte_carlo=True, num=num, num_together=num)
     if message.mode == pb.CONSTRAINT_MODE_REJECTION:
-        together = min(attempts, TOGETHER, most_rows)
+        together = min(attempts, ATTEMPTS_TOGETHER, most_rows)
         return ConstraintSearch(is_monte_carlo=False, num=attempts, num_together=together)
     raise InvalidRequest("constraint.mode", message.mode, "LOCAL_MASK, REJECTION or SMC")
 
@@ -69,23 +69,23 @@ def check_size(message: pb.Constraint, model: LoadedModel) -> None:
         raise InvalidRequest("constraint", f"{num_bytes} bytes", f"at most {limit} bytes")
 
 
-class Compiler:
+class ConstraintCompiler:
     """Compiles constraints, and keeps the last ones: the same are asked for again and again."""
 
     def __init__(self) -> None:
         self._one_at_a_time = asyncio.Lock()
         self._kept: OrderedDict[tuple[str, str, bytes], Constraint] = OrderedDict()
 
-    async def language_of(
+    async def compiled(
         self, request: generation_pb2.GenerateRequest, model: LoadedModel
-    ) -> Language | None:
+    ) -> CompiledConstraint | None:
         """None where there is none; off the loop, which serves others meanwhile."""
         if not request.HasField("constraint"):
             return None
         check_size(request.constraint, model)
         search = search_from(request.constraint, model)
-        constraint = await self._compiled(_language_of(request.constraint), model)
-        return Language(constraint, search)
+        constraint = await self._compiled(_language(request.constraint), model)
+        return CompiledConstraint(constraint, search)
 
     async def _compiled(self, language: pb.Constraint, model: LoadedModel) -> Constraint:
         """From memory, or compiled in a second or two at most; one at a time, for memory's sake."""
@@ -99,7 +99,7 @@ class Compiler:
         return self._kept[key]
 
 
-def _language_of(message: pb.Constraint) -> pb.Constraint:
+def _language(message: pb.Constraint) -> pb.Constraint:
     """The same language, however it is drawn from."""
     language = pb.Constraint()
     language.CopyFrom(message)

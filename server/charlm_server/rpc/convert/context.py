@@ -32,7 +32,7 @@ class Prefix:
         return self.num_new_tokens + (self.snapshot.num_tokens if self.snapshot else 0)
 
 
-class ContextReader:
+class ContextResolver:
     """One model's view of the contexts in one request."""
 
     def __init__(self, reader: TextReader, model: LoadedModel, states: OwnedStates) -> None:
@@ -67,7 +67,7 @@ class ContextReader:
             raise state_error_from(error) from error
 
 
-def model_asked(
+def requested_model(
     models: Models, states: OwnedStates, name: str, contexts: Iterable[pb.Context]
 ) -> LoadedModel:
     """The model of that name; where a kept state is gone on with, the weights that made it, even

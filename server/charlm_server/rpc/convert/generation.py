@@ -9,8 +9,8 @@ from charlm_server.engine.resume import ResumePosition
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.engine.token_columns import Returns, TokenColumns, concat_columns
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.constraint import Language, check_fits
-from charlm_server.rpc.convert.context import ContextReader, Prefix
+from charlm_server.rpc.convert.constraint import CompiledConstraint, check_fits
+from charlm_server.rpc.convert.context import ContextResolver, Prefix
 from charlm_server.rpc.convert.distribution import distributions_of, top_tokens_from
 from charlm_server.rpc.convert.fields import (
     TextReader,
@@ -44,11 +44,11 @@ FINISH_REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Streaming:
+class StreamOptions:
     """What is asked of a stream beside its text."""
 
     max_chunk_tokens: int | None = None
-    places: list[tuple[ResumePosition, list[int]]] = field(default_factory=list)  # to go on from
+    positions: list[tuple[ResumePosition, list[int]]] = field(default_factory=list)  # to go on from
 
 
 def generation_job_from(
@@ -57,29 +57,29 @@ def generation_job_from(
     *,
     states: OwnedStates,
     deadline: float,
-    language: Language | None = None,
-    streaming: Streaming | None = None,
+    constraint: CompiledConstraint | None = None,
+    streaming: StreamOptions | None = None,
 ) -> GenerationJob:
     """The job that a request asks for. Raises InvalidRequest or NotOffered."""
-    limits, streaming = model.limits, streaming or Streaming()
+    limits, streaming = model.limits, streaming or StreamOptions()
     num_outputs = request.num_outputs if request.HasField("num_outputs") else 1
     check_count("num_outputs", num_outputs, 1, limits.max_outputs)
     if request.return_state:
         check_states_fit(num_outputs, model.state_size_bytes, limits)
     returns = returns_from(request.returns, model.limits, model.vocab_size)
     sampling = request.sampling
-    seed = seed_from(sampling, seed_of(streaming.places))
+    seed = seed_from(sampling, seed_of(streaming.positions))
     prefix = _prefix(request, model, states)
     origin = origin_of(request, model, seed, prefix.snapshot)
-    resumed = resumed_from(streaming.places, origin, model)
+    resumed = resumed_from(streaming.positions, origin, model)
     check_something_is_left(resumed, num_outputs)
-    constraint, search = (language.constraint, language.search) if language else (None, None)
+    automaton, search = (constraint.constraint, constraint.search) if constraint else (None, None)
     job = GenerationJob(
         prompt_ids=prefix.ids,
         snapshot=prefix.snapshot,
         params=sampling_params_from(sampling, model.vocab_size, limits),
         seed=seed,
-        stopping=stopping_from(request.stopping, limits, constraint, search),
+        stopping=stopping_from(request.stopping, limits, automaton, search),
         returns=returns,
         num_outputs=num_outputs,
         bytes_per_token=returns.bytes_per_token(model.vocab_size),
@@ -99,7 +99,7 @@ def generation_job_from(
 def _prefix(request: pb.GenerateRequest, model: LoadedModel, states: OwnedStates) -> Prefix:
     reader = TextReader(model.vocabulary, request.unknown_characters)
     appended_ids = reader.text_ids(request.append_text, "append_text")
-    return ContextReader(reader, model, states).prefix(request.context, "context", appended_ids)
+    return ContextResolver(reader, model, states).prefix(request.context, "context", appended_ids)
 
 
 def chunk_from(deltas: list[Delta], returns: Returns) -> pb.OutputChunk:

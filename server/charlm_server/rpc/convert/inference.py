@@ -11,7 +11,7 @@ from charlm_server.engine.job import FOREVER
 from charlm_server.engine.search import MAX_STATE_BYTES, PrefixState, SearchJob
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.context import ContextReader
+from charlm_server.rpc.convert.context import ContextResolver
 from charlm_server.rpc.convert.fields import TextReader, check_count
 from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.sampling import new_seed
@@ -26,14 +26,14 @@ LAST_SECONDS, LAST_SHARE = 0.5, 0.3  # before a deadline, for a list to be told
 MAX_GAP_STEPS = 20_000_000  # tokens read for one gap
 
 
-class GapQuestion:
+class GapQuery:
     """One FillGap request, checked."""
 
     def __init__(self, request: pb.FillGapRequest, model: LoadedModel, states: OwnedStates) -> None:
         """Raises InvalidRequest."""
         self._model = model
         reader = TextReader(model.vocabulary, request.unknown_characters)
-        self.prefix = ContextReader(reader, model, states).prefix(request.left, "left")
+        self.prefix = ContextResolver(reader, model, states).prefix(request.left, "left")
         self.right = reader.text_ids(request.right, "right")
         self.length = check_count("gap_length", request.gap_length, 1, MAX_LENGTH)
         num = request.max_fillings if request.HasField("max_fillings") else DEFAULT_FILLINGS
@@ -112,7 +112,7 @@ def _num_particles(request: pb.FillGapRequest, model: LoadedModel) -> int:
     return check_count("num_particles", request.num_particles, 1, most)
 
 
-class TopQuestion:
+class TopContinuationsQuery:
     """One ListTopContinuations request, checked."""
 
     def __init__(
@@ -121,7 +121,7 @@ class TopQuestion:
         """Raises InvalidRequest."""
         self._model = model
         reader = TextReader(model.vocabulary, request.unknown_characters)
-        self.prefix = ContextReader(reader, model, states).prefix(request.context, "context")
+        self.prefix = ContextResolver(reader, model, states).prefix(request.context, "context")
         given = DEFAULT_CONTINUATIONS
         if request.HasField("num_continuations"):
             given = request.num_continuations

@@ -8,7 +8,7 @@ from charlm_server.engine.detokenizer import CharacterCounter
 from charlm_server.engine.token_columns import Ids, Returns
 from charlm_server.errors.base import InvalidRequest
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.context import ContextReader
+from charlm_server.rpc.convert.context import ContextResolver
 from charlm_server.rpc.convert.fields import TextReader, returns_from
 from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.scores import score_from, tokens_from
@@ -44,7 +44,7 @@ def scorer_from(
     model = series.model
     reader = TextReader(model.vocabulary, start.unknown_characters)
     returns = returns_from(start.returns, model.limits, model.vocab_size)
-    prefix = ContextReader(reader, model, states).prefix(start.context, "start.context")
+    prefix = ContextResolver(reader, model, states).prefix(start.context, "start.context")
     scorer = LongTextScorer(series, prefix.ids, returns, prefix.snapshot)
     builder, encode = StreamBuilder(model, returns), reader.incremental("data")
 

@@ -12,7 +12,9 @@ from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.fields import check_token_ids
 
 
-def places_from(request: pb.StreamGenerateRequest) -> list[tuple[ResumePosition, list[int]]]:
+def resume_positions_from(
+    request: pb.StreamGenerateRequest,
+) -> list[tuple[ResumePosition, list[int]]]:
     """Where a stream is to go on, and what was received by there. Raises ResumeTokenDamaged."""
     return [
         (ResumePosition.from_token(point.resume_token), list(point.received.ids))
@@ -20,22 +22,24 @@ def places_from(request: pb.StreamGenerateRequest) -> list[tuple[ResumePosition,
     ]
 
 
-def seed_of(places: Iterable[tuple[ResumePosition, list[int]]]) -> int | None:
+def seed_of(positions: Iterable[tuple[ResumePosition, list[int]]]) -> int | None:
     """The seed of the stream that goes on."""
-    return next((place.origin.seed for place, _ in places), None)
+    return next((position.origin.seed for position, _ in positions), None)
 
 
 def resumed_from(
-    places: list[tuple[ResumePosition, list[int]]], origin: Origin, model: LoadedModel
+    positions: list[tuple[ResumePosition, list[int]]], origin: Origin, model: LoadedModel
 ) -> dict[int, Resumption]:
     """By index of the output. Raises ResumeMismatch, or InvalidRequest for what makes no sense."""
     resumed: dict[int, Resumption] = {}
-    for at, (place, ids) in enumerate(places):
+    for at, (position, ids) in enumerate(positions):
         check_token_ids(ids, model.vocab_size, f"resume[{at}].received.ids")
-        if place.index in resumed:
+        if position.index in resumed:
             allowed = "named once in `resume`"
-            raise InvalidRequest(f"resume[{at}].resume_token", f"of output {place.index}", allowed)
-        resumed[place.index] = place.resumption(origin, ids)
+            raise InvalidRequest(
+                f"resume[{at}].resume_token", f"of output {position.index}", allowed
+            )
+        resumed[position.index] = position.resumption(origin, ids)
     return resumed
 
 

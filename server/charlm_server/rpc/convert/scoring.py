@@ -18,7 +18,7 @@ from charlm_server.engine.token_columns import (
 )
 from charlm_server.errors.base import AnswerTooLarge, InvalidRequest
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.context import ContextReader
+from charlm_server.rpc.convert.context import ContextResolver
 from charlm_server.rpc.convert.distribution import distributions_from, top_tokens_from
 from charlm_server.rpc.convert.fields import (
     TextReader,
@@ -42,11 +42,11 @@ def scoring_job_from(
     limits = model.limits
     check_count("items", len(request.items), 1, limits.max_score_items)
     reader = TextReader(model.vocabulary, request.unknown_characters)
-    contexts = ContextReader(reader, model, states)
+    resolver = ContextResolver(reader, model, states)
     returns = returns_from(request.returns, model.limits, model.vocab_size)
     job = ScoringJob(
         items=[
-            _item_from(item, reader, contexts, f"items[{i}]")
+            _item_from(item, reader, resolver, f"items[{i}]")
             for i, item in enumerate(request.items)
         ],
         returns=returns,
@@ -73,9 +73,9 @@ def _check_answer_fits(job: ScoringJob, model: LoadedModel) -> None:
 
 
 def _item_from(
-    item: pb.ScoreItem, reader: TextReader, contexts: ContextReader, field: str
+    item: pb.ScoreItem, reader: TextReader, resolver: ContextResolver, field: str
 ) -> ScoringItem:
-    prefix = contexts.prefix(item.context, f"{field}.context")
+    prefix = resolver.prefix(item.context, f"{field}.context")
     continuation_ids = _continuation_ids(item, reader, field)
     if not continuation_ids:
         raise InvalidRequest(f"{field}.continuation", "", "at least one token, or end_of_text")
@@ -110,7 +110,7 @@ def next_job_from(
     check_data_type(request.data_type, "data_type")
     check_top_k("top_k", request.top_k, model.limits, "distribution")
     reader = TextReader(model.vocabulary, request.unknown_characters)
-    prefix = ContextReader(reader, model, states).prefix(request.context, "context")
+    prefix = ContextResolver(reader, model, states).prefix(request.context, "context")
     return NextDistributionJob(
         context_ids=prefix.ids,
         snapshot=prefix.snapshot,

@@ -17,7 +17,7 @@ MAX_DATA_BYTES = 1 << 20  # of one message
 MAX_HEADER_BYTES = 1 << 16  # of an exported state beside its values
 
 
-async def received(
+async def receive_export(
     requests: AsyncIterator[pb.ImportStateRequest], models: Models, limits: Limits
 ) -> tuple[bytes, float]:
     """The bytes of all messages, and the time to live of the first. Raises InvalidRequest."""
@@ -38,7 +38,7 @@ async def received(
     return bytes(data), time_to_live_s
 
 
-async def imported(data: bytes, models: Models, call: Call) -> tuple[LoadedModel, Snapshot]:
+async def import_state(data: bytes, models: Models, call: Call) -> tuple[LoadedModel, Snapshot]:
     """The model that goes on with a state, and the state.
 
     Raises SnapshotError, or StateMismatch if no model made it.

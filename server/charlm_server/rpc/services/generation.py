@@ -15,19 +15,19 @@ from charlm_server.engine.token_columns import Returns
 from charlm_server.errors.base import AnswerTooLarge
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_context import call_of
-from charlm_server.rpc.call_helpers import converted, deadline_of, fitting
-from charlm_server.rpc.convert.constraint import Compiler
-from charlm_server.rpc.convert.context import model_asked
+from charlm_server.rpc.call_helpers import checked_size, convert_off_loop, deadline_of
+from charlm_server.rpc.convert.constraint import ConstraintCompiler
+from charlm_server.rpc.convert.context import requested_model
 from charlm_server.rpc.convert.fields import check_count
 from charlm_server.rpc.convert.generation import (
-    Streaming,
+    StreamOptions,
     chunks_from,
     generation_job_from,
     output_from,
     timings_from,
 )
 from charlm_server.rpc.convert.models import numerics_from
-from charlm_server.rpc.convert.resume import ResumeTokens, places_from
+from charlm_server.rpc.convert.resume import ResumeTokens, resume_positions_from
 from charlm_server.rpc.convert.returned_states import add_end_states
 from charlm_server.state_store import OwnedStates, StateStore
 
@@ -38,10 +38,10 @@ TOO_LARGE = "ask for less per token, fewer tokens or outputs, or use StreamGener
 class GenerationService(pb_grpc.GenerationServiceServicer):
     def __init__(self, models: Models, states: StateStore) -> None:
         self._models, self._states = models, states
-        self._compiler = Compiler()
+        self._compiler = ConstraintCompiler()
 
     def _model(self, request: pb.GenerateRequest, call: Call, states: OwnedStates) -> LoadedModel:
-        model = call.use(model_asked(self._models, states, request.model, [request.context]))
+        model = call.use(requested_model(self._models, states, request.model, [request.context]))
         model.scheduler.refuse_if_full()
         return model
 
@@ -54,15 +54,15 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         states = self._states.of(call.caller)
         model = self._model(request, call, states)
         deadline = deadline_of(context, model)
-        language = await self._compiler.language_of(request, model)
-        job = await converted(
+        constraint = await self._compiler.compiled(request, model)
+        job = await convert_off_loop(
             request,
             generation_job_from,
             request,
             model,
             states=states,
             deadline=deadline,
-            language=language,
+            constraint=constraint,
         )
         limit = model.limits.max_response_message_bytes
         deltas: list[Delta] = []
@@ -77,7 +77,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
                     raise AnswerTooLarge(limit, TOO_LARGE)
         chunks = chunks_from(deltas, job.returns)
         await add_end_states(chunks, job, model.provenance)
-        return fitting(_response_from(deltas, chunks, job, model), limit, TOO_LARGE)
+        return checked_size(_response_from(deltas, chunks, job, model), limit, TOO_LARGE)
 
     async def StreamGenerate(
         self,
@@ -88,17 +88,17 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
         states = self._states.of(call.caller)
         model = self._model(request.generate, call, states)
         max_tokens = max_chunk_tokens_of(request)
-        job = await converted(
+        job = await convert_off_loop(
             request,
             generation_job_from,
             request.generate,
             model,
             states=states,
             deadline=deadline_of(context, model),
-            language=await self._compiler.language_of(request.generate, model),
-            streaming=Streaming(max_tokens, places_from(request)),
+            constraint=await self._compiler.compiled(request.generate, model),
+            streaming=StreamOptions(max_tokens, resume_positions_from(request)),
         )
-        tokens = tokens_for(request, job)
+        tokens = resume_tokens_for(request, job)
         header: pb.StreamHeader | None = _header_from(job, model)
         async with model.scheduler.run(job, call):
             async for parts in job.output.batches(model.limits.max_response_message_bytes // 2):
@@ -120,7 +120,7 @@ def max_chunk_tokens_of(request: pb.StreamGenerateRequest) -> int | None:
     return check_count("max_chunk_tokens", request.max_chunk_tokens, 1, MAX_UINT32)
 
 
-def tokens_for(request: pb.StreamGenerateRequest, job: GenerationJob) -> ResumeTokens | None:
+def resume_tokens_for(request: pb.StreamGenerateRequest, job: GenerationJob) -> ResumeTokens | None:
     if request.HasField("resume_tokens") and not request.resume_tokens:
         return None
     assert job.origin is not None

@@ -12,9 +12,9 @@ from charlm_server.calls.call import Call
 from charlm_server.engine.search import SearchJob
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_context import call_of
-from charlm_server.rpc.call_helpers import converted, deadline_of, fitting
-from charlm_server.rpc.convert.context import model_asked
-from charlm_server.rpc.convert.inference import GapQuestion, TopQuestion
+from charlm_server.rpc.call_helpers import checked_size, convert_off_loop, deadline_of
+from charlm_server.rpc.convert.context import requested_model
+from charlm_server.rpc.convert.inference import GapQuery, TopContinuationsQuery
 from charlm_server.state_store import StateStore
 
 TOO_LARGE = "ask for fewer"
@@ -31,11 +31,11 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
     ) -> pb.FillGapResponse:
         call = call_of(context)
         states = self._states.of(call.caller)
-        model = call.use(model_asked(self._models, states, request.model, [request.left]))
+        model = call.use(requested_model(self._models, states, request.model, [request.left]))
         deadline = deadline_of(context, model)
-        question = await converted(request, GapQuestion, request, model, states)
-        response = question.response(await _answer(question.job(deadline), model, call))
-        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
+        query = await convert_off_loop(request, GapQuery, request, model, states)
+        response = query.response(await _answer(query.job(deadline), model, call))
+        return checked_size(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
     async def ListTopContinuations(
         self,
@@ -46,11 +46,11 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
     ) -> pb.ListTopContinuationsResponse:
         call = call_of(context)
         states = self._states.of(call.caller)
-        model = call.use(model_asked(self._models, states, request.model, [request.context]))
+        model = call.use(requested_model(self._models, states, request.model, [request.context]))
         deadline = deadline_of(context, model)
-        question = await converted(request, TopQuestion, request, model, states)
-        response = question.response(await _answer(question.job(deadline), model, call))
-        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
+        query = await convert_off_loop(request, TopContinuationsQuery, request, model, states)
+        response = query.response(await _answer(query.job(deadline), model, call))
+        return checked_size(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
 
 async def _answer(job: SearchJob, model: LoadedModel, call: Call) -> Any:

@@ -13,13 +13,13 @@ from charlm_server.calls.call import Call
 from charlm_server.engine.scoring import ScoringJob
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_context import call_of
-from charlm_server.rpc.call_helpers import all_of, converted, deadline_of, fitting
+from charlm_server.rpc.call_helpers import checked_size, convert_off_loop, deadline_of, gather_all
 from charlm_server.rpc.convert.comparison import (
     compare_response_from,
     compared_models,
     comparing_job_from,
 )
-from charlm_server.rpc.convert.context import model_asked
+from charlm_server.rpc.convert.context import requested_model
 from charlm_server.rpc.convert.long_text import first_of, pieces_of, scorer_from
 from charlm_server.rpc.convert.models import numerics_from
 from charlm_server.rpc.convert.returned_states import add_score_states
@@ -48,9 +48,9 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         contexts = [item.context for item in request.items]
         call = call_of(context)
         states = self._states.of(call.caller)
-        model = call.use(model_asked(self._models, states, request.model, contexts))
+        model = call.use(requested_model(self._models, states, request.model, contexts))
         deadline = deadline_of(context, model)
-        job = await converted(
+        job = await convert_off_loop(
             request, scoring_job_from, request, model, states=states, deadline=deadline
         )
         scores = await _scores(request, job, model, call)
@@ -60,7 +60,7 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
             model_digest=model.checkpoint.digest,
             numerics=numerics_from(model),
         )
-        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
+        return checked_size(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
     async def GetNextDistribution(
         self,
@@ -71,9 +71,9 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
     ) -> pb.GetNextDistributionResponse:
         call = call_of(context)
         states = self._states.of(call.caller)
-        model = call.use(model_asked(self._models, states, request.model, [request.context]))
+        model = call.use(requested_model(self._models, states, request.model, [request.context]))
         deadline = deadline_of(context, model)
-        job = await converted(
+        job = await convert_off_loop(
             request, next_job_from, request, model, states=states, deadline=deadline
         )
         async with model.scheduler.run(job, call):
@@ -89,10 +89,10 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         start = first.start
         call = call_of(context)
         states = self._states.of(call.caller)
-        model = call.use(model_asked(self._models, states, start.model, [start.context]))
+        model = call.use(requested_model(self._models, states, start.model, [start.context]))
         deadline = deadline_of(context, model)
         series = SearchSeries(model, deadline, call)
-        scorer, encode, builder = await converted(
+        scorer, encode, builder = await convert_off_loop(
             first, scorer_from, first.start, series, states=states
         )
         async with aclosing(scorer.run(pieces_of(first, request_iterator), encode)) as blocks:
@@ -111,11 +111,13 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
 
         async def row(model: LoadedModel) -> list[pb.Score]:
             deadline = deadline_of(context, model)
-            job = await converted(request, comparing_job_from, request, model, deadline=deadline)
+            job = await convert_off_loop(
+                request, comparing_job_from, request, model, deadline=deadline
+            )
             return await _scores(request, job, model, call)
 
-        response = compare_response_from(request, models, await all_of(map(row, models)))
-        return fitting(response, models[0].limits.max_response_message_bytes, FEWER_TEXTS)
+        response = compare_response_from(request, models, await gather_all(map(row, models)))
+        return checked_size(response, models[0].limits.max_response_message_bytes, FEWER_TEXTS)
 
 
 async def _scores(
@@ -126,4 +128,4 @@ async def _scores(
     async with model.scheduler.run(job, call):
         async for parts in job.output.batches(model.limits.max_response_message_bytes):
             builder.add(parts)
-    return await converted(request, builder.scores)
+    return await convert_off_loop(request, builder.scores)

@@ -16,12 +16,12 @@ from charlm_model.errors import SnapshotError
 from charlm_server.errors.states import StateChanged
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_context import call_of
-from charlm_server.rpc.call_helpers import converted, deadline_of
+from charlm_server.rpc.call_helpers import convert_off_loop, deadline_of
 from charlm_server.rpc.convert.context import (
-    ContextReader,
+    ContextResolver,
     Prefix,
     check_provenance,
-    model_asked,
+    requested_model,
     state_error_from,
 )
 from charlm_server.rpc.convert.fields import TextReader
@@ -31,7 +31,7 @@ from charlm_server.rpc.convert.state import (
     state_from,
     time_to_live_from,
 )
-from charlm_server.rpc.convert.state_import import MAX_DATA_BYTES, imported, received
+from charlm_server.rpc.convert.state_import import MAX_DATA_BYTES, import_state, receive_export
 from charlm_server.state_store import KeptState, OwnedStates, StateStore
 from charlm_server.tasks.search_series import SearchSeries
 from charlm_server.tasks.state_reading import advance, read
@@ -50,9 +50,9 @@ class StateService(pb_grpc.StateServiceServicer):
     ) -> pb.CreateStateResponse:
         call = call_of(context)
         states = self._states.of(call.caller)
-        model = call.use(model_asked(self._models, states, request.model, [request.context]))
+        model = call.use(requested_model(self._models, states, request.model, [request.context]))
         time_to_live_s = time_to_live_from(request, self._states.limits)
-        prefix = await converted(request, _prefix, request, model, states)
+        prefix = await convert_off_loop(request, _prefix, request, model, states)
         states.check_room()
         series = SearchSeries(model, deadline_of(context, model), call)
         kept = KeptState(
@@ -78,7 +78,7 @@ class StateService(pb_grpc.StateServiceServicer):
             model = call.use(self._models.of(kept.model, kept.provenance.model_digest))
             check_provenance(kept.provenance, model)
             reader = TextReader(model.vocabulary, request.unknown_characters)
-            ids = await converted(request, continuation_ids, request, reader)
+            ids = await convert_off_loop(request, continuation_ids, request, reader)
             series = SearchSeries(model, deadline_of(context, model), call)
             advanced = await advance(series, kept.snapshot, ids)
             further = kept.advanced(advanced.snapshot, is_checkpoint=request.checkpoint)
@@ -141,9 +141,11 @@ class StateService(pb_grpc.StateServiceServicer):
     ) -> pb.ImportStateResponse:
         call = call_of(context)
         self._states.of(call.caller).check_room()
-        data, time_to_live_s = await received(request_iterator, self._models, self._states.limits)
+        data, time_to_live_s = await receive_export(
+            request_iterator, self._models, self._states.limits
+        )
         try:
-            model, snapshot = await imported(data, self._models, call)
+            model, snapshot = await import_state(data, self._models, call)
         except SnapshotError as error:
             raise state_error_from(error) from error
         kept = KeptState(
@@ -169,7 +171,7 @@ class StateService(pb_grpc.StateServiceServicer):
 
 def _prefix(request: pb.CreateStateRequest, model: LoadedModel, states: OwnedStates) -> Prefix:
     reader = TextReader(model.vocabulary, request.unknown_characters)
-    return ContextReader(reader, model, states).prefix(request.context, "context")
+    return ContextResolver(reader, model, states).prefix(request.context, "context")
 
 
 def _check_etag(request: pb.AdvanceStateRequest, kept: KeptState) -> None:

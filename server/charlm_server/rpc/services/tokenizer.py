@@ -13,7 +13,7 @@ from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.detokenizer import CharacterCounter
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_context import call_of
-from charlm_server.rpc.call_helpers import converted, fitting
+from charlm_server.rpc.call_helpers import checked_size, convert_off_loop
 from charlm_server.rpc.convert.fields import TextReader, check_count, check_token_ids
 from charlm_server.rpc.convert.models import VOCABULARY_KINDS
 
@@ -31,9 +31,9 @@ class TokenizerService(pb_grpc.TokenizerServiceServicer):
     ) -> pb.EncodeResponse:
         model = call_of(context).use(self._models.get(request.model))
         check_count("texts", len(request.texts), 1, model.limits.max_score_items)
-        encodings = await converted(request, _encodings, request, model)
+        encodings = await convert_off_loop(request, _encodings, request, model)
         response = pb.EncodeResponse(encodings=encodings)
-        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
+        return checked_size(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
     async def Decode(
         self,
@@ -42,10 +42,10 @@ class TokenizerService(pb_grpc.TokenizerServiceServicer):
     ) -> pb.DecodeResponse:
         model = call_of(context).use(self._models.get(request.model))
         check_count("sequences", len(request.sequences), 1, model.limits.max_score_items)
-        data = await converted(request, _decoded, request.sequences, model)
+        data = await convert_off_loop(request, _decoded, request.sequences, model)
         texts = [each.decode(errors="replace") for each in data]
         response = pb.DecodeResponse(texts=texts, data=data)
-        return fitting(response, model.limits.max_response_message_bytes, TOO_LARGE)
+        return checked_size(response, model.limits.max_response_message_bytes, TOO_LARGE)
 
     async def GetVocabulary(
         self,
