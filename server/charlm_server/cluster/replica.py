@@ -1,6 +1,6 @@
 """One replica: an app without a port, with a method for every RPC, as Ray's proxy calls them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 from charlm_server.app import ADMIN, SERVICES, App, interceptors_of
 from charlm_server.config.settings import ServeConfig
 from charlm_server.models.loading import load_models
-from charlm_server.rpc.in_process import Handlers
+from charlm_server.rpc.in_process import CallContext, InProcessServer
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 # Ray knows methods by their bare names, so no two services may share one; a test looks.
@@ -33,12 +33,35 @@ class Refusal:
         return b""
 
 
+class RayContext(CallContext):
+    """A call's context that also writes to Ray's, which goes back with the response.
+
+    The deadline stays with Ray's proxy, which cancels the call when it passes.
+    """
+
+    def __init__(self, carried: Any) -> None:
+        super().__init__(carried.invocation_metadata(), peer=carried.peer())
+        self._carried = carried
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        super().set_code(code)
+        self._carried.set_code(code)
+
+    def set_details(self, details: str) -> None:
+        super().set_details(details)
+        self._carried.set_details(details)
+
+    def set_trailing_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        super().set_trailing_metadata(metadata)
+        self._carried.set_trailing_metadata(list(self.trailing_metadata()))  # Ray takes a list only
+
+
 class Replica:
     """Models in a process of Ray's, which ends it once its calls have ended or had their grace."""
 
     async def __init__(self, config: ServeConfig) -> None:  # type: ignore[misc] # Ray awaits it
-        self.handlers = Handlers(interceptors_of(config))
-        self._app = App(config, load_models(config), self.handlers)
+        self.server = InProcessServer(interceptors_of(config))
+        self._app = App(config, load_models(config), self.server)
         self._app.begin()
 
     def check_health(self) -> None:
@@ -52,16 +75,17 @@ def _rpc(method: MethodDescriptor) -> Any:
 
     async def answer(self: Replica, request: Any, grpc_context: Any) -> Any:
         try:
-            return await self.handlers.answer(path, request, grpc_context)
-        except grpc.aio.AbortError:
+            return await self.server.unary(path, request, RayContext(grpc_context))
+        except grpc.aio.AioRpcError:
             return Refusal()
 
     async def answers(self: Replica, request: Any, grpc_context: Any) -> AsyncIterator[Any]:
         try:
-            async with aclosing(self.handlers.answers(path, request, grpc_context)) as responses:
+            context = RayContext(grpc_context)
+            async with aclosing(self.server.stream(path, request, context)) as responses:
                 async for response in responses:
                     yield response
-        except grpc.aio.AbortError:
+        except grpc.aio.AioRpcError:
             yield Refusal()
 
     return answers if method.server_streaming else answer
