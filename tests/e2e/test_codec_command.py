@@ -53,7 +53,7 @@ def test_a_flipped_bit_costs_its_frame_and_is_told(server_address: str, tmp_path
 
     refused = charlm("decompress", "-", str(target), *asking, data=bytes(hurt))
     assert refused.returncode == 1
-    assert b"The compressed form is damaged: frame 1, at byte" in refused.stderr
+    assert b"The compressed data is damaged: frame 1, at byte" in refused.stderr
     assert not target.exists()
 
     skipped = charlm(

@@ -154,7 +154,7 @@ async def test_what_is_not_offered_says_so_in_a_sentence(wire: Wire, method: Any
     await call.done_writing()
 
     with pytest.raises(
-        grpc.aio.AioRpcError, match=f"{method.name} is not offered.*--admin"
+        grpc.aio.AioRpcError, match=f"{method.name} is not supported.*--admin"
     ) as refusal:
         await call.read()
 

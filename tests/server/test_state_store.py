@@ -95,7 +95,7 @@ def test_a_full_store_refuses_newcomers_and_keeps_its_word(limits: dict[str, int
     states = store(clock, **limits)
     names = [states.add(state(seconds=seconds)).name for seconds in (5, 9)]
 
-    with pytest.raises(StatesFull, match=r"as many .*as it may") as caught:
+    with pytest.raises(StatesFull, match=r"limit of .* is reached") as caught:
         states.add(state())
 
     assert caught.value.retry_after_s == 5

@@ -1,1 +1,1 @@
-"""What can go wrong in a server."""
+"""Errors of a server, a file for each subject; base.py draws the tree."""

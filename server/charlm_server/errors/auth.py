@@ -1,25 +1,30 @@
-"""Errors about who may call."""
+"""Errors of authentication and authorization.
+
+CharlmError
+  Unauthenticated  the call has no token, or an unknown one
+  NotAllowed       the token lacks the role that the call needs
+"""
 
 from charlm_server.errors.base import CharlmError
 
 
 class Unauthenticated(CharlmError):
-    """No token came with the call, or one that is not known."""
+    """The call has no token, or an unknown one."""
 
     reason = "UNAUTHENTICATED"
 
     def __init__(self) -> None:
-        super().__init__("This server asks for a known token: 'authorization: Bearer TOKEN'.")
+        super().__init__("A known token is required: send 'authorization: Bearer TOKEN'.")
 
 
 class NotAllowed(CharlmError):
-    """The caller is known, but may not do this."""
+    """The token lacks the role that the call needs."""
 
     reason = "ROLE_MISSING"
 
     def __init__(self, caller: str, role: str) -> None:
         self.role = role
-        super().__init__(f"The token of {caller!r} has not the role {role!r} that this call needs.")
+        super().__init__(f"Token {caller!r} lacks the role {role!r}.")
 
     @property
     def metadata(self) -> dict[str, str]:

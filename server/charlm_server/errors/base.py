@@ -1,37 +1,31 @@
-"""What can go wrong. The wire names are in interceptors.py; this file imports nothing.
+"""Errors that a caller or an operator can read: the base, and those of no one subject.
+
+rpc/error_interceptor.py maps them to gRPC's status codes (STATUS_OF). This file imports nothing.
+The whole tree, with the file of each branch:
 
 CharlmError
-  InvalidRequest        the caller can fix it: a field, its value, what is allowed
-    InvalidText         a text that the model's vocabulary cannot spell
-  MessageDamaged        the bytes of a request are no message
-  AnswerTooLarge        the answer would not fit a message
-  ModelNotFound         no such model is loaded
-  CheckpointUnknown     no such checkpoint in the model directory
-  CheckpointUnusable    it is there, but damaged or of another version
-  ModelInUse            an alias stands for the model that is to go
-  TooManyModels         no more can be loaded
-  QueueFull             try again later
-    ...                 more in overload_errors.py
-  Unauthenticated       no token, or an unknown one
-  NotAllowed            the token has not the role that the call needs
-  DeadlineTooShort      the call cannot start, or did not, before its deadline
-    DeadlinePassed      it started, and was not done by then
-  Draining              the server is stopping and admits nothing new
-  CodecMismatch         compressed with another model
-    NumericsMismatch    compressed in another arithmetic
-  CodecDamaged          a frame of a compressed form is damaged
-    CodecHeaderDamaged  what should be a compressed form does not begin as one
-  ResumeMismatch        the stream to go on with was another
-  ResumeTokenDamaged    what should be a resume token is none
-  NotOffered            the contract names it, this server does not do it
-  EngineFailed          a fault of ours; the details are in the server's log
-  EngineDied            another fault of ours, after which this server can do no more
-ServeError              the server cannot start; read by a person, never sent
+  InvalidRequest        a field has a value that is not allowed
+    InvalidText         a text has a character outside the model's vocabulary, or is not UTF-8
+  MessageDamaged        the bytes of a request cannot be parsed
+  AnswerTooLarge        the response would exceed the limit of one message
+  NotOffered            a part of the API that this server does not support
+  EngineFailed          the engine failed on the call; the details are in the log
+  EngineDied            the engine's thread has ended
+  auth.py               Unauthenticated, NotAllowed
+  codec.py              CodecMismatch > NumericsMismatch, CodecDamaged > CodecHeaderDamaged
+  models.py             ModelNotFound, CheckpointUnknown, CheckpointUnusable, ModelInUse,
+                        TooManyModels
+  overload.py           QueueFull > QuotaExceeded, ShareTaken, TooManyCalls;
+                        DeadlineTooShort > DeadlinePassed; Draining
+  resume.py             ResumeMismatch, ResumeTokenDamaged
+  states.py             StateNotFound, StateChanged, PositionNotKept,
+                        StatesFull > StateShareTaken, StateMismatch, StateDamaged
+ServeError              the server cannot start; printed by the command, never sent
 """
 
 
 class CharlmError(Exception):
-    """The base of all errors that a caller is told about."""
+    """The base of all errors that are sent to callers."""
 
     reason = "UNKNOWN"
 
@@ -42,7 +36,7 @@ class CharlmError(Exception):
 
 
 class InvalidRequest(CharlmError):
-    """A field has a value outside its range; `allowed` says what would do."""
+    """A field has a value outside its range; `allowed` completes "it must be ..."."""
 
     reason = "INVALID_FIELD"
 
@@ -51,15 +45,15 @@ class InvalidRequest(CharlmError):
     ) -> None:
         self.field, self.value, self.allowed = field, value, allowed
         self.reason = reason or self.reason
-        super().__init__(f"{field} is {shown(value)}, but it must be {allowed}.")
+        super().__init__(f"{field} is {shown(value)}; it must be {allowed}.")
 
     @property
     def metadata(self) -> dict[str, str]:
-        return {"field": self.field, "value": shown(self.value), "allowed": self.allowed}
+        return {"field": self.field, "value": cut(repr(self.value)), "allowed": self.allowed}
 
 
 class InvalidText(InvalidRequest):
-    """A text that the model's vocabulary cannot spell; `offset` is where."""
+    """A text that the model's vocabulary cannot encode; `offset` is the character that it lacks."""
 
     def __init__(self, field: str, sentence: str, offset: int, *, reason: str) -> None:
         super().__init__(field, offset, "within the vocabulary", reason=reason)
@@ -72,25 +66,27 @@ class InvalidText(InvalidRequest):
 
 
 class MessageDamaged(CharlmError):
-    """The bytes of a request are not the message that the method takes."""
+    """The bytes of a request cannot be parsed as the method's message."""
 
     reason = "MESSAGE_DAMAGED"
 
     def __init__(self) -> None:
         super().__init__(
-            "The request cannot be parsed as the message that this method takes; it was damaged, "
-            "or made from another contract."
+            "The request cannot be parsed as this method's message: it was damaged, or made from "
+            "another version of the API."
         )
 
 
 class AnswerTooLarge(CharlmError):
-    """The answer would not fit a message."""
+    """The response would exceed the limit of one message."""
 
     reason = "ANSWER_TOO_LARGE"
 
     def __init__(self, limit: int, advice: str) -> None:
         self.limit = limit
-        super().__init__(f"The answer would be larger than a message of {limit} bytes; {advice}.")
+        super().__init__(
+            f"The response would exceed {limit} bytes, the limit of one message; {advice}."
+        )
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -98,37 +94,46 @@ class AnswerTooLarge(CharlmError):
 
 
 class NotOffered(CharlmError):
-    """Part of the contract that this server does not do."""
+    """A part of the API that this server does not support."""
 
     reason = "NOT_OFFERED"
 
-    def __init__(self, what: str, remedy: str = "Another version may.") -> None:
-        super().__init__(f"{what} is not offered by this server. {remedy}")
+    def __init__(self, what: str, advice: str = "Another version may support it.") -> None:
+        super().__init__(f"{what} is not supported by this server. {advice}")
 
 
 class EngineFailed(CharlmError):
-    """A fault of ours while the call was being worked on."""
+    """The engine failed while it worked on the call; the details are in the log."""
 
     reason = "ENGINE_FAILED"
 
     def __init__(self) -> None:
-        super().__init__("The engine failed while working on this call; it may be tried again.")
+        super().__init__("The engine failed on this call; retry it.")
 
 
 class EngineDied(CharlmError):
-    """The thread that works for the model has ended; another replica may take the call."""
+    """The engine's thread has ended; no call on the model can succeed in this process."""
 
     reason = "ENGINE_DIED"
 
     def __init__(self) -> None:
-        super().__init__("The model's engine has died and must be started again; try another.")
+        super().__init__("The engine crashed; retry on another replica.")
 
 
 class ServeError(Exception):
     """The server cannot start. The message is one sentence that says what to do."""
 
 
+class Described(str):
+    """A value in words, such as "5 bytes" or "unset"; sentences do not quote it."""
+
+    __slots__ = ()
+
+
 def shown(value: object) -> str:
-    """The value as a person reads it, cut where it would fill a screen."""
-    text = repr(value)
+    """The value as sentences have it: cut where it would fill a screen."""
+    return cut(str(value) if isinstance(value, Described) else repr(value))
+
+
+def cut(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."

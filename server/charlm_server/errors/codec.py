@@ -1,17 +1,24 @@
-"""Errors about compressed data."""
+"""Errors of compressed data.
+
+CharlmError
+  CodecMismatch         it was compressed with another model
+    NumericsMismatch    it was compressed with another arithmetic
+  CodecDamaged          one of its frames is damaged
+    CodecHeaderDamaged  it does not begin with a header
+"""
 
 from charlm_server.errors.base import CharlmError
 
 
 class CodecMismatch(CharlmError):
-    """Compressed with another model: what its bits mean is not known here."""
+    """The data was compressed with another model, whose probabilities are needed to decode it."""
 
     reason = "CODEC_MODEL_MISMATCH"
 
     def __init__(self, made_with: str, served: str) -> None:
         self.made_with, self.served = made_with, served
         super().__init__(
-            f"This was compressed with the checkpoint {made_with}..., but the model served here is "
+            f"The data was compressed with checkpoint {made_with}..., but this model is "
             f"{served}...; name the model that compressed it."
         )
 
@@ -21,7 +28,7 @@ class CodecMismatch(CharlmError):
 
 
 class NumericsMismatch(CodecMismatch):
-    """Compressed in another arithmetic, whose last bits differ."""
+    """The data was compressed with another arithmetic, whose last bits differ."""
 
     reason = "CODEC_NUMERICS_MISMATCH"
 
@@ -29,21 +36,22 @@ class NumericsMismatch(CodecMismatch):
         self.made_with, self.served = "", served
         CharlmError.__init__(
             self,
-            f"This was compressed by another arithmetic than this server's ({served}): by another "
-            "version of charlm's kernels, a GPU, or another architecture. Decompress it there.",
+            f"The data was compressed with another arithmetic than this server's ({served}): by "
+            "another version of charlm's kernels, a GPU, or another architecture. Decompress it "
+            "there.",
         )
 
 
 class CodecDamaged(CharlmError):
-    """A frame of a compressed form is damaged or missing; `offset` is where, in bytes."""
+    """A frame of compressed data is damaged or missing; `offset` is its first byte."""
 
     reason = "CODEC_CHECKSUM"
 
     def __init__(self, frame: int, offset: int) -> None:
         self.frame, self.offset = frame, offset
         super().__init__(
-            f"The compressed form is damaged: frame {frame}, at byte {offset}, is changed, missing "
-            "or cut off. Skip damaged frames to restore the others."
+            f"The compressed data is damaged: frame {frame}, at byte {offset}, was changed, "
+            "removed or cut off. Skip damaged frames to restore the others."
         )
 
     @property
@@ -52,7 +60,7 @@ class CodecDamaged(CharlmError):
 
 
 class CodecHeaderDamaged(CodecDamaged):
-    """What should be a compressed form does not begin as one."""
+    """The data does not begin with the header of compressed data."""
 
     reason = "CODEC_HEADER"
 
@@ -60,6 +68,6 @@ class CodecHeaderDamaged(CodecDamaged):
         self.frame, self.offset = 0, 0
         CharlmError.__init__(
             self,
-            "This is no compressed form, or its first bytes are damaged: it does not begin with "
-            "the header that Compress writes.",
+            "The data does not begin with the header that Compress writes: it is not compressed "
+            "data, or its first bytes are damaged.",
         )

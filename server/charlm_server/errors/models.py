@@ -1,4 +1,12 @@
-"""Errors about models: their names, checkpoints and number."""
+"""Errors of models: their names, checkpoints and number.
+
+CharlmError
+  ModelNotFound       no model of that name is loaded
+  CheckpointUnknown   the model directory has no such checkpoint
+  CheckpointUnusable  the checkpoint is damaged or of another version
+  ModelInUse          an alias points to the model that is to be unloaded
+  TooManyModels       the limit of models and aliases is reached
+"""
 
 from charlm_server.errors.base import CharlmError, shown
 
@@ -24,13 +32,13 @@ class CheckpointUnknown(CharlmError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"The server's model directory holds no checkpoint {shown(name)}; give the name of "
-            "one that is there, without a path."
+            f"The server's model directory has no checkpoint {shown(name)}; give the name of one "
+            "in it, without a path."
         )
 
 
 class CheckpointUnusable(CharlmError):
-    """The checkpoint is there, but cannot be served."""
+    """The checkpoint exists, but cannot be served."""
 
     reason = "CHECKPOINT_UNUSABLE"
 
@@ -39,13 +47,13 @@ class CheckpointUnusable(CharlmError):
 
 
 class ModelInUse(CharlmError):
-    """An alias stands for the model that is to be unloaded."""
+    """An alias points to the model that is to be unloaded."""
 
     reason = "MODEL_HAS_ALIAS"
 
     def __init__(self, name: str, alias: str) -> None:
         self.alias = alias
-        super().__init__(f"{alias} stands for {name}; let it stand for another model first.")
+        super().__init__(f"Alias {alias} points to {name}; repoint it first.")
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -53,9 +61,9 @@ class ModelInUse(CharlmError):
 
 
 class TooManyModels(CharlmError):
-    """As many models and aliases are served as may be."""
+    """The limit of models and aliases is reached."""
 
     reason = "TOO_MANY_MODELS"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} models and aliases are served, and no more may be; unload some.")
+        super().__init__(f"The limit of {limit} models and aliases is reached; unload one first.")

@@ -1,16 +1,20 @@
-"""What can go wrong when more is asked than may be. The wire names are in interceptors.py.
+"""Errors of overload, deadlines and shutdown.
 
-QueueFull
-  QuotaExceeded      as much as this caller may ask for
-  ShareTaken         as much as one caller may have waiting
-  TooManyCalls       as many calls as may be open
+CharlmError
+  QueueFull           the queue is full; retry later
+    QuotaExceeded     the caller's own quota is used up
+    ShareTaken        the caller's share of the queue is used up
+    TooManyCalls      the limit of open calls is reached
+  DeadlineTooShort    the call could not start before its deadline
+    DeadlinePassed    the call started, and was not finished by its deadline
+  Draining            the server is shutting down
 """
 
 from charlm_server.errors.base import CharlmError
 
 
 class QueueFull(CharlmError):
-    """The bounded queue has no place; `retry_after_s` is when one is expected."""
+    """The queue is full; room is expected in `retry_after_s` seconds."""
 
     reason = "QUEUE_FULL"
 
@@ -25,7 +29,7 @@ class QueueFull(CharlmError):
 
 
 class QuotaExceeded(QueueFull):
-    """This caller has asked for all that it may."""
+    """The caller's own quota is used up."""
 
     reason = "QUOTA_EXCEEDED"
 
@@ -41,7 +45,7 @@ class QuotaExceeded(QueueFull):
 
 
 class ShareTaken(QueueFull):
-    """This caller has taken its share of the queue."""
+    """The caller's share of the queue is used up."""
 
     reason = "CALLER_SHARE"
 
@@ -49,51 +53,52 @@ class ShareTaken(QueueFull):
         self.limit, self.retry_after_s = limit, retry_after_s
         CharlmError.__init__(
             self,
-            f"You have as many {what} waiting as one caller may ({limit}); try again in "
+            f"The limit of {limit} queued {what} for one caller is reached; try again in "
             f"{retry_after_s:.1f} s.",
         )
 
 
 class TooManyCalls(QueueFull):
-    """As many calls are open as may be."""
+    """The limit of open calls is reached."""
 
     reason = "TOO_MANY_CALLS"
 
     def __init__(self, limit: int) -> None:
         self.limit, self.retry_after_s = limit, 1.0
-        CharlmError.__init__(self, f"As many calls are open as may be ({limit}); try again in 1 s.")
+        CharlmError.__init__(self, f"The limit of {limit} open calls is reached; try again in 1 s.")
 
 
 class DeadlineTooShort(CharlmError):
-    """The call's deadline comes before its turn."""
+    """The call cannot start before its deadline."""
 
     reason = "DEADLINE_TOO_SHORT"
 
     def __init__(self, remaining_s: float, needed_s: float) -> None:
         super().__init__(
-            f"The deadline leaves {max(remaining_s, 0):.3f} s, but the call starts only in about "
+            f"The deadline is in {max(remaining_s, 0):.3f} s, but the call would start in about "
             f"{needed_s:.3f} s; allow more time or try again later."
         )
 
 
 class DeadlinePassed(DeadlineTooShort):
-    """The call was being worked on when its deadline came."""
+    """The call was running when its deadline passed."""
 
     reason = "DEADLINE_PASSED"
 
     def __init__(self, worked_s: float) -> None:
         CharlmError.__init__(
             self,
-            f"The deadline came after {worked_s:.3f} s, before the work was done; allow more time "
-            "or ask for less.",
+            f"The deadline passed after {worked_s:.3f} s of work; allow more time or ask for less.",
         )
 
 
 class Draining(CharlmError):
-    """The server is stopping; another replica may take the call."""
+    """The server is shutting down; another replica may take the call."""
 
     reason = "DRAINING"
     retry_after_s = 1.0
 
     def __init__(self) -> None:
-        super().__init__("The server is stopping and takes no new calls; try another replica.")
+        super().__init__(
+            "The server is shutting down and takes no new calls; retry on another replica."
+        )

@@ -1,27 +1,27 @@
-"""What can go wrong with kept and exported states. The wire names are in interceptors.py.
+"""Errors of kept and exported states.
 
 CharlmError
-  StateNotFound      no such state is kept for this caller, or it expired
-  StateChanged       the state is no longer the one that the caller knows
+  StateNotFound      the caller has no such state, or it expired
+  StateChanged       the state was changed since the caller read it
   PositionNotKept    the state has no checkpoint there
-  StatesFull         no more can be kept; try again later
-    StateShareTaken  no more can be kept for this caller
+  StatesFull         the limit of states is reached; retry later
+    StateShareTaken  the limit for one caller is reached
   StateMismatch      another checkpoint, arithmetic or version made the state
-  StateDamaged       the bytes are no whole exported state
+  StateDamaged       the bytes are not a whole exported state
 """
 
 from charlm_server.errors.base import CharlmError
 
 
 class StateNotFound(CharlmError):
-    """No such state is kept for this caller, or it expired."""
+    """The caller has no such state, or it expired."""
 
     reason = "STATE_NOT_FOUND"
 
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"No state {name[:80]!r} is kept: it expired, was deleted, or never was; create it "
+            f"No state {name[:80]!r} exists: it expired, was deleted, or never existed; create it "
             "again from its text."
         )
 
@@ -31,15 +31,15 @@ class StateNotFound(CharlmError):
 
 
 class StateChanged(CharlmError):
-    """The state is no longer the one that the caller knows."""
+    """The state was changed since the caller read it."""
 
     reason = "ETAG_MISMATCH"
 
     def __init__(self, name: str, known: str, etag: str) -> None:
         self.name, self.etag = name, etag
         super().__init__(
-            f"The state {name} has the etag {etag!r} now, not {known[:80]!r}: someone has changed "
-            "it; get it again and decide anew."
+            f"State {name} was changed: its etag is {etag!r}, not {known[:80]!r}; get it again "
+            "before you change it."
         )
 
     @property
@@ -48,28 +48,28 @@ class StateChanged(CharlmError):
 
 
 class PositionNotKept(CharlmError):
-    """The state has no checkpoint there."""
+    """The state has no checkpoint at that position."""
 
     reason = "POSITION_NOT_KEPT"
 
     def __init__(self, name: str, position: int, kept: list[int]) -> None:
         shown = ", ".join(map(str, kept[:10])) + (", ..." if len(kept) > 10 else "")
         super().__init__(
-            f"position is {position}, but of {name} only these are kept: {shown}; ask for a "
-            "checkpoint when advancing."
+            f"position is {position}; {name} has checkpoints only at {shown}; set `checkpoint` "
+            "when you advance it."
         )
 
 
 class StatesFull(CharlmError):
-    """No more can be kept; `retry_after_s` is when the first expires."""
+    """The limit of states is reached; the first expires in `retry_after_s` seconds."""
 
     reason = "TOO_MANY_STATES"
 
     def __init__(self, what: str, limit: int, retry_after_s: float) -> None:
         self.limit, self.retry_after_s = limit, retry_after_s
         super().__init__(
-            f"The server keeps as many {what} as it may ({limit}); delete some, or try "
-            f"again in {retry_after_s:.0f} s, when one expires."
+            f"The limit of {limit} {what} is reached; delete some, or try again in "
+            f"{retry_after_s:.0f} s, when one expires."
         )
 
     @property
@@ -78,15 +78,15 @@ class StatesFull(CharlmError):
 
 
 class StateShareTaken(StatesFull):
-    """No more can be kept for this caller; `retry_after_s` is when its first expires."""
+    """The limit for one caller is reached; its first expires in `retry_after_s` seconds."""
 
     reason = "CALLER_STATE_SHARE"
 
     def __init__(self, what: str, limit: int, retry_after_s: float) -> None:
         super().__init__(what, limit, retry_after_s)
         self.args = (
-            f"The server keeps as many {what} for you as for any one caller ({limit}); delete "
-            f"some, or try again in {retry_after_s:.0f} s, when one expires.",
+            f"The limit of {limit} {what} for one caller is reached; delete some, or try again in "
+            f"{retry_after_s:.0f} s, when one expires.",
         )
 
 
@@ -99,6 +99,6 @@ class StateMismatch(CharlmError):
 
 
 class StateDamaged(CharlmError):
-    """The bytes are no whole exported state."""
+    """The bytes are not a whole exported state."""
 
     reason = "STATE_DAMAGED"

@@ -14,7 +14,7 @@ from charlm_model.text.vocabulary import Vocabulary
 from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import MixtureConfig
 from charlm_server.engine.output_buffer import OutputBuffer
-from charlm_server.errors.base import InvalidRequest
+from charlm_server.errors.base import Described, InvalidRequest
 from charlm_server.errors.models import ModelNotFound
 from charlm_server.models.batch_invariance import BatchInvariance
 from charlm_server.models.usage import ModelUsage
@@ -70,7 +70,9 @@ class LoadedModel:
 def check_named(name: str, field: str) -> None:
     """Raises InvalidRequest for a model's name that was left out."""
     if not name:
-        raise InvalidRequest(field, "unset", "the name of a loaded model, which ListModels tells")
+        raise InvalidRequest(
+            field, Described("unset"), "the name of a loaded model; ListModels lists them"
+        )
 
 
 class Models:

@@ -9,7 +9,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from charlm.v1 import admin_pb2
 from charlm_server.errors.base import NotOffered
 
-ADVICE = "Start it with --admin, or with --tokens of which one has the role admin."
+ADVICE = "Start it with --admin, or with --tokens and a token of the role admin."
 OPTIONAL_SERVICES: list[ServiceDescriptor] = [
     file.DESCRIPTOR.services_by_name[name] for file, name in ((admin_pb2, "AdminService"),)
 ]

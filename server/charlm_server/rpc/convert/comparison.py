@@ -20,11 +20,11 @@ Rows = Sequence[Sequence[pb.Score]]  # a row for each model, an entry for each t
 def compared_models(request: pb.CompareRequest, models: Models) -> list[LoadedModel]:
     """The models that a request names. Raises InvalidRequest or ModelNotFound."""
     if not request.models:
-        raise InvalidRequest("models", [], "at least one model")
+        raise InvalidRequest("models", [], "a list of at least one model")
     for index, name in enumerate(request.models):
         check_named(name, f"models[{index}]")
         if name in request.models[:index]:
-            raise InvalidRequest(f"models[{index}]", name, "named once")
+            raise InvalidRequest(f"models[{index}]", name, "a model that is not in the list yet")
     found = [models.get(name) for name in request.models]
     priors_from(request)
     return found
@@ -35,11 +35,11 @@ def priors_from(request: pb.CompareRequest) -> list[float]:
     if not request.priors:
         return [1.0] * len(request.models)
     if len(request.priors) != len(request.models):
-        allowed = f"as many as models ({len(request.models)}), or none at all"
+        allowed = f"empty, or a list of {len(request.models)}, one for each model"
         raise InvalidRequest("priors", list(request.priors), allowed)
     for index, prior in enumerate(request.priors):
         if not (isfinite(prior) and prior > 0):
-            allowed = "positive and finite; leave out a model that cannot be"
+            allowed = "positive and finite; to exclude a model, leave it out"
             raise InvalidRequest(f"priors[{index}]", prior, allowed)
     return list(request.priors)
 
@@ -67,7 +67,7 @@ def comparing_job_from(
 
 def _item_from(text: str, reader: TextReader, field: str, model: str) -> ScoringItem:
     if not text:
-        raise InvalidRequest(field, text, "at least one character")
+        raise InvalidRequest(field, text, "at least one character long")
     try:
         ids = reader.text_ids(text, field)
     except InvalidText as error:

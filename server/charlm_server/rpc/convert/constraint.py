@@ -13,7 +13,7 @@ from charlm_model.constraints.constraint import Constraint
 from charlm_server.engine.generation import ConstraintSearch
 from charlm_server.engine.search import MAX_STATE_BYTES
 from charlm_server.engine.sequence import GenerationJob
-from charlm_server.errors.base import InvalidRequest, InvalidText
+from charlm_server.errors.base import Described, InvalidRequest, InvalidText
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.fields import TextReader, check_count
 
@@ -56,8 +56,8 @@ def search_from(message: pb.Constraint, model: LoadedModel) -> ConstraintSearch 
 def check_fits(job: GenerationJob) -> None:
     """An output that is drawn as a whole is kept as a whole, and must end as its language says."""
     if job.stopping.stops is not None:
-        allowed = "empty, where constraint.mode is REJECTION or SMC"
-        raise InvalidRequest("stopping.stop_sequences", "not empty", allowed)
+        allowed = "empty if constraint.mode is REJECTION or SMC"
+        raise InvalidRequest("stopping.stop_sequences", Described("not empty"), allowed)
     most = min(MAX_WHOLE_TOKENS, MAX_WHOLE_BYTES // (job.bytes_per_token * job.num_outputs))
     check_count("stopping.max_new_tokens", job.stopping.max_new_tokens, 1, max(most, 1))
 
@@ -66,7 +66,9 @@ def check_size(message: pb.Constraint, model: LoadedModel) -> None:
     """Raises InvalidRequest before anything is made of it."""
     num_bytes, limit = message.ByteSize(), model.limits.max_constraint_bytes
     if num_bytes > limit:
-        raise InvalidRequest("constraint", f"{num_bytes} bytes", f"at most {limit} bytes")
+        raise InvalidRequest(
+            "constraint", Described(f"{num_bytes} bytes"), f"at most {limit} bytes"
+        )
 
 
 class ConstraintCompiler:
@@ -113,8 +115,8 @@ def constraint_from(message: pb.Constraint, model: LoadedModel) -> Constraint:
     made, limit = _made(message, model), model.limits.max_constraint_states
     if made.num_states > limit:
         field = f"constraint.{message.WhichOneof('kind')}"
-        allowed = f"a language whose automaton has at most {limit} states"
-        raise InvalidRequest(field, f"{made.num_states} states", allowed)
+        allowed = f"a constraint whose automaton has at most {limit} states"
+        raise InvalidRequest(field, Described(f"{made.num_states} states"), allowed)
     return made
 
 
@@ -132,7 +134,9 @@ def _made(message: pb.Constraint, model: LoadedModel) -> Constraint:
             )
     except model_errors.InvalidConstraint as error:
         raise InvalidRequest(f"constraint.{error.field}", error.value, error.allowed) from error
-    raise InvalidRequest("constraint.kind", "unset", "a regex, choices or allowed characters")
+    raise InvalidRequest(
+        "constraint.kind", Described("unset"), "regex, choices or allowed_characters"
+    )
 
 
 def _check_can_be_spelled(choices: pb.Choices, model: LoadedModel) -> None:
@@ -142,5 +146,5 @@ def _check_can_be_spelled(choices: pb.Choices, model: LoadedModel) -> None:
         try:
             reader.text_ids(text, field)
         except InvalidText as error:  # whose advice is for texts that are read
-            allowed = "of characters in the model's vocabulary"
+            allowed = "made of characters in the model's vocabulary"
             raise InvalidRequest(field, text, allowed, reason=error.reason) from error

@@ -7,7 +7,7 @@ from charlm.v1 import context_pb2 as pb
 from charlm_model import snapshot as snapshots
 from charlm_model.errors import SnapshotDamaged, SnapshotError, SnapshotMismatch
 from charlm_model.snapshot import Provenance, Snapshot
-from charlm_server.errors.base import CharlmError, InvalidRequest
+from charlm_server.errors.base import CharlmError, Described, InvalidRequest
 from charlm_server.errors.states import StateDamaged, StateMismatch
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.convert.fields import TextReader
@@ -55,7 +55,7 @@ class ContextResolver:
     def _snapshot(self, reference: pb.StateReference, field: str) -> Snapshot:
         kind = reference.WhichOneof("kind")
         if kind is None:
-            raise InvalidRequest(field, "unset", "a name or an inline_state")
+            raise InvalidRequest(field, Described("unset"), "a name or an inline_state")
         if kind == "name":
             kept = self._states.use(reference.name)
             check_provenance(kept.provenance, self._model)

@@ -15,7 +15,13 @@ from charlm_model.text.incremental import IncrementalEncoder
 from charlm_model.text.vocabulary import END_OF_TEXT_ID, UnknownPolicy, Vocabulary
 from charlm_server.config.limits import Limits
 from charlm_server.engine.token_columns import Ids, Returns
-from charlm_server.errors.base import AnswerTooLarge, InvalidRequest, InvalidText, NotOffered
+from charlm_server.errors.base import (
+    AnswerTooLarge,
+    Described,
+    InvalidRequest,
+    InvalidText,
+    NotOffered,
+)
 
 Encoded = TypeVar("Encoded")
 
@@ -136,7 +142,7 @@ def check_top_k(field: str, top_k: int, limits: Limits, whole: str) -> int:
     """The value, if the limits allow it; `whole` names the field that holds every token."""
     limit = limits.max_top_k
     if top_k > limit:
-        raise InvalidRequest(field, top_k, f"in [0, {limit}]; `{whole}` has all")
+        raise InvalidRequest(field, top_k, f"from 0 to {limit}; `{whole}` has all tokens")
     return top_k
 
 
@@ -150,9 +156,9 @@ def _one_of(names: Iterable[str]) -> str:
 
 
 def check_count(field: str, value: int, low: int, high: int) -> int:
-    """The value, if it lies in [low, high]."""
+    """The value. Raises InvalidRequest unless it is from `low` to `high`."""
     if not low <= value <= high:
-        raise InvalidRequest(field, value, f"in [{low}, {high}]")
+        raise InvalidRequest(field, value, f"from {low} to {high}")
     return value
 
 
@@ -167,8 +173,8 @@ def seconds_of(duration: Duration, field: str) -> float:
     """Raises InvalidRequest for what protobuf's own definition does not allow."""
     seconds, nanos = duration.seconds, duration.nanos
     if abs(nanos) >= 10**9 or seconds * nanos < 0 or abs(seconds) > MOST_SECONDS:
-        allowed = f"of less than 10^9 nanos, with the sign of its at most {MOST_SECONDS} seconds"
-        raise InvalidRequest(field, f"{seconds} s and {nanos} ns", allowed)
+        allowed = f"at most {MOST_SECONDS} seconds, and below 10^9 nanos of the same sign"
+        raise InvalidRequest(field, Described(f"{seconds} s and {nanos} ns"), allowed)
     return float(seconds) + nanos * 1e-9
 
 

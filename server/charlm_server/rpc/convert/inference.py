@@ -98,9 +98,9 @@ class GapQuery:
         fixed = self._num_steps(0)
         longest = (MAX_GAP_STEPS - fixed) // max(self._num_steps(1) - fixed, 1)
         if longest < 1:
-            allowed = "smaller: so many particles would try out too many fillings"
+            allowed = "smaller: so many particles would try too many fillings"
             raise InvalidRequest("num_particles", self.num_particles, allowed)
-        allowed = f"at most {longest} tokens long for a gap of {self.length} in this vocabulary"
+        allowed = f"at most {longest} tokens long for a gap of {self.length} with this vocabulary"
         raise InvalidRequest("right", len(self.right), allowed)
 
 

@@ -6,7 +6,7 @@ from charlm.v1 import scoring_pb2 as pb
 from charlm_model.exact_sum import ExactSum
 from charlm_server.engine.detokenizer import CharacterCounter
 from charlm_server.engine.token_columns import Ids, Returns
-from charlm_server.errors.base import InvalidRequest
+from charlm_server.errors.base import Described, InvalidRequest
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.context import ContextResolver
 from charlm_server.rpc.convert.fields import TextReader, returns_from
@@ -23,7 +23,7 @@ async def first_of(requests: AsyncIterator[pb.StreamScoreRequest]) -> pb.StreamS
         if request.HasField("start"):
             return request
         break
-    raise InvalidRequest("start", "unset", "set in the first message")
+    raise InvalidRequest("start", Described("unset"), "set in the first message")
 
 
 async def pieces_of(
@@ -33,7 +33,7 @@ async def pieces_of(
     yield first.data
     async for request in requests:
         if request.HasField("start"):
-            raise InvalidRequest("start", "set again", "unset after the first message")
+            raise InvalidRequest("start", Described("set again"), "unset after the first message")
         yield request.data
 
 

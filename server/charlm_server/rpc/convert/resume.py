@@ -7,7 +7,7 @@ from charlm_model.snapshot import Snapshot
 from charlm_server.engine.generation import Delta, Origin, Resumption
 from charlm_server.engine.resume import ReceivedDigest, ResumePosition
 from charlm_server.engine.sequence import GenerationJob
-from charlm_server.errors.base import InvalidRequest
+from charlm_server.errors.base import Described, InvalidRequest
 from charlm_server.models.registry import LoadedModel
 from charlm_server.rpc.convert.fields import check_token_ids
 
@@ -35,9 +35,11 @@ def resumed_from(
     for at, (position, ids) in enumerate(positions):
         check_token_ids(ids, model.vocab_size, f"resume[{at}].received.ids")
         if position.index in resumed:
-            allowed = "named once in `resume`"
+            allowed = "of another output"
             raise InvalidRequest(
-                f"resume[{at}].resume_token", f"of output {position.index}", allowed
+                f"resume[{at}].resume_token",
+                Described(f"of output {position.index} again"),
+                allowed,
             )
         resumed[position.index] = position.resumption(origin, ids)
     return resumed
@@ -45,7 +47,9 @@ def resumed_from(
 
 def check_something_is_left(resumed: dict[int, Resumption], num_outputs: int) -> None:
     if sum(each.has_ended for each in resumed.values()) == num_outputs:
-        raise InvalidRequest("resume", "of outputs that all ended", "of one at least that goes on")
+        raise InvalidRequest(
+            "resume", Described("of outputs that have all ended"), "of at least one that has not"
+        )
 
 
 def origin_of(

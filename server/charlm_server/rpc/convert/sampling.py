@@ -11,7 +11,7 @@ from charlm_server.config.settings import DEFAULT_MAX_NEW_TOKENS
 from charlm_server.engine.generation import ConstraintSearch, Stopping
 from charlm_server.engine.job import FOREVER
 from charlm_server.engine.stop_sequences import StopAutomaton
-from charlm_server.errors.base import InvalidRequest
+from charlm_server.errors.base import Described, InvalidRequest
 from charlm_server.rpc.convert.fields import (
     check_count,
     check_token_ids,
@@ -79,14 +79,14 @@ def stopping_from(
     check_count("stopping.stop_sequences", len(stops), 0, limits.max_stop_sequences)
     for index, stop in enumerate(stops):
         if not 1 <= len(stop) <= limits.max_stop_sequence_bytes:
-            allowed = f"1 to {limits.max_stop_sequence_bytes} bytes long"
+            allowed = f"from 1 to {limits.max_stop_sequence_bytes} bytes long"
             text = message.stop_sequences[index]
             raise InvalidRequest(f"stopping.stop_sequences[{index}]", text, allowed)
     given = message.max_new_tokens if message.HasField("max_new_tokens") else DEFAULT_MAX_NEW_TOKENS
     check_count("stopping.max_new_tokens", given, 1, limits.max_new_tokens)
     least = 1 if constraint is None else constraint.missing(constraint.start)
     if given < least:
-        allowed = f"at least {least}, which the constraint's shortest output has"
+        allowed = f"at least {least}, the length of the constraint's shortest output"
         raise InvalidRequest("stopping.max_new_tokens", given, allowed)
     return Stopping(
         max_new_tokens=given,
@@ -104,5 +104,5 @@ def time_limit_from(message: sampling_pb2.StoppingParams, now: float) -> float:
         return FOREVER
     seconds = seconds_of(message.max_time, "stopping.max_time")
     if seconds <= 0:
-        raise InvalidRequest("stopping.max_time", f"{seconds} s", "longer than 0 s")
+        raise InvalidRequest("stopping.max_time", Described(f"{seconds:g} s"), "above 0 s")
     return now + seconds

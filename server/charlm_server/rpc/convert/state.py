@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from charlm.v1 import distribution_pb2
 from charlm.v1 import state_pb2 as pb
 from charlm_server.config.limits import Limits
-from charlm_server.errors.base import InvalidRequest
+from charlm_server.errors.base import Described, InvalidRequest
 from charlm_server.rpc.convert.fields import TextReader, check_count, seconds_of, timestamp_from
 from charlm_server.state_store import PREFIX, KeptState
 
@@ -52,7 +52,9 @@ def time_to_live_from(
     duration: Duration = request.time_to_live
     seconds, longest = seconds_of(duration, "time_to_live"), limits.max_state_time_to_live_s
     if not 0 < seconds <= longest:
-        raise InvalidRequest("time_to_live", f"{seconds:g} s", f"in (0, {longest:g}] seconds")
+        raise InvalidRequest(
+            "time_to_live", Described(f"{seconds:g} s"), f"above 0 s and at most {longest:g} s"
+        )
     return seconds
 
 
@@ -64,7 +66,9 @@ def page_of(
     size = request.page_size if request.HasField("page_size") else DEFAULT_PAGE_SIZE
     check_count("page_size", size, 1, MAX_PAGE_SIZE)
     if request.page_token and not _PAGE_TOKEN.fullmatch(request.page_token):
-        raise InvalidRequest("page_token", request.page_token, "the token of an earlier answer")
+        raise InvalidRequest(
+            "page_token", request.page_token, "the next_page_token of an earlier response"
+        )
     later = [state for state in states if state.name > request.page_token]
     page = later[:size]
     return page, page[-1].name if len(later) > size else ""

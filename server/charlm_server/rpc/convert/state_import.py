@@ -8,7 +8,7 @@ from charlm_model import snapshot as snapshots
 from charlm_model.snapshot import Snapshot
 from charlm_server.calls.call import Call
 from charlm_server.config.limits import Limits
-from charlm_server.errors.base import InvalidRequest
+from charlm_server.errors.base import Described, InvalidRequest
 from charlm_server.errors.states import StateMismatch
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.convert.state import time_to_live_from
@@ -28,13 +28,13 @@ async def receive_export(
             time_to_live_s = time_to_live_from(request, limits)
         if len(request.data) > MAX_DATA_BYTES:
             allowed = f"at most {MAX_DATA_BYTES} bytes"
-            raise InvalidRequest("data", f"{len(request.data)} bytes", allowed)
+            raise InvalidRequest("data", Described(f"{len(request.data)} bytes"), allowed)
         data += request.data
         if len(data) > largest:
-            allowed = f"at most {largest} bytes in all, as of the models that are served here"
-            raise InvalidRequest("data", f"{len(data)} bytes", allowed)
+            allowed = f"at most {largest} bytes in all, the largest state of the models served here"
+            raise InvalidRequest("data", Described(f"{len(data)} bytes"), allowed)
     if time_to_live_s is None:
-        raise InvalidRequest("data", "unset", "an exported state")
+        raise InvalidRequest("data", Described("unset"), "an exported state")
     return bytes(data), time_to_live_s
 
 
@@ -48,8 +48,8 @@ async def import_state(data: bytes, models: Models, call: Call) -> tuple[LoadedM
     name = next((name for name in models.names if models.digest(name) == digest), None)
     if name is None:
         raise StateMismatch(
-            f"The state was made by the checkpoint {digest[:64]}, but none of the models served "
-            f"here is that one ({', '.join(models.names)}); load it first.",
+            f"The state was made by checkpoint {digest[:64]}, which is none of the loaded models "
+            f"({', '.join(models.names)}); load it first.",
             "MODEL",
         )
     model = call.use(models.get(name))

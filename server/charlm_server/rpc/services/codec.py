@@ -10,7 +10,7 @@ import grpc
 
 from charlm.v1 import codec_pb2 as pb
 from charlm.v1 import codec_pb2_grpc as pb_grpc
-from charlm_server.errors.base import InvalidRequest
+from charlm_server.errors.base import Described, InvalidRequest
 from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.call_context import call_of
 from charlm_server.rpc.call_helpers import deadline_of
@@ -68,7 +68,7 @@ async def _first(requests: AsyncIterator[Request]) -> Request:
     """The first message. Raises InvalidRequest if the caller sent none."""
     async for request in requests:
         return request
-    raise InvalidRequest("model", "", "named in a first message")
+    raise InvalidRequest("model", Described("unset"), "set in the first message")
 
 
 async def _data(first: Request, requests: AsyncIterator[Request]) -> AsyncIterator[bytes]:
@@ -83,7 +83,9 @@ async def _data(first: Request, requests: AsyncIterator[Request]) -> AsyncIterat
 def _checked(request: Request) -> bytes:
     num_bytes = len(request.data)
     if num_bytes > MAX_DATA_BYTES:
-        raise InvalidRequest("data", f"{num_bytes} bytes", f"at most {MAX_DATA_BYTES} bytes")
+        raise InvalidRequest(
+            "data", Described(f"{num_bytes} bytes"), f"at most {MAX_DATA_BYTES} bytes"
+        )
     return bytes(request.data)
 
 

@@ -45,5 +45,7 @@ class ModelService(pb_grpc.ModelServiceServicer):
     def _names_after(self, page_token: str) -> list[str]:
         """A page token is the last name of the page before."""
         if page_token and page_token not in self._models.names:
-            raise InvalidRequest("page_token", page_token, "from an earlier answer")
+            raise InvalidRequest(
+                "page_token", page_token, "the next_page_token of an earlier response"
+            )
         return [name for name in self._models.names if name > page_token]

@@ -154,7 +154,7 @@ async def test_a_choice_of_unknown_characters_is_not_told_to_have_them_replaced(
     request = request_to("lstm-char", sampling_pb2.Constraint(choices={"texts": ["aé"]}))
     request.unknown_characters = context_pb2.UNKNOWN_CHARACTER_POLICY_REPLACE
 
-    with pytest.raises(grpc.aio.AioRpcError, match=r"'aé', but it must be of characters in the"):
+    with pytest.raises(grpc.aio.AioRpcError, match=r"'aé'; it must be made of characters in the"):
         await wire.generation.Generate(request)
 
 

@@ -425,7 +425,7 @@ async def test_a_model_must_be_named(wire: Wire) -> None:
 async def test_what_is_not_offered_says_so(wire: Wire) -> None:
     request = gen.GenerateRequest(model="models/lstm-char", context={"resume_token": b"x"})
 
-    with pytest.raises(grpc.aio.AioRpcError, match="not offered") as refusal:
+    with pytest.raises(grpc.aio.AioRpcError, match="not supported") as refusal:
         await wire.generation.Generate(request)
 
     assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
