@@ -48,7 +48,7 @@ class SamplingParams:
         _check(self, "penalty_window", 0, MAX_PENALTY_WINDOW)
         for token_id, bias in self.logit_bias.items():
             if not (isfinite(bias) and -MAX_BIAS <= bias <= MAX_BIAS):
-                allowed = f"in [{-MAX_BIAS:g}, {MAX_BIAS:g}]"
+                allowed = f"from {-MAX_BIAS:g} to {MAX_BIAS:g}"
                 raise InvalidSampling(f"logit_bias[{token_id}]", bias, allowed)
 
     @property
@@ -71,8 +71,10 @@ def _check(
     value = getattr(params, name)
     is_low_enough = value > low if low_is_open else value >= low
     if not (isfinite(value) and is_low_enough and value <= high):
-        bracket = "(" if low_is_open else "["
-        raise InvalidSampling(name, value, f"in {bracket}{_shown(low)}, {_shown(high)}]")
+        allowed = f"from {_shown(low)} to {_shown(high)}"
+        if low_is_open:
+            allowed = f"above {_shown(low)} and at most {_shown(high)}"
+        raise InvalidSampling(name, value, allowed)
 
 
 def _shown(bound: float) -> str:

@@ -9,7 +9,7 @@ from charlm_model.errors import SnapshotDamaged, SnapshotError, SnapshotMismatch
 from charlm_model.snapshot import Provenance, Snapshot
 from charlm_server.errors.base import CharlmError, Described, InvalidRequest
 from charlm_server.errors.states import StateDamaged, StateMismatch
-from charlm_server.models.registry import LoadedModel, Models
+from charlm_server.models.registry import LoadedModel, Models, check_named
 from charlm_server.rpc.convert.fields import TextReader
 from charlm_server.state_store import OwnedStates
 
@@ -68,10 +68,19 @@ class ContextResolver:
 
 
 def requested_model(
-    models: Models, states: OwnedStates, name: str, contexts: Iterable[pb.Context]
+    models: Models,
+    states: OwnedStates,
+    name: str,
+    contexts: Iterable[pb.Context],
+    *,
+    field: str = "model",
 ) -> LoadedModel:
-    """The model of that name; where a kept state is gone on with, the weights that made it, even
-    if the name has got others since. Raises InvalidRequest, ModelNotFound or StateNotFound."""
+    """The model that the field names. If a context continues a kept state, it is the checkpoint
+    that made the state, even if the name means another one now.
+
+    Raises InvalidRequest, ModelNotFound or StateNotFound.
+    """
+    check_named(name, field)
     for context in contexts:
         if context.state.WhichOneof("kind") == "name":
             kept = states.get(context.state.name)

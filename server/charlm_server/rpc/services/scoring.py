@@ -89,7 +89,9 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
         start = first.start
         call = call_of(context)
         states = self._states.of(call.caller)
-        model = call.use(requested_model(self._models, states, start.model, [start.context]))
+        model = call.use(
+            requested_model(self._models, states, start.model, [start.context], field="start.model")
+        )
         deadline = deadline_of(context, model)
         series = SearchSeries(model, deadline, call)
         scorer, encode, builder = await convert_off_loop(

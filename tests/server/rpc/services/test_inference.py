@@ -199,10 +199,10 @@ async def test_a_listing_that_runs_out_of_time_tells_what_it_has(wire: Wire) -> 
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"gap_length": 0}, "gap_length", r"\[1, 64\]"),
-        ({"gap_length": 65}, "gap_length", r"\[1, 64\]"),
-        ({"gap_length": 1, "max_fillings": 1001}, "max_fillings", r"\[1, 1000\]"),
-        ({"gap_length": 3, "num_particles": 5000}, "num_particles", r"\[1, 4096\]"),
+        ({"gap_length": 0}, "gap_length", "from 1 to 64"),
+        ({"gap_length": 65}, "gap_length", "from 1 to 64"),
+        ({"gap_length": 1, "max_fillings": 1001}, "max_fillings", "from 1 to 1000"),
+        ({"gap_length": 3, "num_particles": 5000}, "num_particles", "from 1 to 4096"),
         ({"gap_length": 2, "right": "a" * 40_000}, "right", "at most 22221 tokens"),
         ({"gap_length": 1, "right": "é"}, "right", "U\\+00E9"),
     ],
