@@ -24,6 +24,6 @@ class Autoscaling:
     def __post_init__(self) -> None:
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise ServeError(
-                f"{self.min_replicas} to {self.max_replicas} replicas were asked for, but the "
-                "least must be 1 or more, and the most not below it."
+                f"--replicas is {self.min_replicas}:{self.max_replicas}; in N:M, N must be at "
+                "least 1 and M at least N."
             )

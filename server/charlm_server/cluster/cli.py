@@ -5,13 +5,21 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from charlm_server.cluster.autoscaling import Autoscaling
 from charlm_server.config.checkpoint_names import named_checkpoints
+from charlm_server.config.flags import (
+    AllowInsecure,
+    Checkpoints,
+    DrainGrace,
+    Mixtures,
+    Tokens,
+    bounded,
+    exiting_with_a_message,
+)
 from charlm_server.config.limit_flags import with_limit_flags
 from charlm_server.config.limits import Limits
 from charlm_server.config.mixtures import named_mixtures
@@ -24,83 +32,61 @@ OBJECT_STORE_BYTES = 256 << 20  # of a cluster that is started here: messages ar
 
 @with_limit_flags
 def serve_ray(
-    checkpoints: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="DIR...",
-            envvar="CHARLM_CHECKPOINTS",
-            help="Checkpoints to serve, each DIR or NAME=DIR, where every node finds them.",
-        ),
-    ],
+    checkpoints: Checkpoints,
     replicas: Annotated[
         str,
         typer.Option(
-            envvar="CHARLM_REPLICAS", metavar="N or N:M", help="How many; N:M scales with the load."
+            envvar="CHARLM_REPLICAS",
+            metavar="N or N:M",
+            help="Number of replicas; N:M adds and removes replicas with the load.",
         ),
     ] = "1",
     target_calls: Annotated[
         float,
-        typer.Option(min=0.1, help="More replicas when each has more calls than this at once."),
+        bounded(float, 0.1, help="Add replicas while each has more open calls than this."),
     ] = DEFAULTS.target_calls,
     max_calls: Annotated[
-        int, typer.Option(min=1, help="Calls that wait or run in one replica.")
+        int, bounded(int, 1, help="Most calls waiting or running in one replica.")
     ] = DEFAULTS.max_calls,
     cpus: Annotated[
-        float, typer.Option(min=0.1, help="Processors that each replica reserves.")
+        float, bounded(float, 0.1, help="CPUs that each replica reserves.")
     ] = DEFAULTS.cpus,
     upscale_after: Annotated[
-        float, typer.Option(min=0, help="Seconds of load before there are more.")
+        float,
+        bounded(
+            float, 0, metavar="SECONDS", help="Time over --target-calls before replicas are added."
+        ),
     ] = DEFAULTS.upscale_after_s,
     downscale_after: Annotated[
-        float, typer.Option(min=0, help="Seconds without before there are fewer.")
+        float,
+        bounded(float, 0, metavar="SECONDS", help="Time under it before replicas are removed."),
     ] = DEFAULTS.downscale_after_s,
     port: Annotated[
-        int, typer.Option(envvar="CHARLM_PORT", min=1, max=65535, help="Of Ray's gRPC proxy.")
+        int, bounded(int, 1, 65535, envvar="CHARLM_PORT", help="Port of Ray's gRPC proxy.")
     ] = 50051,
-    allow_insecure: Annotated[
-        bool,
-        typer.Option(
-            envvar="CHARLM_ALLOW_INSECURE",
-            help="Ray's proxy listens on all addresses without encryption: accept that.",
-        ),
-    ] = False,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="CHARLM_TOKENS",
-            help="Take only callers with a token of this file, TOML, which every node finds.",
-        ),
-    ] = None,
-    mixture: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=KIND:MODEL@WEIGHT,...",
-            envvar="CHARLM_MIXTURE",
-            help="Serve several of the models as one, too: linear, log_linear or online.",
-        ),
-    ] = None,
+    allow_insecure: AllowInsecure = False,
+    tokens: Tokens = None,
+    mixture: Mixtures = None,
     address: Annotated[
         str,
         typer.Option(
-            envvar="RAY_ADDRESS", help="Of a Ray cluster; unset starts one on this machine."
+            envvar="RAY_ADDRESS",
+            help="Address of a Ray cluster; default: start one on this machine.",
         ),
     ] = "",
-    drain_grace: Annotated[
-        float,
-        typer.Option(
-            envvar="CHARLM_DRAIN_GRACE", min=0, help="Seconds for calls of a replica that goes."
-        ),
-    ] = 25.0,
+    drain_grace: DrainGrace = 25.0,
     *,
     limits: Callable[[], Limits],
 ) -> None:
     """Serve checkpoints as replicas on a Ray cluster, until SIGTERM.
 
+    Every node must find the checkpoints and the tokens under the same paths.
+
     [dim]charlm serve-ray runs/best --replicas 2 --allow-insecure
     charlm serve-ray runs/best --replicas 1:8 --address auto --allow-insecure[/dim]
     """
-    try:
-        _refuse_open_door(allow_insecure)
+    with exiting_with_a_message():
+        _check_encryption(allow_insecure)
         least, most = _range_from(replicas)
         autoscaling = Autoscaling(
             min_replicas=least,
@@ -121,17 +107,13 @@ def serve_ray(
             limits=limits(),
         )
         _run(config, autoscaling, address, port)
-    except ServeError as error:
-        typer.echo(f"charlm: {error}", err=True)
-        raise typer.Exit(1) from error
 
 
-def _refuse_open_door(allow_insecure: bool) -> None:
+def _check_encryption(allow_insecure: bool) -> None:
     if not allow_insecure:
         raise ServeError(
-            "Ray's gRPC proxy listens on all addresses, without encryption. Let only a network "
-            "that you trust reach it, or put a proxy with TLS in front, and accept that with "
-            "--allow-insecure."
+            "Ray's gRPC proxy listens on all addresses without encryption. Let only a trusted "
+            "network reach it, or put a proxy with TLS in front of it, and give --allow-insecure."
         )
 
 
@@ -141,7 +123,7 @@ def _range_from(replicas: str) -> tuple[int, int]:
         return int(least), int(most or least)
     except ValueError:
         raise ServeError(
-            f"--replicas is {replicas!r}, but must be a number or two, as in 2 or 1:8."
+            f"--replicas is {replicas!r}; it must be N or N:M, as in 2 or 1:8."
         ) from None
 
 

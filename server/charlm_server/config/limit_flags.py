@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import Field, fields
 from typing import Annotated, Any
 
-import typer
-
+from charlm_server.config.flags import bounded
 from charlm_server.config.limits import Limits
 
-PANEL = "Limits; GetModel tells them to clients"
+PANEL = "Limits; GetModel returns them to clients"
 
 
 def with_limit_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,11 +39,12 @@ def parameter_name(limit: Field[Any]) -> str:
 
 def _parameter(limit: Field[Any]) -> inspect.Parameter:
     name = parameter_name(limit)
-    option = typer.Option(
-        f"--{name.replace('_', '-')}",
+    option = bounded(
+        int if limit.type is int else float,
+        limit.metadata["least"],
+        limit.metadata["most"],
+        names=[f"--{name.replace('_', '-')}"],
         envvar=f"CHARLM_{name.upper()}",
-        min=limit.metadata["least"],
-        max=limit.metadata["most"],
         help=limit.metadata["says"],
         metavar="SECONDS" if name != limit.name else None,
         rich_help_panel=PANEL,

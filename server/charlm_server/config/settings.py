@@ -22,6 +22,7 @@ class TlsFiles:
 
 
 DEFAULT_MAX_NEW_TOKENS = 256
+METRICS_HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +45,7 @@ class ServeConfig:
     unload_grace_s: float = 600.0  # for calls on a model that is replaced or unloaded
     tls: TlsFiles | None = None  # None is plain text
     tokens: Path | None = None  # None lets everyone call
-    metrics_host: str = "127.0.0.1"
+    metrics_host: str = METRICS_HOST
     metrics_port: int | None = None  # of Prometheus; None serves no metrics
     otlp_endpoint: str | None = (
         None  # of an OpenTelemetry collector, over gRPC; None traces nothing

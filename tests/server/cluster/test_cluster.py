@@ -289,7 +289,7 @@ def test_the_proxy_loads_no_tensors() -> None:
 
 @pytest.mark.parametrize(("least", "most"), [(0, 1), (3, 2)])
 def test_no_range_of_replicas_is_empty(least: int, most: int) -> None:
-    with pytest.raises(ServeError, match=f"{least} to {most} replicas"):
+    with pytest.raises(ServeError, match=f"--replicas is {least}:{most}"):
         Autoscaling(min_replicas=least, max_replicas=most)
 
 
@@ -299,7 +299,7 @@ def test_no_range_of_replicas_is_empty(least: int, most: int) -> None:
     [
         ([], "--allow-insecure"),
         (["--allow-insecure", "--replicas", "many"], "--replicas is 'many'"),
-        (["--allow-insecure", "--replicas", "3:2"], "3 to 2 replicas"),
+        (["--allow-insecure", "--replicas", "3:2"], "--replicas is 3:2"),
     ],
 )
 def test_the_command_explains_what_it_refuses(flags: list[str], words: str, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_every_limit_has_a_flag_and_a_line_in_the_manual() -> None:
 
 
 def test_limits_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ServeError, match="--state-time-to-live is 9 s, but may be at most"):
+    with pytest.raises(ServeError, match="--state-time-to-live is 9 s; it must be at most"):
         Limits(state_time_to_live_s=9, max_state_time_to_live_s=8)
 
 

@@ -235,7 +235,12 @@ async def test_the_evidence_of_a_language_with_one_text_is_its_probability(wire:
         (whole(REJECTION, max_attempts=0), [], "constraint.max_attempts", "from 1 to 10000"),
         (whole(LOCAL, num_particles=257), [], "constraint.num_particles", "from 1 to 256"),
         (whole(LOCAL, max_attempts=0), [], "constraint.max_attempts", "from 1 to 10000"),
-        (whole(LOCAL, "a{50}"), [], "stopping.max_new_tokens", "at least 50, which the constraint"),
+        (
+            whole(LOCAL, "a{50}"),
+            [],
+            "stopping.max_new_tokens",
+            "at least 50, the length of the constraint",
+        ),
         (whole(SMC), ["x"], "stopping.stop_sequences", "empty"),
         (sampling_pb2.Constraint(regex="a", mode=9), [], "constraint.mode", "REJECTION or SMC"),
     ],
