@@ -138,7 +138,12 @@ class App:
         """Have work done, wherever it comes from."""
         for model in self._models:
             model.scheduler.start()
-        sources = Sources(self._models, self.hot_swap, self.states, self.monitor)
+        sources = Sources(
+            models=self._models,
+            num_retiring=lambda: len(self.hot_swap.retiring),
+            states=self.states,
+            monitor=self.monitor,
+        )
         self.telemetry.start(sources)
         self.monitor.check()
         self._tasks = [

@@ -146,7 +146,7 @@ class ServerCollector(Collector):
         yield GaugeMetricFamily(
             "charlm_models_retiring",
             "Replaced or unloaded models that have calls to finish.",
-            len(self._sources.hot_swap.retiring),
+            self._sources.num_retiring(),
         )
         info = InfoMetricFamily("charlm_model", "What each model is.", labels=["model"])
         for model in models:

@@ -260,7 +260,7 @@ async def test_the_dashboard_and_the_alerts_ask_for_what_is_exported(wire: Wire)
 async def test_a_port_in_use_is_said_in_a_sentence(wire: Wire) -> None:
     port = int(str(wire.app.telemetry.metrics_address).rpartition(":")[2])
     app = wire.app
-    sources = Sources(wire.models, app.hot_swap, app.states, app.monitor)
+    sources = Sources(wire.models, lambda: 0, app.states, app.monitor)
 
     with pytest.raises(ServeError, match="--metrics-port"):
         MetricsServer("127.0.0.1", port, CallCounters(), sources)
