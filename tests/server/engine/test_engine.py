@@ -372,7 +372,7 @@ async def test_stopping_everything_tells_everyone(bench: Bench) -> None:
         event.deliver()
 
     assert finish_of(await deltas_of(generation)) is FinishReason.DRAINED
-    with pytest.raises(Exception, match="stopping"):
+    with pytest.raises(Exception, match="shutting down"):
         await scoring.output.take(1)
     assert not bench.engine.has_work
 

@@ -215,7 +215,7 @@ async def test_one_caller_cannot_fill_the_queue(make_bench: Callable[..., Bench]
         for caller in "aab":
             call = a_call_of(caller)
             await inside.enter_async_context(scheduler.run(bench.job(max_new_tokens=400), call))
-            with pytest.raises(ShareTaken, match="as one caller may") as refusal:
+            with pytest.raises(ShareTaken, match="for one caller is reached") as refusal:
                 await inside.enter_async_context(scheduler.run(bench.job(max_new_tokens=800), call))
             assert refusal.value.retry_after_s > 0
         await inside.enter_async_context(scheduler.run(bench.job(max_new_tokens=400), call))
