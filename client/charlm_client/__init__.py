@@ -1,5 +1,6 @@
-"""Asks a charlm server: generate, score, look at the next character. Needs no torch, no numpy."""
+"""The client of a charlm server. Needs no torch and no numpy."""
 
+from charlm_client.api.admin import Admin, ModelLoad
 from charlm_client.api.comparison import Comparison, ModelScore
 from charlm_client.api.compression import CodecStream, CodecTotals
 from charlm_client.api.generation_stream import GenerationStream
@@ -51,6 +52,7 @@ from charlm_client.types import (
 )
 
 __all__ = [
+    "Admin",
     "After",
     "CharlmError",
     "Chunk",
@@ -76,6 +78,7 @@ __all__ = [
     "InvalidRequest",
     "Mixture",
     "Model",
+    "ModelLoad",
     "ModelNotFound",
     "ModelScore",
     "NextDistribution",

@@ -1,9 +1,8 @@
-"""The asynchronous client: one method for every thing that can be asked."""
+"""The asynchronous client: one method for each call."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from grpc_health.v1 import health_pb2
@@ -45,7 +44,13 @@ from charlm_client.types import (
     Stopping,
 )
 from charlm_client.wire.channel import Stubs
-from charlm_client.wire.from_proto import distribution_from, generation_from, model_from, score_from
+from charlm_client.wire.from_proto import (
+    distribution_from,
+    encoding_from,
+    generation_from,
+    model_from,
+    score_from,
+)
 from charlm_client.wire.status_errors import translated
 from charlm_client.wire.to_proto import (
     decode_message,
@@ -63,11 +68,11 @@ Response = TypeVar("Response")
 
 
 class Client:
-    """Asks one server. Every call has a deadline: `timeout_s` after it began.
+    """A connection to one server. Each call fails `timeout_s` seconds after it began.
 
-    All methods raise from the tree in `errors.py`. A model is named "shakespeare" or
-    "models/shakespeare". Characters outside its vocabulary are refused, unless `replace_unknown`.
-    Without `security` the connection is in plain text.
+    All methods raise subclasses of CharlmError. A model is named "shakespeare" or
+    "models/shakespeare". A character outside the model's vocabulary raises UnknownCharacter, or
+    is replaced with `replace_unknown`. Without `security` the connection has no TLS.
     """
 
     def __init__(
@@ -95,16 +100,11 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """End all calls and disconnect."""
+        """Cancel all calls and disconnect."""
         if self._opened is not None:
             await self._opened.channel.close(grace=None)
 
@@ -120,7 +120,11 @@ class Client:
         num_outputs: int | None = None,
         replace_unknown: bool = False,
     ) -> Generation:
-        """Continue a prompt and return whole outputs."""
+        """Continue a prompt; returns when all outputs have ended.
+
+        `num_outputs` is from 1, the default, to the model's `max_outputs`. Raises InvalidRequest
+        for a parameter out of its range, and QueueFull when the server is too busy.
+        """
         request = generate_message(
             prompt,
             model=model,
@@ -142,9 +146,9 @@ class Client:
         num_outputs: int | None = None,
         replace_unknown: bool = False,
     ) -> GenerationStream:
-        """Continue a prompt and return characters as they are sampled.
+        """Continue a prompt; the stream returns characters as they are sampled.
 
-        Should the server die, the stream goes on at the next one that answers; see `Resuming`.
+        If the server fails, the stream continues on the next server that answers; see `Resuming`.
         """
         generate = generate_message(
             prompt,
@@ -180,9 +184,10 @@ class Client:
         details: bool | Details = False,
         replace_unknown: bool = False,
     ) -> list[Score]:
-        """Score each text after the context, and that it ends there if that is asked.
+        """The log-probability of each text after the context.
 
-        `details` adds ranks and entropies; as `Details`, also what else was probable.
+        `end_of_text` also scores that the text ends there. `details=True` adds ranks and
+        entropies, and a `Details` adds the most probable tokens or all distributions.
         """
         request = score_message(
             texts,
@@ -209,7 +214,11 @@ class Client:
         replace_unknown: bool = False,
         timeout_s: float = DEFAULT_STREAM_TIMEOUT_S,
     ) -> ScoreStream:
-        """Score a text of any length as it is read, in constant memory."""
+        """Score a text of any length while it is read, in constant memory.
+
+        `pieces` are UTF-8 bytes, cut anywhere. `returns` is "total" for the total alone,
+        "logprobs" for those of all tokens too, or "details" for ranks and entropies too.
+        """
         text = LongText(
             pieces=pieces,
             model=model,
@@ -228,7 +237,10 @@ class Client:
         priors: Sequence[float] | None = None,
         replace_unknown: bool = False,
     ) -> list[Comparison]:
-        """Which model did each text come from? Without priors all are alike beforehand."""
+        """For each text the posterior probability of each model. The default priors are equal.
+
+        Raises InvalidRequest for priors that are not positive or not one for each model.
+        """
         request = compare_message(
             texts, models=models, priors=priors, replace_unknown=replace_unknown
         )
@@ -238,14 +250,14 @@ class Client:
     async def next_distribution(
         self, prompt: str | After, *, model: str, top_k: int = 10, replace_unknown: bool = False
     ) -> NextDistribution:
-        """The full distribution of the token after a prompt, and the best of it."""
+        """The distribution of the token after a prompt, and its `top_k` most probable tokens."""
         request = next_message(prompt, model=model, top_k=top_k, replace_unknown=replace_unknown)
         call = self._stubs.scoring.GetNextDistribution(request, timeout=self._timeout_s)
         response = await self._answer(call)
         return distribution_from(response, await self._vocabulary(model, response.model_digest))
 
     async def fill_gap(self, gap: Gap, *, model: str, replace_unknown: bool = False) -> FilledGap:
-        """What may stand in a gap, given both sides, the likeliest first."""
+        """Fillings of a gap given the text on both sides, the most probable first."""
         request = gap_message(gap, model=model, replace_unknown=replace_unknown)
         call = self._stubs.inference.FillGap(request, timeout=self._timeout_s)
         return filled_gap_from(await self._answer(call))
@@ -260,7 +272,10 @@ class Client:
         max_steps: int | None = None,
         replace_unknown: bool = False,
     ) -> TopContinuations:
-        """The most probable continuations of so many tokens, and what may be missing."""
+        """The `num` most probable continuations of `length` tokens (1 to 64).
+
+        The search ends after `max_steps` model steps; the result says whether it is complete.
+        """
         request = top_message(
             prompt,
             model=model,
@@ -277,7 +292,7 @@ class Client:
     def compress(
         self, pieces: Pieces, *, model: str, timeout_s: float = DEFAULT_CODEC_TIMEOUT_S
     ) -> CodecStream:
-        """Compress bytes as they are read, with the model's own probabilities."""
+        """Compress bytes while they are read, using the model's probabilities."""
         requests = compress_messages(pieces, model)
         start_call = partial(self._stubs.codec.Compress, timeout=timeout_s)
         return CodecStream(requests, start_call, self.address)
@@ -290,7 +305,11 @@ class Client:
         skip_damaged_frames: bool = False,
         timeout_s: float = DEFAULT_CODEC_TIMEOUT_S,
     ) -> CodecStream:
-        """Restore what `compress` made. Raises DataLoss at a damaged frame, unless skipped."""
+        """Decompress the output of `compress`, with the same model.
+
+        Raises CodecMismatch for another model, and DataLoss at a damaged frame unless
+        `skip_damaged_frames` skips it.
+        """
         requests = decompress_messages(pieces, model, skip_damaged_frames=skip_damaged_frames)
         start_call = partial(self._stubs.codec.Decompress, timeout=timeout_s)
         return CodecStream(requests, start_call, self.address)
@@ -300,25 +319,19 @@ class Client:
     async def encode(
         self, texts: Sequence[str], *, model: str, replace_unknown: bool = False
     ) -> list[Encoding]:
-        """The texts' tokens."""
+        """The tokens of each text."""
         request = encode_message(texts, model=model, replace_unknown=replace_unknown)
         call = self._stubs.tokenizer.Encode(request, timeout=self._timeout_s)
-        return [
-            Encoding(
-                token_ids=tuple(encoding.token_ids),
-                character_offsets=tuple(encoding.character_offsets),
-            )
-            for encoding in (await self._answer(call)).encodings
-        ]
+        return list(map(encoding_from, (await self._answer(call)).encodings))
 
     async def decode(self, sequences: Sequence[Sequence[int]], *, model: str) -> list[str]:
-        """The texts of token sequences."""
+        """The text of each sequence of token ids. Raises InvalidRequest for an unknown id."""
         request = decode_message(sequences, model=model)
         call = self._stubs.tokenizer.Decode(request, timeout=self._timeout_s)
         return list((await self._answer(call)).texts)
 
     async def vocabulary(self, *, model: str) -> tuple[bytes, ...]:
-        """The exact bytes of every token, in order of id."""
+        """The bytes of each token, in order of id; the end of text, id 0, has none."""
         request = tokenizer_pb2.GetVocabularyRequest(model=model_name(model))
         call = self._stubs.tokenizer.GetVocabulary(request, timeout=self._timeout_s)
         return tuple((await self._answer(call)).tokens)
@@ -330,18 +343,18 @@ class Client:
 
     @property
     def states(self) -> States:
-        """Keeps what a model has read."""
+        """Calls about kept states: create, advance, fork, export."""
         return States(self._stubs.states, self.address, self._timeout_s)
 
     # --- models and health ---
 
     @property
     def admin(self) -> Admin:
-        """Loads, renames and unloads models, where the server lets this caller."""
+        """Calls of operators: load, alias and unload models."""
         return Admin(self._stubs.admin, self.address, self._timeout_s)
 
     async def list_models(self) -> list[Model]:
-        """All loaded models, page by page."""
+        """All loaded models."""
         models: list[Model] = []
         page_token = ""
         while True:
@@ -355,13 +368,16 @@ class Client:
                 return models
 
     async def get_model(self, model: str) -> Model:
-        """One loaded model."""
+        """One loaded model. Raises ModelNotFound."""
         request = models_pb2.GetModelRequest(name=model_name(model))
         response = await self._answer(self._stubs.models.GetModel(request, timeout=self._timeout_s))
         return model_from(response.model)
 
     async def only_model(self) -> str:
-        """The name of the only loaded model. Raises InvalidRequest when there are several."""
+        """The name of the only loaded model.
+
+        Raises ModelNotFound if none is loaded, and InvalidRequest if there are several.
+        """
         names = [model.name for model in await self.list_models()]
         if not names:
             raise ModelNotFound(f"The server at {self.address} has no model loaded.")
@@ -370,13 +386,13 @@ class Client:
         return names[0]
 
     async def check_health(self, service: str = "") -> bool:
-        """Whether the server (or one of its services or models) is serving."""
+        """Whether the server, or one of its services or models, is serving."""
         request = health_pb2.HealthCheckRequest(service=service)
         response = await self._answer(self._stubs.health.Check(request, timeout=self._timeout_s))
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def watch_health(self, service: str = "") -> AsyncIterator[bool]:
-        """Whether it is serving, now and at every change."""
+        """Whether it is serving: the present value, then one value for each change."""
         with translated(self.address):
             async for response in self._stubs.health.Watch(
                 health_pb2.HealthCheckRequest(service=service)

@@ -1,35 +1,35 @@
-"""What can go wrong in a call, under the names that the server uses too.
+"""Errors of calls. The names are those of the server's errors.
 
 CharlmError
-  InvalidRequest        the caller can fix it: a field, and what is allowed
+  InvalidRequest        a field has a value that is not allowed; the message says what is
     UnknownCharacter    a character outside the model's vocabulary
-  NotAllowed            the server knows no such token, or the token may not do this
+  NotAllowed            the access token is unknown, or lacks the role for this call
   ModelNotFound         no such model is loaded
   StateMismatch         the state or resume token belongs to another model, or was changed
   StateNotFound         no such state is kept, or it expired
-  CodecMismatch         it was compressed with another model or arithmetic
-  QueueFull             try again in `retry_after_s`
-  TooLarge              the request or its answer does not fit a message
-  DeadlineExceeded      the call took longer than it may
+  CodecMismatch         the data was compressed with another model or arithmetic
+  QueueFull             the server is too busy; retry after `retry_after_s` seconds
+  TooLarge              the request or its response exceeds the size limit of a message
+  DeadlineExceeded      the call took longer than its timeout
   Draining              the server is stopping
   Unavailable           no server answers at the address
-  NotOffered            this server does not do it
-  DataLoss              what was sent is damaged
-  ServerFault           a fault of the server's
+  NotOffered            this server does not offer the call
+  DataLoss              the data that was sent is damaged
+  ServerFault           an internal error of the server; its log has details
 """
 
 
 class CharlmError(Exception):
-    """The base of everything a call can raise; its text is a sentence for a person."""
+    """The base of all errors that a call raises. `str()` of it is a sentence for people."""
 
     def __init__(self, message: str, *, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
-        """The server's stable reason, for instance UNKNOWN_CHARACTER; empty when it gave none."""
+        """Machine-readable reason, for instance UNKNOWN_CHARACTER; "" if the server gave none."""
 
 
 class InvalidRequest(CharlmError):
-    """A field of the request has a value that is not allowed."""
+    """A field of the request has a value that is not allowed. `field` is its path on the wire."""
 
     def __init__(self, message: str, *, reason: str = "", field: str = "") -> None:
         super().__init__(message, reason=reason)
@@ -41,7 +41,7 @@ class UnknownCharacter(InvalidRequest):
 
 
 class NotAllowed(CharlmError):
-    """The server knows no such token, or the token may not do this."""
+    """The access token is unknown to the server, or lacks the role for this call."""
 
 
 class ModelNotFound(CharlmError):
@@ -57,11 +57,11 @@ class StateNotFound(CharlmError):
 
 
 class CodecMismatch(CharlmError):
-    """It was compressed with another model or arithmetic."""
+    """The data was compressed with another model or arithmetic."""
 
 
 class QueueFull(CharlmError):
-    """The server has as much to do as it may take on."""
+    """The server is too busy. Retry after `retry_after_s` seconds."""
 
     def __init__(self, message: str, *, reason: str = "", retry_after_s: float = 1.0) -> None:
         super().__init__(message, reason=reason)
@@ -69,11 +69,11 @@ class QueueFull(CharlmError):
 
 
 class TooLarge(CharlmError):
-    """The request or its answer does not fit a message."""
+    """The request or its response exceeds the size limit of a message."""
 
 
 class DeadlineExceeded(CharlmError):
-    """The call took longer than it may."""
+    """The call took longer than its timeout."""
 
 
 class Draining(CharlmError):
@@ -85,12 +85,12 @@ class Unavailable(CharlmError):
 
 
 class NotOffered(CharlmError):
-    """This server does not do it."""
+    """This server does not offer the call."""
 
 
 class DataLoss(CharlmError):
-    """What was sent is damaged."""
+    """The data that was sent is damaged."""
 
 
 class ServerFault(CharlmError):
-    """A fault of the server's; its log says more."""
+    """An internal error of the server; its log has details."""

@@ -1,4 +1,4 @@
-"""A served model in the lm-evaluation-harness: exact log-likelihoods, asked over the wire.
+"""A served model in the lm-evaluation-harness, with exact log-likelihoods.
 
 Needs the extra `harness`; nothing else of the client imports it.
 

@@ -1,4 +1,4 @@
-"""How a client knows its server, and how the server knows its client."""
+"""TLS and the access token of a connection."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,11 @@ from charlm_client.errors import InvalidRequest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Security:
-    """An encrypted connection.
+    """A connection with TLS. Raises InvalidRequest for one of `cert` and `key` alone.
 
-    `ca` holds the authorities that may have signed the server's certificate, PEM; None means
-    those of the system. `cert` and `key` are shown to servers that ask for them. `token` goes
-    with every call; it never crosses a connection that is not encrypted.
+    `ca` is a PEM file of the authorities that the server's certificate may be signed by; None
+    means the system's. `cert` and `key`, PEM files too, identify the client to servers that ask
+    for it. `token` is the access token; it is sent with every call, and only over TLS.
     """
 
     ca: Path | None = None

@@ -1,1 +1,1 @@
-"""What can be asked of a server, a file a group of calls."""
+"""Parts of the client, one file a group of calls."""

@@ -1,4 +1,4 @@
-"""What an operator asks: which models are served under which names, and how busy they are."""
+"""Calls of operators: load, alias and unload models, and their load."""
 
 from __future__ import annotations  # gRPC's stubs are generic for type checkers only
 
@@ -17,19 +17,22 @@ Response = TypeVar("Response")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelLoad:
-    """How busy one model is."""
+    """The load of one model: its sequences by status, and totals."""
 
     model: str
     num_running: int
     num_waiting: int
     num_parked: int
-    """Sequences whose readers are slow."""
+    """Sequences that wait for a slow reader."""
     num_sampled_tokens: int
     num_states: int
 
 
 class Admin:
-    """Changes what a server serves: `client.admin`. Raises from the tree in `errors.py`."""
+    """Loads, aliases and unloads models: `client.admin`.
+
+    Raises NotOffered by a server without --admin, and NotAllowed for a token without that role.
+    """
 
     def __init__(
         self, stub: admin_pb2_grpc.AdminServiceAsyncStub, address: str, timeout_s: float
@@ -37,25 +40,25 @@ class Admin:
         self._stub, self._address, self._timeout_s = stub, address, timeout_s
 
     async def load_model(self, checkpoint: str, *, model: str = "") -> Model:
-        """Serve an entry of the server's model directory, under its own name or another."""
+        """Load a checkpoint of the server's model directory, under its own name or `model`."""
         name = model_name(model) if model else ""
         request = admin_pb2.LoadModelRequest(checkpoint=checkpoint, model=name)
         call = self._stub.LoadModel(request, timeout=self._timeout_s)
         return model_from((await self._answer(call)).model)
 
     async def set_alias(self, alias: str, *, model: str) -> str:
-        """Let a name stand for a loaded model; returns what it stood for, or nothing."""
+        """Point an alias to a loaded model; returns the model that it pointed to, or ""."""
         request = admin_pb2.SetAliasRequest(alias=model_name(alias), model=model_name(model))
         call = self._stub.SetAlias(request, timeout=self._timeout_s)
         return (await self._answer(call)).previous_model
 
     async def unload_model(self, model: str) -> None:
-        """Forget an alias, or a model once its calls have ended."""
+        """Unload a model after its open calls have ended, or delete an alias."""
         request = admin_pb2.UnloadModelRequest(model=model_name(model))
         await self._answer(self._stub.UnloadModel(request, timeout=self._timeout_s))
 
     async def loads(self, *, model: str = "") -> list[ModelLoad]:
-        """How busy a model is, or each of them."""
+        """The load of one model, or of all of them."""
         request = admin_pb2.GetLoadRequest(model=model_name(model) if model else "")
         response = await self._answer(self._stub.GetLoad(request, timeout=self._timeout_s))
         return [

@@ -1,7 +1,4 @@
-"""Texts under several models: what each says of them, and which they came from.
-
-Values, and how they become messages and come back.
-"""
+"""Comparing texts under several models: values, and their conversion to and from messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +15,16 @@ class ModelScore:
     model: str
     model_digest: str
     total_logprob: float
-    """In nats: the very bits that `score` gives."""
+    """In nats; bit for bit the one of `score`."""
     bits_per_byte: float
-    """Mean surprisal; it compares models of any vocabulary and texts of any length."""
+    """Mean surprisal of a byte; comparable between vocabularies and lengths."""
     posterior: float
     """Probability that the text came from this model, if it came from one of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """One text under every model, in the order in which they were named."""
+    """One text under each model, in the order of the call."""
 
     text: str
     scores: tuple[ModelScore, ...]

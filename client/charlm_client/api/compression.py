@@ -1,4 +1,4 @@
-"""Compressing and restoring: bytes go up as they are read, bytes come down as they are made."""
+"""Compression and decompression as streams of bytes in both directions."""
 
 from __future__ import annotations  # gRPC's calls are generic for type checkers only
 
@@ -20,7 +20,7 @@ Pieces = bytes | Iterable[bytes] | AsyncIterable[bytes]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodecTotals:
-    """What a whole call did. `model_bits` is the model's own cross-entropy of the text."""
+    """Totals of one call. `model_bits` is the cross-entropy under the model, in bits."""
 
     num_text_bytes: int
     num_compressed_bytes: int
@@ -31,17 +31,17 @@ class CodecTotals:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits of the compressed form for each byte of text; 0 for no text."""
+        """Compressed size in bits for each byte of text; 0 for no text."""
         return 8 * self.num_compressed_bytes / self.num_text_bytes if self.num_text_bytes else 0.0
 
     @property
     def model_bits_per_byte(self) -> float:
-        """The model's own cross-entropy for each byte of text; 0 for no text."""
+        """Cross-entropy under the model for each byte of text, in bits; 0 for no text."""
         return self.model_bits / self.num_text_bytes if self.num_text_bytes else 0.0
 
 
 class CodecStream:
-    """The bytes that come down, in order, cut anywhere. `totals` is set once all have come."""
+    """The bytes of the result in order, cut anywhere. `totals` is set after the last ones."""
 
     def __init__(
         self, requests: AsyncIterator[Any], start_call: Callable[[Any], Any], address: str
@@ -67,7 +67,7 @@ class CodecStream:
                 self._call.cancel()  # harmless when it is over
 
     async def read(self) -> bytes:
-        """All of it at once."""
+        """All bytes."""
         return b"".join([data async for data in self])
 
 
@@ -88,7 +88,7 @@ async def decompress_messages(
 
 
 async def sendable(pieces: Pieces) -> AsyncIterator[bytes]:
-    """The same bytes in pieces that fit a message."""
+    """The same bytes in pieces of at most one message."""
     if isinstance(pieces, AsyncIterable):
         async for piece in pieces:
             for data in _cut(piece):

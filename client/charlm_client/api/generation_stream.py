@@ -1,4 +1,4 @@
-"""A generation as it happens: iterate over its chunks, leave the block to cancel it."""
+"""A generation as a stream of chunks; leaving its block cancels it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,10 +22,10 @@ StartCall = Callable[[Sequence[generation_pb2.ResumePoint]], Call]
 
 
 class GenerationStream:
-    """Chunks in the order in which they were sampled. Leaving early frees the server's row.
+    """Chunks in the order in which they were sampled. Leaving its block cancels the call.
 
-    When the server dies or stops, the stream goes on at the next one that answers: with the same
-    characters and the same log-probs, as if nothing had happened.
+    If the server fails or stops, the stream continues on the next server that answers, with the
+    same characters and log-probs as without the failure.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class GenerationStream:
         self._call = start_call([])
         self._is_cancelled = False
         self.header: StreamHeader | None = None
-        """Set once the first chunk has come."""
+        """Set before the first chunk."""
         self.num_resumptions = 0
-        """How often another call went on with it."""
+        """Number of calls that continued the stream."""
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         with translated(self._address):
@@ -51,10 +51,12 @@ class GenerationStream:
                     raise
 
     async def _resumed_chunks(self) -> AsyncIterator[Chunk]:
-        """The chunks of one call after the other, until one comes to the end."""
+        """The chunks of one call, then of the calls that resume it."""
         attempt = 0
         while True:
-            left: list[Chunk] = []  # what a stopping server cut short; others may go on instead
+            left: list[
+                Chunk
+            ] = []  # outputs that a stopping server cut short, which another may continue
             try:
                 async for chunk in self._chunks():
                     if _was_drained(chunk):
@@ -92,7 +94,7 @@ class GenerationStream:
         )
 
     def cancel(self) -> None:
-        """End the call now, and with it the iteration; harmless when it is over."""
+        """Cancel the call, which ends the iteration; has no effect after the end."""
         self._is_cancelled = True
         self._call.cancel()
 
@@ -109,9 +111,9 @@ class GenerationStream:
 
 
 def _is_gone(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the server died or stopped before it began the call (CANCELLED, grpc 41785).
+    """Whether the server failed, or stopped before it began the call (CANCELLED, grpc 41785).
 
-    Proxies call that INTERNAL; of a fault of its own a server gives details.
+    A proxy reports that as INTERNAL; an INTERNAL of a charlm server has details.
     """
     has_details = any(key == STATUS_DETAILS for key, _ in error.trailing_metadata() or ())
     is_proxys_word = error.code() is grpc.StatusCode.INTERNAL and not has_details

@@ -1,7 +1,4 @@
-"""Questions about the distribution itself: what fills a gap, what is most probable.
-
-Values, and how they become messages and come back.
-"""
+"""Gap filling and top continuations: values, and their conversion to and from messages."""
 
 from dataclasses import dataclass
 
@@ -20,12 +17,12 @@ from charlm_client.wire.to_proto import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gap:
-    """Two texts, and how many tokens are missing between them. None means the default."""
+    """Two texts with a gap of `length` tokens between them. None means the server's default."""
 
     left: str | After
     right: str
     length: int
-    """In [1, 64]. At most two characters are weighed exactly, more are sampled."""
+    """From 1 to 64. Gaps of one or two tokens are enumerated exactly, longer ones are sampled."""
     max_fillings: int | None = None
     num_particles: int | None = None
     seed: int | None = None
@@ -45,12 +42,12 @@ class Filling:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilledGap:
-    """The likeliest fillings, best first."""
+    """The most probable fillings, the best first."""
 
     fillings: tuple[Filling, ...]
     is_exact: bool
     log_evidence: float
-    """Log-prob of the right text given the left one, over all fillings, in nats."""
+    """Log-prob of the right text given the left one, summed over all fillings, in nats."""
     effective_sample_size: float | None
     seed: int
 
@@ -66,13 +63,13 @@ class Continuation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TopContinuations:
-    """The most probable continuations, best first, and what is known of all others."""
+    """The most probable continuations, the best first, and a bound on all others."""
 
     continuations: tuple[Continuation, ...]
     is_complete: bool
     """Whether no other continuation is more probable than the last one listed."""
     missing_logprob_bound: float
-    """No continuation that is missing is more probable than this, in nats."""
+    """No continuation outside the list has a higher log-prob than this, in nats."""
     num_steps: int
 
 

@@ -1,4 +1,4 @@
-"""Scoring a text of any length: it goes up in pieces, its scores come down as they are made."""
+"""Scoring a text of any length, as streams in both directions."""
 
 from __future__ import annotations  # gRPC's calls are generic for type checkers only
 
@@ -24,7 +24,7 @@ Returns = Literal["total", "logprobs", "details"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LongText:
-    """What to score and how. Bytes of UTF-8 in any cuts (any bytes, for models of bytes)."""
+    """A text to score: UTF-8 bytes cut anywhere, or any bytes for models of bytes."""
 
     pieces: Pieces
     model: str
@@ -38,19 +38,19 @@ class LongText:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoredTokens:
-    """Scores of some tokens in a row; ranks and entropies only if asked for."""
+    """Scores of consecutive tokens, in nats; ranks and entropies only with returns="details"."""
 
     first_position: int
     token_ids: tuple[int, ...]
     character_offsets: tuple[int, ...]
-    """Where in the whole text each token begins, in characters."""
+    """Where each token begins in the whole text, in characters."""
     logprobs: tuple[float, ...]
     ranks: tuple[int, ...]
     entropies: tuple[float, ...]
 
 
 class ScoreStream:
-    """Scored tokens in order. `total` and `model_digest` are set once all have come."""
+    """Scored tokens in order. `total` and `model_digest` are set after the last ones."""
 
     def __init__(self, text: LongText, start_call: Callable[[Any], Any], address: str) -> None:
         self._address = address
@@ -73,7 +73,7 @@ class ScoreStream:
                 self._call.cancel()  # harmless when it is over
 
     async def read_total(self) -> Score:
-        """The total, once all is scored; drops what is left of the tokens."""
+        """Read the rest of the stream and return the total."""
         async for _ in self:
             pass
         assert self.total is not None

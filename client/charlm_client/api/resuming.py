@@ -1,4 +1,4 @@
-"""Going on with a stream whose server died: what was received, and when to try again."""
+"""Resuming a stream on another server: what was received, and when to retry."""
 
 import random
 from dataclasses import dataclass, field
@@ -7,16 +7,18 @@ from charlm.v1 import context_pb2, generation_pb2
 from charlm_client.errors import InvalidRequest
 from charlm_client.types import Chunk, FinishReason
 
-# The server is stopping: another one, or the same one once it is back, goes on.
+# The server is stopping; another server continues the output.
 DRAINED = FinishReason.DRAINED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resuming:
-    """How often to try, each time without a character in between, before the stream fails.
+    """Retries of a stream whose server failed: exponential backoff with jitter.
 
-    Waits start at `first_wait_s` and double up to `longest_wait_s`; each is shortened by chance, so
-    that many clients of one server do not come back at once.
+    The stream fails after `max_attempts` attempts without a new character; 0 turns resuming off.
+    Waits are in seconds: they start at `first_wait_s`, double up to `longest_wait_s`, and each is
+    multiplied by a random factor from 0.5 to 1, so that clients do not retry all at once. Raises
+    InvalidRequest for values out of range.
     """
 
     max_attempts: int = 8
@@ -32,14 +34,14 @@ class Resuming:
             )
 
     def wait_s(self, attempt: int) -> float:
-        """Before attempt number `attempt`, from 0: half of it is chance."""
+        """Seconds to wait before attempt number `attempt`, from 0."""
         longest = min(self.first_wait_s * 2.0**attempt, self.longest_wait_s)
         return longest * random.uniform(0.5, 1.0)
 
 
 @dataclass(slots=True)
 class Received:
-    """What the reader of a stream has so far, output by output."""
+    """What was received of each output of a stream."""
 
     num_outputs: int
     _tokens: dict[int, bytes] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Received:
 
     @property
     def is_resumable(self) -> bool:
-        """Something was received, and all of it with tokens."""
+        """Whether something was received, and each part with a resume token."""
         return bool(self._tokens) and all(self._tokens.values()) and not self.is_whole
 
     def points(self) -> list[generation_pb2.ResumePoint]:

@@ -1,4 +1,4 @@
-"""What a model has read, as a resource: made, read on, copied, taken away and brought back."""
+"""Kept model states: create, advance, fork, export and import them."""
 
 from __future__ import annotations  # gRPC's stubs are generic for type checkers only
 
@@ -30,7 +30,7 @@ _POSITION = "a number of tokens, 0 or more"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """A kept state."""
+    """A kept state: what a model remembers of the text that it has read."""
 
     name: str
     model: str
@@ -39,14 +39,17 @@ class State:
     num_tokens: int
     num_bytes: int
     checkpointed_positions: tuple[int, ...]
-    """Where it can be forked beside its end, in tokens."""
+    """Positions, in tokens, at which it can be forked besides its end."""
     etag: str
-    """Another one after every change."""
+    """Changes with every change of the state."""
     expire_time: datetime
 
 
 class States:
-    """A server's states of this caller: `client.states`. Raises from the tree in `errors.py`."""
+    """The states that this caller keeps on a server: `client.states`.
+
+    Methods that name a state raise StateNotFound if it does not exist or has expired.
+    """
 
     def __init__(
         self, stub: state_pb2_grpc.StateServiceAsyncStub, address: str, timeout_s: float
@@ -61,7 +64,10 @@ class States:
         time_to_live_s: float | None = None,
         replace_unknown: bool = False,
     ) -> State:
-        """Read a text and keep what was read, for so long after its last use."""
+        """Let the model read a text, and keep its state.
+
+        It expires `time_to_live_s` seconds after its last use; None means the server's default.
+        """
         request = state_pb2.CreateStateRequest(
             model=model_name(model),
             context=context_message(text),
@@ -80,9 +86,10 @@ class States:
         checkpoint: bool = False,
         replace_unknown: bool = False,
     ) -> tuple[State, float]:
-        """Read on: the state, and the log-prob of the text in nats.
+        """Let the model read more text; returns the new state and the text's log-prob in nats.
 
-        With an etag only if nobody else has changed it: StateMismatch tells that somebody has.
+        `checkpoint` makes the new position one that `fork` accepts. With an `etag`, raises
+        StateMismatch if the state has been changed since.
         """
         request = state_pb2.AdvanceStateRequest(
             name=state_name(name),
@@ -95,20 +102,20 @@ class States:
         return state_from(answer.state), answer.total_logprob
 
     async def fork(self, name: str, *, position: int | None = None) -> State:
-        """A copy, of its end or of a checkpointed position."""
+        """Copy a state at its end, or at a checkpointed position in tokens."""
         with naming_field("position", position, _POSITION):
             request = state_pb2.ForkStateRequest(name=state_name(name), position=position)
         call = self._stub.ForkState(request, timeout=self._timeout_s)
         return state_from((await self._answer(call)).state)
 
     async def get(self, name: str) -> State:
-        """What is known of it; this does not prolong its life."""
+        """One state. This does not postpone its expiration."""
         request = state_pb2.GetStateRequest(name=state_name(name))
         call = self._stub.GetState(request, timeout=self._timeout_s)
         return state_from((await self._answer(call)).state)
 
     async def list(self, *, model: str = "") -> builtins.list[State]:
-        """All of this caller's, page by page."""
+        """All states of this caller, or those of one model."""
         states: builtins.list[State] = []
         page_token = ""
         while True:
@@ -122,19 +129,19 @@ class States:
                 return states
 
     async def delete(self, name: str) -> None:
-        """Forget it."""
+        """Delete a state."""
         request = state_pb2.DeleteStateRequest(name=state_name(name))
         await self._answer(self._stub.DeleteState(request, timeout=self._timeout_s))
 
     async def export(self, name: str) -> bytes:
-        """All of it, for another server or another day."""
+        """The whole state as bytes, for `import_` here or on another server."""
         request = state_pb2.ExportStateRequest(name=state_name(name))
         with translated(self._address):
             call = self._stub.ExportState(request, timeout=self._timeout_s)
             return b"".join([part.data async for part in call])
 
     async def import_(self, data: bytes, *, time_to_live_s: float | None = None) -> State:
-        """Keep an exported one (ImportState)."""
+        """Keep an exported state. Raises StateMismatch for another model, DataLoss if damaged."""
         parts = _parts(data, duration_message(time_to_live_s, "time_to_live"))
         call = self._stub.ImportState(parts, timeout=self._timeout_s)
         return state_from((await self._answer(call)).state)
@@ -147,7 +154,7 @@ class States:
 async def _parts(
     data: bytes, time_to_live: Duration | None
 ) -> AsyncIterator[state_pb2.ImportStateRequest]:
-    """The first one says for how long."""
+    """Only the first part has the time to live."""
     for at in range(0, max(len(data), 1), PART_BYTES):
         part = data[at : at + PART_BYTES]
         yield state_pb2.ImportStateRequest(data=part, time_to_live=None if at else time_to_live)

@@ -1,1 +1,1 @@
-"""A load generator: many streams against a server, and how it fared."""
+"""A load generator for a running server."""

@@ -1,4 +1,4 @@
-"""Runs a workload and notes what every stream saw."""
+"""Runs a workload and records every stream."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ MOST_OPEN = 4096  # streams of an open loop; more wait for one to end
 
 @dataclass(slots=True)
 class StreamRecord:
-    """One stream, in seconds since the load began."""
+    """One stream; times are in seconds since the test began."""
 
     started_at: float
     chunks: list[tuple[float, int]] = field(default_factory=list)  # when, and how many characters
@@ -25,7 +25,7 @@ class StreamRecord:
 
 
 class LoadGenerator:
-    """Streams of one client, as many at once as the workload says."""
+    """Runs the streams of a workload with one client."""
 
     def __init__(
         self,
@@ -43,7 +43,10 @@ class LoadGenerator:
         self.records: list[StreamRecord] = []
 
     async def run(self) -> list[StreamRecord]:
-        """Every stream that began; those that the end of the time cut off have not ended."""
+        """All streams that began; those cut off by the end of the test have not ended.
+
+        Raises InvalidRequest if the server refuses the requests of the workload.
+        """
         await self._prepare()
         self._began = self._clock()
         loops = (
@@ -63,7 +66,7 @@ class LoadGenerator:
         return self.records
 
     async def _prepare(self) -> None:
-        """The model itself makes the prompts: text of its own alphabet."""
+        """Generate the text of the prompts with the model, so that it is in its vocabulary."""
         length = self._workload.prompt_lengths.most
         stopping = Stopping(max_new_tokens=length, ignore_end_of_text=True)
         generation = await self._client.generate(
@@ -108,7 +111,7 @@ class LoadGenerator:
             raise
         except CharlmError as error:
             record.error = type(error).__name__
-            await asyncio.sleep(0.01)  # a closed loop does not hammer a server that refuses
+            await asyncio.sleep(0.01)  # limits the rate of a closed loop at a server that refuses
 
     def _now(self) -> float:
         return self._clock() - self._began

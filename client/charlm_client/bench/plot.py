@@ -1,4 +1,4 @@
-"""Characters a second over the time of a load, as an SVG that needs nothing else."""
+"""A plot of characters per second over time, as SVG without a plotting library."""
 
 from collections.abc import Sequence
 from html import escape
@@ -7,7 +7,7 @@ WIDTH, HEIGHT, MARGIN = 640, 320, 56
 
 
 def svg(points: Sequence[tuple[float, float]], title: str) -> str:
-    """Both axes begin at 0 and are labelled at their ends."""
+    """Both axes begin at 0 and have labels at their ends."""
     last_s = max(at for at, _ in points)
     most = max(max(rate for _, rate in points), 1.0)
     across, up = WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN

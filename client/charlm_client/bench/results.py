@@ -1,4 +1,4 @@
-"""What a load came to: rates, waits and errors."""
+"""Results of a load test: rates, latencies and errors."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from charlm_client.bench.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Percentiles of a wait, in seconds; zeros where nothing was waited for."""
+    """Percentiles of a latency, in seconds; 0 without measurements."""
 
     p50: float
     p95: float
@@ -27,7 +27,7 @@ class Percentiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadResults:
-    """Of the time after warming up. Slow readers count for nothing but errors."""
+    """Results after the warm-up. Slow readers count only in `errors` and `num_streams`."""
 
     seconds: float
     characters_per_s: float
@@ -68,7 +68,7 @@ def load_results(records: Sequence[StreamRecord], workload: Workload) -> LoadRes
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The least value that so large a share of all does not exceed; 0 of none."""
+    """The smallest value that at least this share of all values does not exceed; 0 for none."""
     if not ordered:
         return 0.0
     return ordered[max(0, ceil(len(ordered) * share) - 1)]
@@ -77,7 +77,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 def rates(
     records: Sequence[StreamRecord], duration_s: float, num_parts: int = 50
 ) -> list[tuple[float, float]]:
-    """(seconds, characters a second) over equal parts of the time."""
+    """(seconds, characters per second) over equal parts of the duration."""
     width = duration_s / num_parts
     counts = [0] * num_parts
     for each in records:

@@ -1,4 +1,4 @@
-"""What a load is made of: how many streams, when they start, how long their texts are."""
+"""A workload: number of streams, arrival times, and lengths of texts."""
 
 import random
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from charlm_client.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Drawn uniformly, both ends included."""
+    """A range of lengths, both ends included; drawn uniformly."""
 
     least: int
     most: int
@@ -34,19 +34,19 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class PlannedStream:
-    """One stream to be asked for."""
+    """The parameters of one stream."""
 
     prompt_length: int
     output_length: int
-    is_slow: bool  # reads slower than it could
+    is_slow: bool  # waits between reads
     seed: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """A closed loop keeps `num_streams` going; an open one starts `rate` a second, come what may.
+    """A closed loop keeps `num_streams` open; an open loop starts `rate` streams per second.
 
-    Times are in seconds. What ends within `warm_up_s` is not counted.
+    Times are in seconds. Streams that end within `warm_up_s` are not measured.
     """
 
     num_streams: int = 64
@@ -60,7 +60,7 @@ class Workload:
     seed: int = 0
 
     def requests(self) -> Iterator[PlannedStream]:
-        """Without end; the same for the same seed."""
+        """An endless sequence, determined by the seed."""
         chance = random.Random(self.seed)
         while True:
             yield PlannedStream(

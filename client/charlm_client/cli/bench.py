@@ -18,7 +18,7 @@ from charlm_client.cli.run_call import chosen_model, run_call
 from charlm_client.client import Client
 from charlm_client.errors import InvalidRequest
 
-# What calls may take beyond the time of the load.
+# Time that calls may take after the end of the test.
 _PATIENCE_S = 60.0
 
 _FLAGS = {
@@ -116,7 +116,7 @@ def serve(
 
 
 def _check_plot(path: Path) -> None:
-    """A picture under a name that says another kind would open nowhere."""
+    """Raises BadParameter for a file name that does not end in .svg."""
     if str(path) != "-" and path.suffix.lower() != ".svg":
         raise typer.BadParameter(
             f"{path.name} would hold an SVG; end its name in .svg.", param_hint="--plot"

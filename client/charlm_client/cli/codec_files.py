@@ -30,8 +30,8 @@ async def write(stream: CodecStream, target: Path) -> None:
 
 
 def report(stream: CodecStream, target: Path, *, as_json: bool) -> None:
-    """The totals, beside the data where that takes the standard output; damage is always told."""
-    assert stream.totals is not None  # the last message of a call that went well
+    """Print the totals, to the standard error if the data is on the standard output."""
+    assert stream.totals is not None  # set by the last message of a successful call
     to_stderr = str(target) == "-"
     if as_json:
         ratios = {name: getattr(stream.totals, name) for name in _RATIOS}
@@ -45,7 +45,7 @@ def report(stream: CodecStream, target: Path, *, as_json: bool) -> None:
 
 
 def totals_line(totals: CodecTotals) -> str:
-    """Sizes, bits per byte, and what the model's cross-entropy alone would have taken."""
+    """Sizes, bits per byte, and the cross-entropy of the model."""
     sizes = f"{totals.num_text_bytes:,} bytes of text, {totals.num_compressed_bytes:,} compressed"
     if not totals.num_text_bytes:
         return sizes

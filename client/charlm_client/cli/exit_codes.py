@@ -1,4 +1,4 @@
-"""How a command ends: in a sentence instead of a traceback, and with a status."""
+"""Exit codes, and errors as one line instead of a traceback."""
 
 import os
 import sys
@@ -14,9 +14,9 @@ EXIT_INTERRUPTED = 130
 
 @contextmanager
 def exiting_with_a_message() -> Iterator[None]:
-    """Leave the process in order, whatever goes wrong inside.
+    """Exit with a message and an exit code for any error inside.
 
-    A full disk shows when what was printed is written out, so that is done here too.
+    The standard output is flushed here too, because a full disk is an error only then.
     """
     try:
         try:
@@ -27,7 +27,7 @@ def exiting_with_a_message() -> Iterator[None]:
         _fail(str(error), EXIT_ERROR)
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:  # nobody reads on, which is no mistake
+    except BrokenPipeError:  # the reader of the pipe has closed it
         _discard_unwritten_output()
         sys.exit(EXIT_ERROR)
     except OSError as error:
@@ -36,7 +36,7 @@ def exiting_with_a_message() -> Iterator[None]:
 
 
 def _discard_unwritten_output() -> None:
-    """Or Python would try once more, and complain."""
+    """Otherwise Python flushes again at exit and prints a second error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""How much of a file has been read, shown while a command reads it."""
+"""A progress bar of a file while a command reads it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,19 +12,19 @@ from charlm_client.cli.input_file import PIECE_BYTES
 
 
 def progress_of_files() -> Progress:
-    """On a terminal only, and gone at the end."""
+    """Shown only on a terminal, and removed at the end."""
     out = Console(stderr=True)
     columns = (BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
 
 
 def size_of(path: Path) -> int | None:
-    """Bytes of a file; None for what has no size, such as a pipe."""
+    """Size in bytes; None for what has no size, such as a pipe."""
     return path.stat().st_size if path.is_file() else None
 
 
 def watched(file: BinaryIO, path: Path, progress: Progress) -> Iterator[bytes]:
-    """The file's bytes as they are; each piece counts when the next one is asked for."""
+    """The bytes of the file; the bar advances when the next piece is requested."""
     task = progress.add_task("", total=size_of(path))
     while data := file.read(PIECE_BYTES):
         yield data

@@ -11,7 +11,7 @@ _ASKING = "Server and model"
 
 
 def _known_color(color: str) -> str:
-    """Refused while flags are read, before anything is asked."""
+    """Raises BadParameter while the flags are parsed, before any call."""
     if color not in COLORS:
         raise typer.BadParameter(f"{color!r} is not one of {', '.join(COLORS)}.")
     return color

@@ -1,4 +1,4 @@
-"""Files that commands write: wholly there or not at all, and none lost by mistake."""
+"""Files that commands write: complete or absent, and never overwritten without --force."""
 
 import os
 import secrets
@@ -12,7 +12,7 @@ from charlm_client.errors import InvalidRequest
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-    """Raises InvalidRequest, before any work is done, for what `written` would not write."""
+    """Raises InvalidRequest for a path that `written` would refuse, before any work is done."""
     if str(path) == "-":
         return
     if path.is_dir():
@@ -25,7 +25,7 @@ def check_writable(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def written(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name when the block ends well; `-` is the standard output.
+    """A file that appears under its name when the block succeeds; `-` is the standard output.
 
     Raises InvalidRequest when it cannot be written.
     """
@@ -34,7 +34,7 @@ def written(path: Path) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     try:
-        if path.exists() and not path.is_file():  # a device or a pipe takes what comes
+        if path.exists() and not path.is_file():  # a device or a pipe is not replaced
             with path.open("wb") as file:
                 yield file
         else:

@@ -1,4 +1,4 @@
-"""What a person sees: text made safe for a terminal, colored by surprisal; bars and tables."""
+"""Output for terminals: escaped text, colors by surprisal, bars and tables."""
 
 import json
 import math
@@ -23,7 +23,7 @@ _SURPRISAL_STYLES = [
     (6, "magenta"),
     (math.inf, "bold red"),
 ]
-# Joiners hold emoji and letters together and move nothing.
+# Joiners combine emoji and letters and do not move the cursor.
 _HARMLESS = "\n\t\u200c\u200d"
 _PICTURES = {"\n": "↵\n", "\t": "→\t", "\r": "␍", "\x7f": "␡"}
 COLORS: dict[str, bool | None] = {"auto": None, "always": True, "never": False}
@@ -42,7 +42,7 @@ def console(color: str, *, is_error: bool = False) -> Console:
 
 
 def printable(text: str) -> str:
-    """Text in which no character can command a terminal; line ends and tabs stay."""
+    """Text without control characters, except line ends and tabs."""
     return "".join(
         character if character in _HARMLESS else visible(character) for character in text
     )
@@ -80,7 +80,7 @@ def colored(text: str, offsets: Sequence[int], logprobs: Sequence[float]) -> Tex
 
 
 def legend() -> Text:
-    """What the colors mean."""
+    """The legend of the colors."""
     rendered = Text("surprisal in bits: ", style="dim")
     previous = 0.0
     for edge, style in _SURPRISAL_STYLES:
@@ -100,7 +100,7 @@ def token_row(offset: int, text: str, logprob: float, rank: int) -> str:
 
 
 def figures(score: Score) -> dict[str, Any]:
-    """What was asked for, for a program to read."""
+    """The non-empty fields of a score, for JSON."""
     return {name: each for name, each in asdict(score).items() if each != ()}
 
 
@@ -126,7 +126,7 @@ def bars(distribution: NextDistribution) -> Table:
 
 
 def token_label(token: TopToken) -> str:
-    """A token's text between quotes, or what it means when it has none."""
+    """The text of a token between quotes, or a description if it has none."""
     if not token.data:
         return "end of text"
     try:
@@ -147,7 +147,7 @@ def model_table(models: Sequence[Model]) -> Table:
 
 
 def model_row(model: Model, *, separator: str = ",") -> tuple[str, ...]:
-    """A model in six words; the figures are those of the first protocol of its report."""
+    """The columns of `model_table`; the figures are of the first protocol of the report."""
     first = model.evaluations[0] if model.evaluations else None
     return (
         model.name,

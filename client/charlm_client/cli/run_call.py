@@ -55,12 +55,12 @@ def run_call(
 
 
 def wake_loop_on_signals() -> None:
-    """Let every signal wake the running loop, if it is that of the main thread.
+    """Let signals wake the running loop, if it runs in the main thread.
 
-    `asyncio.run` is told of Ctrl-C when the loop goes on, and one that is just falling asleep would
-    sleep through it. A handler for any signal at all makes all of them wake the loop.
+    `asyncio.run` handles Ctrl-C when the loop next runs, and a loop that has just begun to wait
+    would miss it. Installing a handler for any signal makes all signals wake the loop.
     """
-    # Windows, where they do so anyway; another thread, which hears of none.
+    # Windows, where signals wake the loop anyway; other threads, which get no signals.
     with suppress(AttributeError, NotImplementedError, RuntimeError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, lambda: None)
 

@@ -1,4 +1,4 @@
-"""What `charlm score --file` does: a file of any size, in constant memory."""
+"""`charlm score --file`: score a file of any size in constant memory."""
 
 import codecs
 import sys
@@ -22,7 +22,7 @@ MAX_SHOWN_BYTES = 1 << 16  # of a file that is shown in colors
 
 
 def is_short(file: Path) -> bool:
-    """Whether a person would look at every character of it."""
+    """Whether the file is short enough to show every character in color."""
     return file.is_file() and file.stat().st_size <= MAX_SHOWN_BYTES
 
 
@@ -58,12 +58,12 @@ def _print_total(total: Score, options: ScoreOptions, about: dict[str, str]) -> 
     if options.as_json:
         print_json(figures(total) | about)
     else:
-        # Beside rows, which a program reads, the sentence is for whoever watches.
+        # Rows are for programs, so the totals go to the standard error.
         print(totals(total), file=sys.stdout if options.total_only else sys.stderr)
 
 
 class FileText:
-    """A file's bytes on their way up, and if it keeps them its characters until they are shown."""
+    """The bytes of a file as they are sent, and its characters until they are shown."""
 
     def __init__(self, file: BinaryIO, path: Path, progress: Progress, *, keeps_text: bool) -> None:
         self._pieces, self._progress, self._keeps_text = text_pieces(file), progress, keeps_text
@@ -76,10 +76,12 @@ class FileText:
             if self._keeps_text:
                 self._text += self._decoder.decode(data)
             yield data
-            self._progress.advance(self._task, len(data))  # the next is asked for when it is gone
+            self._progress.advance(
+                self._task, len(data)
+            )  # the next piece is requested after this one was sent
 
     def take(self, num: int) -> str:
-        """The next characters, which are then forgotten."""
+        """Remove and return the next characters."""
         taken, self._text = self._text[:num], self._text[num:]
         return taken
 
@@ -88,7 +90,7 @@ class FileText:
 
 
 class _TokenRows:
-    """A row for each token. Where the last one ends only the next one tells, so it waits."""
+    """Prints a row for each token; the last one is held until the next one tells where it ends."""
 
     def __init__(self, text: FileText) -> None:
         self._text = text

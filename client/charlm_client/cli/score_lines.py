@@ -1,4 +1,4 @@
-"""What `charlm score --lines` does: every line of a file is a text of its own."""
+"""`charlm score --lines`: score each line of a file as a separate text."""
 
 import sys
 from pathlib import Path
@@ -17,8 +17,8 @@ ROW_HEADING = "text\tlogprob_nats\tbits_per_character"
 async def score_lines(client: Client, path: Path, options: ScoreOptions) -> None:
     """Print a row for each line that is not blank, or its JSON; then the total.
 
-    A model of lines is also asked for their ends. In the total these are characters, as line breaks
-    are in its training report.
+    For a model of lines the end of each line is scored too, and counts as a character in the total,
+    as line breaks do in the training report.
     """
     model = await client.get_model(await chosen_model(client, options.model))
     text = read("-") if str(path) == "-" else read_file(path)

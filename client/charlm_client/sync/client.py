@@ -94,7 +94,7 @@ class SyncClient(Blocking[Client]):
 
     @property
     def states(self) -> SyncStates:
-        """See Client.states."""
+        """Calls about kept states: create, advance, fork, export."""
 
         async def states() -> States:  # on the loop's thread: no other can make a channel
             return self._asynchronous.states
@@ -103,7 +103,7 @@ class SyncClient(Blocking[Client]):
 
     @property
     def admin(self) -> SyncAdmin:
-        """See Client.admin."""
+        """Calls of operators: load, alias and unload models."""
 
         async def admin() -> Admin:
             return self._asynchronous.admin
@@ -111,7 +111,7 @@ class SyncClient(Blocking[Client]):
         return SyncAdmin(self._run(admin()), self._run)
 
     def watch_health(self, service: str = "") -> Iterator[bool]:
-        """See Client.watch_health."""
+        """Whether it is serving: the present value, then one value for each change."""
         return self._items(self._asynchronous.watch_health(service))
 
     def _run_on_loop(self, work: Coroutine[Any, Any, Result]) -> Result:

@@ -16,7 +16,7 @@ class SyncGenerationStream(Blocking[GenerationStream]):
 
     @property
     def header(self) -> StreamHeader | None:
-        """Set once the first chunk has come."""
+        """Set before the first chunk."""
         return self._asynchronous.header
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -41,7 +41,7 @@ class SyncCodecStream(Blocking[CodecStream]):
 
     @property
     def totals(self) -> CodecTotals | None:
-        """Set once all has come."""
+        """Set after the last item."""
         return self._asynchronous.totals
 
     @property
@@ -60,12 +60,12 @@ class SyncScoreStream(Blocking[ScoreStream]):
 
     @property
     def total(self) -> Score | None:
-        """Set once all has come."""
+        """Set after the last item."""
         return self._asynchronous.total
 
     @property
     def model_digest(self) -> str:
-        """Set once all has come."""
+        """Set after the last item."""
         return self._asynchronous.model_digest
 
     def __iter__(self) -> Iterator[ScoredTokens]:

@@ -41,8 +41,8 @@ _SERVICE_CONFIG = {
     "methodConfig": [{"name": IDEMPOTENT, "retryPolicy": _RETRY}],
     "loadBalancingConfig": [{"round_robin": {}}],  # over all addresses that a name has
 }
-# Watched on each of several servers, so that calls avoid those that are stuck or stopping. Of one
-# server alone, its own refusal says more than none at all.
+# Several servers are health-checked, so that calls avoid those that hang or stop. A single server
+# is not, because its own error says more than "no healthy server".
 _HEALTH_CHECKS = {"healthCheckConfig": {"serviceName": "charlm.v1.GenerationService"}}
 _NUMBERS = re.compile(r"\d{1,3}(\.\d{1,3}){3}:\d{1,5}")
 _LOOPBACK = ("127.", "localhost:", "[::1]:", "unix:")
@@ -74,7 +74,7 @@ def open_channel(address: str, security: Security | None = None) -> grpc.aio.Cha
         ("grpc.keepalive_permit_without_calls", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
-        # Or a new channel waits out what an earlier one to this address was refused.
+        # Otherwise a new channel waits for the backoff of an earlier one to this address.
         ("grpc.use_local_subchannel_pool", 1),
         # gRPC sends even calls to this machine through $http_proxy.
         ("grpc.enable_http_proxy", int(not address.startswith(_LOOPBACK))),
@@ -85,13 +85,13 @@ def open_channel(address: str, security: Security | None = None) -> grpc.aio.Cha
 
 
 def service_config(address: str) -> dict[str, object]:
-    """What calls on this channel do by themselves. Source: gRFC A6 (retries), A17 (health)."""
+    """Retries, load balancing and health checks. Source: gRFC A6 (retries), A17 (health)."""
     has_several = "," in address or address.startswith("dns:")
     return {**_SERVICE_CONFIG, **(_HEALTH_CHECKS if has_several else {})}
 
 
 def target_of(address: str) -> str:
-    """One address as it is; several, separated by commas, as gRPC wants them: as numbers.
+    """The gRPC target of one address, or of several numeric ones separated by commas.
 
     Raises InvalidRequest for a name among several.
     """

@@ -1,4 +1,4 @@
-"""How a server ended a call, where gRPC forgets it."""
+"""The first status of a call, which gRPC may overwrite."""
 
 from collections.abc import Awaitable
 from typing import Any, TypeVar
@@ -11,8 +11,8 @@ Result = TypeVar("Result")
 class FirstStatus:
     """Keeps the status that a call ended with.
 
-    A server that refuses a stream ends the call while its client is still writing, and the write
-    that comes too late replaces the server's words by "Internal error from Core".
+    A server that refuses a stream ends the call while the client still writes, and the late write
+    replaces the server's message by "Internal error from Core".
     Source: https://github.com/grpc/grpc/issues/36066.
     """
 
@@ -21,7 +21,7 @@ class FirstStatus:
         call.add_done_callback(self._keep)
 
     def of(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """What the server said, if it said anything before this error."""
+        """The server's own error if it came before this one."""
         return self._error or error
 
     def _keep(self, call: Any) -> None:

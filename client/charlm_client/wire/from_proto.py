@@ -9,9 +9,11 @@ from charlm.v1 import (
     generation_pb2,
     models_pb2,
     scoring_pb2,
+    tokenizer_pb2,
 )
 from charlm_client.types import (
     Chunk,
+    Encoding,
     EvaluationResult,
     FinishReason,
     Generation,
@@ -141,6 +143,12 @@ def _top_from(
         for token_id, logprob in zip(message.token_ids, message.logprobs, strict=True)
     ]
     return tuple(tuple(tokens[at : at + message.k]) for at in range(0, len(tokens), message.k or 1))
+
+
+def encoding_from(message: tokenizer_pb2.Encoding) -> Encoding:
+    return Encoding(
+        token_ids=tuple(message.token_ids), character_offsets=tuple(message.character_offsets)
+    )
 
 
 def model_from(message: models_pb2.Model) -> Model:

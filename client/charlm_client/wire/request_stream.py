@@ -1,4 +1,4 @@
-"""What goes up in a stream, and how it is told when making it fails."""
+"""The requests of a streaming call, and errors in making them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +11,7 @@ Request = TypeVar("Request")
 
 
 class RequestStream(Generic[Request]):
-    """The requests of a call. Where making one fails, gRPC would only say that it was cancelled."""
+    """The requests of a call. gRPC reports an error in making one only as a cancelled call."""
 
     def __init__(self, requests: AsyncIterator[Request]) -> None:
         self._requests = requests
@@ -27,7 +27,7 @@ class RequestStream(Generic[Request]):
 
     @contextmanager
     def raising_failures(self) -> Iterator[None]:
-        """Around the reading of answers: raises what went wrong here, where that ended them."""
+        """Around reading the responses: raises the error of making a request, if there was one."""
         try:
             yield
         except (CharlmError, asyncio.CancelledError):

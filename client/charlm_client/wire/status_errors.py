@@ -1,4 +1,4 @@
-"""The one seam where gRPC's errors become ours."""
+"""gRPC errors to the client's errors."""
 
 import re
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ ERROR_OF_STATUS: dict[grpc.StatusCode, type[CharlmError]] = {
     grpc.StatusCode.UNIMPLEMENTED: NotOffered,
     grpc.StatusCode.DATA_LOSS: DataLoss,
 }
-# Where a reason says more than the status.
+# Reasons that are more specific than the status.
 ERROR_OF_REASON: dict[str, type[CharlmError]] = {
     "UNKNOWN_CHARACTER": UnknownCharacter,
     "DRAINING": Draining,
@@ -55,7 +55,7 @@ ERROR_OF_REASON: dict[str, type[CharlmError]] = {
     "ANSWER_TOO_LARGE": TooLarge,
     "STATE_NOT_FOUND": StateNotFound,
 }
-# gRPC itself gives no reason for a message over its bound, only these words.
+# The words of gRPC, which gives no reason, about a message over its size limit.
 _TOO_LARGE_WORDS = "larger than max"
 
 
@@ -71,15 +71,15 @@ _HANDSHAKES = {
     "CERTIFICATE_VERIFY_FAILED": "its certificate was not signed by an authority trusted here; "
     "name the right one with --tls-ca",
     "Hostname Verification": "its certificate is for another host; use the name in it",
-    "WRONG_VERSION_NUMBER": "it does not encrypt; leave the --tls flags and the token out",
-    "Socket closed": "it hung up; perhaps it asks for encryption (--tls-ca) or for a certificate "
-    "(--tls-cert, --tls-key)",
+    "WRONG_VERSION_NUMBER": "it does not encrypt; leave out the --tls flags and the token",
+    "Socket closed": "it closed the connection; perhaps it asks for encryption (--tls-ca) or "
+    "for a certificate (--tls-cert, --tls-key)",
 }
 
 
 @contextmanager
 def translated(address: str, status: FirstStatus | None = None) -> Iterator[None]:
-    """Raise our errors in place of gRPC's; with `status`, those that gRPC forgets too."""
+    """Raise CharlmError in place of gRPC's errors; `status` restores overwritten ones."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
@@ -88,7 +88,7 @@ def translated(address: str, status: FirstStatus | None = None) -> Iterator[None
 
 
 def error_from(error: grpc.aio.AioRpcError, address: str) -> CharlmError:
-    """The error of ours that a failed call stands for."""
+    """The client's error for a failed call."""
     details = _Details(error)
     message = error.details() or error.code().name
     kind = ERROR_OF_REASON.get(details.reason) or ERROR_OF_STATUS.get(error.code(), ServerFault)
@@ -104,7 +104,7 @@ def error_from(error: grpc.aio.AioRpcError, address: str) -> CharlmError:
 
 
 def _explained(kind: type[CharlmError], message: str, address: str) -> str:
-    """A sentence about an error that is gRPC's own and not the server's."""
+    """The message for an error of gRPC itself, which the server did not write."""
     if kind is Unavailable:
         for words, why in _HANDSHAKES.items():
             if words in message:
@@ -122,7 +122,7 @@ def _explained(kind: type[CharlmError], message: str, address: str) -> str:
 
 
 class _Details:
-    """What the rich error of a call carries; empty where it has none."""
+    """The google.rpc details of a failed call; empty where it has none."""
 
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
         self.reason, self.field, self.retry_after_s = "", "", 1.0

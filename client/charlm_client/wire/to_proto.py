@@ -1,4 +1,4 @@
-"""Values to messages; a value that no message can hold is named before anything is sent."""
+"""Values to messages. A value that a message cannot hold is refused before anything is sent."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from charlm.v1 import (
 from charlm_client.errors import InvalidRequest, UnknownCharacter
 from charlm_client.types import After, Constraint, ConstraintMode, Details, Sampling, Stopping
 
-# What a message can hold.
+# The ranges of message fields.
 UINT32 = f"an integer from 0 to {2**32 - 1}, and the server may allow less"
 UINT64 = f"an integer from 0 to {2**64 - 1}"
 
@@ -185,7 +185,7 @@ def stopping_message(stopping: Stopping) -> sampling_pb2.StoppingParams:
 
 
 def duration_message(seconds: float | None, field: str) -> Duration | None:
-    """None for None. Raises InvalidRequest for what is no number of seconds."""
+    """None for None. Raises InvalidRequest for NaN and infinity."""
     if seconds is None:
         return None
     message = Duration()
@@ -195,14 +195,14 @@ def duration_message(seconds: float | None, field: str) -> Duration | None:
 
 
 def check_word(word: str, allowed: tuple[str, ...], field: str) -> None:
-    """Raises InvalidRequest for a word that is not one of those that have a meaning."""
+    """Raises InvalidRequest for a word outside `allowed`."""
     if word not in allowed:
         message = f"{field} is {word!r}; it must be one of {', '.join(allowed)}."
         raise InvalidRequest(message, field=field)
 
 
 def checked(text: str, field: str) -> str:
-    """The text. Raises UnknownCharacter for a surrogate, which no message can carry."""
+    """The text. Raises UnknownCharacter for a surrogate, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -215,7 +215,7 @@ def checked(text: str, field: str) -> str:
 
 
 def context_message(text: str | After, field: str = "context.text") -> context_pb2.Context:
-    """Raises InvalidRequest for text after a state, which a prompt alone may have."""
+    """Raises InvalidRequest for text after a state, which only prompts can have."""
     if isinstance(text, After) and text.text:
         raise InvalidRequest(
             "After.text is for prompts of generate; elsewhere advance the state by the text first."
@@ -239,7 +239,7 @@ def unknown_policy(replace_unknown: bool) -> "context_pb2.UnknownCharacterPolicy
 
 @contextmanager
 def naming_field(field: str, value: object, allowed: str) -> Iterator[None]:
-    """Say which field a value does not fit; protobuf itself only says the value."""
+    """Raise InvalidRequest with the field's name where protobuf refuses a value."""
     try:
         yield
     except (ValueError, OverflowError) as error:

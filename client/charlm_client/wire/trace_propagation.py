@@ -1,7 +1,6 @@
-"""Makes a caller's trace go on at the server: its context goes along with every call.
+"""Sends the current trace context with every call, so that the server's spans join the trace.
 
-charlm does not depend on OpenTelemetry. A program that traces has imported it; in any other there
-is nothing to pass on.
+charlm does not depend on OpenTelemetry: only a program that has imported it has a context.
 """
 
 import sys
@@ -14,7 +13,7 @@ TRACING = "opentelemetry.trace"
 
 
 class PropagatingChannel:
-    """A channel for stubs: whatever they call carries the present trace context."""
+    """A channel for stubs that adds the trace context to the metadata of every call."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
@@ -33,7 +32,7 @@ class PropagatingChannel:
 
 
 def trace_context() -> list[tuple[str, str]]:
-    """What tells a server which trace a call belongs to, as metadata; W3C's unless configured."""
+    """The trace context as metadata, in the W3C format unless configured otherwise."""
     if TRACING not in sys.modules:
         return []
     from opentelemetry import propagate
