@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 WITH_EXTRAS := $(addprefix .venv/.with-,harness ray hf deploy triton)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format gen baseline unit chaos bits audit containers ray soak clean
+.PHONY: help install demo test check format gen api baseline unit chaos bits audit containers ray soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,7 @@ check: $(INSTALLED) ## format, lint, types, import contracts, wire contract, gen
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against proto/baseline.binpb
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python docs/generate_api.py --check
 
 # These bring much along: only their tests need them.
 .venv/.with-%: $(INSTALLED)
@@ -71,6 +72,9 @@ format: $(INSTALLED) ## rewrite the sources in the project's format
 
 gen: $(INSTALLED) ## regenerate the Python code of the wire contract
 	$(BIN)/python proto/generate.py
+
+api: $(INSTALLED) ## rewrite docs/api.md from the docstrings of the Python client
+	$(BIN)/python docs/generate_api.py
 
 baseline: $(INSTALLED) ## accept the present wire contract as the one not to break
 	$(BIN)/buf build --output proto/baseline.binpb

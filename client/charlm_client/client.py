@@ -237,10 +237,7 @@ class Client:
         priors: Sequence[float] | None = None,
         replace_unknown: bool = False,
     ) -> list[Comparison]:
-        """For each text the posterior probability of each model. The default priors are equal.
-
-        Raises InvalidRequest for priors that are not positive or not one for each model.
-        """
+        """The posterior probability of each model for each text; the default priors are equal."""
         request = compare_message(
             texts, models=models, priors=priors, replace_unknown=replace_unknown
         )
@@ -305,10 +302,9 @@ class Client:
         skip_damaged_frames: bool = False,
         timeout_s: float = DEFAULT_CODEC_TIMEOUT_S,
     ) -> CodecStream:
-        """Decompress the output of `compress`, with the same model.
+        """Decompress the output of `compress`. Raises CodecMismatch for another model.
 
-        Raises CodecMismatch for another model, and DataLoss at a damaged frame unless
-        `skip_damaged_frames` skips it.
+        A damaged frame raises DataLoss, or is left out with `skip_damaged_frames`.
         """
         requests = decompress_messages(pieces, model, skip_damaged_frames=skip_damaged_frames)
         start_call = partial(self._stubs.codec.Decompress, timeout=timeout_s)
