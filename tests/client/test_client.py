@@ -76,7 +76,7 @@ async def test_every_field_reaches_the_server(client: Client, script: Script) ->
     assert sent.stopping.HasField("include_stop_sequence")
 
 
-async def test_what_is_not_said_stays_unset(client: Client, script: Script) -> None:
+async def test_parameters_that_are_not_given_stay_unset(client: Client, script: Script) -> None:
     await client.generate("x", model="a")
 
     sampling = script.requests[0].sampling
@@ -147,7 +147,7 @@ async def test_score(client: Client) -> None:
     assert second.logprobs == pytest.approx((LOGPROB,) * 3)
 
 
-async def test_a_score_tells_what_else_was_probable_at_each_place(client: Client) -> None:
+async def test_a_score_has_the_most_probable_tokens_of_each_position(client: Client) -> None:
     (score,) = await client.score(
         ["ab"], model="alphabet", details=Details(top_k=3, distributions=True)
     )
@@ -213,7 +213,7 @@ async def test_every_call_has_a_deadline(client: Client, script: Script) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [UNAVAILABLE, grpc.StatusCode.CANCELLED])
-async def test_what_changes_nothing_is_tried_again(
+async def test_idempotent_calls_are_retried(
     client: Client, script: Script, code: grpc.StatusCode
 ) -> None:
     """CANCELLED is what calls get that a stopping server had not begun."""
@@ -223,7 +223,7 @@ async def test_what_changes_nothing_is_tried_again(
     assert len(script.requests) == 3
 
 
-async def test_a_generation_is_never_tried_again(client: Client, script: Script) -> None:
+async def test_a_generation_is_never_retried(client: Client, script: Script) -> None:
     script.failures.extend([Failure(UNAVAILABLE), Failure(UNAVAILABLE)])
 
     with pytest.raises(Unavailable):
@@ -233,7 +233,7 @@ async def test_a_generation_is_never_tried_again(client: Client, script: Script)
     assert len(script.requests) == 2
 
 
-async def test_a_deadline_that_passes_is_said(address: str, script: Script) -> None:
+async def test_a_passed_deadline_raises_deadline_exceeded(address: str, script: Script) -> None:
     script.hangs = True
 
     async with Client(address, timeout_s=0.1) as client:
@@ -241,7 +241,7 @@ async def test_a_deadline_that_passes_is_said(address: str, script: Script) -> N
             _ = [chunk async for chunk in client.stream_generate("x", model="a")]
 
 
-async def test_no_proxy_stands_before_this_machine(
+async def test_loopback_addresses_use_no_http_proxy(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
@@ -262,13 +262,13 @@ def test_a_client_may_be_made_before_the_event_loop() -> None:
         asyncio.run(ask())
 
 
-async def test_no_server_is_said_with_its_address() -> None:
+async def test_an_address_without_a_server_is_in_the_error() -> None:
     async with Client("127.0.0.1:1", timeout_s=5) as client:
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1.*charlm serve"):
             await client.generate("x", model="a")
 
 
-async def test_a_new_client_waits_out_no_refusal_that_another_met(script: Script) -> None:
+async def test_a_new_client_does_not_wait_for_the_backoff_of_another(script: Script) -> None:
     with socket.socket() as reserved:  # bound and not listening: connections are refused
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(("127.0.0.1", 0))

@@ -13,7 +13,7 @@ Stream = TypeVar("Stream")
 SyncStream = TypeVar("SyncStream")
 
 
-class Run(Protocol):
+class RunCoroutine(Protocol):
     """Runs a coroutine on the event loop of another thread and returns its result."""
 
     def __call__(self, work: Coroutine[Any, Any, Result], /) -> Result: ...
@@ -22,7 +22,7 @@ class Run(Protocol):
 class Blocking(Generic[Async]):
     """A synchronous class: the asynchronous object behind it, and what runs its coroutines."""
 
-    def __init__(self, asynchronous: Async, run: Run) -> None:
+    def __init__(self, asynchronous: Async, run: RunCoroutine) -> None:
         self._asynchronous, self._run = asynchronous, run
 
     def _items(self, items: AsyncIterator[Item]) -> Iterator[Item]:
@@ -43,7 +43,8 @@ def blocking(
 
 
 def streaming(
-    method: Callable[Concatenate[Async, P], Stream], kind: Callable[[Stream, Run], SyncStream]
+    method: Callable[Concatenate[Async, P], Stream],
+    kind: Callable[[Stream, RunCoroutine], SyncStream],
 ) -> Callable[Concatenate[Blocking[Async], P], SyncStream]:
     """The method that starts a stream; it returns the synchronous `kind` of that stream."""
 

@@ -38,6 +38,6 @@ async def test_one_string_is_no_list_of_texts(client: Client) -> None:
         await client.compare(["abc"], models="a")
 
 
-async def test_what_is_no_unicode_is_named(client: Client) -> None:
+async def test_text_that_is_not_unicode_is_named(client: Client) -> None:
     with pytest.raises(UnknownCharacter, match=r"texts\[1\]"):
         await client.compare(["a", "\udcff"], models=["a", "b"])

@@ -64,7 +64,7 @@ async def test_a_value_that_no_message_holds_is_named(client: Client, gap: Gap, 
     assert refused.value.field == field
 
 
-def test_a_mixture_tells_what_it_is_mixed_of() -> None:
+def test_a_mixture_has_its_models_and_weights() -> None:
     mixture = models_pb2.Mixture(
         kind="MIXTURE_KIND_LOG_LINEAR", models=["models/a", "models/b"], weights=[1.5, -0.5]
     )
@@ -78,7 +78,7 @@ def test_a_mixture_tells_what_it_is_mixed_of() -> None:
     assert model_from(models_pb2.Model()).mixture is None
 
 
-def test_what_a_newer_server_has_more_is_shown_by_its_number() -> None:
+def test_an_unknown_enum_value_is_shown_by_its_number() -> None:
     kinds = model_from(models_pb2.Model(family=models_pb2.MODEL_FAMILY_LSTM, unit=99))
 
     assert (kinds.family, kinds.unit) == ("lstm", "unknown 99")

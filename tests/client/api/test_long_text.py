@@ -40,7 +40,7 @@ async def test_pieces_arrive_in_order_and_scores_come_back(client: Client, scrip
     assert (stream.total.num_characters, stream.model_digest) == (4, "d1")
 
 
-async def test_a_total_can_be_had_alone(client: Client, script: Script) -> None:
+async def test_read_total_returns_the_total(client: Client, script: Script) -> None:
     stream = client.stream_score([b"abc", b"d"], model="m", returns="total")
 
     assert (await stream.read_total()).num_tokens == 4
@@ -58,7 +58,7 @@ def failing() -> Iterator[bytes]:
     raise OSError("the disk is gone")
 
 
-async def test_a_reader_that_fails_is_heard_as_it_said_it(client: Client) -> None:
+async def test_an_error_of_the_pieces_is_raised_unchanged(client: Client) -> None:
     for read in (
         client.stream_score(failing(), model="m").read_total,
         client.compress(failing(), model="m").read,
@@ -68,22 +68,24 @@ async def test_a_reader_that_fails_is_heard_as_it_said_it(client: Client) -> Non
             await read()
 
 
-def test_a_blocking_reader_hears_it_too(address: str) -> None:
+def test_an_error_of_the_pieces_is_raised_by_the_synchronous_client_too(address: str) -> None:
     with SyncClient(address) as client, pytest.raises(OSError, match="the disk is gone"):
         list(client.compress(failing(), model="m"))
 
 
-async def test_what_is_wanted_of_each_token_has_a_name(client: Client) -> None:
+async def test_an_unknown_word_for_returns_is_refused(client: Client) -> None:
     with pytest.raises(InvalidRequest, match="one of total, logprobs, details"):
         client.stream_score(b"a", model="m", returns="bogus")  # type: ignore[arg-type]
 
 
-async def test_what_no_message_can_hold_is_named(client: Client) -> None:
+async def test_a_value_that_no_message_can_hold_is_named(client: Client) -> None:
     with pytest.raises(UnknownCharacter, match=r"context\.text"):
         await client.stream_score(b"a", model="m", context="\udcff").read_total()
 
 
-async def test_a_refusal_keeps_its_name(client: Client, script: Script) -> None:
+async def test_a_refused_stream_raises_the_error_of_its_status(
+    client: Client, script: Script
+) -> None:
     script.failures.append(Failure(grpc.StatusCode.NOT_FOUND))
 
     with pytest.raises(ModelNotFound):
@@ -136,7 +138,7 @@ def test_only_a_text_that_will_be_shown_is_kept(tmp_path: Path, keeps_text: bool
 
 
 @pytest.mark.slow
-async def test_a_refusal_is_not_lost_to_a_write_that_comes_too_late(
+async def test_a_late_write_does_not_replace_the_error_of_the_server(
     address: str, script: Script
 ) -> None:
     """Without `FirstStatus` some three of a hundred are told to be faults of the server's."""

@@ -42,7 +42,7 @@ async def streamed(client: Client, num_outputs: int = 1) -> list[str]:
 
 
 @pytest.mark.parametrize("num_received", [1, 2, 4])
-async def test_a_broken_stream_goes_on_where_it_broke(
+async def test_a_broken_stream_is_resumed_where_it_broke(
     client: Client, script: Script, num_received: int
 ) -> None:
     script.breaks.append(num_received)
@@ -51,16 +51,14 @@ async def test_a_broken_stream_goes_on_where_it_broke(
     assert len(script.requests) == 2
 
 
-async def test_a_proxy_s_word_for_a_dead_server_is_understood(
-    client: Client, script: Script
-) -> None:
+async def test_a_proxy_error_for_a_failed_server_is_resumed(client: Client, script: Script) -> None:
     script.breaks.append(2)
     script.is_behind_proxy = True
 
     assert await streamed(client) == [ALPHABET[:5]]
 
 
-async def test_a_fault_that_a_server_tells_of_itself_is_final(
+async def test_an_internal_error_of_the_server_is_not_resumed(
     client: Client, script: Script
 ) -> None:
     script.breaks.append(2)
@@ -73,13 +71,15 @@ async def test_a_fault_that_a_server_tells_of_itself_is_final(
         _ = [chunk async for chunk in chunks]
 
 
-async def test_every_output_goes_on_from_its_own_place(client: Client, script: Script) -> None:
+async def test_every_output_is_resumed_from_its_own_position(
+    client: Client, script: Script
+) -> None:
     script.breaks.extend([7, 3])
 
     assert await streamed(client, num_outputs=3) == [ALPHABET[:5]] * 3
 
 
-async def test_what_a_stopping_server_cut_short_is_not_shown(
+async def test_an_output_cut_short_by_a_stopping_server_is_not_yielded(
     client: Client, script: Script
 ) -> None:
     script.breaks.append(2)
@@ -110,7 +110,9 @@ async def test_attempts_are_bounded(client: Client, script: Script) -> None:
     assert len(script.requests) == 1 + SOON.max_attempts
 
 
-async def test_attempts_are_counted_from_the_last_character(client: Client, script: Script) -> None:
+async def test_a_new_character_resets_the_number_of_attempts(
+    client: Client, script: Script
+) -> None:
     script.breaks.extend([1, 1, 1, 1])
 
     assert await streamed(client) == [ALPHABET[:5]]
@@ -123,7 +125,7 @@ async def test_a_stream_that_never_began_fails_at_once(client: Client, script: S
         await streamed(client)
 
 
-async def test_a_replica_with_another_model_is_told_to_the_caller(
+async def test_a_replica_with_another_model_raises_state_mismatch(
     client: Client, script: Script
 ) -> None:
     script.breaks.append(2)
@@ -138,7 +140,9 @@ async def test_a_replica_with_another_model_is_told_to_the_caller(
         _ = [chunk async for chunk in chunks]
 
 
-async def test_without_resuming_no_tokens_are_asked_for(address: str, script: Script) -> None:
+async def test_without_resuming_no_resume_tokens_are_requested(
+    address: str, script: Script
+) -> None:
     async with Client(address, resuming=Resuming(max_attempts=0)) as client:
         await streamed(client)
 
@@ -162,7 +166,7 @@ def test_waits_grow_and_are_bounded(attempt: int) -> None:
     assert min(0.25 * 2**attempt, 2.0) <= resuming.wait_s(attempt) <= min(0.5 * 2**attempt, 4.0)
 
 
-def test_waits_that_make_no_sense_are_refused() -> None:
+def test_waits_out_of_range_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="attempts"):
         Resuming(first_wait_s=2.0, longest_wait_s=1.0)
 
@@ -178,7 +182,7 @@ def test_several_addresses_are_one_target() -> None:
     ("address", "has_several"),
     [("10.0.0.1:1", False), ("10.0.0.1:1,10.0.0.2:1", True), ("dns:///charlm:1", True)],
 )
-def test_the_health_of_several_servers_is_watched(address: str, has_several: bool) -> None:
+def test_several_servers_are_health_checked(address: str, has_several: bool) -> None:
     config = service_config(address)
 
     assert ("healthCheckConfig" in config) == has_several

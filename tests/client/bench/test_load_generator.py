@@ -107,7 +107,7 @@ async def test_streams_are_recorded_from_start_to_end(address: str, rate: float 
     assert all(each.started_at <= each.chunks[0][0] for each in ended)
 
 
-async def test_a_server_that_refuses_says_so_before_the_load(address: str, script: Script) -> None:
+async def test_an_error_before_the_load_is_raised(address: str, script: Script) -> None:
     script.failures.append(Failure(grpc.StatusCode.NOT_FOUND, "no such model"))
 
     async with Client(address, timeout_s=5) as client:

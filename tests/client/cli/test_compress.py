@@ -74,7 +74,9 @@ async def test_a_pipe_carries_the_data_and_nothing_else(charlm: Run) -> None:
     assert (code, packed, err) == (0, MARK, "0 bytes of text, 4 compressed\n")
 
 
-async def test_no_file_is_overwritten_unasked(charlm: Run, script: Script, tmp_path: Path) -> None:
+async def test_no_file_is_overwritten_without_force(
+    charlm: Run, script: Script, tmp_path: Path
+) -> None:
     held = tmp_path / "held"
     held.write_bytes(b"precious")
 
@@ -108,7 +110,7 @@ async def test_damage_leaves_no_file_unless_it_may_be_skipped(charlm: Run, tmp_p
         (("-", "no/such/place"), "no/such/place cannot be written: its directory does not exist."),
     ],
 )
-async def test_what_cannot_be_read_or_written_is_said_in_a_sentence(
+async def test_an_unreadable_or_unwritable_file_is_one_line_of_error(
     charlm: Run, arguments: tuple[str, str], sentence: str
 ) -> None:
     assert await charlm("compress", *arguments) == (1, b"", f"charlm: {sentence}\n")

@@ -100,7 +100,7 @@ async def test_generate_passes_its_flags_on(charlm: Run, script: Script) -> None
     assert request.stopping.max_time.seconds == 8
 
 
-async def test_generate_holds_to_a_language(charlm: Run, script: Script) -> None:
+async def test_generate_sends_the_constraint(charlm: Run, script: Script) -> None:
     await charlm("generate", "x", "--model=m", "--regex=a+[bc]", "--constraint-mode=smc")
     await charlm("generate", "x", "--model=m", "--choice=yes", "--choice=no")
     await charlm("generate", "x", "--model=m", "--allowed=abc")
@@ -113,7 +113,9 @@ async def test_generate_holds_to_a_language(charlm: Run, script: Script) -> None
     assert "local_mask, rejection, smc" in wrong.err
 
 
-async def test_a_mode_without_a_language_is_refused(charlm: Run, script: Script) -> None:
+async def test_a_constraint_mode_without_a_constraint_is_refused(
+    charlm: Run, script: Script
+) -> None:
     finished = await charlm("generate", "a", "--model=m", "--constraint-mode", "rejection")
 
     assert finished.code == 2
@@ -159,7 +161,7 @@ async def test_a_value_that_no_message_holds_is_named(
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN,
     reason="Ctrl-C is ignored here, as by all that a shell starts in the background",
 )
-async def test_an_interrupted_generation_leaves_with_130(charlm: Run, script: Script) -> None:
+async def test_an_interrupted_generation_exits_with_130(charlm: Run, script: Script) -> None:
     script.hangs = True
 
     finished = await charlm("generate", "x", interrupt_after=b"a")
@@ -168,7 +170,7 @@ async def test_an_interrupted_generation_leaves_with_130(charlm: Run, script: Sc
     assert "Traceback" not in finished.err
 
 
-async def test_an_error_has_a_line_of_its_own(charlm: Run, script: Script) -> None:
+async def test_an_error_begins_on_a_new_line(charlm: Run, script: Script) -> None:
     script.hangs = True
 
     finished = await charlm("generate", "x", "--timeout", "1")
@@ -320,7 +322,7 @@ async def test_models_are_listed(charlm: Run) -> None:
     assert json.loads(machine.out)["family"] == "lstm"
 
 
-async def test_health_says_and_exits(charlm: Run, script: Script) -> None:
+async def test_health_prints_the_status_and_exits_with_it(charlm: Run, script: Script) -> None:
     serving = await charlm("health")
     script.is_serving = False
     stopped = await charlm("health", "--json")
@@ -339,7 +341,7 @@ async def test_an_error_is_one_sentence(charlm: Run, script: Script) -> None:
     assert finished.err == "charlm: No model.\n"
 
 
-async def test_several_models_ask_for_a_name(charlm: Run, script: Script) -> None:
+async def test_several_models_need_a_model_flag(charlm: Run, script: Script) -> None:
     script.model_names = ["models/a", "models/b"]
 
     finished = await charlm("generate", "x")
@@ -369,7 +371,7 @@ async def test_help_lists_every_command_and_loads_no_torch(charlm: Run) -> None:
 @pytest.mark.parametrize(
     "command", ["train", "evaluate", "leaderboard", "diagnose", "export", "serve"]
 )
-async def test_commands_of_other_rooms_have_examples_too(charlm: Run, command: str) -> None:
+async def test_commands_of_other_packages_have_examples_too(charlm: Run, command: str) -> None:
     finished = await charlm(command, "--help")
 
     assert f"\n charlm {command} " in finished.out

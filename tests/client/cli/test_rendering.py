@@ -17,7 +17,7 @@ def token(data: bytes) -> TopToken:
 @pytest.mark.parametrize(
     "text", ["\x1b[2J", "a\rb", "\x07", "\x9b31m", "\u202e", "\u2028", "\x7f", "\ue000"]
 )
-def test_no_character_commands_the_terminal(text: str) -> None:
+def test_control_characters_are_escaped(text: str) -> None:
     assert all(character.isprintable() for character in printable(text))
 
 

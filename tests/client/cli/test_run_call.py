@@ -20,7 +20,7 @@ async def models(client: Client) -> list[Model]:
     return await client.list_models()
 
 
-async def test_a_busy_server_is_asked_again(
+async def test_a_call_is_retried_while_the_queue_is_full(
     script: Script, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script.failures += [BUSY, BUSY]
@@ -31,7 +31,7 @@ async def test_a_busy_server_is_asked_again(
 
 
 @pytest.mark.parametrize(("failure", "may_retry"), [(FULL, True), (BUSY, False)])
-async def test_what_would_take_too_long_or_cannot_be_repeated_is_told(
+async def test_no_retry_after_the_timeout_or_for_calls_that_read_a_stream(
     script: Script, address: str, failure: Failure, may_retry: bool
 ) -> None:
     script.failures.append(failure)
@@ -41,7 +41,7 @@ async def test_what_would_take_too_long_or_cannot_be_repeated_is_told(
     assert len(script.requests) == 1
 
 
-def test_a_loop_that_falls_asleep_hears_of_ctrl_c() -> None:
+def test_signals_wake_a_waiting_loop() -> None:
     async def wakeup_file(_client: Client) -> int:
         file = signal.set_wakeup_fd(-1)
         signal.set_wakeup_fd(file)

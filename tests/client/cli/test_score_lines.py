@@ -33,7 +33,7 @@ class FakeClient:
         ("stream", "5.000 nats over 2 lines of 5 characters: 1.4427 bits per character\n"),
     ],
 )
-async def test_ends_that_are_asked_for_are_counted(
+async def test_scored_line_ends_count_as_characters(
     unit: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "names.txt"

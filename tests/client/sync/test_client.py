@@ -29,7 +29,7 @@ def sync_client() -> Iterator[SyncClient]:
     loop.close()
 
 
-def test_every_question_can_be_asked(sync_client: SyncClient) -> None:
+def test_every_call_works_synchronously(sync_client: SyncClient) -> None:
     generation = sync_client.generate("x", model="a", stopping=Stopping(max_new_tokens=3))
 
     assert generation.outputs[0].text == "abc"
@@ -67,7 +67,7 @@ def test_a_scored_stream_is_a_plain_iterator(sync_client: SyncClient) -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs"), [(SyncClient, Client), (SyncStates, States), (SyncAdmin, Admin)]
 )
-def test_both_faces_have_the_same_methods(ours: type, theirs: type) -> None:
+def test_both_clients_have_the_same_methods(ours: type, theirs: type) -> None:
     def methods(face: type) -> dict[str, list[str]]:
         return {
             name: list(inspect.signature(function).parameters)

@@ -50,7 +50,7 @@ CODES = grpc.StatusCode
     ],
     ids=lambda value: getattr(value, "reason", None) or str(getattr(value, "__name__", "plain")),
 )
-async def test_a_failure_has_its_own_name(
+async def test_every_status_and_reason_raises_its_own_error(
     client: Client, script: Script, failure: Failure, expected: type[CharlmError]
 ) -> None:
     script.failures.append(failure)
@@ -64,7 +64,7 @@ async def test_a_failure_has_its_own_name(
     assert isinstance(caught.value.__cause__, grpc.aio.AioRpcError)
 
 
-async def test_the_field_is_told(client: Client, script: Script) -> None:
+async def test_the_error_has_the_field(client: Client, script: Script) -> None:
     script.failures.append(Failure(CODES.INVALID_ARGUMENT, field="sampling.top_p"))
 
     with pytest.raises(InvalidRequest) as caught:
@@ -73,7 +73,7 @@ async def test_the_field_is_told(client: Client, script: Script) -> None:
     assert caught.value.field == "sampling.top_p"
 
 
-async def test_when_to_try_again_is_told(client: Client, script: Script) -> None:
+async def test_the_error_has_the_retry_delay(client: Client, script: Script) -> None:
     script.failures.append(Failure(CODES.RESOURCE_EXHAUSTED, retry_after_s=2.5))
 
     with pytest.raises(QueueFull) as caught:
@@ -88,7 +88,7 @@ async def test_a_message_over_the_bound_is_not_a_full_queue(client: Client) -> N
         await client.generate("x" * 5 * 2**20, model="a")
 
 
-async def test_a_stream_fails_by_the_same_names(client: Client, script: Script) -> None:
+async def test_a_stream_raises_the_same_errors(client: Client, script: Script) -> None:
     script.failures.append(Failure(CODES.NOT_FOUND, reason="MODEL_NOT_FOUND"))
 
     with pytest.raises(ModelNotFound):

@@ -43,14 +43,14 @@ def test_a_sampling_field_out_of_range_is_named(sampling: Sampling, field: str) 
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, 1e300])
-def test_a_time_that_is_no_time_is_named(seconds: float) -> None:
+def test_a_time_that_is_not_finite_is_named(seconds: float) -> None:
     with pytest.raises(InvalidRequest, match=r"stopping\.max_time is"):
         stopping_message(Stopping(max_time_s=seconds))
     with pytest.raises(InvalidRequest, match="time_to_live is"):
         duration_message(seconds, "time_to_live")
 
 
-def test_a_mode_that_is_none_is_told_which_there_are() -> None:
+def test_an_unknown_constraint_mode_lists_the_known_ones() -> None:
     with pytest.raises(InvalidRequest, match="'zz'; it must be one of local_mask, rejection"):
         constraint_message(Constraint(regex="a", mode="zz"))  # type: ignore[arg-type]
 
@@ -61,7 +61,7 @@ def test_the_largest_values_arrive() -> None:
     assert (message.seed, message.top_k) == (2**64 - 1, 2**32 - 1)
 
 
-def test_half_a_character_is_named_with_its_offset() -> None:
+def test_a_surrogate_is_named_with_its_offset() -> None:
     """As Python hands over command line arguments that are not UTF-8."""
     ways = {
         "context.text": lambda: next_message(SURROGATE, model="a", top_k=1, replace_unknown=False),

@@ -10,7 +10,7 @@ from charlm_client.wire import trace_propagation
 from charlm_client.wire.trace_propagation import trace_context
 
 
-def test_the_present_span_is_told_as_w3c_says() -> None:
+def test_the_current_span_is_sent_as_traceparent() -> None:
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("a program")
 
     with tracer.start_as_current_span("asking") as span:
@@ -23,11 +23,11 @@ def test_the_present_span_is_told_as_w3c_says() -> None:
     assert span_id == format_span_id(present.span_id)
 
 
-def test_without_a_span_nothing_is_told() -> None:
+def test_without_a_span_nothing_is_sent() -> None:
     assert trace_context() == []
 
 
-def test_a_program_that_does_not_trace_is_not_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_opentelemetry_is_not_imported_by_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, trace_propagation.TRACING)
 
     assert trace_context() == []

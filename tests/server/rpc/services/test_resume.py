@@ -108,7 +108,7 @@ async def test_a_stream_of_a_mixture_goes_on_after_every_chunk() -> None:
 
 
 @pytest.mark.slow
-async def test_every_output_goes_on_from_its_own_place() -> None:
+async def test_every_output_is_resumed_from_its_own_position() -> None:
     await everywhere(asked("gru-char", num_outputs=3), ("gru", "char"))
 
 
