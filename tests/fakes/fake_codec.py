@@ -31,7 +31,7 @@ class FakeCodec(codec_pb2_grpc.CodecServiceServicer):
         if data.endswith(DAMAGED):
             if not skips:
                 await context.abort(grpc.StatusCode.DATA_LOSS, "frame 1 is damaged")
-            yield codec_pb2.DecompressResponse(damaged_frames=[1])
+            yield codec_pb2.DecompressResponse(damaged_ranges=[{"first": 1, "count": 2}])
         yield codec_pb2.DecompressResponse(totals=totals(text, data))
 
     async def _take(self, requests: Any, context: Any) -> tuple[bytes, bool]:

@@ -51,14 +51,15 @@ class CodecStream:
         self._call = start_call(self._requests_sent)
         self._status = FirstStatus(self._call)
         self.totals: CodecTotals | None = None
-        self.damaged_frames: list[int] = []
-        """Numbers of frames that were skipped, from 0."""
+        self.damaged_frames: list[range] = []
+        """Frames that were damaged or missing and are skipped, as ranges of numbers from 0."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with self._requests_sent.raising_failures(), translated(self._address, self._status):
             try:
                 async for response in self._call:
-                    self.damaged_frames += getattr(response, "damaged_frames", ())
+                    for found in getattr(response, "damaged_ranges", ()):
+                        self.damaged_frames.append(range(found.first, found.first + found.count))
                     if response.HasField("totals"):
                         self.totals = _totals_from(response.totals)
                     if response.data:

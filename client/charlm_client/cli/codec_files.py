@@ -35,12 +35,16 @@ def report(stream: CodecStream, target: Path, *, as_json: bool) -> None:
     to_stderr = str(target) == "-"
     if as_json:
         ratios = {name: getattr(stream.totals, name) for name in _RATIOS}
-        about = {"damaged_frames": stream.damaged_frames}
+        ranges = [{"first": each.start, "count": len(each)} for each in stream.damaged_frames]
+        about = {"damaged_frames": ranges}
         print_json(asdict(stream.totals) | ratios | about, to_stderr=to_stderr)
     else:
         print(totals_line(stream.totals), file=sys.stderr if to_stderr else sys.stdout)
     if stream.damaged_frames:
-        numbers = ", ".join(map(str, stream.damaged_frames))
+        numbers = ", ".join(
+            f"{each[0]} to {each[-1]}" if len(each) > 1 else str(each[0])
+            for each in stream.damaged_frames
+        )
         print(f"charlm: damaged and left out: frame {numbers}", file=sys.stderr)
 
 

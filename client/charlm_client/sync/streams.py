@@ -45,8 +45,8 @@ class SyncCodecStream(Blocking[CodecStream]):
         return self._asynchronous.totals
 
     @property
-    def damaged_frames(self) -> list[int]:
-        """Numbers of frames that were skipped, from 0."""
+    def damaged_frames(self) -> list[range]:
+        """Frames that were damaged or missing and are skipped, as ranges of numbers from 0."""
         return self._asynchronous.damaged_frames
 
     def __iter__(self) -> Iterator[bytes]:

@@ -25,7 +25,6 @@ from charlm_model.sampling.processors import Floats
 from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 
-FRAME_BYTES = 16_384  # of text; every token is a byte or more
 MAX_ROWS = 32
 _MAX_STATE_BYTES = 256 << 20
 _PIECE_TOKENS = 256  # of all rows, read at a time

@@ -4,8 +4,8 @@ from binascii import crc32
 from collections.abc import Iterator, Sequence
 
 from charlm_model.compression.byte_escape import EscapingTokenizer
-from charlm_model.compression.frames import Frame
-from charlm_model.compression.range_coding import FRAME_BYTES, DecodingRow, EncodingRow
+from charlm_model.compression.frames import FRAME_BYTES, Frame
+from charlm_model.compression.range_coding import DecodingRow, EncodingRow
 
 
 class FrameSplitter:
@@ -39,26 +39,37 @@ def encoding_rows(tokenizer: EscapingTokenizer, pieces: Sequence[bytes]) -> list
 
 
 def decoding_rows(frames: Sequence[Frame]) -> list[DecodingRow]:
-    return [DecodingRow(frame.payload, frame.num_tokens) for frame in frames]
+    """A row for each frame; a stored frame has no tokens to decode."""
+    return [DecodingRow(b"", 0) if f.is_stored else DecodingRow(f.payload, f.size) for f in frames]
 
 
 def frames_from(
     rows: Sequence[EncodingRow], pieces: Sequence[bytes], first: int, *, is_end: bool
 ) -> list[Frame]:
-    """Frames of encoded rows, numbered from `first`; with `is_end` the last ends the stream."""
+    """Frames of encoded rows, numbered from `first`; with `is_end` the last ends the stream.
+
+    A text that coding makes longer, such as noise, is stored uncompressed.
+    """
     return [
-        Frame(
-            number=first + at,
-            num_tokens=row.num_tokens,
-            text_checksum=crc32(piece),
-            payload=row.payload(),
-            is_last=is_end and at == len(rows) - 1,
-        )
+        _frame_of(row, piece, first + at, is_last=is_end and at == len(rows) - 1)
         for at, (row, piece) in enumerate(zip(rows, pieces, strict=True))
     ]
 
 
+def _frame_of(row: EncodingRow, piece: bytes, number: int, *, is_last: bool) -> Frame:
+    coded, stored = row.payload(), piece + bytes(-len(piece) % 4)
+    is_stored = len(stored) < len(coded)
+    return Frame(
+        number=number,
+        size=len(piece) if is_stored else row.num_tokens,
+        text_checksum=crc32(piece),
+        payload=stored if is_stored else coded,
+        is_last=is_last,
+        is_stored=is_stored,
+    )
+
+
 def text_from(tokenizer: EscapingTokenizer, frame: Frame, row: DecodingRow) -> bytes | None:
     """The decoded text of a frame; None if its checksum differs from the compressed text's."""
-    data = tokenizer.decode(row.escaped)
+    data = frame.stored_text if frame.is_stored else tokenizer.decode(row.escaped)
     return data if crc32(data) == frame.text_checksum else None

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from charlm.v1 import distribution_pb2 as charlm_dot_v1_dot_distribution__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63harlm/v1/codec.proto\x12\tcharlm.v1\x1a\x1c\x63harlm/v1/distribution.proto\".\n\x0f\x43ompressRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"H\n\x10\x43ompressResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12&\n\x06totals\x18\x02 \x01(\x0b\x32\x16.charlm.v1.CodecTotals\"j\n\x11\x44\x65\x63ompressRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12 \n\x13skip_damaged_frames\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x16\n\x14_skip_damaged_frames\"b\n\x12\x44\x65\x63ompressResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x16\n\x0e\x64\x61maged_frames\x18\x02 \x03(\x04\x12&\n\x06totals\x18\x03 \x01(\x0b\x32\x16.charlm.v1.CodecTotals\"\xa8\x01\n\x0b\x43odecTotals\x12\x16\n\x0enum_text_bytes\x18\x01 \x01(\x04\x12\x1c\n\x14num_compressed_bytes\x18\x02 \x01(\x04\x12\x12\n\nnum_frames\x18\x03 \x01(\x04\x12\x12\n\nmodel_bits\x18\x04 \x01(\x01\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\x12%\n\x08numerics\x18\x06 \x01(\x0b\x32\x13.charlm.v1.Numerics2\xa6\x01\n\x0c\x43odecService\x12G\n\x08\x43ompress\x12\x1a.charlm.v1.CompressRequest\x1a\x1b.charlm.v1.CompressResponse(\x01\x30\x01\x12M\n\nDecompress\x12\x1c.charlm.v1.DecompressRequest\x1a\x1d.charlm.v1.DecompressResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63harlm/v1/codec.proto\x12\tcharlm.v1\x1a\x1c\x63harlm/v1/distribution.proto\".\n\x0f\x43ompressRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"H\n\x10\x43ompressResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12&\n\x06totals\x18\x02 \x01(\x0b\x32\x16.charlm.v1.CodecTotals\"j\n\x11\x44\x65\x63ompressRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12 \n\x13skip_damaged_frames\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x16\n\x14_skip_damaged_frames\"\x91\x01\n\x12\x44\x65\x63ompressResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x16\n\x0e\x64\x61maged_frames\x18\x02 \x03(\x04\x12&\n\x06totals\x18\x03 \x01(\x0b\x32\x16.charlm.v1.CodecTotals\x12-\n\x0e\x64\x61maged_ranges\x18\x04 \x03(\x0b\x32\x15.charlm.v1.FrameRange\"*\n\nFrameRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"\xa8\x01\n\x0b\x43odecTotals\x12\x16\n\x0enum_text_bytes\x18\x01 \x01(\x04\x12\x1c\n\x14num_compressed_bytes\x18\x02 \x01(\x04\x12\x12\n\nnum_frames\x18\x03 \x01(\x04\x12\x12\n\nmodel_bits\x18\x04 \x01(\x01\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\x12%\n\x08numerics\x18\x06 \x01(\x0b\x32\x13.charlm.v1.Numerics2\xa6\x01\n\x0c\x43odecService\x12G\n\x08\x43ompress\x12\x1a.charlm.v1.CompressRequest\x1a\x1b.charlm.v1.CompressResponse(\x01\x30\x01\x12M\n\nDecompress\x12\x1c.charlm.v1.DecompressRequest\x1a\x1d.charlm.v1.DecompressResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPRESSRESPONSE']._serialized_end=186
   _globals['_DECOMPRESSREQUEST']._serialized_start=188
   _globals['_DECOMPRESSREQUEST']._serialized_end=294
-  _globals['_DECOMPRESSRESPONSE']._serialized_start=296
-  _globals['_DECOMPRESSRESPONSE']._serialized_end=394
-  _globals['_CODECTOTALS']._serialized_start=397
-  _globals['_CODECTOTALS']._serialized_end=565
-  _globals['_CODECSERVICE']._serialized_start=568
-  _globals['_CODECSERVICE']._serialized_end=734
+  _globals['_DECOMPRESSRESPONSE']._serialized_start=297
+  _globals['_DECOMPRESSRESPONSE']._serialized_end=442
+  _globals['_FRAMERANGE']._serialized_start=444
+  _globals['_FRAMERANGE']._serialized_end=486
+  _globals['_CODECTOTALS']._serialized_start=489
+  _globals['_CODECTOTALS']._serialized_end=657
+  _globals['_CODECSERVICE']._serialized_start=660
+  _globals['_CODECSERVICE']._serialized_end=826
 # @@protoc_insertion_point(module_scope)

@@ -120,15 +120,20 @@ class DecompressResponse(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     DAMAGED_FRAMES_FIELD_NUMBER: _builtins.int
     TOTALS_FIELD_NUMBER: _builtins.int
+    DAMAGED_RANGES_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """At most 1 MiB."""
     @_builtins.property
     def damaged_frames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Numbers of frames that were damaged and skipped, from 0."""
+        """The number of the first frame of each range in damaged_ranges."""
 
     @_builtins.property
     def totals(self) -> Global___CodecTotals:
         """Totals; only in the last message."""
+
+    @_builtins.property
+    def damaged_ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___FrameRange]:
+        """Frames that were damaged or missing and are skipped."""
 
     def __init__(
         self,
@@ -136,14 +141,41 @@ class DecompressResponse(_message.Message):
         data: _builtins.bytes = ...,
         damaged_frames: _abc.Iterable[_builtins.int] | None = ...,
         totals: Global___CodecTotals | None = ...,
+        damaged_ranges: _abc.Iterable[Global___FrameRange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["totals", b"totals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["damaged_frames", b"damaged_frames", "data", b"data", "totals", b"totals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["damaged_frames", b"damaged_frames", "damaged_ranges", b"damaged_ranges", "data", b"data", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecompressResponse: _TypeAlias = DecompressResponse  # noqa: Y015
+
+@_typing.final
+class FrameRange(_message.Message):
+    """Frames that follow each other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    """Number of the first one, from 0."""
+    count: _builtins.int
+    """How many there are, 1 or more."""
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "first", b"first"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FrameRange: _TypeAlias = FrameRange  # noqa: Y015
 
 @_typing.final
 class CodecTotals(_message.Message):

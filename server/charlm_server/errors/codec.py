@@ -32,13 +32,12 @@ class NumericsMismatch(CodecMismatch):
 
     reason = "CODEC_NUMERICS_MISMATCH"
 
-    def __init__(self, served: str) -> None:
-        self.made_with, self.served = "", served
+    def __init__(self, made_with: str, served: str) -> None:
+        self.made_with, self.served = made_with, served
         CharlmError.__init__(
             self,
-            f"The data was compressed with another arithmetic than this server's ({served}): by "
-            "another version of charlm's kernels, a GPU, or another architecture. Decompress it "
-            "there.",
+            f"The data was compressed with the arithmetic {made_with}, but this server computes by "
+            f"{served}; decompress it with a charlm and a device of {made_with}.",
         )
 
 

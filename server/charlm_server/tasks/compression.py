@@ -6,7 +6,7 @@ work. Meanwhile no input is read: backpressure, so that memory stays constant.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from charlm_model.compression.byte_escape import EscapingTokenizer
@@ -36,6 +36,7 @@ from charlm_server.models.registry import LoadedModel
 from charlm_server.tasks.search_series import SearchSeries
 
 Pieces = AsyncIterator[bytes]
+EARLIER_MAGIC = b"CLM1"  # of a form that told its arithmetic by a hash alone
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ class RestoredPart:
     """Some text, and which frames around it were damaged."""
 
     data: bytes = b""
-    damaged_frames: list[int] = field(default_factory=list)
+    damaged: range = range(0)
 
 
 class Decompressor:
@@ -123,13 +124,13 @@ class Decompressor:
         self._header, self._numerics = _header_of(model), model.numerics
         self._skips_damaged = skips_damaged
         self._head = bytearray()
-        self._deframer = Deframer()
+        self._deframer = Deframer(skips_damage=skips_damaged)
 
     async def run(self, pieces: Pieces) -> AsyncGenerator[RestoredPart, None]:
         """The text. Raises CodecMismatch, CodecDamaged; the latter after all text before it."""
         waiting: list[Frame] = []
         async for data in pieces:
-            for found in self._deframer.feed(self._after_head(data)):
+            for found in await self._found(self._after_head(data)):
                 async for part in self._take(found, waiting):
                     yield part
         if len(self._head) < HEADER_BYTES:
@@ -140,6 +141,10 @@ class Decompressor:
         async for part in self._restored(waiting):
             yield part
 
+    async def _found(self, data: bytes) -> list[Frame | Damage]:
+        """Not on the loop: after damage every byte of the data may have to be looked at."""
+        return await asyncio.to_thread(lambda: list(self._deframer.feed(data)))
+
     def _after_head(self, data: bytes) -> bytes:
         """What follows the header, which is checked as soon as it is whole."""
         self.totals.num_compressed_bytes += len(data)
@@ -147,16 +152,19 @@ class Decompressor:
         if num_missing > 0:
             self._head += data[:num_missing]
             if len(self._head) == HEADER_BYTES:
-                self._check(Header.from_bytes(bytes(self._head)))
+                self._check(bytes(self._head))
         return data[max(num_missing, 0) :]
 
-    def _check(self, header: Header | None) -> None:
+    def _check(self, head: bytes) -> None:
+        header = Header.from_bytes(head)
+        if head.startswith(EARLIER_MAGIC):
+            raise NumericsMismatch("charlm-2 or earlier", self._numerics)
         if header is None:
             raise CodecHeaderDamaged
         if header.model != self._header.model:
             raise CodecMismatch(header.model.hex(), self._header.model.hex())
         if header.numerics != self._header.numerics:
-            raise NumericsMismatch(self._numerics)
+            raise NumericsMismatch(header.numerics, self._numerics)
 
     async def _take(
         self, found: Frame | Damage, waiting: list[Frame]
@@ -168,7 +176,7 @@ class Decompressor:
             async for part in self._restored(waiting):
                 yield part
         if isinstance(found, Damage):
-            yield self._damaged(found.number, found.offset)
+            yield self._damaged(found)
 
     async def _restored(self, waiting: list[Frame]) -> AsyncIterator[RestoredPart]:
         frames, waiting[:] = list(waiting), []
@@ -180,16 +188,16 @@ class Decompressor:
             data = await asyncio.to_thread(text_from, self._tokenizer, frame, row)
             self.totals.num_frames += 1
             if data is None:
-                yield self._damaged(frame.number, frame.offset)
+                yield self._damaged(Damage(frame.number, 1, frame.offset))
                 continue
             self.totals.num_text_bytes += len(data)
             self.totals.model_bits += row.model_bits
             yield RestoredPart(data)
 
-    def _damaged(self, number: int, offset: int) -> RestoredPart:
+    def _damaged(self, damage: Damage) -> RestoredPart:
         if not self._skips_damaged:
-            raise CodecDamaged(number, offset)
-        return RestoredPart(damaged_frames=[number])
+            raise CodecDamaged(damage.number, damage.offset)
+        return RestoredPart(damaged=range(damage.number, damage.number + damage.count))
 
 
 def _header_of(model: LoadedModel) -> Header:

@@ -98,7 +98,7 @@ async def test_damage_leaves_no_file_unless_it_may_be_skipped(charlm: Run, tmp_p
     assert os.listdir(tmp_path) == ["hurt"]
 
     code, _, err = await charlm("decompress", hurt, target, "--skip-damaged-frames")
-    assert (code, err) == (3, "charlm: damaged and left out: frame 1\n")
+    assert (code, err) == (3, "charlm: damaged and left out: frame 1 to 2\n")
     assert target.read_bytes() == b"abc"
 
 

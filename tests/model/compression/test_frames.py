@@ -1,14 +1,19 @@
 """The compressed format: any pieces, every flipped bit detected, at most one frame lost."""
 
+from binascii import crc32
 from collections.abc import Iterable
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charlm_model.compression import frames
 from charlm_model.compression.frames import (
+    FRAME_BYTES,
     FRAME_HEAD_BYTES,
     HEADER_BYTES,
+    MAGIC,
     Damage,
     Deframer,
     Frame,
@@ -35,7 +40,12 @@ def good(found: list[Frame | Damage]) -> dict[int, bytes]:
 
 
 def damaged(found: list[Frame | Damage]) -> set[int]:
-    return {each.number for each in found if isinstance(each, Damage)}
+    return {
+        number
+        for each in found
+        if isinstance(each, Damage)
+        for number in range(each.number, each.number + each.count)
+    }
 
 
 def test_a_damaged_header_is_detected() -> None:
@@ -54,6 +64,22 @@ def test_headers_tell_models_and_arithmetics_apart() -> None:
 
     assert header.model != Header.of("ac" * 32, "a").model
     assert header.numerics != Header.of("ab" * 32, "b").numerics
+    assert Header.from_bytes(header.to_bytes()) == header
+
+
+def test_a_header_of_unprintable_names_is_none() -> None:
+    data = MAGIC + bytes(8) + b"\x1b[2J" + bytes(16)
+
+    assert Header.from_bytes(data + crc32(data).to_bytes(4, "little")) is None
+
+
+def test_a_long_name_of_an_arithmetic_is_cut_and_stays_its_own() -> None:
+    names = [f"charlm-3/x86_64/torch-2.13.0/NVIDIA-{number}" for number in range(50)]
+
+    headers = [Header.of("ab" * 32, name) for name in names]
+
+    assert len({header.numerics for header in headers}) == 50
+    assert all(Header.from_bytes(header.to_bytes()) == header for header in headers)
 
 
 @given(payloads=payloads, cuts=st.lists(st.integers(0, 300)))
@@ -103,7 +129,8 @@ def test_a_truncated_stream_is_reported(payloads: list[bytes], data: st.DataObje
 def test_data_after_the_last_frame_is_damage(payloads: list[bytes], extra: bytes) -> None:
     found = parsed([stream_of(payloads) + extra])
 
-    assert damaged(found) == {len(payloads) + 1}
+    assert set(good(found)) == set(range(len(payloads) + 1))
+    assert found[-1] == Damage(len(payloads) + 1, 0, HEADER_BYTES + len(stream_of(payloads)))
 
 
 @given(data=st.lists(st.binary(max_size=100)))
@@ -127,3 +154,70 @@ def flipped(data: bytes, bit: int) -> bytes:
     changed = bytearray(data)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
+
+
+@settings(deadline=None)
+@given(payloads=payloads.filter(lambda each: len(each) >= 2), data=st.data())
+def test_bytes_put_in_or_taken_out_cost_no_frame_but_their_own(
+    payloads: list[bytes], data: st.DataObject
+) -> None:
+    frames = [Frame(number, 5, 7, each, False) for number, each in enumerate(payloads)]
+    stream = (
+        b"".join(frame.to_bytes() for frame in frames)
+        + Frame(len(payloads), 0, 0, b"", True).to_bytes()
+    )
+    at = data.draw(st.integers(0, len(frames[0].to_bytes()) - 1))
+    num = data.draw(st.integers(1, 30))
+    is_cut = data.draw(st.booleans())
+    num = min(num, len(frames[0].to_bytes()) - at)
+    changed = stream[:at] + (stream[at + num :] if is_cut else b"\xc5" * num + stream[at:])
+
+    found = parsed([changed])
+
+    assert set(good(found)) >= set(range(1, len(payloads) + 1))
+    assert damaged(found) == set(range(len(payloads) + 1)) - set(good(found))
+
+
+def test_a_gap_is_one_range() -> None:
+    frames = [Frame(0, 1, 1, b"abcd", False), Frame(60_000, 1, 1, b"abcd", True)]
+
+    found = parsed([b"".join(frame.to_bytes() for frame in frames)])
+
+    assert [each for each in found if isinstance(each, Damage)] == [
+        Damage(1, 59_999, HEADER_BYTES + frames[0].num_bytes)
+    ]
+
+
+def test_a_frame_cannot_claim_more_tokens_than_an_encoder_writes() -> None:
+    found = parsed([Frame(0, FRAME_BYTES + 1, 1, b"abcd", True).to_bytes()])
+
+    assert good(found) == {}
+
+
+def hostile(num_bytes: int) -> bytes:
+    """Heads that are whole, one in another, each with the length of the longest payload."""
+    head = Frame(0, 1, 1, bytes(4 * 0xFFFF), False).to_bytes()[:FRAME_HEAD_BYTES]
+    return head * (num_bytes // len(head))
+
+
+@pytest.mark.parametrize("stream", [b"\xc5" * (1 << 18), hostile(1 << 18)], ids=["marks", "heads"])
+def test_the_search_after_damage_is_bounded(stream: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = []
+    monkeypatch.setattr(frames, "crc32", lambda data, start=0: checked.append(len(data)) or 0)
+    monkeypatch.setattr(frames, "crc_hqx", lambda data, start: checked.append(len(data)) or 1)
+
+    found = parsed([stream])
+
+    assert good(found) == {}
+    assert len(checked) <= 4096 + len(stream) // 16
+    assert sum(checked) <= 64 * len(stream)
+
+
+def test_a_deframer_that_skips_no_damage_ends_at_the_first() -> None:
+    stream = stream_of([b"abcd", b"efgh", b"ijkl"])
+    deframer = Deframer(skips_damage=False)
+
+    found = list(deframer.feed(flipped(stream, 8 * 40)))
+
+    assert set(good(found)) == {0}
+    assert found[1:] == [Damage(1, 1, HEADER_BYTES + FRAME_HEAD_BYTES + 4)]

@@ -53,11 +53,16 @@ class CodecService(pb_grpc.CodecServiceServicer):
         )
         async with aclosing(decompressor.run(_data(first, request_iterator))) as parts:
             async for part in parts:
-                if part.damaged_frames:
-                    yield pb.DecompressResponse(damaged_frames=part.damaged_frames)
+                if part.damaged:
+                    yield _damaged_from(part.damaged)
                 for piece in _sendable(part.data):
                     yield pb.DecompressResponse(data=piece)
         yield pb.DecompressResponse(totals=_totals_from(decompressor.totals, model))
+
+
+def _damaged_from(frames: range) -> pb.DecompressResponse:
+    ranges = [pb.FrameRange(first=frames.start, count=len(frames))]
+    return pb.DecompressResponse(damaged_frames=[frames.start], damaged_ranges=ranges)
 
 
 def series_of(context: Any, model: LoadedModel) -> SearchSeries:
