@@ -88,7 +88,7 @@ class StateStore:
 
     @property
     def num(self) -> int:
-        """States kept, those that expired since the last sweep included."""
+        """States kept, including those that expired since the last sweep."""
         return len(self._by_name)
 
     def add(self, state: KeptState) -> KeptState:
@@ -139,7 +139,7 @@ class StateStore:
         return sorted(owned, key=lambda state: state.name)
 
     def of(self, owner: str) -> "OwnedStates":
-        """What one caller sees of the store; empty where callers are not told apart."""
+        """One caller's view of the store. The owner is empty without tokens."""
         return OwnedStates(self, owner)
 
     def num_of(self, model: str, digest: str | None = None) -> int:
@@ -218,7 +218,7 @@ class StateStore:
 
 
 class OwnedStates:
-    """One caller's states: those of others are not found in it."""
+    """One caller's states; states of others are not found."""
 
     def __init__(self, store: StateStore, owner: str) -> None:
         self._store, self.owner = store, owner

@@ -79,7 +79,7 @@ def test_a_state_lives_for_its_time_after_its_last_use() -> None:
     assert states.num_bytes == 0
 
 
-def test_a_state_is_seen_by_its_owner_alone() -> None:
+def test_only_its_owner_sees_a_state() -> None:
     states = store()
     mine, other = states.add(state("me")), states.add(state("other"))
 
@@ -90,7 +90,7 @@ def test_a_state_is_seen_by_its_owner_alone() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"max_states": 2}, {"max_states_bytes": 2 * SIZE + 1}])
-def test_a_full_store_refuses_newcomers_and_keeps_its_word(limits: dict[str, int]) -> None:
+def test_a_full_store_refuses_new_states_and_keeps_old_ones(limits: dict[str, int]) -> None:
     clock = Clock()
     states = store(clock, **limits)
     names = [states.add(state(seconds=seconds)).name for seconds in (5, 9)]
@@ -118,7 +118,7 @@ def test_one_caller_cannot_fill_the_store(limits: dict[str, int]) -> None:
     states.add(state("other"))
 
 
-def test_a_full_store_lets_its_states_go_on() -> None:
+def test_states_of_a_full_store_can_advance() -> None:
     states = store(max_states=1, max_states_bytes=SIZE)
     kept = states.add(state())
 
@@ -127,7 +127,7 @@ def test_a_full_store_lets_its_states_go_on() -> None:
     assert states.get("", kept.name).snapshot.num_tokens == 5
 
 
-def test_who_knows_an_older_state_changes_nothing() -> None:
+def test_a_change_of_an_outdated_state_is_refused() -> None:
     states = store()
     known = states.add(state())
     states.change(known, known.advanced(snapshot(1), is_checkpoint=False))
@@ -138,7 +138,7 @@ def test_who_knows_an_older_state_changes_nothing() -> None:
     assert states.get("", known.name).snapshot.num_tokens == 1
 
 
-def test_a_state_deleted_meanwhile_does_not_come_back() -> None:
+def test_a_deleted_state_is_not_restored_by_a_change() -> None:
     states = store()
     known = states.add(state())
     states.delete("", known.name)

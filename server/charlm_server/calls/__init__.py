@@ -1,1 +1,1 @@
-"""Who calls, and the record of one call."""
+"""Callers, and the record of one call."""

@@ -17,7 +17,7 @@ Sampled = Burst | list[TokenColumns]  # of the first rows of a batch, a number o
 class Backlog:
     """Collects tokens, because handing one over costs as much as sampling some.
 
-    Rows are numbered as in their batch. Those that joined later have fewer tokens.
+    Rows are numbered as in their batch. Rows that joined later have fewer tokens.
     """
 
     def __init__(self) -> None:

@@ -82,21 +82,21 @@ class RowBatch:
         """The pending logits of the live rows; overwritten by the next step."""
         return self._logits_BV[: len(self.sequences)]
 
-    def join(self, newcomers: list[PlacedSequence]) -> None:
+    def join(self, joining: list[PlacedSequence]) -> None:
         first = len(self.sequences)
-        joining = [newcomer.sequence for newcomer in newcomers]
-        self.sequences += joining
-        for sequence in joining:
+        sequences = [placed.sequence for placed in joining]
+        self.sequences += sequences
+        for sequence in sequences:
             sequence.move_to(SequenceStatus.RUNNING)
-        self.counters = Counters(*map(np.append, self.counters, _counters_of(joining)))
-        self._missing_B = np.append(self._missing_B, _missing_of(joining))
-        self.is_plain = self.is_plain and all(sequence.is_plain for sequence in joining)
-        self.returns_states |= any(each.end_state is not None for each in joining)
+        self.counters = Counters(*map(np.append, self.counters, _counters_of(sequences)))
+        self._missing_B = np.append(self._missing_B, _missing_of(sequences))
+        self.is_plain = self.is_plain and all(sequence.is_plain for sequence in sequences)
+        self.returns_states |= any(each.end_state is not None for each in sequences)
         self._grow(len(self.sequences))
-        for row, newcomer in enumerate(newcomers, first):
-            self._row_states.put(row, newcomer.state)
+        for row, placed in enumerate(joining, first):
+            self._row_states.put(row, placed.state)
         self._logits_BV[first : len(self.sequences)] = torch.cat(
-            [newcomer.logits_1V for newcomer in newcomers]
+            [placed.logits_1V for placed in joining]
         )
 
     def keep_states(self) -> None:

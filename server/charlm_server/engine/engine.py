@@ -215,8 +215,8 @@ class Engine:
         self._drop_over(self.clock())
         self.placement.unpark()
         self._read_prompts()
-        has_newcomers = self._fill_rows()
-        self._decode(has_newcomers)
+        has_new_rows = self._fill_rows()
+        self._decode(has_new_rows)
         if self._is_hand_over_due(kept_s):
             self._hand_over()
         self._score()
@@ -302,21 +302,21 @@ class Engine:
 
     def _fill_rows(self) -> bool:
         """Give rows to ready sequences, and sample and hand over their first tokens."""
-        num_newcomers = self.placement.place_ready(hand_over_all=self._hand_over)
-        if num_newcomers:
+        num_new_rows = self.placement.place_ready(hand_over_all=self._hand_over)
+        if num_new_rows:
             self._burst(1)
-            self._hand_over_rows(len(self._batch.sequences) - num_newcomers)
-        return bool(num_newcomers)
+            self._hand_over_rows(len(self._batch.sequences) - num_new_rows)
+        return bool(num_new_rows)
 
-    def _decode(self, has_newcomers: bool) -> None:
+    def _decode(self, has_new_rows: bool) -> None:
         """The tick's burst. It is left out if it would delay first tokens for long."""
-        target_s = self._burst_share(has_newcomers) * self._config.tick_target_s
+        target_s = self._burst_share(has_new_rows) * self._config.tick_target_s
         is_long = self._decode_pacer.seconds_per_step > target_s
-        if self._batch.num_missing > 0 and not (has_newcomers and is_long):
+        if self._batch.num_missing > 0 and not (has_new_rows and is_long):
             self._burst(min(self._decode_pacer.num_steps(target_s), self._batch.num_missing))
 
-    def _burst_share(self, has_newcomers: bool) -> float:
-        if has_newcomers or self.prefill.num_readers:
+    def _burst_share(self, has_new_rows: bool) -> float:
+        if has_new_rows or self.prefill.num_readers:
             return WAITING_SHARE
         return BURST_SHARE if self._batch.num_free else 1.0
 
@@ -350,8 +350,10 @@ class Engine:
 
     def _hand_over_rows(self, first_row: int) -> None:
         """Hand over what the rows from that one on sampled."""
-        told = self._batch.backlog.take(first_row)
-        for sequence, columns in zip(self._batch.sequences[first_row:], told, strict=False):
+        columns_by_row = self._batch.backlog.take(first_row)
+        for sequence, columns in zip(
+            self._batch.sequences[first_row:], columns_by_row, strict=False
+        ):
             self.accept(sequence, columns)
 
     def _put(self, sequence: Sequence, deltas: list[Delta]) -> None:

@@ -106,7 +106,7 @@ class Delta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumption:
-    """How much of one output its reader has; none of it is told again."""
+    """How much of one output the client has received; none of it is sent again."""
 
     received_ids: list[int]
     num_bytes: int

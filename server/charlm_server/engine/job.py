@@ -69,7 +69,7 @@ class Job(ABC):
 
     @abstractmethod
     def begin(self, engine: JobEngine) -> None:
-        """Hand the engine what is to be read first. Runs on its thread, once."""
+        """Give the engine its readers. Runs once, on the engine's thread."""
 
     @property
     def num_prompt_tokens(self) -> int:

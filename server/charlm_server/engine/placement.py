@@ -59,7 +59,7 @@ class Placement:
         if assigned.lent:
             hand_over_all()
             assigned = self._deal()
-        newcomers = self._ready.take(assigned.granted)
+        granted = self._ready.take(assigned.granted)
         lent = lenders(
             assigned.lent,
             self._batch.sequences,
@@ -68,11 +68,11 @@ class Placement:
         )
         for placed in self._take_out(lent, SequenceStatus.WAITING):
             self._ready.add_first(placed.sequence.job.caller, placed)
-        if newcomers:
-            self._batch.join(newcomers)
+        if granted:
+            self._batch.join(granted)
         for placed in self._ready:
             placed.keep()
-        return len(newcomers)
+        return len(granted)
 
     def park_slow(self) -> None:
         """Backpressure: rows whose client reads too slowly leave the batch with their state."""

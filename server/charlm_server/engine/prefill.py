@@ -82,17 +82,17 @@ class ReadingLane:
     def _regroup(self) -> None:
         """Free the rows of readers that are done, and give rows to waiting ones."""
         kept = [row for row, reading in enumerate(self._rows) if reading.is_reading]
-        newcomers = self._assign_rows(kept)
-        if len(kept) == len(self._rows) and not newcomers:
+        granted = self._assign_rows(kept)
+        if len(kept) == len(self._rows) and not granted:
             return
-        self._rows = [self._rows[row] for row in kept] + newcomers
+        self._rows = [self._rows[row] for row in kept] + granted
         for row, old_row in enumerate(kept):
             if row != old_row:
                 self._row_states.put(row, self._row_states.row(old_row))
         for row in range(len(kept), len(self._row_states)):
             self._row_states.put(row, None)
         self._row_states.resize(next(size for size in self._sizes if size >= len(self._rows)))
-        for row, reading in enumerate(newcomers, len(kept)):
+        for row, reading in enumerate(granted, len(kept)):
             if reading.state is not None:
                 self._row_states.put(row, reading.state)
                 reading.state = None
@@ -101,7 +101,7 @@ class ReadingLane:
         """Readers that get a row now; rows that are lent leave `kept`, and their readers wait."""
         held = Counter(self._rows[row].caller for row in kept)
         assigned = assign_rows(held, self._waiting.lengths(), self._sizes[-1] - len(kept))
-        newcomers = self._waiting.take(assigned.granted)
+        granted = self._waiting.take(assigned.granted)
         lent = lenders(
             assigned.lent,
             kept,
@@ -113,7 +113,7 @@ class ReadingLane:
             reading.state = self._row_states.row(row).clone()
             self._waiting.add_first(reading.caller, reading)
             kept.remove(row)
-        return [reading for reading in newcomers if self._begin(reading)]
+        return [reading for reading in granted if self._begin(reading)]
 
     def _begin(self, reading: PartialRead) -> bool:
         """Give a reader its snapshot's state and logits; whether it has ids to read."""

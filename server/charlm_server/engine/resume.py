@@ -46,7 +46,7 @@ class ResumePosition:
 
     @classmethod
     def from_token(cls, token: bytes) -> "ResumePosition":
-        """Raises ResumeTokenDamaged for anything but a whole token."""
+        """Raises ResumeTokenDamaged for anything but a complete token."""
         body, check = token[: _LAYOUT.size], token[_LAYOUT.size :]
         if len(token) != TOKEN_BYTES or short_digest(body, _CHECK_BYTES) != check:
             raise ResumeTokenDamaged(len(token), TOKEN_BYTES)

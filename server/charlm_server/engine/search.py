@@ -40,7 +40,7 @@ class SearchJob(Job):
     context_ids: list[int]  # begins with the start context unless there is a snapshot
     num_steps: int  # an upper bound, by which the queue is bounded
     search: Callable[[PrefixState], Generator[None, None, Any]]
-    snapshot: Snapshot | None = None  # what was read before the context
+    snapshot: Snapshot | None = None  # read before the context
 
     def begin(self, engine: JobEngine) -> None:
         search = partial(engine.search, self)

@@ -54,7 +54,7 @@ class GenerationJob(Job):
     output: OutputBuffer[Delta]
     resumed: dict[int, Resumption] = field(default_factory=dict)  # by index of the output
     origin: Origin | None = None
-    snapshot: Snapshot | None = None  # what was read before the prompt
+    snapshot: Snapshot | None = None  # read before the prompt
     prefilled_at: float = 0.0
     sequences: list["Sequence"] = field(init=False)
     num_unanswered: int = field(init=False)  # outputs whose last delta was not yet put out
@@ -207,7 +207,7 @@ class Sequence:
         return PrefixReader(job, ids, snapshot, on_read)
 
     def received_reader(self, engine: JobEngine) -> PrefixReader:
-        """Reads the prompt and what was received: nothing is drawn anew."""
+        """Reads the prompt and the received tokens, which are not sampled again."""
         ids = self.job.prompt_ids + self.received_ids
         num_known = len(self.job.prompt_ids)
 
@@ -306,7 +306,7 @@ class Sequence:
 
 
 class Shown:
-    """Counts what was shown of an output, and finds what of a release its client lacks."""
+    """Counts shown text, and finds the part of a release that the client does not have."""
 
     def __init__(self, resumed: Resumption | None) -> None:
         self.counts = ShownCounts()

@@ -1,1 +1,1 @@
-"""What is served: the registry, loading, hot swap."""
+"""Served models: registry, loading, hot swap."""

@@ -79,8 +79,8 @@ def _in_one_go(model: LanguageModel, ids_BT: Tensor, rows: list[int]) -> list[Te
 def _of_rows(
     rows: list[int], read_RTV: Tensor, drawn: Burst, logits_BV: Tensor, state: State
 ) -> list[Tensor]:
-    told = [torch.from_numpy(column_BK[rows]) for column_BK in drawn]
-    return [read_RTV, *told, logits_BV[rows], *state.select_rows(rows).tensors.values()]
+    sampled = [torch.from_numpy(column_BK[rows]) for column_BK in drawn]
+    return [read_RTV, *sampled, logits_BV[rows], *state.select_rows(rows).tensors.values()]
 
 
 def _counters(num_rows: int, position: int) -> Counters:

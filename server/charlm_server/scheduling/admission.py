@@ -72,25 +72,25 @@ class AdmissionQueue:
         """The error of a job that did not begin in time."""
         return DeadlineTooShort(job.deadline - now, self._wait.seconds_for(len(queue), now))
 
-    def _refuse_excess(self, newcomer: QueuedJob) -> None:
+    def _refuse_excess(self, queued: QueuedJob) -> None:
         """Raise a refusal if there are too many jobs, or too many tokens."""
-        self._refuse(newcomer, len(self), self.num_tokens, self._limits, QueueFull)
-        if newcomer.caller and self._limits.per_caller is not None:
-            own = [*self.generations.of(newcomer.caller), *self.scorings.of(newcomer.caller)]
+        self._refuse(queued, len(self), self.num_tokens, self._limits, QueueFull)
+        if queued.caller and self._limits.per_caller is not None:
+            own = [*self.generations.of(queued.caller), *self.scorings.of(queued.caller)]
             num_tokens = sum(each.num_tokens for each in own)
-            self._refuse(newcomer, len(own), num_tokens, self._limits.per_caller, ShareTaken)
+            self._refuse(queued, len(own), num_tokens, self._limits.per_caller, ShareTaken)
 
     def _refuse(
         self,
-        newcomer: QueuedJob,
+        queued: QueuedJob,
         num_waiting: int,
         num_tokens: int,
         limits: QueueLimits,
         refusal: type[QueueFull],
     ) -> None:
-        now = newcomer.job.submitted_at
+        now = queued.job.submitted_at
         self._refuse_one_more(num_waiting, limits, refusal, now)
-        if num_waiting and num_tokens + newcomer.num_tokens > limits.max_tokens:
+        if num_waiting and num_tokens + queued.num_tokens > limits.max_tokens:
             raise refusal("tokens", limits.max_tokens, self._retry_after_s(now))
 
     def _refuse_one_more(

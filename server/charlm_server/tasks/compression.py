@@ -146,7 +146,7 @@ class Decompressor:
         return await asyncio.to_thread(lambda: list(self._deframer.feed(data)))
 
     def _after_head(self, data: bytes) -> bytes:
-        """What follows the header, which is checked as soon as it is whole."""
+        """The data after the header, which is checked as soon as it is complete."""
         self.totals.num_compressed_bytes += len(data)
         num_missing = HEADER_BYTES - len(self._head)
         if num_missing > 0:

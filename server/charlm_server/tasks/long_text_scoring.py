@@ -61,7 +61,7 @@ class LongTextScorer:
         self._max_chunk = max(1, min(MAX_CHUNK, MAX_LOGITS // model.vocab_size))
         self._series = series
         self._context_ids: Sequence[int] | None = context_ids  # until it is read
-        self._snapshot = snapshot  # what was read before the context
+        self._snapshot = snapshot  # read before the context
         self._returns = returns
         self._pacer = ChunkPacer(self._max_chunk)
         self._state: State
@@ -126,7 +126,7 @@ class LongTextScorer:
         return ScoredBlock(concat_columns(parts), is_greedy)
 
     def _logits(self, ids_T: Ids) -> Tensor:
-        """What was expected where each of these stands; reads them."""
+        """Read the ids; returns the logits before each of them."""
         after_1TV, self._state = self._stepper.advance([ids_T.tolist()], self._state)
         logits_TV = torch.cat([self._pending_1V, after_1TV[0, :-1]])
         self._pending_1V = after_1TV[0, -1:].clone()

@@ -55,5 +55,5 @@ def test_every_row_gets_its_tokens_once_and_in_order(moves: list[Move]) -> None:
     assert received == [list(range(100 * row, last)) for row, last in enumerate(next_ids)]
 
 
-def test_an_empty_one_has_nothing_for_anybody() -> None:
+def test_an_empty_backlog_has_no_tokens() -> None:
     assert Backlog().take() == []

@@ -91,7 +91,7 @@ def test_released_tokens_spell_no_more_than_the_text(lengths: list[int], per_chu
         assert shown.startswith(b"".join(tokens[:num_tokens]))
 
 
-def test_text_that_cannot_become_a_stop_leaves_at_once() -> None:
+def test_text_that_cannot_become_a_stop_is_shown_at_once() -> None:
     assembler = TextAssembler(StopAutomaton([b"\n\n"]))
 
     [release], _ = assembler.feed([b"a", b"b"])

@@ -48,7 +48,7 @@ async def test_the_last_delta_alone_has_a_finish(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("num_jobs", [1, 3, 4, 11])
-async def test_rows_come_and_go_and_change_nothing(bench: Bench, num_jobs: int) -> None:
+async def test_joining_and_leaving_rows_change_nothing(bench: Bench, num_jobs: int) -> None:
     """More jobs than rows, of all lengths, arriving one tick after the other."""
     jobs = [bench.job("abcdefghijk"[: i % 5], max_new_tokens=1 + 3 * i) for i in range(num_jobs)]
 
@@ -61,7 +61,9 @@ async def test_rows_come_and_go_and_change_nothing(bench: Bench, num_jobs: int) 
         assert text_of(await deltas_of(job)) == periodic("abcdefghijk"[: i % 5], 1 + 3 * i)
 
 
-async def test_the_first_token_leaves_in_the_tick_that_reads_the_prompt(bench: Bench) -> None:
+async def test_the_first_token_is_handed_over_in_the_tick_that_reads_the_prompt(
+    bench: Bench,
+) -> None:
     job = bench.job("a", max_new_tokens=50)
     bench.begin(job)
     bench.tick()  # a first piece of work is one token long: nothing was measured yet
@@ -72,7 +74,7 @@ async def test_the_first_token_leaves_in_the_tick_that_reads_the_prompt(bench: B
     assert text_of(first)[:1] == "b"
 
 
-async def test_first_tokens_are_told_at_once_and_the_others_when_a_while_is_over(
+async def test_first_tokens_are_handed_over_at_once_and_later_ones_together(
     paced: Bench,
 ) -> None:
     first, late = paced.job(max_new_tokens=1000), paced.job("abc", max_new_tokens=1000)
@@ -91,7 +93,7 @@ async def test_first_tokens_are_told_at_once_and_the_others_when_a_while_is_over
 
 
 @pytest.mark.parametrize(("steps_per_tick", "num_steps"), [(4, 1), (40, 1 + 8)])
-async def test_a_first_token_waits_for_its_own_step_and_no_long_burst(
+async def test_a_first_token_waits_for_one_step_only(
     make_bench: MakeBench, steps_per_tick: int, num_steps: int
 ) -> None:
     bench = make_bench(seconds_per_token=STEP_S, tick_target_s=steps_per_tick * STEP_S)
@@ -107,7 +109,7 @@ async def test_a_first_token_waits_for_its_own_step_and_no_long_burst(
     assert bench.engine.num_steps - before == num_steps
 
 
-async def test_tokens_are_kept_for_longer_where_that_is_asked(paced: Bench) -> None:
+async def test_tokens_are_collected_for_as_long_as_asked(paced: Bench) -> None:
     paced.begin(paced.job(max_new_tokens=1000))
     for _ in range(20):
         paced.tick()
@@ -116,7 +118,7 @@ async def test_tokens_are_kept_for_longer_where_that_is_asked(paced: Bench) -> N
     assert [len(paced.engine.tick(kept_s=90 * STEP_S)) for _ in range(6)] == [0, 0, 0, 0, 0, 1]
 
 
-async def test_nothing_is_kept_for_long_where_a_row_is_complete(paced: Bench) -> None:
+async def test_a_complete_row_is_handed_over_early(paced: Bench) -> None:
     short, long = paced.job(max_new_tokens=30), paced.job(max_new_tokens=10**6)
     paced.begin(short, long)
 
@@ -126,7 +128,7 @@ async def test_nothing_is_kept_for_long_where_a_row_is_complete(paced: Bench) ->
     assert not long.is_closed
 
 
-async def test_what_was_kept_is_told_before_time_runs_out(paced: Bench) -> None:
+async def test_collected_tokens_are_handed_over_before_time_runs_out(paced: Bench) -> None:
     job = paced.job(max_new_tokens=10**6, time_limit=200.0)
     paced.begin(job)
     paced.run_until(lambda: paced.engine.num_sampled_tokens > 100)
@@ -239,7 +241,7 @@ async def test_time_running_out_returns_what_there_is(bench: Bench) -> None:
     assert not bench.engine.has_work
 
 
-async def test_a_slow_reader_is_parked_and_the_others_run_on(paced: Bench) -> None:
+async def test_a_slow_client_is_parked_and_other_rows_run_on(paced: Bench) -> None:
     slow = paced.job("a", max_new_tokens=300, max_waiting_bytes=600)
     quick = paced.job("b", max_new_tokens=300)
     paced.begin(slow, quick)
@@ -279,7 +281,7 @@ async def test_a_parked_row_goes_on_where_it_stopped(paced: Bench) -> None:
     assert paced.rooms_made
 
 
-async def test_a_cancelled_parked_row_is_forgotten(paced: Bench) -> None:
+async def test_a_cancelled_parked_row_is_dropped(paced: Bench) -> None:
     job = paced.job(max_new_tokens=300, max_waiting_bytes=200)
     paced.begin(job)
     paced.run()
@@ -325,7 +327,7 @@ async def test_scoring_goes_on_between_decode_steps(bench: Bench) -> None:
     assert bench.engine.num_running == 1
 
 
-async def test_what_comes_next_is_a_distribution(bench: Bench) -> None:
+async def test_the_next_token_has_a_distribution(bench: Bench) -> None:
     job = NextDistributionJob(context_ids=[0, *ids_of("abc")], output=bench.output_buffer(1 << 20))
     bench.engine.begin(job)
 
@@ -335,7 +337,7 @@ async def test_what_comes_next_is_a_distribution(bench: Bench) -> None:
     assert part.logprobs_V.argmax() == ids_of("d")[0]
 
 
-async def test_details_are_told_to_whom_asked(bench: Bench) -> None:
+async def test_details_are_returned_only_when_asked_for(bench: Bench) -> None:
     asked = bench.job("a", returns=Returns(ranks=True, entropies=True, num_alternatives=2))
     plain = bench.job("a")
     bench.begin(asked, plain)
@@ -362,7 +364,7 @@ async def test_large_details_are_cut_into_parts_that_fit_a_message(bench: Bench)
     assert text_of(deltas) == periodic("a", 64)
 
 
-async def test_stopping_everything_tells_everyone(bench: Bench) -> None:
+async def test_stop_all_ends_every_job(bench: Bench) -> None:
     generation, scoring = bench.job(max_new_tokens=10**6), bench.scoring_job("abc" * 1000)
     bench.begin(generation)
     bench.run_until(lambda: bench.engine.num_running == 1)
@@ -377,7 +379,7 @@ async def test_stopping_everything_tells_everyone(bench: Bench) -> None:
     assert not bench.engine.has_work
 
 
-async def test_a_score_that_runs_out_of_time_says_so(bench: Bench) -> None:
+async def test_a_late_score_ends_with_an_error(bench: Bench) -> None:
     job = bench.scoring_job("abc", deadline=99.0)
     bench.engine.begin(job)
 
@@ -387,7 +389,7 @@ async def test_a_score_that_runs_out_of_time_says_so(bench: Bench) -> None:
         await job.output.take(1)
 
 
-def test_a_job_counts_all_it_may_cost(bench: Bench) -> None:
+def test_a_job_counts_all_its_possible_tokens(bench: Bench) -> None:
     job: GenerationJob = bench.job("abc", num_outputs=2, max_new_tokens=10)
 
     assert job.num_tokens == 4 + 20

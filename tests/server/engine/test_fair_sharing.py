@@ -36,7 +36,7 @@ counts = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 6)).map(Counter
 
 
 @given(counts, counts, st.integers(0, 12))
-def test_a_deal_leaves_no_one_with_much_less(
+def test_assigned_rows_differ_by_at_most_one_between_callers_that_wait(
     held: Counter[str], waiting: Counter[str], num_free: int
 ) -> None:
     assigned = assign_rows(held, waiting, num_free)
@@ -50,7 +50,7 @@ def test_a_deal_leaves_no_one_with_much_less(
     assert not assign_rows(after, left + assigned.lent, 0).lent  # and nothing goes back
 
 
-def test_a_caller_keeps_its_order_and_goes_behind_when_it_was_served() -> None:
+def test_a_served_caller_goes_behind_and_keeps_its_order() -> None:
     lines: CallerQueues[int] = CallerQueues(lambda number: False)
     for number, caller in enumerate("aabab"):
         lines.add(caller, number)
@@ -63,7 +63,7 @@ def test_a_caller_keeps_its_order_and_goes_behind_when_it_was_served() -> None:
     assert list(lines.lengths()) == ["b", "a"]
 
 
-def test_who_gave_up_is_passed_over() -> None:
+def test_items_that_gave_up_are_skipped() -> None:
     gone = {0, 3}
     lines: CallerQueues[int] = CallerQueues(gone.__contains__)
     for number, caller in enumerate("aababa"):
@@ -76,7 +76,7 @@ def test_who_gave_up_is_passed_over() -> None:
     assert len(lines) == 0
 
 
-def test_there_is_room_for_who_has_fewer_until_both_have_half() -> None:
+def test_new_caller_is_admitted_up_to_its_fair_share() -> None:
     begun = 0
     while FairShares(Counter(a=8, b=begun), capacity=8).has_room_for("b"):
         begun += 1
@@ -87,7 +87,7 @@ def test_there_is_room_for_who_has_fewer_until_both_have_half() -> None:
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 40))
-def test_a_fair_share_is_that_of_max_min(others: list[int], capacity: int) -> None:
+def test_fair_share_is_max_min_fair(others: list[int], capacity: int) -> None:
     """By filling glasses: a drop at a time to whoever has least and wants more."""
     glasses, wishes = [0] * (len(others) + 1), [*others, capacity]
     for _ in range(capacity):
@@ -97,7 +97,7 @@ def test_a_fair_share_is_that_of_max_min(others: list[int], capacity: int) -> No
     assert fair_share(others, capacity) == glasses[-1]
 
 
-async def test_a_row_is_lent_and_both_texts_are_whole(make_bench: Callable[..., Bench]) -> None:
+async def test_lending_a_row_changes_neither_text(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(**PACED)
     long = [bench.job("abcd"[:n], max_new_tokens=200, caller="a") for n in range(4)]
     bench.begin(*long)
@@ -114,7 +114,7 @@ async def test_a_row_is_lent_and_both_texts_are_whole(make_bench: Callable[..., 
         assert text_of(await deltas_of(job)) == periodic("abcd"[:n], 200)
 
 
-async def test_a_job_of_many_outputs_lends_too(make_bench: Callable[..., Bench]) -> None:
+async def test_a_job_of_many_outputs_lends_rows(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(**PACED)
     many = bench.job("a", max_new_tokens=50, num_outputs=12, caller="a")
     bench.begin(many)
@@ -130,7 +130,7 @@ async def test_a_job_of_many_outputs_lends_too(make_bench: Callable[..., Bench])
     assert [text_of(deltas, index) for index in range(12)] == [periodic("a", 50)] * 12
 
 
-async def test_who_cancels_while_its_row_is_lent_is_forgotten(
+async def test_a_job_cancelled_while_its_row_is_lent_is_dropped(
     make_bench: Callable[..., Bench],
 ) -> None:
     bench = make_bench(**PACED, batch_sizes=(1, 2))
@@ -164,7 +164,9 @@ async def tokens_of(job: GenerationJob) -> list[tuple[int, float]]:
     return [each for part in told for each in zip(part.ids_T, part.logprobs_T, strict=True)]
 
 
-async def test_who_holds_every_row_keeps_no_one_out(make_bench: Callable[..., Bench]) -> None:
+async def test_a_caller_with_all_rows_does_not_block_another(
+    make_bench: Callable[..., Bench],
+) -> None:
     bench = make_bench(**PACED)
     scheduler = Scheduler(bench.engine, queue_limits(max_tokens=10**12))
     scheduler.start()
@@ -187,7 +189,7 @@ async def test_who_holds_every_row_keeps_no_one_out(make_bench: Callable[..., Be
     assert text == periodic("x", 9)
 
 
-async def test_a_long_text_lends_its_place_and_all_scores_are_whole(
+async def test_a_long_text_lends_its_row_and_all_scores_are_complete(
     make_bench: Callable[..., Bench],
 ) -> None:
     """All places of the lane are taken by one caller's long texts, and jobs wait behind them."""
@@ -266,7 +268,7 @@ def kernels(request: pytest.FixtureRequest, make_bench: Callable[..., Bench]) ->
     return Kernels(checkpoint_of(request.param, vocabulary_of("char")).model, make_bench())
 
 
-async def test_who_lends_a_row_goes_on_with_the_same_bits(kernels: Kernels) -> None:
+async def test_a_sequence_that_lent_its_row_has_the_same_bits(kernels: Kernels) -> None:
     asked = [*(Ask("a", "abcd"[:n], n, 90) for n in range(4)), Ask("b", "b", 5, 9)]
     jobs, engine = [kernels.job(ask) for ask in asked], kernels.engine()
 
@@ -280,7 +282,7 @@ async def test_who_lends_a_row_goes_on_with_the_same_bits(kernels: Kernels) -> N
     assert [await tokens_of(job) for job in jobs] == [await kernels.alone(ask) for ask in asked]
 
 
-async def test_who_waits_for_a_row_keeps_what_it_read(kernels: Kernels) -> None:
+async def test_a_sequence_that_waits_for_a_row_keeps_its_state(kernels: Kernels) -> None:
     """Others are read meanwhile, where its prompt was."""
     asked = [Ask("a", "abcd"[n % 4] * (n + 1), n, 30) for n in range(9)]
     jobs, engine = [kernels.job(ask) for ask in asked], kernels.engine()
@@ -294,7 +296,7 @@ async def test_who_waits_for_a_row_keeps_what_it_read(kernels: Kernels) -> None:
     assert [await tokens_of(job) for job in jobs] == [await kernels.alone(ask) for ask in asked]
 
 
-async def test_whose_prompt_lends_its_place_goes_on_with_the_same_bits(kernels: Kernels) -> None:
+async def test_a_prompt_that_lent_its_row_has_the_same_bits(kernels: Kernels) -> None:
     """Of those that are lent, some began with a snapshot."""
     long = [Ask("a", "abcd" * 30, n, 20, has_snapshot=n % 2 > 0) for n in range(4)]
     asked = [*long, Ask("b", "dcba", 5, 9, has_snapshot=True)]
@@ -312,7 +314,7 @@ async def test_whose_prompt_lends_its_place_goes_on_with_the_same_bits(kernels: 
     assert [await tokens_of(job) for job in jobs] == [await kernels.alone(ask) for ask in asked]
 
 
-async def test_a_single_text_waits_for_one_turn_of_each_caller(
+async def test_a_single_text_waits_at_most_one_turn_of_each_caller(
     make_bench: Callable[..., Bench],
 ) -> None:
     """Whoever is served goes behind the others, also where all have equally many places."""
@@ -330,7 +332,7 @@ async def test_a_single_text_waits_for_one_turn_of_each_caller(
     assert num_ticks < 10
 
 
-async def test_cancelled_texts_take_no_places(make_bench: Callable[..., Bench]) -> None:
+async def test_cancelled_texts_take_no_rows(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(**PACED)
     bench.engine.begin(many := bench.scoring_job(*["abcd"] * 4000))
     bench.tick()
@@ -364,7 +366,7 @@ def test_a_deadline_is_not_too_short_where_a_row_will_be_lent() -> None:
         room.admit(hurried("b"), queue, work_s=0.0)
 
 
-def test_a_row_that_is_cancelled_while_its_tokens_are_kept_waits_for_them(
+def test_a_cancelled_row_stays_until_its_backlog_is_taken(
     make_bench: Callable[..., Bench],
 ) -> None:
     """The loop cancels at any moment, and rows may not move before their tokens are told."""
@@ -384,7 +386,9 @@ def test_a_row_that_is_cancelled_while_its_tokens_are_kept_waits_for_them(
 
 
 @pytest.mark.parametrize("ends", ["stop_all", "fail_all", "time_limit"])
-async def test_a_lent_row_hears_of_the_end(ends: str, make_bench: Callable[..., Bench]) -> None:
+async def test_a_job_whose_row_is_lent_ends_with_the_engine(
+    ends: str, make_bench: Callable[..., Bench]
+) -> None:
     bench = make_bench(**PACED, batch_sizes=(1, 2))
     long = [bench.job(max_new_tokens=10**6, caller="a", time_limit=150.0) for _ in range(2)]
     bench.begin(*long)

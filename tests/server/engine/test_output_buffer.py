@@ -22,7 +22,7 @@ def filled(*sizes: int, bound: int = 100) -> tuple[OutputBuffer[Piece], list[str
     return output_buffer, rooms
 
 
-async def test_a_taker_gets_all_there_is() -> None:
+async def test_take_returns_all_parts() -> None:
     output_buffer, _ = filled(1, 2, 3)
 
     assert await output_buffer.take(100) == [Piece(1), Piece(2), Piece(3)]
@@ -35,13 +35,13 @@ async def test_a_message_is_bounded() -> None:
     assert await output_buffer.take(100) == [Piece(40)]
 
 
-async def test_a_part_larger_than_the_bound_still_leaves() -> None:
+async def test_a_part_larger_than_the_bound_is_still_taken() -> None:
     output_buffer, _ = filled(400)
 
     assert await output_buffer.take(100) == [Piece(400)]
 
 
-async def test_a_taker_waits_for_the_first_part() -> None:
+async def test_take_waits_for_the_first_part() -> None:
     output_buffer, _ = filled()
     taking = asyncio.create_task(output_buffer.take(100))
     await asyncio.sleep(0)  # let it begin to wait
@@ -67,7 +67,7 @@ async def test_an_error_is_raised_after_the_parts_before_it() -> None:
         await output_buffer.take(100)
 
 
-async def test_a_full_accumulator_says_when_half_of_it_is_gone() -> None:
+async def test_backpressure_ends_when_half_of_the_buffer_is_taken() -> None:
     output_buffer, rooms = filled(60, 60, 20)
 
     assert output_buffer.is_full
@@ -78,7 +78,7 @@ async def test_a_full_accumulator_says_when_half_of_it_is_gone() -> None:
     assert output_buffer.has_room
 
 
-async def test_what_is_counted_but_not_yet_delivered_waits_too() -> None:
+async def test_parts_not_yet_delivered_count_for_backpressure() -> None:
     output_buffer, _ = filled()
 
     output_buffer.count(Piece(101))

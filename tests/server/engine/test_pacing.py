@@ -30,7 +30,7 @@ def test_there_is_always_a_step_and_never_too_many() -> None:
     assert pacer.num_steps(1000.0) == 64
 
 
-def test_the_wait_is_those_ahead_over_the_rate_at_which_they_leave() -> None:
+def test_queue_wait_is_jobs_ahead_over_their_rate() -> None:
     wait = WaitEstimate()
     for second in range(5):
         wait.record(float(second))
@@ -38,7 +38,7 @@ def test_the_wait_is_those_ahead_over_the_rate_at_which_they_leave() -> None:
     assert wait.seconds_for(num_ahead=9, now=4.0) == 10.0
 
 
-def test_an_unknown_wait_refuses_no_one() -> None:
+def test_an_unknown_wait_refuses_nothing() -> None:
     assert WaitEstimate().seconds_for(num_ahead=9, now=4.0) == 0.0
 
 
@@ -68,14 +68,14 @@ def test_a_fixed_cost_above_the_target_is_spread_over_many_tokens() -> None:
     assert 5 <= num_steps <= 12
 
 
-def test_what_became_dearer_is_read_in_shorter_chunks_again() -> None:
+def test_chunks_become_shorter_when_tokens_cost_more() -> None:
     pacer = ChunkPacer(1024)
     read(pacer, 50, lambda num: 0.00001 * num)
 
     assert read(pacer, 100, lambda num: 0.005 + 0.001 * num) <= 10
 
 
-def test_what_became_cheaper_is_read_in_longer_chunks_again() -> None:
+def test_chunks_become_longer_when_tokens_cost_less() -> None:
     pacer = ChunkPacer(1024)
     read(pacer, 50, lambda num: 0.005 + 0.001 * num)
 
@@ -83,7 +83,7 @@ def test_what_became_cheaper_is_read_in_longer_chunks_again() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_disturbed_measurements_do_not_make_chunks_run_away(seed: int) -> None:
+def test_disturbed_measurements_do_not_make_chunks_too_long(seed: int) -> None:
     """Every fiftieth chunk seems to take five times what it does, all of them up to 30 % more."""
     pacer, drawn = ChunkPacer(1024), random.Random(seed)
     true_s = []

@@ -36,7 +36,7 @@ def are_equal(one: State, other: State) -> bool:
 
 @pytest.mark.parametrize("before", [0, 5, 33, 100])
 @pytest.mark.parametrize("after", [1, 17, 100])
-def test_nothing_is_left_of_who_had_a_row_before(
+def test_a_reused_row_starts_clean(
     model: LanguageModel, read: Read, before: int, after: int
 ) -> None:
     memory = RowStates(model, 2)
@@ -51,7 +51,7 @@ def test_nothing_is_left_of_who_had_a_row_before(
     assert are_equal(memory.row(1), model.initial_state(1))
 
 
-def test_rows_come_back_at_the_start_of_a_text(model: LanguageModel, read: Read) -> None:
+def test_new_rows_are_at_the_start_of_a_text(model: LanguageModel, read: Read) -> None:
     memory = RowStates(model, 1)
     memory.put(0, read(7))
     memory.resize(3)
@@ -67,7 +67,7 @@ def test_rows_come_back_at_the_start_of_a_text(model: LanguageModel, read: Read)
     assert where in {tensor.data_ptr() for tensor in memory.state.tensors.values()}
 
 
-def test_a_model_may_answer_with_other_memory(model: LanguageModel, read: Read) -> None:
+def test_a_model_may_return_a_state_in_other_memory(model: LanguageModel, read: Read) -> None:
     memory = RowStates(model, 3)
     memory.put(0, read(7))
     memory.resize(1)

@@ -39,7 +39,7 @@ async def answer_of(job: SearchJob) -> Any:
     return [part.value for part in parts]
 
 
-async def test_a_search_starts_after_its_context_and_its_answer_ends_the_call(
+async def test_a_search_starts_after_its_context_and_its_result_ends_the_call(
     bench: Bench,
 ) -> None:
     def search(start: PrefixState) -> Generator[None, None, tuple[int, int]]:
@@ -54,7 +54,7 @@ async def test_a_search_starts_after_its_context_and_its_answer_ends_the_call(
     assert not bench.engine.has_work
 
 
-async def test_two_take_turns_and_a_third_waits_for_its_place(bench: Bench) -> None:
+async def test_two_searches_take_turns_and_a_third_waits(bench: Bench) -> None:
     log: list[str] = []
     jobs = [job_of(bench, counting(log, name)) for name in "xyz"]
     for job in jobs:
@@ -65,7 +65,7 @@ async def test_two_take_turns_and_a_third_waits_for_its_place(bench: Bench) -> N
     assert [await answer_of(job) for job in jobs] == [["x"], ["y"], ["z"]]
 
 
-async def test_others_decode_between_the_pieces(
+async def test_rows_decode_between_pieces_of_a_search(
     make_bench: Callable[..., Bench],
 ) -> None:
     bench = make_bench(seconds_per_token=0.001)
@@ -89,7 +89,7 @@ async def test_others_decode_between_the_pieces(
 
 
 @pytest.mark.parametrize("is_late", [False, True], ids=["cancelled", "past its deadline"])
-def test_a_search_that_nobody_waits_for_is_dropped(bench: Bench, is_late: bool) -> None:
+def test_a_cancelled_or_late_search_is_dropped(bench: Bench, is_late: bool) -> None:
     log: list[str] = []
     job = job_of(bench, counting(log, "x", 10**9), deadline=bench.clock.now + 5)
     bench.engine.begin(job)
@@ -102,7 +102,7 @@ def test_a_search_that_nobody_waits_for_is_dropped(bench: Bench, is_late: bool) 
     assert not log
 
 
-async def test_what_a_search_refuses_is_told_and_the_engine_goes_on(bench: Bench) -> None:
+async def test_an_error_of_a_search_ends_that_call_only(bench: Bench) -> None:
     def refusing(_start: PrefixState) -> Generator[None, None, None]:
         yield
         raise InvalidRequest("field", 1, "another")
@@ -118,9 +118,7 @@ async def test_what_a_search_refuses_is_told_and_the_engine_goes_on(bench: Bench
 
 
 @pytest.mark.parametrize("ending", [Draining(), EngineFailed()], ids=["drained", "failed"])
-async def test_the_end_of_the_engine_is_the_end_of_its_searches(
-    bench: Bench, ending: Exception
-) -> None:
+async def test_draining_and_failures_end_searches(bench: Bench, ending: Exception) -> None:
     job = job_of(bench, counting([], "x"))
     bench.engine.begin(job)
     is_drained = isinstance(ending, Draining)

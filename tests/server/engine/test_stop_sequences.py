@@ -57,7 +57,7 @@ def test_chunking_changes_nothing(stops: list[bytes], text: bytes, chunk: int) -
     assert cut.found == whole.found
 
 
-def test_the_longest_of_stops_ending_together_wins() -> None:
+def test_of_stops_that_end_together_the_longest_matches() -> None:
     matcher = StopMatcher(StopAutomaton([b"b", b"ab"]))
 
     matcher.feed(b"xxab")

@@ -33,21 +33,21 @@ class MoodyModel(PeriodicModel):
         return logits_BTV + torch.arange(len(ids_BT))[:, None, None], state
 
 
-def test_sizes_that_change_a_bit_are_not_used() -> None:
+def test_batch_sizes_that_change_a_bit_are_not_used() -> None:
     batch_invariance = measure_batch_invariance(FickleModel({1, 2, 3}), [1, 2, 3, 4, 8])
 
     assert batch_invariance.sizes == (4, 8)
     assert batch_invariance.is_batch_invariant
 
 
-def test_rows_are_computed_alone_if_their_place_matters() -> None:
+def test_rows_are_computed_alone_if_their_position_matters() -> None:
     batch_invariance = measure_batch_invariance(MoodyModel(Clock()), [1, 4, 8])
 
     assert batch_invariance.sizes == (1,)
 
 
 @pytest.mark.parametrize("family", ["rnn", "gru", "lstm", "transformer"])
-def test_our_families_pass(family: str) -> None:
+def test_all_families_are_batch_invariant(family: str) -> None:
     model = checkpoint_of(family, vocabulary_of("char")).model
 
     batch_invariance = measure_batch_invariance(model, [1, 2, 3, 4, 6, 8])

@@ -55,7 +55,7 @@ class Recorded:
 
 
 @pytest.mark.parametrize("family", ["lstm", "transformer"])
-def test_what_was_certified_needs_no_new_graph(
+def test_measured_batch_sizes_need_no_new_graph(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("charlm_model.gpu.workspace.CudaGraphs", Recorded)
@@ -105,7 +105,7 @@ def test_a_device_that_computes_something_else_is_not_used(
         serve_checkpoint("models/x", checkpoint, CONFIG)
 
 
-def test_a_model_that_does_not_fit_is_said(
+def test_a_model_that_does_not_fit_is_reported(
     on_a_gpu: Callable[[LanguageModel], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = checkpoint_of("lstm", vocabulary_of("char"))
@@ -133,7 +133,7 @@ def small(family: str, vocabulary: Vocabulary) -> Checkpoint:
 
 
 @pytest.mark.slow
-async def test_a_server_of_kernels_gives_the_same_bits_in_company(
+async def test_gpu_kernels_have_the_same_bits_in_a_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(wires, "checkpoint_of", small)

@@ -144,7 +144,7 @@ async def test_an_alias_moves_to_a_new_model_and_streams_finish_on_the_old(root:
 
 
 @pytest.mark.slow
-async def test_what_is_unloaded_is_forgotten_by_all_and_frees_its_memory(
+async def test_an_unloaded_model_frees_its_memory(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emptied: list[bool] = []  # whether a GPU's memory was given back once the model was gone
@@ -180,7 +180,7 @@ async def test_calls_that_outlast_the_grace_end_with_what_they_have(root: Path) 
     "name",
     ["", "../one", "/etc", "..", "one/../two", "nothing", "linked", "half", "a\0b", "x" * 99],
 )
-async def test_names_are_no_paths(root: Path, tmp_path: Path, name: str) -> None:
+async def test_names_are_not_used_as_paths(root: Path, tmp_path: Path, name: str) -> None:
     write(tmp_path / "outside", 3)
     (root / "linked").symlink_to(tmp_path / "outside")
     shutil.copytree(root / "two", root / "half")
@@ -199,7 +199,7 @@ async def test_a_damaged_checkpoint_changes_nothing(root: Path) -> None:
         assert await Admin(wire).loads() == [before]
 
 
-async def test_names_that_would_mean_two_things_are_refused(root: Path) -> None:
+async def test_ambiguous_names_are_refused(root: Path) -> None:
     async with serving(root) as wire:
         admin = Admin(wire)
         await admin.alias("models/best", MODEL)
@@ -225,7 +225,9 @@ async def test_without_the_flag_there_is_no_admin(root: Path) -> None:
         assert await code_of(Admin(wire).loads()) == "UNIMPLEMENTED"
 
 
-async def test_a_watch_serves_what_is_new_and_keeps_what_cannot_be_replaced(root: Path) -> None:
+async def test_the_watch_loads_new_checkpoints_and_keeps_old_models_otherwise(
+    root: Path,
+) -> None:
     async with serving(root) as wire:
         await wire.app.watch.project_heads()
         assert wire.models.names == [MODEL, "models/two"]
@@ -310,7 +312,7 @@ async def test_states_stay_with_the_weights_that_made_them(root: Path, name: str
         assert (await fresh.generate())[0] == new
 
 
-async def test_states_of_another_model_are_not_mistaken(root: Path) -> None:
+async def test_states_of_another_model_are_refused(root: Path) -> None:
     async with serving(root) as wire:
         await Admin(wire).load("two")
         keeper = Keeper(wire, MODEL)
@@ -331,7 +333,7 @@ async def test_an_unloaded_model_takes_its_states_with_it(root: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_not_one_call_fails_while_models_are_swapped(root: Path) -> None:
+async def test_no_call_fails_during_a_hot_swap(root: Path) -> None:
     """Generations, streams, scores and states, on a name whose model is replaced and an alias."""
     is_over = asyncio.Event()
     digests: set[str] = set()

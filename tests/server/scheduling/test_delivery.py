@@ -29,7 +29,7 @@ def started(clock: Clock | None = None) -> Delivery:
     return delivery
 
 
-async def test_a_call_hears_everything_in_order() -> None:
+async def test_a_call_gets_its_events_in_order() -> None:
     delivery, output = started(), new_output()
     texts = [str(number) for number in range(5 * AT_ONCE)]
 
@@ -40,7 +40,7 @@ async def test_a_call_hears_everything_in_order() -> None:
     assert await words_of(output) == texts
 
 
-async def test_first_ones_do_not_wait_behind_those_of_others() -> None:
+async def test_first_events_do_not_wait_for_other_calls() -> None:
     delivery, crowd, newcomer = started(), new_output(), new_output()
     delivery.hand_over([Event(crowd, Word("crowd"))] * 10 * AT_ONCE)
     delivery.hand_over([Event(newcomer, Word("first"), is_first=True)])
@@ -50,7 +50,7 @@ async def test_first_ones_do_not_wait_behind_those_of_others() -> None:
     assert len(await crowd.take(1 << 20)) <= 2 * AT_ONCE
 
 
-async def test_others_have_their_turn_between_a_few_and_a_few_more() -> None:
+async def test_the_loop_runs_other_work_between_groups() -> None:
     delivery, output = started(), new_output()
     delivery.hand_over([Event(output, Word("word"))] * 4 * AT_ONCE)
     lengths = []
@@ -61,7 +61,7 @@ async def test_others_have_their_turn_between_a_few_and_a_few_more() -> None:
     assert max(lengths) <= 2 * AT_ONCE
 
 
-async def test_what_can_wait_is_kept_for_longer_the_longer_deliveries_take() -> None:
+async def test_tokens_are_collected_longer_when_deliveries_take_longer() -> None:
     clock = Clock()
     delivery, output = started(clock), new_output()
 

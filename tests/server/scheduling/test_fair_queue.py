@@ -62,7 +62,7 @@ class Line:
         return "".join(self.begun[-num:])
 
 
-def test_two_callers_alternate_and_one_alone_is_not_held_up() -> None:
+def test_two_callers_alternate_and_a_single_one_does_not_wait() -> None:
     line = Line()
     for caller in "aaabb":
         line.add(caller)
@@ -70,7 +70,7 @@ def test_two_callers_alternate_and_one_alone_is_not_held_up() -> None:
     assert line.begin(5) == "ababa"
 
 
-def test_one_with_a_hundred_waiting_delays_another_by_one() -> None:
+def test_a_caller_with_a_hundred_jobs_delays_another_by_one() -> None:
     line = Line()
     for _ in range(100):
         line.add("a", 1_000_000)
@@ -91,7 +91,7 @@ def test_jobs_of_one_caller_keep_their_order() -> None:
     assert [queue.pop("") for _ in jobs] == jobs
 
 
-def test_the_tokens_of_those_who_wait_are_counted() -> None:
+def test_tokens_of_waiting_jobs_are_counted() -> None:
     queue = Line().queue
     for size in (5, 1, 3, 7):
         queue.add(QueuedJob(SizedJob(size=size)))
@@ -102,7 +102,7 @@ def test_the_tokens_of_those_who_wait_are_counted() -> None:
     assert queue.num_tokens == 1 + 7
 
 
-def test_who_asks_for_less_comes_more_often() -> None:
+def test_a_caller_with_smaller_jobs_has_more_turns() -> None:
     line = Line()
     for _ in range(8):
         line.add("a", 10)
@@ -111,7 +111,7 @@ def test_who_asks_for_less_comes_more_often() -> None:
     assert line.begin(8).count("a") == 6
 
 
-def test_nobody_saves_turns_up() -> None:
+def test_unused_turns_are_not_saved() -> None:
     line = Line()
     for _ in range(20):
         line.add("a")
@@ -123,7 +123,7 @@ def test_nobody_saves_turns_up() -> None:
     assert line.begin(6).count("b") == 3
 
 
-def test_what_was_not_used_is_given_back() -> None:
+def test_unused_tokens_are_refunded() -> None:
     line = Line()
     first = line.add("a", 1000, used=1)
     for _ in range(4):
@@ -135,7 +135,7 @@ def test_what_was_not_used_is_given_back() -> None:
     assert line.begin(2).count("a") == 1
 
 
-def test_who_leaves_out_of_turn_loses_no_turn() -> None:
+def test_a_job_that_leaves_the_queue_is_not_charged() -> None:
     line = Line()
     for caller in "aaab":
         line.add(caller, 7)

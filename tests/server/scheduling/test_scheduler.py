@@ -185,7 +185,7 @@ async def test_a_time_limit_that_passes_in_the_queue_returns_nothing_in_time(
     assert text_of(deltas) == ""
 
 
-async def test_draining_admits_no_one_and_waits_for_those_inside(bench: Bench) -> None:
+async def test_draining_refuses_new_jobs_and_waits_for_open_ones(bench: Bench) -> None:
     async with running(bench) as scheduler:
         job = bench.job("a", max_new_tokens=30)
         inside = asyncio.create_task(finish(scheduler, job))
@@ -199,7 +199,7 @@ async def test_draining_admits_no_one_and_waits_for_those_inside(bench: Bench) -
         await inside
 
 
-async def test_draining_ends_who_does_not_finish_with_what_it_has(busy_bench: Bench) -> None:
+async def test_draining_ends_slow_jobs_with_the_text_they_have(busy_bench: Bench) -> None:
     async with running(busy_bench) as scheduler:
         job, queued = endless(busy_bench), busy_bench.job("a")
         waiting = asyncio.create_task(finish(scheduler, queued))
@@ -214,7 +214,7 @@ async def test_draining_ends_who_does_not_finish_with_what_it_has(busy_bench: Be
     assert deltas[-1].finish.reason is FinishReason.DRAINED
 
 
-async def test_a_fault_of_the_engine_is_told_to_all_and_survived(
+async def test_a_failed_tick_ends_all_jobs_and_the_engine_goes_on(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(bench) as scheduler:
@@ -227,7 +227,7 @@ async def test_a_fault_of_the_engine_is_told_to_all_and_survived(
     assert "the model broke" in caplog.text
 
 
-async def test_who_is_turned_away_is_told_even_if_the_engine_then_fails(
+async def test_a_refused_job_gets_its_error_even_if_the_engine_then_fails(
     busy_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached, opened = threading.Event(), threading.Event()

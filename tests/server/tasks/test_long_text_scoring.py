@@ -94,7 +94,7 @@ async def test_a_stream_cut_anywhere_has_the_bits_of_score(
         assert found == expected
 
 
-async def test_what_is_asked_for_comes_token_by_token_after_a_context(wire: Wire) -> None:
+async def test_tokens_are_scored_one_by_one_after_a_context(wire: Wire) -> None:
     asked = {"returns": EVERYTHING, "context": context_pb2.Context(text="the ")}
 
     responses = await streamed(wire, "lstm-char", pieces(LATIN.encode(), [9]), **asked)
@@ -110,7 +110,7 @@ async def test_what_is_asked_for_comes_token_by_token_after_a_context(wire: Wire
     assert best == list(expected.tokens.top_tokens.token_ids)
 
 
-async def test_totals_come_last_and_alone_when_no_tokens_are_wanted(wire: Wire) -> None:
+async def test_without_tokens_only_totals_are_returned(wire: Wire) -> None:
     parts = pieces(LATIN.encode() * 10, [7, 70])
 
     (last,) = await streamed(wire, "lstm-char", parts, returns={"logprobs": False})
@@ -146,7 +146,7 @@ async def test_an_empty_text_costs_nothing(wire: Wire) -> None:
     assert last.total.bits_per_byte == 0.0
 
 
-async def test_nothing_is_read_faster_than_it_is_scored(wire: Wire) -> None:
+async def test_input_is_not_read_faster_than_it_is_scored(wire: Wire) -> None:
     num_read = 0
 
     async def text() -> AsyncIterator[bytes]:
@@ -210,7 +210,7 @@ async def test_many_streams_at_once_have_the_bits_of_each_alone(wire: Wire) -> N
     assert together == [alone[model] for model in names]
 
 
-async def test_a_full_queue_refuses_newcomers_but_not_who_has_begun(wire: Wire) -> None:
+async def test_a_full_queue_refuses_new_calls_but_not_started_ones(wire: Wire) -> None:
     model = wire.models.get("models/rnn-byte")
     series = SearchSeries(model, math.inf)
     full = QueueFull("requests", 0, retry_after_s=0.0)
@@ -261,7 +261,7 @@ async def test_bad_streams_are_refused_with_their_field(
     assert bad_request.field_violations[0].field == field
 
 
-async def test_the_offset_of_an_unknown_character_is_that_in_the_whole_text(wire: Wire) -> None:
+async def test_the_offset_of_an_unknown_character_counts_from_the_start(wire: Wire) -> None:
     parts = [b"hello", b" ", "w\u1234".encode()]
 
     with pytest.raises(grpc.aio.AioRpcError, match="at offset 7") as refusal:
