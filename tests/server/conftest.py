@@ -30,7 +30,7 @@ CERTAIN = 60.0  # a logit that leaves the others about e^-60
 
 
 class Clock:
-    """Stands still unless someone moves it."""
+    """Stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -150,7 +150,7 @@ def periodic(prompt: str, length: int) -> str:
 
 
 async def deltas_of(job: GenerationJob) -> list[Delta]:
-    """All that a finished job was told."""
+    """All deltas of a finished job."""
     return [delta async for parts in job.output.batches(1 << 30) for delta in parts]
 
 

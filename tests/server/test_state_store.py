@@ -171,7 +171,7 @@ def test_checkpoints_are_bounded() -> None:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Whatever is done in whatever order: what was promised is there, and its size is known."""
+    """After any operations in any order, promised states are kept and sizes add up."""
 
     names: Bundle[str] = Bundle("names")
 

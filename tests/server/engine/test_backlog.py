@@ -1,4 +1,4 @@
-"""A backlog gives every row its tokens once and in order, whoever joined and whatever was taken."""
+"""A backlog returns every row's tokens once and in order, while rows join and are taken."""
 
 import numpy as np
 from hypothesis import given
@@ -10,7 +10,7 @@ from charlm_server.engine.token_columns import TokenColumns
 
 Move = tuple[
     int, int, bool, bool
-]  # rows that join, steps, whether details, whether newcomers' are taken
+]  # rows that join, steps, whether details, whether those of joining rows are taken
 
 
 def sampled(first_ids: list[int], num_steps: int, *, has_details: bool) -> Sampled:

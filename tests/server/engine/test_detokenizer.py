@@ -80,7 +80,7 @@ def test_a_stop_is_shown_when_asked_for(lengths: list[int], per_chunk: int) -> N
 
 @given(LENGTHS, st.integers(1, 5))
 def test_released_tokens_spell_no_more_than_the_text(lengths: list[int], per_chunk: int) -> None:
-    """The tokens never tell what is held back or cut away."""
+    """Released tokens never reveal text that is held back or cut."""
     tokens = cut(b"aSTOaSTSTOPz", lengths)
     releases = assemble(TextAssembler(StopAutomaton([b"STOP"])), tokens, per_chunk)
 

@@ -1,4 +1,4 @@
-"""The engine continues prompts exactly, shares its time, and frees what is no longer wanted."""
+"""The engine continues prompts exactly, divides its time, and frees the rows of ended calls."""
 
 from collections.abc import Callable
 

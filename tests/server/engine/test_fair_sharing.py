@@ -1,4 +1,4 @@
-"""Places go from who has many to who has few, never to and fro, and no bit is changed by it."""
+"""Rows are lent by callers with many to callers with few, never back and forth, bits unchanged."""
 
 import asyncio
 from collections import Counter
@@ -88,7 +88,7 @@ def test_new_caller_is_admitted_up_to_its_fair_share() -> None:
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 40))
 def test_fair_share_is_max_min_fair(others: list[int], capacity: int) -> None:
-    """By filling glasses: a drop at a time to whoever has least and wants more."""
+    """The oracle: one row at a time to the caller with the fewest that wants more."""
     glasses, wishes = [0] * (len(others) + 1), [*others, capacity]
     for _ in range(capacity):
         thirsty = [i for i, has in enumerate(glasses) if has < wishes[i]]
@@ -297,7 +297,7 @@ async def test_a_sequence_that_waits_for_a_row_keeps_its_state(kernels: Kernels)
 
 
 async def test_a_prompt_that_lent_its_row_has_the_same_bits(kernels: Kernels) -> None:
-    """Of those that are lent, some began with a snapshot."""
+    """Some of the lent sequences began with a snapshot."""
     long = [Ask("a", "abcd" * 30, n, 20, has_snapshot=n % 2 > 0) for n in range(4)]
     asked = [*long, Ask("b", "dcba", 5, 9, has_snapshot=True)]
     jobs, engine = [kernels.job(ask) for ask in asked], kernels.engine()
@@ -317,7 +317,7 @@ async def test_a_prompt_that_lent_its_row_has_the_same_bits(kernels: Kernels) ->
 async def test_a_single_text_waits_at_most_one_turn_of_each_caller(
     make_bench: Callable[..., Bench],
 ) -> None:
-    """Whoever is served goes behind the others, also where all have equally many places."""
+    """A served caller goes behind the others, also if all have equally many rows."""
     bench = make_bench(**PACED, max_scoring_rows=2)
     for caller in "ab":
         bench.engine.begin(bench.scoring_job(*["abcd"] * 100, caller=caller))
@@ -369,7 +369,7 @@ def test_a_deadline_is_not_too_short_where_a_row_will_be_lent() -> None:
 def test_a_cancelled_row_stays_until_its_backlog_is_taken(
     make_bench: Callable[..., Bench],
 ) -> None:
-    """The loop cancels at any moment, and rows may not move before their tokens are told."""
+    """The loop cancels at any moment; rows may not move before their backlog is taken."""
     bench = make_bench(**PACED)
     jobs = [bench.job(max_new_tokens=10**6) for _ in range(2)]
     bench.begin(*jobs)

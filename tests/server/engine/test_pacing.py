@@ -43,7 +43,7 @@ def test_an_unknown_wait_refuses_nothing() -> None:
 
 
 def read(pacer: ChunkPacer, num_chunks: int, cost: Callable[[int], float]) -> int:
-    """Read so many chunks, and tell the longest of the last round."""
+    """Read so many chunks; returns the longest of the last round."""
     lengths = []
     for _ in range(num_chunks):
         lengths.append(pacer.num_steps(0.01))

@@ -1,4 +1,4 @@
-"""Searches in the engine: a piece at a time, two in turns, and out when nobody waits."""
+"""Searches run in pieces, two in turns, and are dropped when their call ends."""
 
 from collections.abc import Callable, Generator
 from typing import Any

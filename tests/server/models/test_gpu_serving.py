@@ -1,4 +1,4 @@
-"""Models served on a device: tried at load, and what is kept of them is in the processor's memory.
+"""Models served on a device: verified at load, with kept states in the processor's memory.
 
 The kernels are run by Triton's interpreter, where 60 ms are little.
 """
@@ -41,7 +41,7 @@ GPU = torch.device("cuda", 0)
 
 
 class Recorded:
-    """Does nothing, and notes what was not recorded before."""
+    """Does nothing, and records new sizes."""
 
     news: ClassVar[list[Hashable]] = []
 

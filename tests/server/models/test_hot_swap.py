@@ -243,7 +243,7 @@ async def test_the_watch_loads_new_checkpoints_and_keeps_old_models_otherwise(
 
 
 class Keeper:
-    """A state that was kept under a name, and what is asked of it."""
+    """A state kept under a name, and a request that continues it."""
 
     def __init__(self, wire: Wire, model: str) -> None:
         self._wire, self._model = wire, model

@@ -1,4 +1,4 @@
-"""Callers take turns: nobody starves, nobody saves turns up, and each one's order is kept."""
+"""Callers take turns: none starves, none saves turns, and each keeps its order."""
 
 import asyncio
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class SizedJob(Job):
 
 @dataclass
 class Line:
-    """A fair queue, and who was begun."""
+    """A fair queue, and the callers whose jobs began."""
 
     queue: FairQueue = field(default_factory=FairQueue)
     begun: list[str] = field(default_factory=list)

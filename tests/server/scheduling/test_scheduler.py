@@ -1,4 +1,4 @@
-"""Who is admitted, who is turned away with a reason, and that nothing stays behind."""
+"""Jobs are admitted or refused with a reason, and free everything when they end."""
 
 import asyncio
 import threading
