@@ -30,7 +30,7 @@ from serving import CASES, CHARACTERS, RESULTS, config_of, machine
 from serving_ours import SIZES, generation_job
 from serving_peers import PROMPT_LENGTH
 
-from charlm_client.bench.figures import percentile
+from charlm_client.bench.results import percentile
 from charlm_client.client import Client
 from charlm_client.types import Sampling, Stopping
 from charlm_model.families.registry import build

@@ -13,7 +13,7 @@ from statistics import median
 import pytest
 
 from charlm_client import Client, QueueFull, Sampling, Stopping
-from charlm_client.bench.figures import percentile
+from charlm_client.bench.results import percentile
 from tests.chaos import form
 from tests.chaos.server_process import load_at_rest, running
 
