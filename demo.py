@@ -1,6 +1,6 @@
-"""The two-minute tour: train on text that every Python carries, serve it, ask it.
+"""A demo of two minutes: train on the documentation of Python, serve the model, query it.
 
-Run by `make demo`. Everything happens through the `charlm` command, as a person would do it.
+Run by `make demo`. Every step is a `charlm` command.
 """
 
 import subprocess
@@ -30,7 +30,7 @@ def main() -> None:
             tell("3. Stream a continuation, character by character")
             options = ["--max-tokens", "400", "--temperature", "0.7", "--seed", "1"]
             charlm("generate", PROMPT, *options, "--server", address)
-            tell("4. Show how much each character of a line surprises it")
+            tell("4. Show the surprisal of each character of a line")
             charlm("score", LINE_TO_SCORE, "--color", "always", "--server", address)
         tell("The server has stopped. Now your own text: charlm train FILE --out DIR")
 
@@ -45,7 +45,7 @@ def charlm(*arguments: str | Path) -> None:
 
 @contextmanager
 def serving(checkpoint: Path) -> Iterator[str]:
-    """A server process on a free port, stopped as an operator would: by SIGTERM."""
+    """A server process on a free port, stopped by SIGTERM."""
     command = [*CHARLM, "serve", str(checkpoint), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:

@@ -1,4 +1,4 @@
-"""Errors about a field of a request, told about the flag that set it."""
+"""Errors about a field of a request, reworded to name the flag that set it."""
 
 import re
 from collections.abc import Mapping

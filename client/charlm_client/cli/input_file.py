@@ -13,7 +13,7 @@ PIECE_BYTES = 1 << 16
 
 
 def read(text: str) -> str:
-    """A text argument; `-` stands for the standard input."""
+    """A text argument; `-` reads the standard input. Raises InvalidRequest unless it is UTF-8."""
     return _decoded(sys.stdin.buffer.read(), "The standard input") if text == "-" else text
 
 
@@ -39,7 +39,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def text_pieces(file: BinaryIO) -> Iterator[bytes]:
-    """A text as `read_file` reads one, whatever its size: no byte order mark, plain line ends."""
+    """The text of a file of any size in pieces, without byte order mark and carriage returns."""
     held = file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
     is_at_end = False
     while not is_at_end:

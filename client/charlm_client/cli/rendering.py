@@ -31,7 +31,7 @@ COLORS: dict[str, bool | None] = {"auto": None, "always": True, "never": False}
 
 
 def console(color: str, *, is_error: bool = False) -> Console:
-    """A console that colors as asked, by a word of COLORS."""
+    """A console; `color` is a key of COLORS."""
     return Console(
         force_terminal=COLORS[color],
         no_color=COLORS[color] is False,

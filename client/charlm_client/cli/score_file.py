@@ -90,7 +90,7 @@ class FileText:
 
 
 class _TokenRows:
-    """Prints a row for each token; the last one is held until the next one tells where it ends."""
+    """Prints a row for each token, delayed by one: a token ends where the next one begins."""
 
     def __init__(self, text: FileText) -> None:
         self._text = text

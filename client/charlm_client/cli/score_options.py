@@ -1,4 +1,4 @@
-"""What `charlm score` is asked to print, whichever way it reads its text."""
+"""Options of `charlm score` that are the same for a text, a file and lines."""
 
 from dataclasses import dataclass
 

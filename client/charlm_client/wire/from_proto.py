@@ -95,7 +95,7 @@ def _end_from(message: generation_pb2.OutputEnd) -> OutputEnd:
 
 
 def score_from(message: scoring_pb2.Score, vocabulary: tuple[bytes, ...] = ()) -> Score:
-    """The vocabulary is needed where the most probable tokens were asked for."""
+    """`vocabulary` is needed only for scores with the most probable tokens."""
     tokens = message.tokens
     return Score(
         total_logprob=message.total_logprob,

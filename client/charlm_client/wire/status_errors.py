@@ -59,7 +59,7 @@ ERROR_OF_REASON: dict[str, type[CharlmError]] = {
 _TOO_LARGE_WORDS = "larger than max"
 
 
-# localhost is an IPv6 and an IPv4 address, and gRPC tells the error of the last one that it tried.
+# localhost is an IPv6 and an IPv4 address, and gRPC reports the error of the last one only.
 _LOCALHOST = re.compile("localhost:")
 _ADVICE_FOR_LOCALHOST = (
     "This is the error of one address of localhost; to see that of a server on the other, "
@@ -83,8 +83,8 @@ def translated(address: str, status: FirstStatus | None = None) -> Iterator[None
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        told = status.of(error) if status is not None else error
-        raise error_from(told, address) from error
+        first = status.of(error) if status is not None else error
+        raise error_from(first, address) from error
 
 
 def error_from(error: grpc.aio.AioRpcError, address: str) -> CharlmError:
