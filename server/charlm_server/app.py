@@ -1,4 +1,4 @@
-"""The server's life: start, serve until asked to stop, drain."""
+"""The life cycle of a server: start, serve until a signal, drain."""
 
 import asyncio
 import gc
@@ -72,7 +72,7 @@ LAST_WORDS_S = 0.5  # for messages on their way and for those who watch the heal
 
 
 class App:
-    """Models behind one port, or behind whatever else takes services as gRPC's server does."""
+    """The services of all models on one server: gRPC's, or one without a port."""
 
     def __init__(self, config: ServeConfig, models: Models, server: Any = None) -> None:
         self._config, self._models = config, models
@@ -135,7 +135,7 @@ class App:
         return address_of(self._config.host, port)
 
     def begin(self) -> None:
-        """Have work done, wherever it comes from."""
+        """Start the engines, the telemetry and the periodic tasks; `start` does this too."""
         for model in self._models:
             model.scheduler.start()
         sources = Sources(
@@ -159,7 +159,7 @@ class App:
         return self._server.add_secure_port(address, server_credentials(self._config.tls))
 
     async def drain(self, grace_s: float | None = None) -> None:
-        """Admit nothing, let calls finish for a while, end the rest with what they have, stop."""
+        """Refuse new calls, wait for open ones, end the rest with partial results, and stop."""
         for task in self._tasks:
             task.cancel()
         models = [*self._models, *await self.hot_swap.close()]

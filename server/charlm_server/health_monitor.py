@@ -1,4 +1,4 @@
-"""Turns what the engines do into what the health service says."""
+"""Sets the statuses of the health service from the progress of the engines."""
 
 import asyncio
 import contextlib
@@ -20,13 +20,13 @@ CHECKS_PER_BOUND = 4  # so that a stuck engine is noticed within 1.25 times the 
 
 
 class HealthMonitor:
-    """Looks at every engine now and then: one that is stuck in a step cannot say so itself.
+    """Checks every engine periodically, since one that is stuck in a step cannot report it.
 
     A model serves while its engine's thread lives and, where there is work, some of it was done
     within the bound; work that failed was not done. The server and its services serve while every
-    model does: a stuck thread ends only with its process, so whoever watches the server should
-    replace it. An engine that failed last and has no calls is asked for a token: so that one bad
-    call is not held against it, nor a recovery missed because nobody calls.
+    model does: a stuck thread ends only with its process, so the supervisor of the server should
+    replace it. An engine whose last call failed, and which has no other, gets a probe of one token:
+    then one bad call does not mark it as unhealthy, and a recovery is seen without calls.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class HealthMonitor:
         self.probes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check until cancelled."""
         while True:
             await asyncio.sleep(self._stuck_after_s / CHECKS_PER_BOUND)
             self.check()
 
     def check(self) -> None:
-        """Tell the health service what has changed since the last look."""
+        """Report to the health service what has changed since the last check."""
         are_healthy = {model.name: self.is_healthy(model) for model in self._models}
         for old in self._models.replaced:  # states go on with it, under the same name
             are_healthy[old.name] &= self.is_healthy(old)
@@ -75,9 +75,11 @@ class HealthMonitor:
     def _tell(self, name: str, is_healthy: bool) -> None:
         self._health.set(name, is_serving=is_healthy)
         if not is_healthy:
-            logger.error("%s does not work: nothing was done for %g s", name, self._stuck_after_s)
+            logger.error(
+                "%s is not serving: its engine made no progress for %g s", name, self._stuck_after_s
+            )
         elif name in self._are_healthy:
-            logger.warning("%s works again", name)
+            logger.warning("%s is serving again", name)
 
 
 async def probe(model: LoadedModel) -> None:

@@ -1,4 +1,4 @@
-"""What Ray's gRPC proxy is told: which services there are, and how errors look on the wire.
+"""Set-up of Ray's gRPC proxy: the services, and how errors look on the wire.
 
 Runs in the proxy's process, which loads no model: nothing here may import torch.
 """
@@ -25,19 +25,19 @@ STATUS_DETAILS = "grpc-status-details-bin"
 REFUSED = {
     # A watch that lasts would count as work, and Ray would add replicas for it.
     "/grpc.health.v1.Health/Watch": (
-        "Health.Watch is not offered on a Ray cluster: Ray replaces replicas that are unwell. "
-        "Ask with Health.Check."
+        "Health.Watch is not offered on a Ray cluster: Ray replaces unhealthy replicas. "
+        "Use Health.Check."
     ),
     "/charlm.v1.AdminService/": (
-        "AdminService is not offered on a Ray cluster: one replica would change, and the others "
-        "not. Start them again with what they should serve."
+        "AdminService is not offered on a Ray cluster: only one replica would change. "
+        "Restart the application with the models that it should serve."
     ),
     "/charlm.v1.StateService/": (
         "StateService is not offered on a Ray cluster: a state is kept by one replica, and the "
         "next call may go to another. Let states travel with the calls: return_state, inline_state."
     ),
 }
-REPLICA_DIED = "A replica of the server died during the call; another one can be asked at once."
+REPLICA_DIED = "The replica crashed during the call; retry at once on another one."
 
 ADD_SERVICER: list[Callable[[Any, Any], None]] = [
     admin_pb2_grpc.add_AdminServiceServicer_to_server,
@@ -62,40 +62,40 @@ def add_services(servicer: Any, server: Any) -> None:
         is_stream = streaming_type.name.endswith("_STREAM")
         for start, sentence in REFUSED.items():
             if service_method.startswith(start):
-                return refusing_stream(sentence) if is_stream else refusing(sentence)
+                return unimplemented_stream(sentence) if is_stream else unimplemented(sentence)
         handler = route(service_method=service_method, streaming_type=streaming_type)
-        return mended_stream(handler) if is_stream else mended(handler)
+        return stream_with_crash_reported(handler) if is_stream else with_crash_reported(handler)
 
     server.service_handler_factory = route_with_our_errors
     for add in ADD_SERVICER:
         add(servicer, server)
 
 
-def mended(handler: Handler) -> Handler:
-    """The same, with a dead replica told as what it is."""
+def with_crash_reported(handler: Handler) -> Handler:
+    """The same handler, with a crashed replica reported as UNAVAILABLE."""
 
     async def answer(request: Any, context: Any) -> Any:
         response = await handler(request, context)
-        _tell_of_death(context)
+        _report_crash(context)
         return response
 
     return answer
 
 
-def mended_stream(handler: Handler) -> Handler:
+def stream_with_crash_reported(handler: Handler) -> Handler:
     """The same, without the empty message that carries a refusal's details from the replica."""
 
     async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
         async for response in handler(request, context):
             if not context.code():
                 yield response
-        _tell_of_death(context)
+        _report_crash(context)
 
     return answers
 
 
-def _tell_of_death(context: Any) -> None:
-    """Ray calls a replica's death INTERNAL. Ours come with details, so this one is Ray's."""
+def _report_crash(context: Any) -> None:
+    """Ray reports a crashed replica as INTERNAL; our INTERNAL errors have details, Ray's do not."""
     is_internal = context.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INTERNAL.value[0])
     is_ours = any(key == STATUS_DETAILS for key, _ in context.trailing_metadata() or ())
     if is_internal and not is_ours:
@@ -103,14 +103,14 @@ def _tell_of_death(context: Any) -> None:
         context.set_details(REPLICA_DIED)
 
 
-def refusing(sentence: str) -> Handler:
+def unimplemented(sentence: str) -> Handler:
     async def refuse(_request: Any, context: Any) -> None:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, sentence)
 
     return refuse
 
 
-def refusing_stream(sentence: str) -> Handler:
+def unimplemented_stream(sentence: str) -> Handler:
     async def refuse(_request: Any, context: Any) -> AsyncIterator[bytes]:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, sentence)
         yield b""  # makes this a stream, as the contract says

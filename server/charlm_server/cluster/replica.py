@@ -27,7 +27,7 @@ class ReplicaUnhealthy(Exception):
 
 @dataclass(frozen=True)
 class Refusal:
-    """Stands where a response would: what is told is in the context that goes with it."""
+    """Takes the place of a response to a failed call; the status is in the context."""
 
     def SerializeToString(self) -> bytes:  # the name by which Ray asks for it
         return b""
@@ -65,9 +65,9 @@ class Replica:
         self._app.begin()
 
     def check_health(self) -> None:
-        """Ray asks every few seconds, and replaces a replica that raises."""
+        """Ray calls this every few seconds, and replaces a replica that raises."""
         if not self._app.health.is_serving(""):
-            raise ReplicaUnhealthy("an engine is stuck; see the log")
+            raise ReplicaUnhealthy("an engine is stuck; the log has the details")
 
 
 def _rpc(method: MethodDescriptor) -> Any:

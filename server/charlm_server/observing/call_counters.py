@@ -1,4 +1,4 @@
-"""What all calls have come to since the start. Written on the loop, read by any thread."""
+"""Counters of all calls since the start. Written on the event loop, read by any thread."""
 
 from collections import Counter, defaultdict
 

@@ -55,7 +55,7 @@ class MetricsServer:
 
 
 class CallCollector(Collector):
-    """What was asked and answered."""
+    """Calls, their durations, and the amounts of text in them."""
 
     def __init__(self, counters: CallCounters) -> None:
         self._counters = counters
@@ -67,19 +67,21 @@ class CallCollector(Collector):
     def _calls(self) -> Iterator[Metric]:
         counters = self._counters
         ended = CounterMetricFamily(
-            "charlm_calls", "Calls that ended, by status code.", labels=["method", "code"]
+            "charlm_calls", "Calls that have ended, by status code.", labels=["method", "code"]
         )
         for labels, num in counters.num_ended.copy().items():
             ended.add_metric(labels, num)
         refused = CounterMetricFamily(
-            "charlm_refusals", "Calls that ended with a reason.", labels=["method", "reason"]
+            "charlm_refusals",
+            "Calls that ended in an error with a reason.",
+            labels=["method", "reason"],
         )
         for labels, num in counters.num_refused.copy().items():
             refused.add_metric(labels, num)
-        open_calls = GaugeMetricFamily("charlm_open_calls", "Calls under way.", labels=["method"])
+        open_calls = GaugeMetricFamily("charlm_open_calls", "Open calls.", labels=["method"])
         for method, num in counters.num_open.copy().items():
             open_calls.add_metric([method], num)
-        durations = _histograms("charlm_call_duration_seconds", "From beginning to end.", "method")
+        durations = _histograms("charlm_call_duration_seconds", "Duration of a call.", "method")
         for method, histogram in counters.durations.copy().items():
             _add(durations, method, histogram)
         return iter((ended, refused, open_calls, durations))
@@ -92,10 +94,12 @@ class CallCollector(Collector):
                 family.add_metric([model], getattr(counters.amounts, field))
             yield family
         first = _histograms(
-            "charlm_first_character_seconds", "From a call to its first chunk of text.", "model"
+            "charlm_first_character_seconds",
+            "From the start of a call to its first chunk of text.",
+            "model",
         )
         between = _histograms(
-            "charlm_between_chunks_seconds", "From one chunk of a stream to its next.", "model"
+            "charlm_between_chunks_seconds", "Between two chunks of a stream.", "model"
         )
         for model, counters in by_model.items():
             _add(first, model, counters.first_character)
@@ -105,24 +109,24 @@ class CallCollector(Collector):
 
 
 AMOUNTS = (
-    ("received_characters", "received_characters", "Characters of text that calls brought."),
-    ("prompt_tokens", "prompt_tokens", "Tokens of prompts that were continued."),
-    ("generated_characters", "generated_characters", "Characters written to callers."),
-    ("generated_tokens", "generated_tokens", "Tokens written to callers."),
-    ("scored_characters", "scored_characters", "Characters whose probability was told."),
-    ("scored_tokens", "scored_tokens", "Tokens whose probability was told."),
-    ("coded_bytes", "coded_bytes", "Bytes of text compressed or restored."),
+    ("received_characters", "received_characters", "Characters of text in requests."),
+    ("prompt_tokens", "prompt_tokens", "Tokens of continued prompts."),
+    ("generated_characters", "generated_characters", "Generated characters sent to callers."),
+    ("generated_tokens", "generated_tokens", "Generated tokens sent to callers."),
+    ("scored_characters", "scored_characters", "Scored characters."),
+    ("scored_tokens", "scored_tokens", "Scored tokens."),
+    ("coded_bytes", "coded_bytes", "Bytes of text compressed or decompressed."),
 )
 
 
 class ServerCollector(Collector):
-    """What the engines do, what is kept, what is served."""
+    """Engines, queues, batches, kept states and loaded models."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._build = InfoMetricFamily(
             "charlm_build",
-            "What runs here.",
+            "Version of the server and its arithmetic.",
             value={
                 "version": VERSION,
                 "python": platform.python_version(),
@@ -138,17 +142,21 @@ class ServerCollector(Collector):
         yield from _batches(models)
         yield from self._engines(models)
         states = self._sources.states
-        yield GaugeMetricFamily("charlm_states", "States kept for callers.", states.num)
-        yield GaugeMetricFamily("charlm_states_bytes", "Memory of those.", states.num_bytes)
+        yield GaugeMetricFamily("charlm_states", "Kept states.", states.num)
+        yield GaugeMetricFamily(
+            "charlm_states_bytes", "Memory of the kept states.", states.num_bytes
+        )
 
     def _served(self, models: list[LoadedModel]) -> Iterator[Metric]:
         yield GaugeMetricFamily("charlm_models", "Models served.", len(models))
         yield GaugeMetricFamily(
             "charlm_models_retiring",
-            "Replaced or unloaded models that have calls to finish.",
+            "Replaced or unloaded models with open calls.",
             self._sources.num_retiring(),
         )
-        info = InfoMetricFamily("charlm_model", "What each model is.", labels=["model"])
+        info = InfoMetricFamily(
+            "charlm_model", "Checkpoint and arithmetic of each model.", labels=["model"]
+        )
         for model in models:
             told = {
                 "digest": model.checkpoint.digest,
@@ -159,15 +167,18 @@ class ServerCollector(Collector):
         yield info
 
     def _engines(self, models: list[LoadedModel]) -> Iterator[Metric]:
-        well = _gauges("charlm_engine_serving", "1; or 0 while its engine does no work.")
+        well = _gauges(
+            "charlm_engine_serving", "1 if the engine works, 0 if it is stuck or has ended."
+        )
         ticks = SummaryMetricFamily(
-            "charlm_engine_tick_seconds", "Rounds of work of an engine.", labels=["model"]
+            "charlm_engine_tick_seconds", "Time in rounds of the engine.", labels=["model"]
         )
         silent = _gauges(
-            "charlm_engine_silent_seconds", "Since there was work and none of it was done."
+            "charlm_engine_silent_seconds",
+            "Time since the engine last made progress, while it has work.",
         )
-        steps = _counters("charlm_engine_steps", "Decode steps of the whole batch.")
-        step = _gauges("charlm_engine_step_seconds", "Processor time of a step lately.")
+        steps = _counters("charlm_engine_steps", "Decode steps of the batch.")
+        step = _gauges("charlm_engine_step_seconds", "Recent time of one decode step.")
         for model in models:
             progress, label = model.scheduler.progress, [model.name]
             well.add_metric(label, self._sources.monitor.is_healthy(model))
@@ -179,9 +190,9 @@ class ServerCollector(Collector):
 
 
 def _queues(models: Iterable[LoadedModel]) -> Iterator[Metric]:
-    requests = _gauges("charlm_queue_requests", "Requests that wait for a place.")
-    tokens = _gauges("charlm_queue_tokens", "Tokens of work that they bring, at most.")
-    waits = _histograms("charlm_queue_wait_seconds", "From admission to a place.", "model")
+    requests = _gauges("charlm_queue_requests", "Queued requests.")
+    tokens = _gauges("charlm_queue_tokens", "Most tokens of the queued requests.")
+    waits = _histograms("charlm_queue_wait_seconds", "Time in the queue.", "model")
     for model in models:
         load, label = model.scheduler.load, [model.name]
         requests.add_metric(label, load.num_waiting)
@@ -191,10 +202,12 @@ def _queues(models: Iterable[LoadedModel]) -> Iterator[Metric]:
 
 
 def _batches(models: Iterable[LoadedModel]) -> Iterator[Metric]:
-    running = _gauges("charlm_batch_rows", "Sequences that are decoded together.")
-    capacity = _gauges("charlm_batch_capacity_rows", "The most that can be.")
-    parked = _gauges("charlm_parked_rows", "Sequences that wait for slow readers.")
-    sampled = _counters("charlm_sampled_tokens", "Tokens drawn, past a sequence's end included.")
+    running = _gauges("charlm_batch_rows", "Sequences in the batch.")
+    capacity = _gauges("charlm_batch_capacity_rows", "Most sequences in the batch.")
+    parked = _gauges("charlm_parked_rows", "Sequences paused for slow readers.")
+    sampled = _counters(
+        "charlm_sampled_tokens", "Sampled tokens, including those after the end of a sequence."
+    )
     for model in models:
         load, label = model.scheduler.load, [model.name]
         running.add_metric(label, load.num_running)

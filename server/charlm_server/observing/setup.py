@@ -1,4 +1,4 @@
-"""Decides who observes a server, and starts and stops them with it."""
+"""Starts and stops the metrics, traces and logs of a server."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ LAST_SPANS_S = 2.0  # for a collector that may be gone
 
 
 class Telemetry:
-    """Metrics, traces and logs of one server; whatever was not asked for costs nothing."""
+    """Metrics, traces and logs of one server; those that are not enabled cost nothing."""
 
     def __init__(self, config: ServeConfig) -> None:
         """Raises ServeError."""
@@ -60,7 +60,7 @@ def _tracing_of(config: ServeConfig) -> "Tracing | None":
         from charlm_server.observing.tracing import tracing_to
     except ImportError:
         raise ServeError(
-            "Traces are asked for by --otlp-endpoint, but OpenTelemetry is not installed. "
+            "--otlp-endpoint needs OpenTelemetry, which is not installed. "
             "Run: pip install 'charlm[tracing]'"
         ) from None
     return tracing_to(config.otlp_endpoint)

@@ -1,4 +1,4 @@
-"""The one seam where our errors become gRPC's, with the details that machines read."""
+"""Turns our errors into gRPC statuses with machine-readable details."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -82,7 +82,7 @@ Method = Callable[[Any, Any], Any]
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Tells callers of our errors in full and of our faults only that there was one.
+    """Sends our errors to callers in full, and of other exceptions only that one occurred.
 
     It is the outermost, so it also tells those who observe of every call.
     """
@@ -165,17 +165,19 @@ async def _abort(context: Any, error: Exception, call: Call) -> NoReturn:
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     call.code, call.reason = code.name, error.reason if isinstance(error, CharlmError) else ""
     if code is grpc.StatusCode.INTERNAL:
-        logger.error("call %r failed by a fault of ours", call.request_id, exc_info=error)
+        logger.error("call %r failed with an internal error", call.request_id, exc_info=error)
     details = (STATUS_DETAILS, status.SerializeToString())
     await context.abort(code, status.message, (details, *trailing_of(call)))
     raise AssertionError("abort always raises")
 
 
 def status_from(error: Exception) -> status_pb2.Status:
-    """What a caller is told. The text of an error that is not ours stays in the log."""
+    """The status for a caller. The text of an exception that is not ours stays in the log."""
     if not isinstance(error, CharlmError):
         code = grpc.StatusCode.INTERNAL
-        return status_pb2.Status(code=code.value[0], message="The server failed; see its log.")
+        return status_pb2.Status(
+            code=code.value[0], message="Internal error; the server's log has the details."
+        )
     code = next(STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF)
     details = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata),

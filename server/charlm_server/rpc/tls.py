@@ -19,8 +19,8 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     except (OSError, ssl.SSLError) as error:
         names = ", ".join(map(str, files.paths))
         raise ServeError(
-            f"The certificates cannot be used ({error}): {names}. Give PEM files, and the key "
-            "that belongs to the certificate."
+            f"The certificates are unusable ({error}): {names}. Give --tls-cert PEM files, and as "
+            "--tls-key the key that belongs to the certificate."
         ) from error
     changed: Any = certificates.changed  # gRPC allows it to return None; its types do not
     return grpc.dynamic_ssl_server_credentials(
@@ -52,10 +52,10 @@ class _Certificates:
             self._check()
             found = self.read()
         except (OSError, ssl.SSLError) as error:
-            logger.error("the new certificates cannot be used, the old ones stay: %s", error)
+            logger.error("the new certificates are unusable; the old ones stay in use: %s", error)
             return None
         self._version = version
-        logger.warning("the certificates were read again")
+        logger.warning("the certificates were reloaded")
         return found
 
     def _present_version(self) -> list[tuple[int, int]]:

@@ -248,7 +248,7 @@ async def test_a_replica_s_death_is_told_apart_from_a_fault(
         return b""
 
     context = ProxyContext()
-    await proxy.mended(failing)(None, context)
+    await proxy.with_crash_reported(failing)(None, context)
 
     assert context.status == code.value[0]
 
@@ -259,7 +259,7 @@ async def test_the_message_that_carries_a_refusal_is_not_sent_on() -> None:
         context.set_code(grpc.StatusCode.NOT_FOUND)
         yield b""
 
-    sent = [each async for each in proxy.mended_stream(refused)(None, ProxyContext())]
+    sent = [each async for each in proxy.stream_with_crash_reported(refused)(None, ProxyContext())]
 
     assert sent == [b"chunk"]
 
@@ -268,9 +268,9 @@ async def test_the_proxy_says_why_it_refuses() -> None:
     unary, stream = ProxyContext(), ProxyContext()
 
     with pytest.raises(grpc.aio.AbortError):
-        await proxy.refusing("Not here.")(None, unary)
+        await proxy.unimplemented("Not here.")(None, unary)
     with pytest.raises(grpc.aio.AbortError):
-        _ = [each async for each in proxy.refusing_stream("Not here.")(None, stream)]
+        _ = [each async for each in proxy.unimplemented_stream("Not here.")(None, stream)]
 
     assert unary == stream == ProxyContext(grpc.StatusCode.UNIMPLEMENTED.value[0], "Not here.")
 
