@@ -15,7 +15,7 @@ from charlm_model.config import ModelConfig
 from charlm_model.families import kneser_ney
 from charlm_model.families.ngram import NGram
 from charlm_model.language_model import LanguageModel
-from charlm_model.mixture import Kind, Mixing, MixtureModel
+from charlm_model.mixture import Mixing, MixtureKind, MixtureModel
 from charlm_model.text.vocabulary import END_OF_TEXT_ID, Vocabulary
 from charlm_training.corpus.token_file import Ids
 from charlm_training.evaluation.batched import cold_blocks, streamed
@@ -40,7 +40,7 @@ def fitted(out: Path, train_text: str, held_text: str, slice_share: float) -> di
     )
     mixture = MixtureModel(
         [neural, ngram(train_N, vocabulary.size, order)],
-        Mixing(Kind.LINEAR, (weight, 1 - weight)),
+        Mixing(MixtureKind.LINEAR, (weight, 1 - weight)),
     )
     found = {
         "order": order,
@@ -60,7 +60,7 @@ def averaged(outs: list[Path], held_text: str) -> dict[str, float]:
     held_N = ids_of(held_text, loaded[0].vocabulary)
     share = 1 / len(loaded)
     mixture = MixtureModel(
-        [each.model.eval() for each in loaded], Mixing(Kind.LINEAR, (share,) * len(loaded))
+        [each.model.eval() for each in loaded], Mixing(MixtureKind.LINEAR, (share,) * len(loaded))
     )
     found = {
         "cold": cold_blocks(mixture, held_N).nats_per_token,
