@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
-from charlm_training.corpus.windows import Shape, StreamWindows
+from charlm_training.corpus.windows import BatchShape, StreamWindows
 from charlm_training.planning.presets import RECIPES
 from charlm_training.step.learner import Learner
 
@@ -65,7 +65,7 @@ def our_step(config: ModelConfig, batch: int) -> tuple[Step, int]:
     ids_N = np.random.default_rng(0).integers(1, V, batch * T * 64)
     learner = Learner(
         build(config),
-        StreamWindows(ids_N, Shape(batch_size=batch, length=T, seed=0)),
+        StreamWindows(ids_N, BatchShape(batch_size=batch, length=T, seed=0)),
         clip_norm=recipe.clip_norm,
         weight_decay=recipe.weight_decay,
         muon_rate=recipe.muon_rate,

@@ -24,8 +24,8 @@ from charlm_server.engine.generation import Origin
 from charlm_server.engine.resume import ReceivedDigest, ResumePosition
 from charlm_server.errors.base import CharlmError, ServeError
 from charlm_server.models.loading import load_model
-from charlm_training.errors import StateDamaged
-from charlm_training.run.run_state_store import StateStore
+from charlm_training.errors import RunStateDamaged
+from charlm_training.run.run_state_store import RunStateStore
 from tests.chaos.damage import Damage
 from tests.server.wire import checkpoint_of, vocabulary_of
 
@@ -200,7 +200,7 @@ def tokens_trial(folder: Path) -> Trial:
 
 def training_state_trial(folder: Path) -> Trial:
     """What a killed trainer left."""
-    store = StateStore(folder / "state")
+    store = RunStateStore(folder / "state")
     nested = {"b": [torch.ones(2), (1, 2)], "c": {1: None, "d": 0.5}}
     store.save({"owner": {"seed": 1}, "run": nested})
     last = folder / "state" / "last"
@@ -236,5 +236,5 @@ LOADERS: dict[str, tuple[Expected, Callable[[Path], Trial]]] = {
     "resume": ((CharlmError,), resume_trial),
     "frames": ((), frames_trial),
     "tokens": ((ServeError,), tokens_trial),
-    "training-state": ((StateDamaged,), training_state_trial),
+    "training-state": ((RunStateDamaged,), training_state_trial),
 }

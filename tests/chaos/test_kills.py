@@ -179,7 +179,7 @@ async def test_a_killed_trainer_never_makes_a_server_serve_half_a_model(
     root, corpus = tmp_path / "models", tmp_path / "corpus.txt"
     root.mkdir()
     corpus.write_text("the cat sat on the mat.\nthe dog sat on the cat.\n" * 60, encoding="utf-8")
-    lives = Path(__file__).parents[1] / "training" / "lives.py"
+    killed_runs = Path(__file__).parents[1] / "training" / "killed_runs.py"
     train = [str(corpus), "--out", str(root / "cat"), "--family", "gru", "--steps", NUM_STEPS]
     train += [
         "--hidden-size",
@@ -192,7 +192,7 @@ async def test_a_killed_trainer_never_makes_a_server_serve_half_a_model(
         "16",
     ]
     train += ["--save-interval", "0", "--seed", "3"]
-    program = [sys.executable, str(lives), str(NUM_TRAINER_KILLS), "5", "3.0", *train]
+    program = [sys.executable, str(killed_runs), str(NUM_TRAINER_KILLS), "5", "3.0", *train]
     watching = [fox, "--admin", "--model-root", root, "--watch", 0.1]
     with running(tmp_path, watching) as server:
         async with Client(server.address) as client:

@@ -5,7 +5,7 @@ from typing import Any
 
 from charlm_training.monitoring.events import Listener
 from charlm_training.planning.options import SizeOptions, TrainOptions
-from charlm_training.run.run import Outcome, Run
+from charlm_training.run.run import Run, RunOutcome
 from charlm_training.run.workspace import Workspace
 
 TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\n" * 30
@@ -24,7 +24,7 @@ def options(folder: Path, **changes: Any) -> TrainOptions:
     return TrainOptions(**{**defaults, "size": size, **changes})
 
 
-def train(given: TrainOptions, clock: Any, listener: Listener) -> Outcome:
+def train(given: TrainOptions, clock: Any, listener: Listener) -> RunOutcome:
     Workspace(given.out).prepare(force=False, resume=given.resume)
     return Run(given, listener, lambda: False, clock).train()
 

@@ -6,9 +6,9 @@ import pytest
 
 from charlm_training.budget import (
     EpochBudget,
-    Pace,
     Spent,
     StepBudget,
+    Throughput,
     TimeBudget,
     parse_duration,
 )
@@ -70,11 +70,13 @@ def test_a_duration_that_is_none_is_refused(text: str) -> None:
 
 
 def test_what_is_affordable_follows_from_the_pace(clock: Any) -> None:
-    pace = Pace(tokens_per_step=10, tokens_per_epoch=1000, measure_tokens_per_s=lambda: 50.0)
+    throughput = Throughput(
+        tokens_per_step=10, tokens_per_epoch=1000, measure_tokens_per_s=lambda: 50.0
+    )
 
-    assert StepBudget(7).affordable_tokens(pace) == 70
-    assert EpochBudget(1.5).affordable_tokens(pace) == 1500
-    assert TimeBudget(100, clock).affordable_tokens(pace) == pytest.approx(4500)
+    assert StepBudget(7).affordable_tokens(throughput) == 70
+    assert EpochBudget(1.5).affordable_tokens(throughput) == 1500
+    assert TimeBudget(100, clock).affordable_tokens(throughput) == pytest.approx(4500)
 
 
 def test_counted_budgets_never_measure_speed() -> None:
@@ -83,6 +85,6 @@ def test_counted_budgets_never_measure_speed() -> None:
     def measure() -> float:
         raise AssertionError("speed was measured")
 
-    pace = Pace(tokens_per_step=10, tokens_per_epoch=1000, measure_tokens_per_s=measure)
+    throughput = Throughput(tokens_per_step=10, tokens_per_epoch=1000, measure_tokens_per_s=measure)
 
-    assert StepBudget(7).affordable_tokens(pace) == 70
+    assert StepBudget(7).affordable_tokens(throughput) == 70

@@ -28,12 +28,12 @@ def test_the_processor_trains_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("name", "number_on_host", "index"), [("auto", 0, 0), ("cuda", 1, 1), ("cuda:1", 0, 1)]
+    ("name", "local_rank", "index"), [("auto", 0, 0), ("cuda", 1, 1), ("cuda:1", 0, 1)]
 )
 def test_a_gpu_is_taken_by_its_number(
-    name: str, number_on_host: int, index: int, taken: list[torch.device]
+    name: str, local_rank: int, index: int, taken: list[torch.device]
 ) -> None:
-    device = training_device(name, number_on_host=number_on_host)
+    device = training_device(name, local_rank=local_rank)
 
     assert device == torch.device("cuda", index)
     assert taken == [device]

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from charlm_training.budget import Spent, StepBudget, TimeBudget
-from charlm_training.corpus.windows import Shape
+from charlm_training.corpus.windows import BatchShape
 from charlm_training.errors import InvalidOption
 from charlm_training.planning.shared_budget import shared
-from charlm_training.process_group import ALONE, Crew, crew_of
+from charlm_training.process_group import SINGLE_PROCESS, ProcessGroup, process_group_from
 
-PROGRAM = Path(__file__).parent / "crew.py"
+PROGRAM = Path(__file__).parent / "torchrun_program.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 # Two orders of adding differ by 2e-7 here; a share that counts for too much or too little, by 1e-2.
 RELATIVE = 1e-5
@@ -32,7 +32,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process made, in `alone`, and two in `together`."""
-    folder = tmp_path_factory.mktemp("crew")
+    folder = tmp_path_factory.mktemp("group")
     corpus = folder / "text.txt"
     corpus.write_text(TEXT)
     for out, launcher in (("alone", [sys.executable]), ("together", TORCHRUN)):
@@ -99,16 +99,18 @@ def test_the_command_line_says_in_a_sentence_what_cannot_be_shared(tmp_path: Pat
 
 
 def test_a_process_that_torchrun_did_not_start_is_alone() -> None:
-    with crew_of({"RANK": "0", "WORLD_SIZE": "2"}) as crew:
-        assert crew is ALONE
-    with crew_of(dict.fromkeys(("RANK", "MASTER_ADDR", "MASTER_PORT"), "0") | {"WORLD_SIZE": "1"}):
-        assert crew.is_first
-        assert crew.command == []
+    with process_group_from({"RANK": "0", "WORLD_SIZE": "2"}) as group:
+        assert group is SINGLE_PROCESS
+    with process_group_from(
+        dict.fromkeys(("RANK", "MASTER_ADDR", "MASTER_PORT"), "0") | {"WORLD_SIZE": "1"}
+    ):
+        assert group.is_first
+        assert group.command == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
 def test_every_row_has_one_process_and_shares_differ_by_one_at_most(size: int) -> None:
-    shape = Shape(batch_size=7, length=3)
+    shape = BatchShape(batch_size=7, length=3)
 
     shares = [shape.share_of(rank, size).own_rows() for rank in range(size)]
 
@@ -119,13 +121,13 @@ def test_every_row_has_one_process_and_shares_differ_by_one_at_most(size: int) -
 
 def test_more_processes_than_rows_are_refused() -> None:
     with pytest.raises(InvalidOption, match="4 processes cannot share a batch of 3 rows"):
-        Shape(batch_size=3, length=8).share_of(0, 4)
+        BatchShape(batch_size=3, length=8).share_of(0, 4)
 
 
 def test_what_is_counted_needs_no_telling(clock: Any) -> None:
     steps, seconds = StepBudget(4), TimeBudget(8.0, clock)
 
-    assert shared(steps, Crew(1, 2)) is steps
-    assert shared(seconds, ALONE) is seconds
-    assert shared(seconds, Crew(1, 2)) is not seconds
+    assert shared(steps, ProcessGroup(1, 2)) is steps
+    assert shared(seconds, SINGLE_PROCESS) is seconds
+    assert shared(seconds, ProcessGroup(1, 2)) is not seconds
     assert steps.progress(Spent(1, 0.1)) == 0.25

@@ -12,14 +12,14 @@ import pytest
 import typer
 from safetensors.torch import load_file
 from torch.testing import assert_close
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner, LeaderboardRun
 
 from charlm_training.cli import train
 from charlm_training.errors import InvalidOption
 from charlm_training.planning.options import TrainOptions
-from charlm_training.ray_train import Board, RayOptions, cpus_of_worker, everywhere
+from charlm_training.ray_train import EventRelay, RayOptions, cpus_of_worker, everywhere
 
-PROGRAM = Path(__file__).parent / "ray_crew.py"
+PROGRAM = Path(__file__).parent / "ray_program.py"
 TEXT = "the cat sat on the mat.\nthe dog sat on the cat.\nWho is it that can tell me?\n" * 40
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra `ray` is not installed")
 needs_cluster = pytest.mark.skipif(
@@ -109,7 +109,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     assert "pip install 'charlm[ray]'" in done.stderr
 
 
-def trained(folder: Path, *flags: str) -> Result:
+def trained(folder: Path, *flags: str) -> LeaderboardRun:
     (folder / "text.txt").write_text(TEXT)
     app = typer.Typer()
     app.command()(train)
@@ -163,7 +163,7 @@ def test_workers_find_the_same_paths_wherever_they_start(
 
 
 def test_the_first_refusal_is_the_one_that_counts() -> None:
-    board = Board()
+    board = EventRelay()
 
     board.refuse("The text is too short.")
     board.refuse("Another process is gone.")

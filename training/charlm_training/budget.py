@@ -28,7 +28,7 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Throughput:
     """How fast a model of some size works through a text. Speed is measured only when asked."""
 
     tokens_per_step: float
@@ -41,8 +41,8 @@ class Budget(Protocol):
 
     def progress(self, spent: Spent) -> float: ...
 
-    def affordable_tokens(self, pace: Pace) -> float:
-        """About how many tokens can be trained on at this pace."""
+    def affordable_tokens(self, throughput: Throughput) -> float:
+        """About how many tokens can be trained on at this throughput."""
 
     def seconds(self) -> float | None:
         """The whole wall clock; None where no clock runs."""
@@ -90,8 +90,8 @@ class StepBudget(CountedBudget):
     def progress(self, spent: Spent) -> float:
         return spent.steps / self.steps
 
-    def affordable_tokens(self, pace: Pace) -> float:
-        return self.steps * pace.tokens_per_step
+    def affordable_tokens(self, throughput: Throughput) -> float:
+        return self.steps * throughput.tokens_per_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,8 @@ class EpochBudget(CountedBudget):
     def progress(self, spent: Spent) -> float:
         return spent.epochs / self.epochs
 
-    def affordable_tokens(self, pace: Pace) -> float:
-        return self.epochs * pace.tokens_per_epoch
+    def affordable_tokens(self, throughput: Throughput) -> float:
+        return self.epochs * throughput.tokens_per_epoch
 
 
 @dataclass(slots=True)
@@ -145,8 +145,8 @@ class TimeBudget:
         available_s = max(self._after_probing_s() - self._kept_back_s, 1e-9)
         return (self.clock() - self._training_since) / available_s
 
-    def affordable_tokens(self, pace: Pace) -> float:
-        return pace.measure_tokens_per_s() * self.remaining_s() * (1 - USUAL_RESERVE)
+    def affordable_tokens(self, throughput: Throughput) -> float:
+        return throughput.measure_tokens_per_s() * self.remaining_s() * (1 - USUAL_RESERVE)
 
     def _after_probing_s(self) -> float:
         return self.total_s - (self._training_since - self._started)

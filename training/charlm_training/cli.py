@@ -100,13 +100,13 @@ def train(
     from charlm_training.corpus.dataset import DataOptions
     from charlm_training.planning.options import SizeOptions, TrainOptions
     from charlm_training.planning.size_flags import refuse_unused
-    from charlm_training.process_group import crew_of
+    from charlm_training.process_group import process_group_from
     from charlm_training.ray_train import RayOptions, train_on_ray
     from charlm_training.report.report import print_lines, training_lines
     from charlm_training.run.session import train_in_terminal
     from charlm_training.run.workspace import Workspace
 
-    with clear_errors(), crew_of(os.environ) as crew:
+    with clear_errors(), process_group_from(os.environ) as group:
         options = TrainOptions(
             corpus=corpus,
             out=out,
@@ -137,15 +137,15 @@ def train(
             force=force,
             resume=resume,
             save_interval_s=save_interval,
-            command=shlex.join([*crew.command, "charlm", *sys.argv[1:]]),
+            command=shlex.join([*group.command, "charlm", *sys.argv[1:]]),
         )
         refuse_unused(options.family, options.size)
         where = RayOptions.of_flags(ray, workers=ray_workers, restarts=ray_restarts)
         if where is None:
-            outcome = train_in_terminal(options, tensorboard=tensorboard, crew=crew)
+            outcome = train_in_terminal(options, tensorboard=tensorboard, group=group)
         else:
             outcome = train_on_ray(options, where, tensorboard=tensorboard)
-        if crew.is_first:
+        if group.is_first:
             lines = training_lines(outcome.report, out, Workspace(out).page)
             print_lines(lines, outcome.report, as_json=as_json)
     if outcome.stopped_by == "interrupted":

@@ -17,14 +17,14 @@ def is_choice(name: str) -> bool:
     return name == AUTO or is_device_name(name)
 
 
-def training_device(name: str, *, number_on_host: int = 0) -> torch.device:
+def training_device(name: str, *, local_rank: int = 0) -> torch.device:
     """The device; of several processes on one host each takes the GPU of its own number.
 
     Raises DeviceUnavailable where there is no such device.
     """
     if name == AUTO:
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = device_named(name, number=number_on_host)
+    device = device_named(name, number=local_rank)
     return device if device == CPU else ready(device)
 
 

@@ -11,9 +11,9 @@ TrainingError
   Interrupted           Ctrl-C came before there was anything to show
   OutputInTheWay        the output directory holds something that would be lost
   OutputFailed          the disk would not take the checkpoint
-  StateDamaged          what a killed run saved of itself cannot be read
+  RunStateDamaged          what a killed run saved of itself cannot be read
   Diverged              the loss exploded again and again
-  CrewLost              another process of the same run is gone
+  ProcessLost              another process of the same run is gone
   ClusterFailed         no Ray cluster answers, or it has given up
 """
 
@@ -62,7 +62,7 @@ class OutputFailed(TrainingError):
     """A file of the run could not be written."""
 
 
-class StateDamaged(TrainingError):
+class RunStateDamaged(TrainingError):
     """The saved state of a run is torn, and its spare too."""
 
 
@@ -70,7 +70,7 @@ class Diverged(TrainingError):
     """Training diverged more often than lower learning rates could repair."""
 
 
-class CrewLost(TrainingError):
+class ProcessLost(TrainingError):
     """Another process of the run ended or cannot be reached."""
 
 

@@ -26,16 +26,16 @@ from charlm_training.corpus.reader import BUILTIN_PREFIX
 from charlm_training.device import AUTO
 from charlm_training.errors import (
     ClusterFailed,
-    CrewLost,
     InvalidOption,
     NotPossible,
+    ProcessLost,
     TrainingError,
 )
 from charlm_training.monitoring.events import Event, Listener, Noticed
 from charlm_training.monitoring.progress import progress_on
 from charlm_training.planning.options import TrainOptions
-from charlm_training.process_group import MOST_PATIENCE, Crew
-from charlm_training.run.run import Outcome
+from charlm_training.process_group import LONGEST_WAIT, ProcessGroup
+from charlm_training.run.run import RunOutcome
 from charlm_training.run.session import train_in_terminal
 
 MOST_WORKERS, USUAL_RESTARTS = 4096, 3
@@ -83,7 +83,7 @@ class RayOptions:
 
 
 @dataclass(slots=True)
-class Board:
+class EventRelay:
     """What the workers of one run tell each other and the command, in an actor that outlives them.
 
     Whoever was lost knows nothing more, and neither does the attempt that follows.
@@ -113,10 +113,10 @@ class Board:
         return taken
 
 
-def train_on_ray(options: TrainOptions, where: RayOptions, *, tensorboard: bool) -> Outcome:
+def train_on_ray(options: TrainOptions, where: RayOptions, *, tensorboard: bool) -> RunOutcome:
     """Returns what the first worker made. Raises ClusterFailed where Ray gives up."""
     with cluster(where.address) as ray:
-        board = ray.remote(num_cpus=0)(Board).remote()
+        board = ray.remote(num_cpus=0)(EventRelay).remote()
         nodes = [each["Resources"].get("CPU", 0) for each in ray.nodes() if each["Alive"]]
         num_workers = where.workers or max(sum(num_cpus >= 1 for num_cpus in nodes), 1)
         num_cpus = cpus_of_worker(nodes, num_workers)
@@ -131,7 +131,7 @@ def train_on_ray(options: TrainOptions, where: RayOptions, *, tensorboard: bool)
             returned = _fit(task, where, num_workers, num_cpus)
     if "refusal" in returned:
         raise TrainingError(returned["refusal"])
-    return Outcome(**returned)
+    return RunOutcome(**returned)
 
 
 def everywhere(options: TrainOptions) -> TrainOptions:
@@ -237,7 +237,7 @@ def _fit(
     trainer = TorchTrainer(
         work,
         train_loop_config=dict(task),
-        torch_config=TorchConfig(backend="gloo", timeout_s=int(MOST_PATIENCE.total_seconds())),
+        torch_config=TorchConfig(backend="gloo", timeout_s=int(LONGEST_WAIT.total_seconds())),
         scaling_config=ScalingConfig(
             num_workers=num_workers, resources_per_worker={"CPU": num_cpus}
         ),
@@ -262,16 +262,18 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     """What every worker does; what the first one returns reaches `train_on_ray`."""
     import ray
 
-    board, crew = task["board"], Crew(dist.get_rank(), dist.get_world_size())
+    board, group = task["board"], ProcessGroup(dist.get_rank(), dist.get_world_size())
     try:
-        attempts = crew.from_first(lambda: ray.get(board.begin.remote()))
+        attempts = group.run_on_first(lambda: ray.get(board.begin.remote()))
         options: TrainOptions = task["options"]
         if attempts:
             options = replace(options, resume=True)
-            _tell(board, crew, Noticed(text="A worker was lost; all were started again."))
-        view = nullcontext(lambda event: _tell(board, crew, event))
-        outcome = train_in_terminal(options, tensorboard=task["tensorboard"], crew=crew, view=view)
-    except CrewLost:
+            _tell(board, group, Noticed(text="A worker was lost; all were started again."))
+        view = nullcontext(lambda event: _tell(board, group, event))
+        outcome = train_in_terminal(
+            options, tensorboard=task["tensorboard"], group=group, view=view
+        )
+    except ProcessLost:
         # Lost, because another worker was refused: then a new attempt would be, too.
         if refusal := ray.get(board.refused.remote()):
             return {"refusal": refusal}
@@ -283,8 +285,8 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     return {"report": outcome.report, "stopped_by": outcome.stopped_by}
 
 
-def _tell(board: Any, crew: Crew, event: Event) -> None:
-    if crew.is_first:
+def _tell(board: Any, group: ProcessGroup, event: Event) -> None:
+    if group.is_first:
         board.tell.remote(event)
 
 

@@ -30,9 +30,9 @@ def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
 def test_a_scan_counts_characters_and_bytes(tmp_path: Path) -> None:
     path = write(tmp_path / "text.txt", "말 😀")
 
-    findings = open_corpus(str(path)).scan()
+    stats = open_corpus(str(path)).scan()
 
-    assert (findings.num_characters, findings.num_bytes) == (3, 8)
+    assert (stats.num_characters, stats.num_bytes) == (3, 8)
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 5, 1000])
@@ -143,16 +143,16 @@ def test_a_path_with_pattern_characters_is_a_path_first(tmp_path: Path) -> None:
 
 
 def test_every_python_carries_its_documentation() -> None:
-    findings = open_corpus("builtin:python-docs").scan()
+    stats = open_corpus("builtin:python-docs").scan()
 
-    assert findings.num_characters > 300_000
+    assert stats.num_characters > 300_000
 
 
 @pytest.mark.slow
 def test_every_python_carries_its_sources() -> None:
-    findings = open_corpus("builtin:python-source").scan()
+    stats = open_corpus("builtin:python-source").scan()
 
-    assert findings.num_characters > 3_000_000
+    assert stats.num_characters > 3_000_000
 
 
 def test_an_unknown_builtin_is_answered_with_the_known_ones() -> None:

@@ -11,9 +11,9 @@ import torch
 from charlm_training.corpus.token_file import Ids, positions_of, write_token_file
 from charlm_training.corpus.windows import (
     NO_TARGET,
+    BatchShape,
     DocumentWindows,
     Position,
-    Shape,
     StreamWindows,
     Window,
     Windows,
@@ -22,7 +22,7 @@ from charlm_training.corpus.windows import (
 START = Position()
 STREAM = np.arange(101, dtype=np.uint16)
 LONG_STREAM = np.arange(6_401, dtype=np.uint16)
-SHAPE = Shape(batch_size=4, length=5, seed=7)
+SHAPE = BatchShape(batch_size=4, length=5, seed=7)
 # Documents of 1, 2, 3 and so on characters; character k stands only in document k.
 LINES = np.concatenate([[0], *([*[k] * k, 0] for k in range(1, 14))]).astype(np.uint16)
 
@@ -70,7 +70,7 @@ def test_each_epoch_starts_anew_at_another_phase() -> None:
 
 
 def test_a_share_of_the_rows_starts_fresh_and_workers_agree_which() -> None:
-    shape = Shape(batch_size=64, length=1, seed=7, fresh_share=0.25)
+    shape = BatchShape(batch_size=64, length=1, seed=7, fresh_share=0.25)
     workers = [replace(shape, rank=rank, num_ranks=2) for rank in range(2)]
 
     whole, left, right = (
@@ -112,10 +112,10 @@ def test_workers_share_the_rows_of_one_global_batch(
 ) -> None:
     ids = STREAM if kind is StreamWindows else LINES
     workers = [
-        first(kind(ids, Shape(batch_size=4, length=20, seed=7, rank=rank, num_ranks=2)), 3)
+        first(kind(ids, BatchShape(batch_size=4, length=20, seed=7, rank=rank, num_ranks=2)), 3)
         for rank in range(2)
     ]
-    alone = first(kind(ids, Shape(batch_size=4, length=20, seed=7)), 3)
+    alone = first(kind(ids, BatchShape(batch_size=4, length=20, seed=7)), 3)
 
     for whole, left, right in zip(alone, *workers, strict=True):
         shared = [row[row != NO_TARGET] for half in (left, right) for row in half.target_BT]
@@ -124,7 +124,7 @@ def test_workers_share_the_rows_of_one_global_batch(
 
 
 def test_every_row_is_one_document_from_start_to_end() -> None:
-    windows = first(DocumentWindows(LINES, Shape(batch_size=3, length=50, seed=1)), 4)
+    windows = first(DocumentWindows(LINES, BatchShape(batch_size=3, length=50, seed=1)), 4)
 
     for window in windows:
         assert window.is_fresh_B.all()
@@ -136,7 +136,7 @@ def test_every_row_is_one_document_from_start_to_end() -> None:
 
 
 def test_an_epoch_of_documents_holds_each_once() -> None:
-    windows = first(DocumentWindows(LINES, Shape(batch_size=3, length=50, seed=1)), 4)
+    windows = first(DocumentWindows(LINES, BatchShape(batch_size=3, length=50, seed=1)), 4)
 
     characters = [int(row[0]) for window in windows for row in window.target_BT]
 
@@ -144,7 +144,7 @@ def test_an_epoch_of_documents_holds_each_once() -> None:
 
 
 def test_a_document_longer_than_a_window_continues_in_the_next() -> None:
-    windows = first(DocumentWindows(LINES, Shape(batch_size=13, length=4, seed=1)), 4)
+    windows = first(DocumentWindows(LINES, BatchShape(batch_size=13, length=4, seed=1)), 4)
 
     assert [bool(window.is_fresh_B.all()) for window in windows] == [True, False, False, False]
     joined = torch.cat([window.target_BT for window in windows], dim=1)
@@ -160,7 +160,7 @@ def test_a_token_file_is_mapped_and_not_read(tmp_path: Path) -> None:
 
     assert isinstance(ids, np.memmap)
     assert len(ids) == 64 << 16
-    windows = StreamWindows(ids, Shape(batch_size=8, length=16, seed=3))
+    windows = StreamWindows(ids, BatchShape(batch_size=8, length=16, seed=3))
     window = first(windows, 1, Position(0, 1000))[0]
     torch.testing.assert_close(window.target_BT, (window.input_BT + 1) % (1 << 16))
 

@@ -12,9 +12,9 @@ from charlm_model.families.registry import build
 from charlm_training.corpus.dataset import Data, DataOptions
 from charlm_training.diagnose import context, order, truncation
 from charlm_training.diagnose.context import Loss, effective_length, losses_of
+from charlm_training.diagnose.diagnosed_model import DiagnosedModel
 from charlm_training.diagnose.diagnosis import Diagnosis
-from charlm_training.diagnose.examine import Request, examine
-from charlm_training.diagnose.subject import Subject
+from charlm_training.diagnose.examine import DiagnoseOptions, examine
 from charlm_training.diagnose.truncation import truncated_gradient
 from charlm_training.diagnose.windows import spread_windows
 from charlm_training.errors import CorpusTooSmall, InvalidOption, NotPossible
@@ -28,8 +28,8 @@ NOISE = "".join(random.choice(list("abcdefgh"), 6000))
 WORDS = " ".join(random.choice(["fish", "bird", "stone", "river", "wind"], 1200))
 
 
-def subject_of(data: Data, order: int) -> Subject:
-    return Subject(
+def subject_of(data: Data, order: int) -> DiagnosedModel:
+    return DiagnosedModel(
         name="ngram",
         model=fit_ngram(data, order=order),
         vocabulary=data.vocabulary,
@@ -162,7 +162,7 @@ def test_a_model_of_lines_has_no_far_context_to_measure(tmp_path: Path, what: st
     )
     Workspace(options.out).prepare(force=False)
     Run(options, lambda event: None, lambda: False).train()
-    request = Request(what=what, corpus=str(path), checkpoints=(options.out,))
+    request = DiagnoseOptions(what=what, corpus=str(path), checkpoints=(options.out,))
 
     with pytest.raises(NotPossible, match="every line begins anew"):
         examine(request, tmp_path, lambda: False, lambda line: None)
@@ -172,7 +172,9 @@ def test_a_model_of_lines_has_no_far_context_to_measure(tmp_path: Path, what: st
 def test_a_diagnosis_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text(WORDS)
-    request = Request(what="memorization", corpus=str(path), families=("ngram",), budget="5s")
+    request = DiagnoseOptions(
+        what="memorization", corpus=str(path), families=("ngram",), budget="5s"
+    )
 
     found = examine(request, tmp_path / "work", lambda: False, lambda line: None)
     paths = found.save(tmp_path / "out")
@@ -196,4 +198,4 @@ def test_a_diagnosis_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidOption, match=said):
-        Request(**{"what": "gradient-flow", "corpus": "x", **changes})
+        DiagnoseOptions(**{"what": "gradient-flow", "corpus": "x", **changes})

@@ -10,11 +10,11 @@ from torch import Tensor
 from charlm_model.config import ModelConfig
 from charlm_model.families.recurrent import RecurrentModel
 from charlm_model.families.registry import build
+from charlm_training.diagnose.diagnosed_model import DiagnosedModel
 from charlm_training.diagnose.gradient_flow import diagnose as diagnose_flow
 from charlm_training.diagnose.gradient_flow import flows_of, half_life
 from charlm_training.diagnose.input_gradients import input_gradients
 from charlm_training.diagnose.jacobians import cell_step, state_gradients, unrolled
-from charlm_training.diagnose.subject import Subject
 
 V, H, T = 7, 6, 5
 PATHS = [("rnn", "hidden"), ("gru", "hidden"), ("lstm", "hidden"), ("lstm", "cell")]
@@ -156,7 +156,7 @@ def test_measuring_leaves_no_gradients_behind() -> None:
 def test_a_diagnosis_has_every_path_before_and_after(read: Any) -> None:
     data = read("the cat sat on the mat. " * 60)
     subjects = [
-        Subject(
+        DiagnosedModel(
             name=family,
             model=build(
                 ModelConfig(family=family, vocab_size=data.vocabulary.size, hidden_size=16)

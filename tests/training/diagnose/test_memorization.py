@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from charlm_training.diagnose.diagnosed_model import DiagnosedModel
 from charlm_training.diagnose.memorization import overlaps_with, samples, sentence
-from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.suffix_automaton import SuffixAutomaton
 from charlm_training.run.ngram_baseline import fit_ngram
 
@@ -80,7 +80,7 @@ def test_a_model_that_learned_its_text_by_heart_is_caught(read: Any) -> None:
     text = "".join(f"{n * 7919 % 1000} and so it goes on and on. " for n in range(100))
     data = read(text)
     model = fit_ngram(data, order=12)
-    subject = Subject(
+    subject = DiagnosedModel(
         name="ngram", model=model, vocabulary=data.vocabulary, validation=data.validation
     )
 

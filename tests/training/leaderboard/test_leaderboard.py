@@ -14,8 +14,8 @@ from charlm_training.budget import TimeBudget
 from charlm_training.corpus.dataset import DataOptions
 from charlm_training.errors import Interrupted, InvalidOption
 from charlm_training.flags import clear_errors
-from charlm_training.leaderboard.compare import Comparison, ContestOptions, compare
-from charlm_training.leaderboard.match import Arena, flops_per_token, width_for
+from charlm_training.leaderboard.compare import Leaderboard, LeaderboardOptions, compare
+from charlm_training.leaderboard.equal_cost import EntryPlanner, flops_per_token, width_for
 from charlm_training.leaderboard.output import curves, save
 from charlm_training.leaderboard.standing import Standing, verdict
 from charlm_training.planning.plan import Planner
@@ -30,11 +30,13 @@ def standing(family: str, nats: float, sd: float = 0.0, num_seeds: int = 1) -> S
     )  # fmt: skip
 
 
-def contest(tmp_path: Path, **changes: Any) -> ContestOptions:
+def runner(tmp_path: Path, **changes: Any) -> LeaderboardOptions:
     path = tmp_path / "text.txt"
     path.write_text(TEXT)
     data = DataOptions()
-    return ContestOptions(**{"corpus": str(path), "families": ["lstm"], "data": data, **changes})
+    return LeaderboardOptions(
+        **{"corpus": str(path), "families": ["lstm"], "data": data, **changes}
+    )
 
 
 @pytest.mark.slow
@@ -71,10 +73,10 @@ def test_attention_is_arithmetic_too() -> None:
 @pytest.mark.slow
 def test_equal_parameters_are_equal_within_a_twentieth(read: Any, clock: Any) -> None:
     clock.tick_s = 0.01
-    arena = Arena(data=read(TEXT), seconds=30.0, clock=clock)
-    config = ModelConfig(family="rnn", vocab_size=arena.data.vocabulary.size)
+    planner = EntryPlanner(data=read(TEXT), seconds=30.0, clock=clock)
+    config = ModelConfig(family="rnn", vocab_size=planner.data.vocabulary.size)
 
-    entries = arena.entries(["rnn", "lstm", "gru"], "parameters")
+    entries = planner.entries(["rnn", "lstm", "gru"], "parameters")
 
     counts = [
         build(
@@ -95,14 +97,14 @@ def test_equal_parameters_are_equal_within_a_twentieth(read: Any, clock: Any) ->
 def test_equal_parameters_are_those_of_layers_not_of_tables(read: Any, clock: Any) -> None:
     """A table of pairs of tokens would leave a recurrent layer a width of one."""
     clock.tick_s = 0.01
-    arena = Arena(data=read(TEXT * 20), seconds=30.0, clock=clock)
+    planner = EntryPlanner(data=read(TEXT * 20), seconds=30.0, clock=clock)
 
-    entries = arena.entries(["transformer", "rnn", "gru", "lstm"], "parameters")
+    entries = planner.entries(["transformer", "rnn", "gru", "lstm"], "parameters")
 
     assert {entry.size.kernel_size for entry in entries} == {1}
     counts = []
     for entry in entries:
-        planner = Planner(entry.family, arena.data, TimeBudget(30.0, clock), entry.size, clock)
+        planner = Planner(entry.family, planner.data, TimeBudget(30.0, clock), entry.size, clock)
         config = planner.plan(seed=0).config
         assert config.pair_rows == 0
         counts.append(build(config).num_parameters)
@@ -139,14 +141,14 @@ def test_the_table_the_plot_and_the_verdict_agree(tmp_path: Path, clock: Any) ->
     assert [name for name, _ in plot.levels] == ["ngram"]
 
 
-def compared(tmp_path: Path, clock: Any, families: list[str], match: str) -> Comparison:
-    options = contest(tmp_path, families=families, match=match, budget="4s", num_seeds=1)
+def compared(tmp_path: Path, clock: Any, families: list[str], match: str) -> Leaderboard:
+    options = runner(tmp_path, families=families, match=match, budget="4s", num_seeds=1)
     return compare(options, lambda: False, lambda line: None, clock)
 
 
 def test_an_interruption_before_any_run_is_said(tmp_path: Path, clock: Any) -> None:
     with pytest.raises(Interrupted, match="nothing to rank"):
-        compare(contest(tmp_path), lambda: True, lambda line: None, clock)
+        compare(runner(tmp_path), lambda: True, lambda line: None, clock)
 
 
 def test_an_interruption_has_the_exit_code_of_ctrl_c() -> None:
@@ -170,7 +172,7 @@ def test_what_cannot_be_compared_is_refused(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InvalidOption, match=said):
-        contest(tmp_path, **changes)
+        runner(tmp_path, **changes)
 
 
 def test_a_verdict_tells_difference_from_luck() -> None:

@@ -13,7 +13,7 @@ from charlm_training.corpus.dataset import Data
 from charlm_training.errors import InvalidOption
 from charlm_training.planning.options import SizeOptions
 from charlm_training.planning.plan import Planner, tokens_per_s
-from charlm_training.planning.presets import RECIPES, Rung, choose_rung, dropout_for
+from charlm_training.planning.presets import RECIPES, ModelSize, choose_size, dropout_for
 
 Read = Callable[..., Data]
 
@@ -129,33 +129,33 @@ def test_a_probe_takes_no_more_than_its_share_of_a_short_budget(read: Read, cloc
 
 @pytest.mark.parametrize("budget_tokens", [0, 1e3, 1e6, 1e9, 1e12])
 def test_the_largest_affordable_size_is_found(budget_tokens: float) -> None:
-    ladder = tuple(Rung(hidden_size) for hidden_size in (8, 16, 32, 64, 128))
+    sizes = tuple(ModelSize(hidden_size) for hidden_size in (8, 16, 32, 64, 128))
 
-    def size(rung: Rung) -> int:
-        return rung.hidden_size**2
+    def parameters(size: ModelSize) -> int:
+        return size.hidden_size**2
 
-    def affordable(rung: Rung) -> float:
-        return budget_tokens / size(rung)
+    def affordable(size: ModelSize) -> float:
+        return budget_tokens / parameters(size)
 
-    chosen = choose_rung(
-        ladder, num_parameters=size, affordable_tokens=affordable, train_tokens=10**9
+    chosen = choose_size(
+        sizes, num_parameters=parameters, affordable_tokens=affordable, train_tokens=10**9
     )
 
-    fitting = [rung for rung in ladder if affordable(rung) >= 6 * size(rung)]
-    assert chosen == (fitting[-1] if fitting else ladder[0])
+    fitting = [size for size in sizes if affordable(size) >= 6 * parameters(size)]
+    assert chosen == (fitting[-1] if fitting else sizes[0])
 
 
 def test_a_short_text_gets_no_large_model() -> None:
-    ladder = tuple(Rung(hidden_size) for hidden_size in (8, 16, 32, 64, 128))
+    sizes = tuple(ModelSize(hidden_size) for hidden_size in (8, 16, 32, 64, 128))
 
-    chosen = choose_rung(
-        ladder,
-        num_parameters=lambda rung: rung.hidden_size**2,
-        affordable_tokens=lambda rung: 1e12,
+    chosen = choose_size(
+        sizes,
+        num_parameters=lambda size: size.hidden_size**2,
+        affordable_tokens=lambda size: 1e12,
         train_tokens=1000,
     )
 
-    assert chosen == Rung(32)
+    assert chosen == ModelSize(32)
 
 
 @pytest.mark.parametrize("family", RECIPES)
@@ -163,7 +163,7 @@ def test_every_rung_is_a_model(family: str, read: Read, clock: Any) -> None:
     data = read("abcd" * 100)
     planner = Planner(family, data, StepBudget(1), SizeOptions(), clock)
 
-    sizes = [planner._num_parameters(rung) for rung in RECIPES[family].ladder]
+    sizes = [planner._num_parameters(size) for size in RECIPES[family].sizes]
 
     assert sizes == sorted(sizes)
 

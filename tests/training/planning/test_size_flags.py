@@ -6,9 +6,8 @@ from charlm_model.config import ModelConfig
 from charlm_model.errors import InvalidConfig
 from charlm_model.families.registry import build
 from charlm_training.errors import InvalidOption
-from charlm_training.planning.options import SizeOptions
+from charlm_training.planning.options import FAMILIES, SizeOptions
 from charlm_training.planning.size_flags import UNUSED, named_as_flags, refuse_unused
-from charlm_training.run.fitting import FITTERS
 
 
 @pytest.mark.parametrize(
@@ -33,7 +32,7 @@ def test_the_order_of_an_ngram_is_a_size_it_uses() -> None:
 
 
 def test_every_family_says_what_it_has_no_use_for() -> None:
-    assert set(UNUSED) == set(FITTERS)
+    assert set(UNUSED) == set(FAMILIES)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tiny_run import Killed, options, train, weights
 from charlm_training.monitoring.events import Event, Noticed, Resumed
 from charlm_training.monitoring.log import JsonLog
 from charlm_training.run.run import Run
-from charlm_training.run.run_state_store import StateStore
+from charlm_training.run.run_state_store import RunStateStore
 from charlm_training.run.session import Broadcast
 from charlm_training.run.workspace import Workspace
 from charlm_training.step.learner import Learner, StepResult
@@ -64,9 +64,9 @@ def run_into_it(
     folder: Path, clock: Any, narrow: Narrow, patch: pytest.MonkeyPatch
 ) -> tuple[list[Event], int]:
     """What was said until the run was killed, and how many saves went wrong."""
-    failed, save = 0, StateStore.save
+    failed, save = 0, RunStateStore.save
 
-    def count(store: StateStore, value: dict[str, Any]) -> None:
+    def count(store: RunStateStore, value: dict[str, Any]) -> None:
         nonlocal failed
         try:
             save(store, value)
@@ -78,7 +78,7 @@ def run_into_it(
     given = options(folder)
     Workspace(given.out).prepare(force=False)
     log = JsonLog(Workspace(given.out).log)
-    patch.setattr(StateStore, "save", count)
+    patch.setattr(RunStateStore, "save", count)
     with narrowed(narrow, patch), pytest.raises(Killed):
         Run(given, Broadcast([log, events.append]), lambda: False, clock).train()
     log.close()

@@ -11,14 +11,14 @@ from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
 from charlm_model.language_model import LanguageModel
 from charlm_training.corpus.dataset import Data
-from charlm_training.corpus.windows import Shape
+from charlm_training.corpus.windows import BatchShape
 from charlm_training.device import ready
 from charlm_training.evaluation.checkpoint_evaluation import evaluate_checkpoint
 from charlm_training.planning.options import SizeOptions, TrainOptions
 from charlm_training.planning.plan import windows_of
 from charlm_training.run.run import Run
 from charlm_training.run.workspace import Workspace
-from charlm_training.step.cuda_graph_update import RecordedUpdate
+from charlm_training.step.cuda_graph_update import GraphedUpdate
 from charlm_training.step.learner import Learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -41,7 +41,7 @@ def model_of(family: str, data: Data, dropout: float = 0.0) -> LanguageModel:
 
 
 def learner_of(model: LanguageModel, data: Data) -> Learner:
-    windows = windows_of(data, Shape(batch_size=8, length=32, seed=1, fresh_share=0.2))
+    windows = windows_of(data, BatchShape(batch_size=8, length=32, seed=1, fresh_share=0.2))
     return Learner(model, windows, clip_norm=1.0, weight_decay=0.01, muon_rate=2.0)
 
 
@@ -57,7 +57,7 @@ def test_steps_are_those_of_the_processor(read: Read, family: str) -> None:
     expected = losses_of(learner_of(copy.deepcopy(model), data), 12)
     learner = learner_of(model.to(ready(GPU)), data)
 
-    assert isinstance(learner._update, RecordedUpdate)  # or nothing would be tested
+    assert isinstance(learner._update, GraphedUpdate)  # or nothing would be tested
     assert losses_of(learner, 12) == pytest.approx(expected, rel=0.05)
 
 

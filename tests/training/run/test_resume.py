@@ -22,7 +22,7 @@ from charlm_training.run.session import train_in_terminal
 from charlm_training.run.workspace import Workspace
 from charlm_training.step.learner import Learner, StepResult
 
-LIVES = Path(__file__).parents[1] / "lives.py"
+KILLED_RUNS = Path(__file__).parents[1] / "killed_runs.py"
 # CHARLM_KILLS=25 pytest tests/training/run/test_resume.py is the full trial.
 KILLS = int(os.environ.get("CHARLM_KILLS", "3"))
 
@@ -131,8 +131,8 @@ def test_killed_at_any_moment_of_a_save_it_ends_in_the_same_bytes(
     steps = str(10 * KILLS)
     command = [str(corpus), "--steps", steps, "--save-interval", "0", "--dropout", "0.1", *sizes]
 
-    killed = in_lives(KILLS, [*command, "--out", str(tmp_path / "out")])
-    in_lives(0, [*command, "--out", str(uninterrupted / "out")])
+    killed = run_killed(KILLS, [*command, "--out", str(tmp_path / "out")])
+    run_killed(0, [*command, "--out", str(uninterrupted / "out")])
 
     assert 0 < killed <= KILLS  # on a fast machine it finishes before the last of them
     assert weights(tmp_path / "out") == weights(uninterrupted / "out")
@@ -141,10 +141,10 @@ def test_killed_at_any_moment_of_a_save_it_ends_in_the_same_bytes(
     assert {path.name for path in logs[0].parent.iterdir()} == {"log.jsonl", "report.html"}
 
 
-def in_lives(kills: int, arguments: list[str]) -> int:
-    """How many lives a run was killed in before it finished."""
+def run_killed(kills: int, arguments: list[str]) -> int:
+    """How often the run was killed before it finished."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(LIVES), str(kills), "7", "0.6", *arguments]
+    command = [sys.executable, str(KILLED_RUNS), str(kills), "7", "0.6", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.splitlines()[-1])

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_training.budget import Clock
-from charlm_training.errors import StateDamaged
+from charlm_training.errors import RunStateDamaged
 from charlm_training.monitoring.events import Event, Noticed
-from charlm_training.run.checkpointer import Keeper
-from charlm_training.run.run_state_store import StateStore
+from charlm_training.run.checkpointer import Checkpointer
+from charlm_training.run.run_state_store import RunStateStore
+from charlm_training.run.stopwatch import Stopwatch
 from charlm_training.state_tree import flatten, unflatten
+
+
+@dataclass
+class FakeTrainer:
+    """Remembers when its state was asked for."""
+
+    clock: Any = lambda: 0.0
+    saved_at: list[float] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        self.saved_at.append(getattr(self.clock, "now", 0.0))
+        return {}
+
 
 KEYS = st.text() | st.integers()
 VALUES = st.recursive(
@@ -34,7 +49,7 @@ def test_any_nested_value_comes_back(value: Any) -> None:
 
 def test_tensors_come_back_bit_for_bit_even_when_they_share_memory(tmp_path: Path) -> None:
     tied = torch.randn(3, 4)
-    store = StateStore(tmp_path / "state")
+    store = RunStateStore(tmp_path / "state")
 
     store.save({"a": tied, "b": [tied.T, (torch.tensor(3), 1)], "c": torch.arange(5).byte()})
 
@@ -65,7 +80,7 @@ def test_two_torn_generations_are_said_in_a_sentence(tmp_path: Path) -> None:
     for generation in ("last", "spare"):
         (tmp_path / "state" / generation / "state.json").write_bytes(b"{}")
 
-    with pytest.raises(StateDamaged, match="without --resume"):
+    with pytest.raises(RunStateDamaged, match="without --resume"):
         store.load()
 
 
@@ -113,10 +128,10 @@ def test_a_full_disk_costs_a_notice_and_nothing_that_was_saved(
 
     events: list[Event] = []
     store = saved(tmp_path, 1)
-    keeper = Keeper(store, {}, 0.0, clock, events.append)
+    checkpointer = Checkpointer(store, {}, 0.0, Stopwatch(clock), events.append)
     monkeypatch.setattr(os, "fsync", full)
 
-    keeper.keep(lambda: {"n": 2}, at_once=True)
+    checkpointer.save_if_due(FakeTrainer(), at_once=True)
 
     (notice,) = events
     assert isinstance(notice, Noticed)
@@ -129,18 +144,20 @@ def test_a_full_disk_costs_a_notice_and_nothing_that_was_saved(
 
 def test_saving_is_seldom_on_a_slow_disk(tmp_path: Path, clock: Any) -> None:
     clock.tick_s = 1.0
-    saves: list[float] = []
-    keeper = Keeper(StateStore(tmp_path / "state"), {}, 10.0, clock, lambda event: None)
+    trainer = FakeTrainer(clock)
+    checkpointer = Checkpointer(
+        RunStateStore(tmp_path / "state"), {}, 10.0, Stopwatch(clock), lambda event: None
+    )
 
     for _ in range(300):
-        keeper.keep(lambda: saves.append(clock.now) or {}, at_once=False)
+        checkpointer.save_if_due(trainer, at_once=False)
 
-    gaps = [b - a for a, b in pairwise(saves)]
+    gaps = [b - a for a, b in pairwise(trainer.saved_at)]
     assert min(gaps) >= 50
 
 
-def saved(folder: Path, *numbers: int) -> StateStore:
-    store = StateStore(folder / "state")
+def saved(folder: Path, *numbers: int) -> RunStateStore:
+    store = RunStateStore(folder / "state")
     for number in numbers:
         store.save({"n": number, "weights": torch.full((2,), float(number))})
     return store

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from charlm_model.kernels.autograd import packing, transformer_block
-from charlm_training.run.fitting import FITTERS
-from charlm_training.run.warm_up import config_of, rehearse
+from charlm_training.planning.options import FAMILIES
+from charlm_training.run.warm_up import config_of, warm_up
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FITTERS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_it_leaves_nothing_behind(family: str, tmp_path: Path, clock: Any) -> None:
     clock.tick_s = 0.25
     torch.manual_seed(3)
     before = torch.get_rng_state()
 
-    seconds = rehearse(family, tmp_path, clock)
+    seconds = warm_up(family, tmp_path, clock)
 
     assert seconds == 0.25
     assert list(tmp_path.iterdir()) == []
@@ -35,4 +35,4 @@ def test_its_sizes_are_those_of_the_kernels_for_training() -> None:
 
 def test_a_disk_that_takes_nothing_is_noticed_before_the_run(tmp_path: Path, clock: Any) -> None:
     with pytest.raises(OSError, match="No such file"):
-        rehearse("ngram", tmp_path / "missing", clock)
+        warm_up("ngram", tmp_path / "missing", clock)

@@ -11,11 +11,11 @@ from charlm_model.devices import CPU
 from charlm_model.families.registry import build
 from charlm_model.state import State
 from charlm_training.corpus.dataset import Data
-from charlm_training.corpus.windows import NO_TARGET, Position, Shape, Window
+from charlm_training.corpus.windows import NO_TARGET, BatchShape, Position, Window
 from charlm_training.optim.optimizer import Optimizer
 from charlm_training.planning.plan import windows_of
-from charlm_training.process_group import ALONE
-from charlm_training.step.cuda_graph_update import LENGTH_STEP, Desk, RecordedUpdate, Work
+from charlm_training.process_group import SINGLE_PROCESS
+from charlm_training.step.cuda_graph_update import LENGTH_STEP, GraphBuffers, GraphedUpdate, Work
 from charlm_training.step.learner import Learner
 from charlm_training.step.update import Update
 
@@ -50,11 +50,11 @@ def update_of(family: str, data: Data, dropout: float = 0.0, device: torch.devic
         )
     ).to(device)  # fmt: skip
     optimizer = Optimizer(model, muon_rate=2.0, weight_decay=0.01)
-    return Update(model, optimizer, 1.0, slice(0, BATCH_SIZE), BATCH_SIZE, ALONE)
+    return Update(model, optimizer, 1.0, slice(0, BATCH_SIZE), BATCH_SIZE, SINGLE_PROCESS)
 
 
-def losses_of(update: Update | RecordedUpdate, data: Data, num_steps: int) -> list[list[float]]:
-    shape = Shape(batch_size=BATCH_SIZE, length=16, seed=1, fresh_share=0.2)
+def losses_of(update: Update | GraphedUpdate, data: Data, num_steps: int) -> list[list[float]]:
+    shape = BatchShape(batch_size=BATCH_SIZE, length=16, seed=1, fresh_share=0.2)
     upcoming = windows_of(data, shape).starting_at(Position())
     torch.manual_seed(1)
     told, state = [], None
@@ -68,7 +68,7 @@ def losses_of(update: Update | RecordedUpdate, data: Data, num_steps: int) -> li
 def test_recorded_steps_learn_the_same(read: Read, family: str) -> None:
     data, recorder = read("the cat sat on the mat. " * 30), Repeating()
 
-    recorded = losses_of(RecordedUpdate(update_of(family, data), recorder), data, 6)
+    recorded = losses_of(GraphedUpdate(update_of(family, data), recorder), data, 6)
 
     # Where a state is fresh and where not is not asked: all rows are computed the same way.
     assert recorded == [
@@ -81,7 +81,7 @@ def test_each_length_of_documents_is_recorded_once(read: Read) -> None:
     text = "".join(f"{'ab' * (number % 23 + 1)}\n" for number in range(150))
     data, recorder = read(text, unit="line"), Repeating()
 
-    recorded = losses_of(RecordedUpdate(update_of("lstm", data), recorder), data, 40)
+    recorded = losses_of(GraphedUpdate(update_of("lstm", data), recorder), data, 40)
 
     plain = losses_of(update_of("lstm", data), data, 40)
     assert recorder.num_recorded <= recorder.num_run <= 64 // LENGTH_STEP
@@ -89,7 +89,7 @@ def test_each_length_of_documents_is_recorded_once(read: Read) -> None:
 
 
 def test_a_shorter_window_is_filled_up_with_nothing_to_learn() -> None:
-    desk = Desk.of(2, 16, torch.device("cpu"))
+    desk = GraphBuffers.of(2, 16, torch.device("cpu"))
     desk.put(window_of(16))
     desk.put(window_of(5))
 
@@ -101,7 +101,7 @@ def test_a_state_from_elsewhere_is_taken_over(read: Read) -> None:
     """As after a rollback: what is carried on is what was given."""
     data = read("the cat sat on the mat. " * 30)
     plain, recorded = (update_of("lstm", data) for _ in range(2))
-    update = RecordedUpdate(recorded, Repeating())
+    update = GraphedUpdate(recorded, Repeating())
     state = plain.model.initial_state(2)
     given = State({name: torch.ones_like(each) for name, each in state.tensors.items()})
     update(window_of(16), state, 0.0)
@@ -115,7 +115,7 @@ def test_a_state_from_elsewhere_is_taken_over(read: Read) -> None:
 
 def test_after_an_exchange_of_tensors_all_is_recorded_anew(read: Read) -> None:
     recorder = Repeating()
-    update = RecordedUpdate(update_of("gru", read("the cat sat. " * 30)), recorder)
+    update = GraphedUpdate(update_of("gru", read("the cat sat. " * 30)), recorder)
     state = None
     for step in range(6):
         if step == 3:
@@ -139,7 +139,7 @@ def test_what_is_recorded_asks_for_no_number(
     )
     update = update_of(family, read("the cat sat on the mat. " * 30), dropout=0.3, device=META)
     recorder, state = Repeating(), None
-    recorded = RecordedUpdate(update, recorder)
+    recorded = GraphedUpdate(update, recorder)
 
     for _ in range(3):
         told_2, state = recorded(window_of(16, BATCH_SIZE).to(META), state, 0.01)
@@ -150,7 +150,7 @@ def test_what_is_recorded_asks_for_no_number(
 
 def test_on_a_processor_nothing_is_recorded(read: Read) -> None:
     data = read("the cat sat on the mat. " * 30)
-    windows = windows_of(data, Shape(batch_size=4, length=16))
+    windows = windows_of(data, BatchShape(batch_size=4, length=16))
     model = update_of("rnn", data).model
 
     learner = Learner(model, windows, clip_norm=1.0, weight_decay=0.0)

@@ -8,7 +8,7 @@ import torch
 from charlm_model.config import ModelConfig
 from charlm_model.families.registry import build
 from charlm_training.corpus.dataset import Data
-from charlm_training.corpus.windows import NO_TARGET, Shape
+from charlm_training.corpus.windows import NO_TARGET, BatchShape
 from charlm_training.planning.plan import windows_of
 from charlm_training.step.learner import Learner
 from charlm_training.step.update import token_loss
@@ -29,7 +29,7 @@ def learner_of(family: str, data: Data, *, dropout: float = 0.0, hidden_size: in
         context_length=16,
         dropout=dropout,
     )
-    windows = windows_of(data, Shape(batch_size=4, length=16, seed=1))
+    windows = windows_of(data, BatchShape(batch_size=4, length=16, seed=1))
     return Learner(build(config), windows, clip_norm=1.0, weight_decay=0.01)
 
 

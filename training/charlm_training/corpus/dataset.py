@@ -13,7 +13,7 @@ import numpy.typing as npt
 from charlm_model.errors import UnknownCharacter
 from charlm_model.text.incremental import IncrementalEncoder
 from charlm_model.text.vocabulary import END_OF_TEXT_ID, Vocabulary
-from charlm_training.corpus.reader import Corpus, Findings
+from charlm_training.corpus.reader import Corpus, CorpusStats
 from charlm_training.corpus.split import (
     TOO_FEW_LINES,
     Split,
@@ -44,7 +44,7 @@ class DataOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class EncodedText:
     """The training or the validation part as tokens on disk.
 
     `ids_N` begins with the end of text. In lines, every line ends with it too, and that counts
@@ -57,7 +57,7 @@ class Part:
     num_unknown: int
     is_lines: bool = False
 
-    def first(self, num_tokens: int) -> Part:
+    def first(self, num_tokens: int) -> EncodedText:
         """The beginning of this part, as long as that; in lines, up to the end of a line."""
         if num_tokens >= len(self.ids_N) - 1:
             return self
@@ -83,16 +83,16 @@ class Data:
     """A corpus, read and encoded."""
 
     corpus: Corpus
-    findings: Findings
+    stats: CorpusStats
     split: Split
     vocabulary: Vocabulary
     unit: str
-    train: Part
-    validation: Part
+    train: EncodedText
+    validation: EncodedText
 
     def notices(self) -> list[str]:
         """What was changed or replaced on the way from the file to the tokens."""
-        said = [*self.corpus.notices, *self.findings.notices()]
+        said = [*self.corpus.notices, *self.stats.notices()]
         if self.validation.num_unknown:
             said.append(
                 f"{self.validation.num_unknown:,} of {self.validation.num_characters:,} validation "
@@ -101,21 +101,21 @@ class Data:
         return said
 
 
-def split_corpus(corpus: Corpus, findings: Findings, unit: str, fraction: float) -> Split:
+def split_corpus(corpus: Corpus, stats: CorpusStats, unit: str, fraction: float) -> Split:
     """The cut that a corpus of this unit gets."""
-    split = split_characters(findings.num_characters, fraction)
+    split = split_characters(stats.num_characters, fraction)
     return split_lines(corpus.chunks(), split) if unit == "line" else split
 
 
-def read_data(corpus: Corpus, findings: Findings, options: DataOptions, directory: Path) -> Data:
+def read_data(corpus: Corpus, stats: CorpusStats, options: DataOptions, directory: Path) -> Data:
     """Split, build the vocabulary from the training part alone, encode both parts."""
-    split = split_corpus(corpus, findings, options.unit, options.validation_fraction)
+    split = split_corpus(corpus, stats, options.unit, options.validation_fraction)
     texts = documents(split.train(corpus.chunks()), options.unit)
     vocabulary = build_vocabulary(options.vocabulary, texts, options.vocab_size)
     encoder = Encoder(vocabulary, options.unit)
     return Data(
         corpus=corpus,
-        findings=findings,
+        stats=stats,
         split=split,
         vocabulary=vocabulary,
         unit=options.unit,
@@ -133,7 +133,7 @@ class Encoder:
         self._vocabulary, self._unit = vocabulary, unit
         self._knows = lru_cache(maxsize=None)(self._encodes)
 
-    def write(self, chunks: Iterable[str], path: Path) -> Part:
+    def write(self, chunks: Iterable[str], path: Path) -> EncodedText:
         """Encode chunk by chunk, so that a text of any size passes through, as the whole would."""
         counts = np.zeros(3, dtype=np.int64)
         pieces = self._pieces(documents(chunks, self._unit), counts)
@@ -141,7 +141,7 @@ class Encoder:
         if len(ids_N) < 2:
             raise CorpusTooSmall(TOO_FEW_LINES if self._unit == "line" else NO_TEXT)
         num_characters, num_bytes, num_unknown = map(int, counts)
-        return Part(
+        return EncodedText(
             ids_N=ids_N,
             num_characters=num_characters,
             num_bytes=num_bytes,

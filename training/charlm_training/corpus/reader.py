@@ -60,7 +60,7 @@ class TextSource:
 
 
 @dataclass(slots=True)
-class Findings:
+class CorpusStats:
     """What a pass over the corpus saw: sizes, the digest, and what was normalized on the way."""
 
     num_characters: int = 0
@@ -87,28 +87,28 @@ class Corpus:
     sources: tuple[Source, ...]
     notices: tuple[str, ...] = field(default=())
 
-    def chunks(self, findings: Findings | None = None) -> Iterator[str]:
+    def chunks(self, stats: CorpusStats | None = None) -> Iterator[str]:
         """The normalized text, in pieces of about a megabyte."""
-        findings = Findings() if findings is None else findings
+        stats = CorpusStats() if stats is None else stats
         for index, source in enumerate(self.sources):
             last = ""
-            for chunk in _read(source, findings):
+            for chunk in _read(source, stats):
                 last = chunk[-1]
                 yield chunk
             # Without this the last line of one file would run into the first of the next.
             if index + 1 < len(self.sources) and last not in ("", "\n"):
                 yield "\n"
 
-    def scan(self) -> Findings:
+    def scan(self) -> CorpusStats:
         """Read everything once: sizes, digest, and whether all of it is text."""
-        findings, digest = Findings(), hashlib.sha256()
-        for chunk in self.chunks(findings):
+        stats, digest = CorpusStats(), hashlib.sha256()
+        for chunk in self.chunks(stats):
             data = chunk.encode()
             digest.update(data)
-            findings.num_characters += len(chunk)
-            findings.num_bytes += len(data)
-        findings.sha256 = digest.hexdigest()
-        return findings
+            stats.num_characters += len(chunk)
+            stats.num_bytes += len(data)
+        stats.sha256 = digest.hexdigest()
+        return stats
 
 
 def open_corpus(name: str) -> Corpus:
@@ -168,18 +168,18 @@ def _looks_binary(path: Path) -> bool:
         return b"\0" in file.read(8192)
 
 
-def _read(source: Source, findings: Findings) -> Iterator[str]:
+def _read(source: Source, stats: CorpusStats) -> Iterator[str]:
     """Decode one source strictly, without its byte order mark, with LF line ends."""
     held, is_first = "", True
     for text in _decode(source):
         if is_first and text:
-            findings.num_byte_order_marks += text.startswith(BYTE_ORDER_MARK)
+            stats.num_byte_order_marks += text.startswith(BYTE_ORDER_MARK)
             text, is_first = text.removeprefix(BYTE_ORDER_MARK), False
         text = held + text
         # A CR at the end may be half of a CRLF: it waits for the next chunk.
         held = "\r" if text.endswith("\r") else ""
         text = text.removesuffix(held)
-        findings.num_carriage_returns += text.count("\r\n")
+        stats.num_carriage_returns += text.count("\r\n")
         if text:
             yield text.replace("\r\n", "\n")
     if held:

@@ -61,7 +61,7 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shape:
+class BatchShape:
     """How windows are cut. With several workers each takes its share of the rows of a batch.
 
     In a stream, `fresh_share` of the rows of every window start from a fresh state, although the
@@ -75,7 +75,7 @@ class Shape:
     rank: int = 0
     num_ranks: int = 1
 
-    def share_of(self, rank: int, num_ranks: int) -> Shape:
+    def share_of(self, rank: int, num_ranks: int) -> BatchShape:
         """The same batch, of which one of several processes takes its own rows."""
         if self.batch_size < num_ranks:
             raise InvalidOption(
@@ -95,7 +95,7 @@ class Windows(Protocol):
     """An endless supply of windows, epoch after epoch."""
 
     @property
-    def shape(self) -> Shape: ...
+    def shape(self) -> BatchShape: ...
 
     @property
     def tokens_per_epoch(self) -> int: ...
@@ -116,7 +116,7 @@ class StreamWindows:
     cuts between windows and the starts of the lanes fall elsewhere every time.
     """
 
-    def __init__(self, ids_N: Ids, shape: Shape) -> None:
+    def __init__(self, ids_N: Ids, shape: BatchShape) -> None:
         self._ids_N, self.shape = ids_N, shape
         self._lane_length = len(ids_N) // shape.batch_size
         self._windows_per_epoch = self._lane_length // shape.length
@@ -163,7 +163,7 @@ class DocumentWindows:
     window continues in the next one.
     """
 
-    def __init__(self, ids_N: Ids, shape: Shape) -> None:
+    def __init__(self, ids_N: Ids, shape: BatchShape) -> None:
         self._ids_N, self.shape = ids_N, shape
         self._edges = positions_of(ids_N, END_OF_TEXT_ID)
         self._lengths = np.diff(self._edges)
@@ -214,14 +214,14 @@ class DocumentWindows:
         return Window(input_BT, torch.from_numpy(target_BT), is_fresh_B, num_targets, after)
 
 
-def stream_shape(num_tokens: int, wanted: Shape) -> Shape:
+def stream_shape(num_tokens: int, wanted: BatchShape) -> BatchShape:
     """The wanted shape, shrunk until every lane of a short text holds at least two windows."""
     length = min(wanted.length, max(num_tokens // 4, 1))
     batch_size = max(min(wanted.batch_size, num_tokens // (2 * length)), 1)
     return replace(wanted, batch_size=batch_size, length=length)
 
 
-def document_shape(ids_N: Ids, wanted: Shape) -> Shape:
+def document_shape(ids_N: Ids, wanted: BatchShape) -> BatchShape:
     """As many documents as hold the tokens of the wanted shape, and not more than there are."""
     num_documents = int(len(positions_of(ids_N, END_OF_TEXT_ID)) - 1)
     mean_length = (len(ids_N) - 1) / num_documents

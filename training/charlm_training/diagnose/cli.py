@@ -39,7 +39,7 @@ def diagnose(
     shorten_spinning()
     from rich.console import Console
 
-    from charlm_training.diagnose.examine import Request, examine
+    from charlm_training.diagnose.examine import DiagnoseOptions, examine
     from charlm_training.run.signals import interruption
 
     progress = Console(stderr=True)
@@ -48,7 +48,7 @@ def diagnose(
         interruption() as is_interrupted,
         tempfile.TemporaryDirectory(prefix="charlm-diagnose-") as folder,
     ):
-        request = Request(
+        options = DiagnoseOptions(
             what=what,
             corpus=corpus,
             checkpoints=tuple(checkpoint or ()),
@@ -57,7 +57,7 @@ def diagnose(
             seed=seed,
         )
         found = examine(
-            request, Path(folder), is_interrupted, lambda line: progress.print(line, markup=False)
+            options, Path(folder), is_interrupted, lambda line: progress.print(line, markup=False)
         )
         paths = found.save(out)
         if as_json:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from charlm_model.language_model import LanguageModel
+from charlm_training.diagnose.diagnosed_model import DiagnosedModel
 from charlm_training.diagnose.diagnosis import Diagnosis
-from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.windows import spread_windows
 from charlm_training.report.plot import Curve, Plot
 
@@ -36,7 +36,7 @@ class Loss:
     standard_error: float
 
 
-def diagnose(subjects: Sequence[Subject]) -> Diagnosis:
+def diagnose(subjects: Sequence[DiagnosedModel]) -> Diagnosis:
     """For each model, the extra loss by how much of the nearest context is left untouched."""
     losses = {subject.name: losses_of(subject) for subject in subjects}
     rows = [
@@ -55,7 +55,7 @@ def diagnose(subjects: Sequence[Subject]) -> Diagnosis:
     return Diagnosis(name="context", sentence=f"{said}.", rows=rows, plots=plots)
 
 
-def losses_of(subject: Subject) -> list[Loss]:
+def losses_of(subject: DiagnosedModel) -> list[Loss]:
     """Every way to spoil far context, at every distance, always with the same targets."""
     length = min(FULL, len(subject.validation.ids_N) // 2)
     ids_BT = spread_windows(subject.validation.ids_N, NUM_TARGETS, length + 1)
@@ -126,7 +126,7 @@ def effective_length(losses: Sequence[Loss], kind: str) -> int | None:
     return enough
 
 
-def _sentence(subject: Subject, losses: Sequence[Loss]) -> str:
+def _sentence(subject: DiagnosedModel, losses: Sequence[Loss]) -> str:
     lengths = {kind: effective_length(losses, kind) for kind in KINDS}
     most = max(loss.kept for loss in losses)
     error = next(

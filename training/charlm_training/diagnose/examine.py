@@ -9,10 +9,11 @@ from pathlib import Path
 from charlm_training.budget import parse_duration
 from charlm_training.corpus.dataset import DataOptions, read_data
 from charlm_training.diagnose import context, gradient_flow, memorization, order, truncation
+from charlm_training.diagnose.diagnosed_model import DiagnosedModel
 from charlm_training.diagnose.diagnosis import Diagnosis
-from charlm_training.diagnose.subject import Laboratory, Subject
+from charlm_training.diagnose.inputs import DiagnosisInputs
 from charlm_training.errors import InvalidOption, NotPossible
-from charlm_training.run.fitting import fitter_for
+from charlm_training.planning.options import check_family
 
 GRADIENT_FAMILIES = ("rnn", "gru", "lstm", "transformer")
 DEFAULT_FAMILIES = {
@@ -24,7 +25,7 @@ DEFAULT_FAMILIES = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class DiagnoseOptions:
     """What `charlm diagnose` was asked."""
 
     what: str
@@ -38,7 +39,7 @@ class Request:
         if self.what not in DIAGNOSES:
             raise InvalidOption(f"WHAT is {self.what!r}; it must be one of {', '.join(DIAGNOSES)}.")
         for family in self.families or ():
-            fitter_for(family)
+            check_family(family, "--families")
         if self.families is not None and self.checkpoints:
             raise InvalidOption("--checkpoint and --families exclude each other; give one.")
         if self.checkpoints and self.what not in TAKES_CHECKPOINTS:
@@ -52,74 +53,78 @@ class Request:
 
 
 def examine(
-    request: Request,
+    options: DiagnoseOptions,
     folder: Path,
     is_interrupted: Callable[[], bool],
     announce: Callable[[str], None],
 ) -> Diagnosis:
     """Read the text, get the models, measure. `folder` takes files in passing."""
-    laboratory = Laboratory(
-        corpus_name=request.corpus,
+    inputs = DiagnosisInputs(
+        corpus_name=options.corpus,
         folder=folder,
-        budget=request.budget,
-        seed=request.seed,
+        budget=options.budget,
+        seed=options.seed,
         is_interrupted=is_interrupted,
         announce=announce,
     )
-    return DIAGNOSES[request.what](request, laboratory)
+    return DIAGNOSES[options.what](options, inputs)
 
 
-def _gradient_flow(request: Request, laboratory: Laboratory) -> Diagnosis:
-    subjects = _of_streams(request, laboratory)
+def _gradient_flow(options: DiagnoseOptions, inputs: DiagnosisInputs) -> Diagnosis:
+    subjects = _of_streams(options, inputs)
     for subject in subjects:
         if subject.model.config.family == "ngram":
             raise NotPossible(f"{subject.name} is an n-gram, which has no gradients.")
     return gradient_flow.diagnose(subjects)
 
 
-def _context(request: Request, laboratory: Laboratory) -> Diagnosis:
-    return context.diagnose(_of_streams(request, laboratory))
+def _context(options: DiagnoseOptions, inputs: DiagnosisInputs) -> Diagnosis:
+    return context.diagnose(_of_streams(options, inputs))
 
 
-def _of_streams(request: Request, laboratory: Laboratory) -> list[Subject]:
+def _of_streams(options: DiagnoseOptions, inputs: DiagnosisInputs) -> list[DiagnosedModel]:
     """Models of lines forget at every line end, so there is no far context to speak of."""
-    subjects = laboratory.subjects(request.checkpoints, request.chosen_families())
+    subjects = inputs.subjects(options.checkpoints, options.chosen_families())
     for subject in subjects:
         if subject.model.config.unit == "line":
             raise NotPossible(
                 f"{subject.name} was trained with --unit line, where every line begins anew; "
-                f"{request.what} needs a model of one long text."
+                f"{options.what} needs a model of one long text."
             )
     return subjects
 
 
-def _memorization(request: Request, laboratory: Laboratory) -> Diagnosis:
-    subjects = laboratory.subjects(request.checkpoints, request.chosen_families())
-    return memorization.diagnose(subjects, laboratory)
-
-
-def _order(request: Request, laboratory: Laboratory) -> Diagnosis:
-    return order.diagnose(
-        read_data(laboratory.corpus, laboratory.findings, DataOptions(), laboratory.folder)
+def _memorization(options: DiagnoseOptions, inputs: DiagnosisInputs) -> Diagnosis:
+    subjects = inputs.subjects(options.checkpoints, options.chosen_families())
+    split = inputs.split(subjects[0].model.config.unit)
+    return memorization.diagnose(
+        subjects,
+        training=split.train(inputs.corpus.chunks()),
+        validation=split.validation(inputs.corpus.chunks()),
+        seed=inputs.seed,
     )
 
 
-def _truncation(request: Request, laboratory: Laboratory) -> Diagnosis:
-    data = read_data(laboratory.corpus, laboratory.findings, DataOptions(), laboratory.folder)
-    (family,) = request.chosen_families()[:1]
+def _order(options: DiagnoseOptions, inputs: DiagnosisInputs) -> Diagnosis:
+    return order.diagnose(read_data(inputs.corpus, inputs.stats, DataOptions(), inputs.folder))
+
+
+def _truncation(options: DiagnoseOptions, inputs: DiagnosisInputs) -> Diagnosis:
+    data = read_data(inputs.corpus, inputs.stats, DataOptions(), inputs.folder)
+    (family,) = options.chosen_families()[:1]
     return truncation.diagnose(
         truncation.Trial(
             family=family,
             data=data,
-            seconds=parse_duration(request.budget),
-            seed=request.seed,
-            announce=laboratory.announce,
+            seconds=parse_duration(options.budget),
+            seed=options.seed,
+            announce=inputs.announce,
         )
     )
 
 
 TAKES_CHECKPOINTS = ("gradient-flow", "context", "memorization")
-DIAGNOSES: dict[str, Callable[[Request, Laboratory], Diagnosis]] = {
+DIAGNOSES: dict[str, Callable[[DiagnoseOptions, DiagnosisInputs], Diagnosis]] = {
     "gradient-flow": _gradient_flow,
     "truncation": _truncation,
     "context": _context,

@@ -11,10 +11,10 @@ import numpy as np
 from charlm_model.families.recurrent import RecurrentModel
 from charlm_model.language_model import LanguageModel
 from charlm_model.layers.recurrent_cells import CELLS
+from charlm_training.diagnose.diagnosed_model import DiagnosedModel
 from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.diagnose.input_gradients import input_gradients
 from charlm_training.diagnose.jacobians import state_gradients
-from charlm_training.diagnose.subject import Subject
 from charlm_training.diagnose.windows import spread_windows
 from charlm_training.report.plot import Curve, Plot
 
@@ -40,7 +40,7 @@ class Flow:
         return half_life(self.norms)
 
 
-def diagnose(subjects: Sequence[Subject]) -> Diagnosis:
+def diagnose(subjects: Sequence[DiagnosedModel]) -> Diagnosis:
     """Both measurements on every model, each also with its weights before training."""
     flows = [flow for subject in subjects for flow in flows_of(subject)]
     rows = [
@@ -65,7 +65,7 @@ def diagnose(subjects: Sequence[Subject]) -> Diagnosis:
     )
 
 
-def flows_of(subject: Subject) -> Iterator[Flow]:
+def flows_of(subject: DiagnosedModel) -> Iterator[Flow]:
     """Every path of one model, untrained and trained."""
     length = min(LAGS + 2, len(subject.validation.ids_N) // 2)
     few_BT = spread_windows(subject.validation.ids_N, STATE_WINDOWS, length)
@@ -100,7 +100,7 @@ def half_life(norms: Sequence[float]) -> float:
     return math.inf if slope >= 0 else math.log(2) / -slope
 
 
-def sentence(flows: Sequence[Flow], subject: Subject) -> str:
+def sentence(flows: Sequence[Flow], subject: DiagnosedModel) -> str:
     """The half-lives after training, and what training did to the longest of them."""
     trained = [flow for flow in flows if flow.phase == PHASES[1]]
     before = {(flow.name, flow.path): flow for flow in flows if flow.phase == PHASES[0]}

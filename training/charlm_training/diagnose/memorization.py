@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from charlm_model.inference.sampling_loop import generate
+from charlm_training.diagnose.diagnosed_model import DiagnosedModel
 from charlm_training.diagnose.diagnosis import Diagnosis
-from charlm_training.diagnose.subject import Laboratory, Subject
 from charlm_training.diagnose.suffix_automaton import SuffixAutomaton
 from charlm_training.errors import CorpusTooSmall
 from charlm_training.report.plot import Curve, Plot
@@ -50,13 +50,20 @@ class Overlap:
         return covered / sum(map(len, self.suffixes))
 
 
-def diagnose(subjects: Sequence[Subject], laboratory: Laboratory) -> Diagnosis:
-    """Samples of every model, beside as much text that no model has seen."""
-    unit = subjects[0].model.config.unit
-    split = laboratory.split(unit)
-    unseen = _pieces(split.validation(laboratory.corpus.chunks()))
-    groups = {subject.name: samples(subject, laboratory.seed) for subject in subjects}
-    training = islice(chain.from_iterable(split.train(laboratory.corpus.chunks())), MOST_CHARACTERS)
+def diagnose(
+    subjects: Sequence[DiagnosedModel],
+    *,
+    training: Iterable[str],
+    validation: Iterable[str],
+    seed: int,
+) -> Diagnosis:
+    """Samples of every model, beside as much text that no model has seen.
+
+    Both parts of the text come in chunks of any length.
+    """
+    groups = {subject.name: samples(subject, seed) for subject in subjects}
+    unseen = _pieces(validation)
+    training = islice(chain.from_iterable(training), MOST_CHARACTERS)
     overlaps = overlaps_with(training, {**groups, "unseen text": unseen})
     rows = [
         {
@@ -73,7 +80,7 @@ def diagnose(subjects: Sequence[Subject], laboratory: Laboratory) -> Diagnosis:
     )
 
 
-def samples(subject: Subject, seed: int) -> list[str]:
+def samples(subject: DiagnosedModel, seed: int) -> list[str]:
     """What the model writes at temperature 1 from the start of a text; no empty ones."""
     written: list[str] = []
     num_tokens = 0

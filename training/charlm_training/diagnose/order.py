@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from charlm_training.corpus.dataset import Data, Part
+from charlm_training.corpus.dataset import Data, EncodedText
 from charlm_training.corpus.token_file import Ids
 from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.evaluation.batched import evaluate
@@ -48,7 +48,7 @@ def diagnose(data: Data) -> Diagnosis:
     return Diagnosis(name="order", sentence=sentence(losses["validation"]), rows=rows, plots=[plot])
 
 
-def scorer(data: Data, order: int) -> Callable[[Part], float]:
+def scorer(data: Data, order: int) -> Callable[[EncodedText], float]:
     """Nats per token of a part, under the model of that order."""
     if order == 0:
         size = data.vocabulary.size

@@ -20,7 +20,7 @@ from charlm_model.language_model import LanguageModel
 from charlm_model.scoring import Evaluation
 from charlm_model.state import State
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
-from charlm_training.corpus.dataset import Part
+from charlm_training.corpus.dataset import EncodedText
 from charlm_training.corpus.token_file import Ids, positions_of
 from charlm_training.corpus.windows import NO_TARGET, Indices
 
@@ -44,13 +44,13 @@ class Measured:
         return self.nats / self.num_tokens
 
 
-def evaluate(model: LanguageModel, part: Part) -> list[Evaluation]:
+def evaluate(model: LanguageModel, part: EncodedText) -> list[Evaluation]:
     """Every protocol that the part's unit has, over all of it."""
     protocols = (lines,) if part.is_lines else (cold_blocks, streamed)
     return [_evaluation(protocol(model, part.ids_N), part) for protocol in protocols]
 
 
-def score_slice(model: LanguageModel, part: Part, num_tokens: int) -> Measured:
+def score_slice(model: LanguageModel, part: EncodedText, num_tokens: int) -> Measured:
     """The cold protocol of the part's unit, over its beginning."""
     protocol = lines if part.is_lines else cold_blocks
     return protocol(model, part.first(num_tokens).ids_N)
@@ -154,7 +154,7 @@ def _tensor(ids: Ids) -> Tensor:
     return torch.from_numpy(ids.astype(np.int64))
 
 
-def _evaluation(measured: Measured, part: Part) -> Evaluation:
+def _evaluation(measured: Measured, part: EncodedText) -> Evaluation:
     share = measured.num_tokens / (len(part.ids_N) - 1)
     return Evaluation(
         protocol=measured.protocol,

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from charlm_model import checkpoint
-from charlm_training.corpus.dataset import Encoder, Part, split_corpus
-from charlm_training.corpus.reader import Corpus, Findings, open_corpus
+from charlm_training.corpus.dataset import EncodedText, Encoder, split_corpus
+from charlm_training.corpus.reader import Corpus, CorpusStats, open_corpus
 from charlm_training.evaluation.batched import evaluate
 from charlm_training.evaluation.exact import evaluate_exactly
 from charlm_training.report.report import Report, evaluations_section
@@ -21,14 +21,14 @@ def evaluate_checkpoint(directory: Path, corpus_name: str, *, exact: bool = Fals
     """
     loaded = checkpoint.load(directory)
     corpus = open_corpus(corpus_name)
-    findings = corpus.scan()
+    stats = corpus.scan()
     data = loaded.report["data"]
-    is_own = findings.sha256 == data["sha256"]
+    is_own = stats.sha256 == data["sha256"]
     with tempfile.TemporaryDirectory(prefix="charlm-evaluate-") as folder:
         encoder = Encoder(loaded.vocabulary, loaded.config.unit)
         path = Path(folder) / "evaluated.tokens"
         part = (
-            _validation(encoder, corpus, findings, loaded.report, path, is_cut=not exact)
+            _validation(encoder, corpus, stats, loaded.report, path, is_cut=not exact)
             if is_own
             else (encoder.write(corpus.chunks(), path))
         )
@@ -38,7 +38,7 @@ def evaluate_checkpoint(directory: Path, corpus_name: str, *, exact: bool = Fals
         "digest": loaded.digest,
         "family": loaded.config.family,
         "corpus": corpus_name,
-        "sha256": findings.sha256,
+        "sha256": stats.sha256,
         "part": "validation" if is_own else "whole",
         "evaluated_characters": part.num_characters,
         "unknown_characters": part.num_unknown,
@@ -49,15 +49,15 @@ def evaluate_checkpoint(directory: Path, corpus_name: str, *, exact: bool = Fals
 def _validation(
     encoder: Encoder,
     corpus: Corpus,
-    findings: Findings,
+    stats: CorpusStats,
     report: Report,
     path: Path,
     *,
     is_cut: bool,
-) -> Part:
+) -> EncodedText:
     """The part that training kept back; cut, as much of it as training had time to evaluate."""
     data = report["data"]
-    split = split_corpus(corpus, findings, data["unit"], data["validation_fraction"])
+    split = split_corpus(corpus, stats, data["unit"], data["validation_fraction"])
     part = encoder.write(split.validation(corpus.chunks()), path)
     if not is_cut:
         return part

@@ -10,11 +10,11 @@ from itertools import pairwise
 from charlm_model.language_model import LanguageModel
 from charlm_model.scoring import Evaluation, total_logprob
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
-from charlm_training.corpus.dataset import Part
+from charlm_training.corpus.dataset import EncodedText
 from charlm_training.corpus.token_file import Ids, positions_of
 
 
-def evaluate_exactly(model: LanguageModel, part: Part) -> list[Evaluation]:
+def evaluate_exactly(model: LanguageModel, part: EncodedText) -> list[Evaluation]:
     """Every document from its start to its end: the whole text, or each line of it."""
     total = _lines if part.is_lines else _whole
     return [

@@ -36,13 +36,13 @@ def leaderboard(
     from rich.console import Console
 
     from charlm_training.corpus.dataset import DataOptions
-    from charlm_training.leaderboard.compare import ContestOptions, compare
+    from charlm_training.leaderboard.compare import LeaderboardOptions, compare
     from charlm_training.leaderboard.output import save, table
     from charlm_training.run.signals import interruption
 
     progress = Console(stderr=True)
     with clear_errors(), interruption() as is_interrupted:
-        options = ContestOptions(
+        options = LeaderboardOptions(
             corpus=corpus,
             families=families.split(","),
             match=match,

@@ -13,18 +13,18 @@ from charlm_training.budget import Clock, parse_duration
 from charlm_training.corpus.dataset import DataOptions, read_data
 from charlm_training.corpus.reader import open_corpus
 from charlm_training.errors import Interrupted, InvalidOption
-from charlm_training.leaderboard.contest import Contest
-from charlm_training.leaderboard.match import MATCHES, Arena, Entry
-from charlm_training.leaderboard.result import Result
+from charlm_training.leaderboard.equal_cost import MATCHES, Entry, EntryPlanner
+from charlm_training.leaderboard.result import LeaderboardRun
+from charlm_training.leaderboard.runner import LeaderboardRunner
 from charlm_training.leaderboard.standing import Standing, standings, verdict
+from charlm_training.planning.options import check_family
 from charlm_training.report.report import versions_section
-from charlm_training.run.fitting import fitter_for
 
 MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ContestOptions:
+class LeaderboardOptions:
     """What `charlm leaderboard` can be asked to do."""
 
     corpus: str
@@ -36,7 +36,7 @@ class ContestOptions:
 
     def __post_init__(self) -> None:
         for family in self.families:
-            fitter_for(family)
+            check_family(family, "--families")
         if len(set(self.families)) < len(self.families):
             raise InvalidOption("--families names a family twice.")
         if self.match not in MATCHES:
@@ -49,50 +49,50 @@ class ContestOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
+class Leaderboard:
     """The outcome, as values and as what is written to leaderboard.json."""
 
-    results: list[Result]
+    results: list[LeaderboardRun]
     standings: list[Standing]
     document: dict[str, Any]
 
 
 def compare(
-    options: ContestOptions,
+    options: LeaderboardOptions,
     is_interrupted: Callable[[], bool],
     announce: Callable[[str], None],
     clock: Clock = time.monotonic,
-) -> Comparison:
+) -> Leaderboard:
     """Match the families, train them all, rank them.
 
     Raises Interrupted when it was interrupted before the first run was done.
     """
-    contest = Contest(
+    runner = LeaderboardRunner(
         corpus=options.corpus,
         data=options.data,
         clock=clock,
         is_interrupted=is_interrupted,
         announce=announce,
     )
-    results = contest.run(_entries(options, clock), options.num_seeds)
+    results = runner.run(_entries(options, clock), options.num_seeds)
     if not results:
         raise Interrupted("Interrupted before the first run was done; there is nothing to rank.")
     ranked = standings(results)
-    return Comparison(
+    return Leaderboard(
         results=results, standings=ranked, document=_document(options, results, ranked)
     )
 
 
-def _entries(options: ContestOptions, clock: Clock) -> list[Entry]:
+def _entries(options: LeaderboardOptions, clock: Clock) -> list[Entry]:
     corpus = open_corpus(options.corpus)
     with tempfile.TemporaryDirectory(prefix="charlm-leaderboard-") as folder:
         data = read_data(corpus, corpus.scan(), options.data, Path(folder))
-        arena = Arena(data=data, seconds=parse_duration(options.budget), clock=clock)
-        return arena.entries(list(options.families), options.match)
+        planner = EntryPlanner(data=data, seconds=parse_duration(options.budget), clock=clock)
+        return planner.entries(list(options.families), options.match)
 
 
 def _document(
-    options: ContestOptions, results: Sequence[Result], ranked: Sequence[Standing]
+    options: LeaderboardOptions, results: Sequence[LeaderboardRun], ranked: Sequence[Standing]
 ) -> dict[str, Any]:
     return {
         "match": options.match,

@@ -9,14 +9,16 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from charlm_training.leaderboard.result import Result
+from charlm_training.leaderboard.result import LeaderboardRun
 from charlm_training.leaderboard.standing import Standing
 from charlm_training.report.plot import Curve, Plot
 from charlm_training.report.png import save_png
 from charlm_training.report.tables import make_directory, save_csv, save_json
 
 
-def save(document: dict[str, Any], results: Sequence[Result], directory: Path) -> list[Path]:
+def save(
+    document: dict[str, Any], results: Sequence[LeaderboardRun], directory: Path
+) -> list[Path]:
     """Write all three; returns their paths."""
     make_directory(directory)
     paths = [directory / f"leaderboard.{kind}" for kind in ("json", "csv", "png")]
@@ -26,7 +28,7 @@ def save(document: dict[str, Any], results: Sequence[Result], directory: Path) -
     return paths
 
 
-def curves(results: Sequence[Result]) -> Plot:
+def curves(results: Sequence[LeaderboardRun]) -> Plot:
     """Loss against seconds, one curve a seed; a family that is counted is a level."""
     falling = [
         Curve(name=result.family, x=[x for x, _ in result.curve], y=[y for _, y in result.curve])

@@ -8,7 +8,7 @@ from charlm_training.report.report import Report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
+class LeaderboardRun:
     """One run: its figures, and how its loss fell."""
 
     family: str

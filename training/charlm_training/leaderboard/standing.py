@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from charlm_training.leaderboard.result import Result
+from charlm_training.leaderboard.result import LeaderboardRun
 from charlm_training.report.tables import Row
 
 # Two means this many standard errors of their difference apart are told apart.
@@ -39,14 +39,14 @@ class Standing:
         }
 
 
-def standings(results: Sequence[Result]) -> list[Standing]:
+def standings(results: Sequence[LeaderboardRun]) -> list[Standing]:
     """The families, the best first."""
     families = dict.fromkeys(result.family for result in results)
     made = [_standing([each for each in results if each.family == family]) for family in families]
     return sorted(made, key=lambda standing: standing.nats)
 
 
-def _standing(results: Sequence[Result]) -> Standing:
+def _standing(results: Sequence[LeaderboardRun]) -> Standing:
     nats = [result.nats for result in results]
     first = results[0].report
     return Standing(

@@ -81,7 +81,7 @@ class Muon(torch.optim.Optimizer):
         shares = [slice(first, None, num_threads) for first in range(num_threads)]
         run_in_team(work, shares, num_threads)
 
-    def _blocks(self, group: dict[str, Any], parameter: Tensor) -> list[Block]:
+    def _blocks(self, group: dict[str, Any], parameter: Tensor) -> list[MuonBlock]:
         assert parameter.grad is not None
         M, N = shape = self._block_shape(parameter)
         tensors = parameter, parameter.grad.contiguous(), self._momentum(parameter)
@@ -89,7 +89,7 @@ class Muon(torch.optim.Optimizer):
         numbers = MOMENTUM, SAFETY, TINY, *_shrink_and_rate(group, shape)
         factors = muon.Factors(*map(np.float32, numbers))
         starts = range(0, parameter.numel(), M * N)
-        return [Block(shape, start, (weights, gradient, momentum), factors) for start in starts]
+        return [MuonBlock(shape, start, (weights, gradient, momentum), factors) for start in starts]
 
     def _step_plainly(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         directions = orthogonalized_all([self._ahead(each) for each in parameters])
@@ -117,7 +117,7 @@ class Muon(torch.optim.Optimizer):
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class MuonBlock:
     """One block's step in our kernels: of its matrix, the matrix's gradient and momentum, flat."""
 
     shape: tuple[int, int]

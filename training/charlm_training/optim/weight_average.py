@@ -52,13 +52,12 @@ class WeightAverage:
         finally:
             self._model.load_state_dict(own)
 
-    def to_record(self) -> Record:
+    def state_dict(self) -> Record:
         return {"mean": dict(self._mean), "at": self._at}
 
-    def resume(self, record: Record) -> None:
-        """Go on exactly where a record was made."""
-        self._mean = {name: record["mean"][name].clone() for name in record["mean"]}
-        self._at = record["at"]
+    def load_state_dict(self, state: Record) -> None:
+        self._mean = {name: weight.clone() for name, weight in state["mean"].items()}
+        self._at = state["at"]
 
     def _own(self) -> dict[str, Tensor]:
         return copy.deepcopy(self._model.state_dict())

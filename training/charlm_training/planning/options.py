@@ -19,6 +19,13 @@ from charlm_training.errors import InvalidOption
 from charlm_training.optim.lr_scheduler import check_rate
 
 DEFAULT_BUDGET = "3m"
+FAMILIES = ("ngram", "rnn", "gru", "lstm", "transformer")
+
+
+def check_family(family: str, flag: str = "--family") -> None:
+    """Raises InvalidOption before anything is read."""
+    if family not in FAMILIES:
+        raise InvalidOption(f"{flag} is {family!r}; it must be one of {', '.join(FAMILIES)}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +77,7 @@ class TrainOptions:
     save_interval_s: float = 30.0
 
     def __post_init__(self) -> None:
+        check_family(self.family)
         given = [name for name in ("budget", "steps", "epochs") if getattr(self, name) is not None]
         if len(given) > 1:
             raise InvalidOption(f"--{given[0]} and --{given[1]} exclude each other; give one.")

@@ -11,19 +11,19 @@ import torch
 from charlm_model.config import ModelConfig
 from charlm_model.devices import CPU
 from charlm_model.families.registry import build
-from charlm_training.budget import Budget, Clock, Pace
+from charlm_training.budget import Budget, Clock, Throughput
 from charlm_training.corpus.dataset import Data
 from charlm_training.corpus.windows import (
+    BatchShape,
     DocumentWindows,
-    Shape,
     StreamWindows,
     Windows,
     document_shape,
     stream_shape,
 )
 from charlm_training.planning.options import SizeOptions
-from charlm_training.planning.presets import RECIPES, Recipe, Rung, choose_rung, dropout_for
-from charlm_training.process_group import ALONE, Crew
+from charlm_training.planning.presets import RECIPES, ModelSize, Recipe, choose_size, dropout_for
+from charlm_training.process_group import SINGLE_PROCESS, ProcessGroup
 from charlm_training.state_tree import Record
 from charlm_training.step.learner import Learner
 
@@ -41,23 +41,25 @@ class Plan:
     """Everything that is decided before training. The same plan gives the same model."""
 
     config: ModelConfig
-    shape: Shape
+    shape: BatchShape
     learning_rate: float
     clip_norm: float
     weight_decay: float
     muon_rate: float
     notices: tuple[str, ...] = ()
 
-    def learner(self, data: Data, crew: Crew = ALONE, device: torch.device = CPU) -> Learner:
+    def learner(
+        self, data: Data, group: ProcessGroup = SINGLE_PROCESS, device: torch.device = CPU
+    ) -> Learner:
         # Probing drew random numbers too; the run itself must not depend on that.
         torch.manual_seed(self.shape.seed)
         return Learner(
             build(self.config).to(device),  # drawn by the processor: the same weights anywhere
-            windows_of(data, self.shape.share_of(crew.rank, crew.size)),
+            windows_of(data, self.shape.share_of(group.rank, group.size)),
             clip_norm=self.clip_norm,
             weight_decay=self.weight_decay,
             muon_rate=self.muon_rate,
-            crew=crew,
+            group=group,
         )
 
     def to_record(self) -> Record:
@@ -65,7 +67,7 @@ class Plan:
 
     @classmethod
     def from_record(cls, record: Record) -> Plan:
-        config, shape = ModelConfig.from_json(record["config"]), Shape(**record["shape"])
+        config, shape = ModelConfig.from_json(record["config"]), BatchShape(**record["shape"])
         return cls(**{**record, "config": config, "shape": shape})
 
     def settings(self) -> dict[str, int | float]:
@@ -80,7 +82,7 @@ class Plan:
         }
 
 
-def windows_of(data: Data, shape: Shape) -> Windows:
+def windows_of(data: Data, shape: BatchShape) -> Windows:
     """Lanes of one long text, or batches of short ones."""
     kind = StreamWindows if data.unit == "stream" else DocumentWindows
     return kind(data.train.ids_N, shape)
@@ -95,27 +97,27 @@ class Planner:
     budget: Budget
     options: SizeOptions
     clock: Clock
-    crew: Crew = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
     device: torch.device = CPU
-    _speeds: dict[Rung, float] = field(default_factory=dict)
+    _speeds: dict[ModelSize, float] = field(default_factory=dict)
 
     def plan(self, seed: int) -> Plan:
         shape, notices = self._shape(seed)
-        rung = self._rung(shape)
-        plan = self._plan_for(rung, shape)
+        size = self._size(shape)
+        plan = self._plan_for(size, shape)
         if self.options.dropout is None:
             train_tokens = len(self.data.train.ids_N)
             dropout = dropout_for(
                 self._recipe(),
-                epochs=self._affordable_tokens(rung, shape) / train_tokens,
-                parameters_per_token=self._num_parameters(rung) / train_tokens,
+                epochs=self._affordable_tokens(size, shape) / train_tokens,
+                parameters_per_token=self._num_parameters(size) / train_tokens,
             )
             plan = replace(plan, config=replace(plan.config, dropout=dropout))
         return replace(plan, notices=notices)
 
-    def _shape(self, seed: int) -> tuple[Shape, tuple[str, ...]]:
+    def _shape(self, seed: int) -> tuple[BatchShape, tuple[str, ...]]:
         recipe, ids_N = self._recipe(), self.data.train.ids_N
-        wanted = Shape(
+        wanted = BatchShape(
             batch_size=given(self.options.batch_size, recipe.batch_size),
             length=given(self.options.window_length, recipe.window_length),
             seed=seed,
@@ -126,47 +128,47 @@ class Planner:
         shape = stream_shape(len(ids_N), wanted)
         return shape, () if shape == wanted else (shrunk(wanted, shape, self.data),)
 
-    def _rung(self, shape: Shape) -> Rung:
+    def _size(self, shape: BatchShape) -> ModelSize:
         if self.options.hidden_size is not None:
             return self._nearest(self.options.hidden_size)
-        return choose_rung(
-            self._recipe().ladder,
+        return choose_size(
+            self._recipe().sizes,
             num_parameters=self._num_parameters,
-            affordable_tokens=lambda rung: self._affordable_tokens(rung, shape),
+            affordable_tokens=lambda size: self._affordable_tokens(size, shape),
             train_tokens=len(self.data.train.ids_N),
         )
 
-    def _nearest(self, hidden_size: int) -> Rung:
+    def _nearest(self, hidden_size: int) -> ModelSize:
         """Layers and heads that suit a width chosen by hand."""
-        ladder = self._recipe().ladder
-        rung = min(ladder, key=lambda rung: abs(rung.hidden_size - hidden_size))
-        return replace(rung, hidden_size=hidden_size)
+        sizes = self._recipe().sizes
+        size = min(sizes, key=lambda size: abs(size.hidden_size - hidden_size))
+        return replace(size, hidden_size=hidden_size)
 
-    def _num_parameters(self, rung: Rung) -> int:
+    def _num_parameters(self, size: ModelSize) -> int:
         """Those that every token passes through: rows that are looked up are no work."""
-        named = build(self._config(rung)).named_parameters()
+        named = build(self._config(size)).named_parameters()
         return sum(each.numel() for name, each in named if not name.startswith("embedding."))
 
-    def _affordable_tokens(self, rung: Rung, shape: Shape) -> float:
+    def _affordable_tokens(self, size: ModelSize, shape: BatchShape) -> float:
         return self.budget.affordable_tokens(
-            Pace(
+            Throughput(
                 tokens_per_step=shape.batch_size * shape.length,
                 tokens_per_epoch=len(self.data.train.ids_N),
-                measure_tokens_per_s=lambda: self._speed(rung, shape),
+                measure_tokens_per_s=lambda: self._speed(size, shape),
             )
         )
 
-    def _speed(self, rung: Rung, shape: Shape) -> float:
-        if rung not in self._speeds:
-            learner = self._plan_for(rung, shape).learner(self.data, self.crew, self.device)
+    def _speed(self, size: ModelSize, shape: BatchShape) -> float:
+        if size not in self._speeds:
+            learner = self._plan_for(size, shape).learner(self.data, self.group, self.device)
             most_s = PROBE_SHARE * (self.budget.seconds() or math.inf)
-            self._speeds[rung] = tokens_per_s(learner, self.clock, self.crew, most_s)
-        return self._speeds[rung]
+            self._speeds[size] = tokens_per_s(learner, self.clock, self.group, most_s)
+        return self._speeds[size]
 
-    def _plan_for(self, rung: Rung, shape: Shape) -> Plan:
+    def _plan_for(self, size: ModelSize, shape: BatchShape) -> Plan:
         recipe, options = self._recipe(), self.options
         return Plan(
-            config=self._config(rung),
+            config=self._config(size),
             shape=shape,
             learning_rate=given(options.learning_rate, recipe.learning_rate),
             clip_norm=recipe.clip_norm,
@@ -174,7 +176,7 @@ class Planner:
             muon_rate=recipe.muon_rate,
         )
 
-    def _config(self, rung: Rung) -> ModelConfig:
+    def _config(self, size: ModelSize) -> ModelConfig:
         recipe, options = self._recipe(), self.options
         # A kernel of one token means just that: the input is the token alone.
         most_pair_rows = 0 if options.kernel_size == 1 else recipe.most_pair_rows
@@ -183,9 +185,9 @@ class Planner:
             vocab_size=self.data.vocabulary.size,
             unit=self.data.unit,
             embedding_size=given(options.embedding_size, recipe.embedding_size),
-            hidden_size=rung.hidden_size,
-            num_layers=given(options.num_layers, rung.num_layers),
-            num_heads=given(options.num_heads, rung.num_heads),
+            hidden_size=size.hidden_size,
+            num_layers=given(options.num_layers, size.num_layers),
+            num_heads=given(options.num_heads, size.num_heads),
             dropout=given(options.dropout, 0.0),
             context_length=given(options.context_length, recipe.context_length),
             kernel_size=given(options.kernel_size, recipe.kernel_size),
@@ -202,11 +204,11 @@ def given(by_hand: T | None, otherwise: T) -> T:
 
 
 def tokens_per_s(
-    learner: Learner, clock: Clock, crew: Crew = ALONE, most_s: float = math.inf
+    learner: Learner, clock: Clock, group: ProcessGroup = SINGLE_PROCESS, most_s: float = math.inf
 ) -> float:
     """The training speed of a learner: its fastest step, since a busy machine only adds time.
 
-    Of a crew's learner, the speed of all processes together, by the first one's clock.
+    Of a group's learner, the speed of all processes together, by the first one's clock.
     """
     began, fastest, steps = clock(), 0.0, 0
     learner.step(PROBE_RATE)
@@ -217,7 +219,7 @@ def tokens_per_s(
         elapsed_s = clock() - began
         return elapsed_s > most_s or (steps >= PROBE_STEPS and elapsed_s >= PROBE_S)
 
-    while not crew.number_from_first(is_telling()):
+    while not group.broadcast_number(is_telling()):
         since = clock()
         num_targets = learner.step(PROBE_RATE).num_targets
         fastest = max(fastest, num_targets / max(clock() - since, 1e-9))
@@ -225,7 +227,7 @@ def tokens_per_s(
     return fastest
 
 
-def shrunk(wanted: Shape, shape: Shape, data: Data) -> str:
+def shrunk(wanted: BatchShape, shape: BatchShape, data: Data) -> str:
     return (
         f"The training text is short ({data.train.num_characters:,} characters): batch and window "
         f"were shrunk from {wanted.batch_size} x {wanted.length} to "

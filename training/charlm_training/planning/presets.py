@@ -13,7 +13,7 @@ PARAMETERS_PER_TRAIN_TOKEN = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class ModelSize:
     """One size of a family."""
 
     hidden_size: int
@@ -23,7 +23,7 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What works for a family over its whole ladder of sizes, smallest first.
+    """What works for a family at every size.
 
     Rates were found at sizes of 96 to 384 over 300 to 1,500 steps, dropout for LSTMs of 192 to 512
     and Transformers of 64 to 128, over 3 to 17 epochs of 1 MB and 10 to 150 of 100 KB
@@ -31,7 +31,7 @@ class Recipe:
     A Transformer drops numbers in every layer and bears less.
     """
 
-    ladder: tuple[Rung, ...]
+    sizes: tuple[ModelSize, ...]
     learning_rate: float
     batch_size: int = 32
     window_length: int = 64
@@ -50,20 +50,20 @@ class Recipe:
 
 # Of a large vocabulary, pairs share their vectors rather than outgrow the model.
 PAIR_ROWS = 16_384
-RECURRENT_LADDER = tuple(Rung(width) for width in (32, 64, 128, 192, 256, 384, 512, 768))
+RECURRENT_SIZES = tuple(ModelSize(width) for width in (32, 64, 128, 192, 256, 384, 512, 768))
 RECIPES: dict[str, Recipe] = {
     "rnn": Recipe(
-        ladder=RECURRENT_LADDER, learning_rate=8e-3, muon_rate=2.5, most_pair_rows=PAIR_ROWS
+        sizes=RECURRENT_SIZES, learning_rate=8e-3, muon_rate=2.5, most_pair_rows=PAIR_ROWS
     ),
-    "gru": Recipe(ladder=RECURRENT_LADDER, learning_rate=8e-3, most_pair_rows=PAIR_ROWS),
+    "gru": Recipe(sizes=RECURRENT_SIZES, learning_rate=8e-3, most_pair_rows=PAIR_ROWS),
     "lstm": Recipe(
-        ladder=RECURRENT_LADDER, learning_rate=8e-3, muon_rate=3.0, most_pair_rows=PAIR_ROWS
+        sizes=RECURRENT_SIZES, learning_rate=8e-3, muon_rate=3.0, most_pair_rows=PAIR_ROWS
     ),
     "transformer": Recipe(
-        ladder=(
-            Rung(32, 2, 1), Rung(64, 3, 2), Rung(96, 4, 2),
-            Rung(128, 4, 2), Rung(128, 6, 2), Rung(128, 8, 2),
-            Rung(192, 5, 3), Rung(256, 6, 4), Rung(384, 6, 6),
+        sizes=(
+            ModelSize(32, 2, 1), ModelSize(64, 3, 2), ModelSize(96, 4, 2),
+            ModelSize(128, 4, 2), ModelSize(128, 6, 2), ModelSize(128, 8, 2),
+            ModelSize(192, 5, 3), ModelSize(256, 6, 4), ModelSize(384, 6, 6),
         ),
         learning_rate=12e-3,
         weight_decay=0.1,
@@ -81,26 +81,26 @@ def dropout_for(recipe: Recipe, *, epochs: float, parameters_per_token: float) -
     return round(recipe.most_dropout * temptation / (temptation + recipe.half_tempted), 2)
 
 
-def choose_rung(
-    ladder: tuple[Rung, ...],
+def choose_size(
+    sizes: tuple[ModelSize, ...],
     *,
-    num_parameters: Callable[[Rung], int],
-    affordable_tokens: Callable[[Rung], float],
+    num_parameters: Callable[[ModelSize], int],
+    affordable_tokens: Callable[[ModelSize], float],
     train_tokens: int,
-) -> Rung:
+) -> ModelSize:
     """The largest size that the budget can feed and the text can fill; else the smallest.
 
     Bisection, because asking what is affordable costs a probe: larger is never cheaper.
     """
 
-    def is_fitting(rung: Rung) -> bool:
-        size = num_parameters(rung)
-        if size > PARAMETERS_PER_TRAIN_TOKEN * train_tokens:
+    def is_fitting(size: ModelSize) -> bool:
+        parameters = num_parameters(size)
+        if parameters > PARAMETERS_PER_TRAIN_TOKEN * train_tokens:
             return False
-        return affordable_tokens(rung) >= TOKENS_PER_PARAMETER * size
+        return affordable_tokens(size) >= TOKENS_PER_PARAMETER * parameters
 
-    low, high = 0, len(ladder)
+    low, high = 0, len(sizes)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if is_fitting(ladder[middle]) else (low, middle)
-    return ladder[low]
+        low, high = (middle, high) if is_fitting(sizes[middle]) else (low, middle)
+    return sizes[low]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from charlm_training.budget import Budget, Pace, Spent
-from charlm_training.process_group import Crew
+from charlm_training.budget import Budget, Spent, Throughput
+from charlm_training.process_group import ProcessGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,13 +13,13 @@ class SharedBudget:
     """Asks its own clock, and goes by what the first process's says."""
 
     own: Budget
-    crew: Crew
+    group: ProcessGroup
 
     def progress(self, spent: Spent) -> float:
-        return self.crew.number_from_first(self.own.progress(spent))
+        return self.group.broadcast_number(self.own.progress(spent))
 
-    def affordable_tokens(self, pace: Pace) -> float:
-        return self.crew.number_from_first(self.own.affordable_tokens(pace))
+    def affordable_tokens(self, throughput: Throughput) -> float:
+        return self.group.broadcast_number(self.own.affordable_tokens(throughput))
 
     def seconds(self) -> float | None:
         return self.own.seconds()
@@ -37,6 +37,6 @@ class SharedBudget:
         self.own.carry_over(spent_s)
 
 
-def shared(budget: Budget, crew: Crew) -> Budget:
+def shared(budget: Budget, group: ProcessGroup) -> Budget:
     """What is counted is the same everywhere already, and needs no telling."""
-    return budget if crew.is_alone or budget.seconds() is None else SharedBudget(budget, crew)
+    return budget if group.is_single or budget.seconds() is None else SharedBudget(budget, group)

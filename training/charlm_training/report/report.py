@@ -23,9 +23,9 @@ def data_section(data: Data, validation_fraction: float) -> Report:
     """Where the text came from and how it was cut; enough to cut it the same way again."""
     return {
         "corpus": data.corpus.name,
-        "sha256": data.findings.sha256,
-        "num_characters": data.findings.num_characters,
-        "num_bytes": data.findings.num_bytes,
+        "sha256": data.stats.sha256,
+        "num_characters": data.stats.num_characters,
+        "num_bytes": data.stats.num_bytes,
         "unit": data.unit,
         "vocabulary": data.vocabulary.kind,
         "vocab_size": data.vocabulary.size,

@@ -1,16 +1,16 @@
-"""Saves the whole state of a run now and then, and finds it again after a crash."""
+"""Saves the whole state of a run at intervals, and loads it after a crash."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Protocol
 
-from charlm_training.budget import Clock
 from charlm_training.errors import InvalidOption
 from charlm_training.monitoring.events import Listener, Noticed, Resumed
 from charlm_training.planning.options import TrainOptions
-from charlm_training.process_group import ALONE, Crew
-from charlm_training.run.run_state_store import StateStore
+from charlm_training.process_group import SINGLE_PROCESS, ProcessGroup
+from charlm_training.run.run_state_store import RunStateStore
+from charlm_training.run.stopwatch import Stopwatch
 from charlm_training.state_tree import Record
 
 # Saving takes at most one part in so many of the time, however slow the disk and large the model.
@@ -19,31 +19,38 @@ LEAST_INTERVAL_PER_SAVE = 50
 FREE = ("out", "force", "command", "resume", "save_interval_s")
 
 
-@dataclass(slots=True)
-class Keeper:
-    """Decides when to save. What it saves says what it belongs to, and is refused elsewhere.
+class Stateful(Protocol):
+    """Has a state that can be saved: nested plain values and tensors."""
 
-    Of several processes the first one saves, but all have to make their part of the record.
+    def state_dict(self) -> Record: ...
+
+
+@dataclass(slots=True)
+class Checkpointer:
+    """Decides when to save. A state is saved with its owner, and loaded by the same owner only.
+
+    Of several processes the first one saves, but all have to make their part of the state.
     """
 
-    store: StateStore
+    store: RunStateStore
     owner: Record
     interval_s: float
-    clock: Clock
+    stopwatch: Stopwatch
     listener: Listener
-    crew: Crew = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
     _next_at: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._next_at = self.clock() + self.interval_s
+        self._next_at = self.stopwatch.clock() + self.interval_s
 
-    def keep(self, make_record: Callable[[], Record], at_once: bool) -> None:
-        """Save if that is due, or at once. A full disk is said, and training goes on."""
-        began = self.clock()
-        if not self.crew.number_from_first(began >= self._next_at or at_once):
+    def save_if_due(self, trainer: Stateful, *, at_once: bool) -> None:
+        """Save if the interval is over, or at once. On a full disk, a notice; training goes on."""
+        began = self.stopwatch.clock()
+        if not self.group.broadcast_number(began >= self._next_at or at_once):
             return
-        record = {"owner": self.owner, "run": make_record()}
-        if self.crew.is_first:
+        run = {"fit": trainer.state_dict(), "elapsed_s": self.stopwatch.elapsed_s()}
+        record = {"owner": self.owner, "run": run}
+        if self.group.is_first:
             self._save(record, began)
 
     def _save(self, record: Record, began: float) -> None:
@@ -56,16 +63,23 @@ class Keeper:
                     "saved before is untouched, and training goes on."
                 )
             )
-        now = self.clock()
+        now = self.stopwatch.clock()
         pause_s = (now - began) * LEAST_INTERVAL_PER_SAVE if self.interval_s else 0.0
         self._next_at = now + max(self.interval_s, pause_s)
 
     def load(self) -> Record | None:
-        """The run that was killed, None if it had saved nothing yet.
+        """The trainer's state in the run that was killed; None if it had saved nothing yet.
 
-        Raises InvalidOption when it was another run, StateDamaged when it cannot be read.
+        The stopwatch continues from the seconds of that run.
+
+        Raises InvalidOption when it was another run, RunStateDamaged when it cannot be read.
         """
-        return self.crew.from_first(self._load)
+        run = self.group.run_on_first(self._load)
+        if run is None:
+            return None
+        self.stopwatch.carry_over(run["elapsed_s"])
+        state: Record = run["fit"]
+        return state
 
     def _load(self) -> Record | None:
         loaded = self.store.load()

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from charlm_model.atomic_files import json_bytes, sync_directory
-from charlm_training.errors import StateDamaged
+from charlm_training.errors import RunStateDamaged
 from charlm_training.state_tree import flatten, unflatten
 
 FORMAT_VERSION = 3
@@ -27,7 +27,7 @@ STATE, TENSORS, MANIFEST = "state.json", "tensors.safetensors", "manifest.json"
 UNFINISHED = ".new-"
 
 
-class StateStore:
+class RunStateStore:
     """Two generations of one run's state in a directory of their own."""
 
     def __init__(self, directory: Path) -> None:
@@ -61,7 +61,7 @@ class StateStore:
     def load(self) -> tuple[dict[str, Any], list[str]] | None:
         """The newest whole generation, and what a person should know about it; None: no state.
 
-        Raises StateDamaged when every generation is damaged.
+        Raises RunStateDamaged when every generation is damaged.
         """
         if not self.exists():
             return None
@@ -72,7 +72,7 @@ class StateStore:
             except _Damaged as damage:
                 if directory.is_dir():
                     damages.append(f"{damage} Continues from the save before it.")
-        raise StateDamaged(
+        raise RunStateDamaged(
             f"The training state in {self._directory} is damaged, and so is its spare. "
             "Train without --resume."
         )

@@ -12,9 +12,9 @@ from charlm_training.monitoring.events import Event, Listener, Noticed
 from charlm_training.monitoring.log import JsonLog, TensorBoardLog
 from charlm_training.monitoring.progress import progress_on
 from charlm_training.planning.options import TrainOptions
-from charlm_training.process_group import ALONE, Crew
+from charlm_training.process_group import SINGLE_PROCESS, ProcessGroup
 from charlm_training.report.page import write_page
-from charlm_training.run.run import Outcome, Run
+from charlm_training.run.run import Run, RunOutcome
 from charlm_training.run.signals import interruption
 from charlm_training.run.workspace import Workspace
 
@@ -22,26 +22,30 @@ View = AbstractContextManager[Listener]
 
 
 def train_in_terminal(
-    options: TrainOptions, *, tensorboard: bool, crew: Crew = ALONE, view: View | None = None
-) -> Outcome:
+    options: TrainOptions,
+    *,
+    tensorboard: bool,
+    group: ProcessGroup = SINGLE_PROCESS,
+    view: View | None = None,
+) -> RunOutcome:
     """Train; progress goes to stderr, so that stdout holds the report alone, or to the `view`.
 
     Of several processes only the first one logs, shows progress and writes.
     """
     workspace = Workspace(options.out)
-    finished = crew.from_first(lambda: earlier_outcome(options, workspace))
+    finished = group.run_on_first(lambda: earlier_outcome(options, workspace))
     if finished is not None:
         return finished
-    crew.from_first(lambda: workspace.prepare(force=options.force, resume=options.resume))
+    group.run_on_first(lambda: workspace.prepare(force=options.force, resume=options.resume))
     with ExitStack() as stack:
         is_interrupted = stack.enter_context(interruption())
         listeners: list[Listener] = []
-        if crew.is_first:
+        if group.is_first:
             listeners += listeners_of(options, workspace, stack, tensorboard)
             listeners.append(stack.enter_context(view or progress_on(Console(stderr=True))))
         broadcast = Broadcast(listeners)
-        outcome = Run(options, broadcast, is_interrupted, crew=crew).train()
-        if crew.is_first:
+        outcome = Run(options, broadcast, is_interrupted, group=group).train()
+        if group.is_first:
             try:
                 write_page(workspace.page, outcome.report, workspace.log)
             except OSError as error:
@@ -63,17 +67,17 @@ def listeners_of(
     return listeners
 
 
-def earlier_outcome(options: TrainOptions, workspace: Workspace) -> Outcome | None:
+def earlier_outcome(options: TrainOptions, workspace: Workspace) -> RunOutcome | None:
     """How the run ended that is to be resumed; None if there is something left to do."""
     if options.resume and not options.force and workspace.is_finished():
         return finished_outcome(workspace)
     return None
 
 
-def finished_outcome(workspace: Workspace) -> Outcome:
+def finished_outcome(workspace: Workspace) -> RunOutcome:
     """A run that is over is not made again: its report says how it ended."""
     report = checkpoint.load(workspace.out).report
-    return Outcome(report=report, stopped_by=report["training"]["stopped_by"])
+    return RunOutcome(report=report, stopped_by=report["training"]["stopped_by"])
 
 
 class Broadcast:

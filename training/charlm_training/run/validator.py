@@ -1,19 +1,19 @@
-"""Judges a model while it trains: a slice of validation text, a sample, and the best so far."""
+"""Validates a model while it trains: scores a slice of text, draws samples, keeps the best."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from charlm_model.language_model import LanguageModel
 from charlm_training.budget import Budget, Clock
-from charlm_training.corpus.dataset import Data, Part
+from charlm_training.corpus.dataset import Data, EncodedText
 from charlm_training.evaluation.batched import score_slice
 from charlm_training.evaluation.sample import sample_text
-from charlm_training.process_group import ALONE, Crew
+from charlm_training.process_group import SINGLE_PROCESS, ProcessGroup
+from charlm_training.run.model_writer import ModelWriter
 
 # Enough to tell the checkpoints of one run apart, and quick.
 SLICE_TOKENS = 16_384
@@ -33,7 +33,7 @@ MOST_SHARE = 0.25
 class FinalEvaluation:
     """The text that is evaluated at the end, and how long that takes by the latest measurement."""
 
-    part: Part
+    part: EncodedText
     seconds_per_token: float
     save_s: float = 0.0
 
@@ -52,23 +52,24 @@ class FinalEvaluation:
 
 
 @dataclass(slots=True)
-class SliceExaminer:
-    """Keeps the best weights in memory, and lets `save` put them on disk now and then.
+class Validator:
+    """Keeps the best weights in memory, and has `writer` save them at intervals.
 
-    Every slice it scores also tells how long the final evaluation will take, and so how much of a
-    wall clock must be kept back for it. Of several processes the first one examines for all.
+    Every slice it scores also measures how long the final evaluation will take, and so how much of
+    a wall clock must be reserved for it. Of several processes the first one validates for all.
     """
 
     model: LanguageModel
     data: Data
     seed: int
-    save: Callable[[], None]
+    writer: ModelWriter
     clock: Clock
     budget: Budget
     save_s: float = 0.0
-    crew: Crew = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
     final: FinalEvaluation = field(init=False)
-    _best: dict[str, Tensor] | None = field(init=False, default=None)
+    best: dict[str, Tensor] | None = field(init=False, default=None)
+    """The best weights so far; None before any were kept."""
     _saved_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ class SliceExaminer:
         return self.data.train.tokens_per_character
 
     def score(self) -> float:
-        return self.crew.from_first(self._score)
+        return self.group.run_on_first(self._score)
 
     def _score(self) -> float:
         began = self.clock()
@@ -98,32 +99,24 @@ class SliceExaminer:
         return measured.nats_per_token
 
     def sample(self) -> str:
-        return self.crew.from_first(
+        return self.group.run_on_first(
             lambda: sample_text(
                 self.model.on_cpu(), self.data.vocabulary, self.data.unit, self.seed
             )
         )
 
-    def keep(self) -> None:
-        if not self.crew.is_first:
+    def keep_best(self) -> None:
+        """The weights as they are now are the best so far."""
+        if not self.group.is_first:
             return
-        self._best = copy.deepcopy(self.model.state_dict())
+        self.best = copy.deepcopy(self.model.state_dict())
         began = self.clock()
         if began - self._saved_at >= SAVE_INTERVAL_S:
-            self.save()
+            self.writer.save_best(self.model)
             self._saved_at = self.clock()
             self.final.save_s = max(self.final.save_s, self._saved_at - began)
 
-    @property
-    def best(self) -> dict[str, Tensor] | None:
-        """The best weights so far."""
-        return self._best
-
-    def resume(self, best: dict[str, Tensor] | None) -> None:
-        """Take over the best of an earlier process."""
-        self._best = best
-
     def restore_best(self) -> None:
-        """Undo whatever came after the best."""
-        if self._best is not None:
-            self.model.load_state_dict(self._best)
+        """Give the model its best weights again."""
+        if self.best is not None:
+            self.model.load_state_dict(self.best)

@@ -25,7 +25,7 @@ from charlm_model.kernels.cpu_training.bfloat16 import PANEL_WIDTH
 from charlm_model.language_model import LanguageModel
 from charlm_model.text.vocabulary import CharVocabulary
 from charlm_training.budget import Clock
-from charlm_training.corpus.windows import Shape, StreamWindows
+from charlm_training.corpus.windows import BatchShape, StreamWindows
 from charlm_training.evaluation.samples_by_temperature import samples_by_temperature
 from charlm_training.step.learner import Learner
 
@@ -37,7 +37,7 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def rehearse(family: str, folder: Path, clock: Clock, device: torch.device = CPU) -> float:
+def warm_up(family: str, folder: Path, clock: Clock, device: torch.device = CPU) -> float:
     """Seconds that saving a small model in the folder takes.
 
     Raises OSError when the disk would not take it.
@@ -47,7 +47,7 @@ def rehearse(family: str, folder: Path, clock: Clock, device: torch.device = CPU
         _steps(family, device)
     for model in models:
         samples_by_temperature(model, VOCABULARY, seed=0, num_tokens=1)
-    with TemporaryDirectory(dir=folder, prefix=".rehearsal-") as scratch:
+    with TemporaryDirectory(dir=folder, prefix=".warm-up-") as scratch:
         checkpoint.save(Path(scratch) / "model", models[-1], VOCABULARY, {})  # loads its kernels
         began = clock()
         checkpoint.save(Path(scratch) / "model", models[-1], VOCABULARY, {})
@@ -67,7 +67,7 @@ def _fresh(family: str) -> LanguageModel:
 def _steps(family: str, device: torch.device) -> None:
     """Two, because a GPU records the first and repeats it in the second."""
     ids_N = np.ones(8, dtype=np.uint16)
-    windows = StreamWindows(ids_N, Shape(batch_size=1, length=2))
+    windows = StreamWindows(ids_N, BatchShape(batch_size=1, length=2))
     with torch.random.fork_rng():
         model = _fresh(family).to(device)
         learner = Learner(model, windows, clip_norm=1.0, weight_decay=0.0, muon_rate=1.0)

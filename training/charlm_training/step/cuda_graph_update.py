@@ -54,7 +54,7 @@ class GraphRecorder:
 
 
 @dataclass(slots=True)
-class Desk:
+class GraphBuffers:
     """Where windows of one length are put, and what is done with them there."""
 
     input_BT: Tensor
@@ -65,7 +65,7 @@ class Desk:
     replay: Work | None = None
 
     @classmethod
-    def of(cls, batch_size: int, length: int, device: torch.device) -> Desk:
+    def of(cls, batch_size: int, length: int, device: torch.device) -> GraphBuffers:
         ids_BT = torch.zeros(batch_size, length, dtype=torch.long, device=device)
         is_fresh_B = torch.ones(batch_size, dtype=torch.bool, device=device)
         numbers_2 = torch.zeros(2, device=device)
@@ -82,7 +82,7 @@ class Desk:
 
 
 @dataclass(slots=True)
-class RecordedUpdate:
+class GraphedUpdate:
     """Makes the steps of an `Update`, each length of window once at once and then by recording.
 
     The state is always the same tensors. Whatever else the recordings hold on to, such as the
@@ -92,7 +92,7 @@ class RecordedUpdate:
     update: Update
     recorder: Recorder
     _state: State | None = field(init=False, default=None)
-    _desks: dict[int, Desk] = field(init=False, default_factory=dict)
+    _desks: dict[int, GraphBuffers] = field(init=False, default_factory=dict)
 
     def __call__(self, window: Window, state: State | None, rate: float) -> tuple[Tensor, State]:
         kept = self._take_over(state, len(window.is_fresh_B))
@@ -110,11 +110,11 @@ class RecordedUpdate:
         """Record anew: the tensors have been exchanged."""
         self._state, self._desks = None, {}
 
-    def _desk(self, window: Window) -> Desk:
+    def _desk(self, window: Window) -> GraphBuffers:
         batch_size, length = window.input_BT.shape
         padded = -(-length // LENGTH_STEP) * LENGTH_STEP
         if padded not in self._desks:
-            self._desks[padded] = Desk.of(batch_size, padded, self.update.model.device)
+            self._desks[padded] = GraphBuffers.of(batch_size, padded, self.update.model.device)
         return self._desks[padded]
 
     def _take_over(self, state: State | None, batch_size: int) -> State:
@@ -124,7 +124,7 @@ class RecordedUpdate:
             _write(self._state, state)
         return self._state
 
-    def _work(self, desk: Desk, kept: State) -> None:
+    def _work(self, desk: GraphBuffers, kept: State) -> None:
         model, optimizer = self.update.model, self.update.optimizer
         before = model.reset_rows(kept, desk.is_fresh_B)
         loss, after = self.update.gradients(desk.input_BT, desk.target_BT, desk.num_targets, before)

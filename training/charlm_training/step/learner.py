@@ -14,9 +14,9 @@ from charlm_model.state import State
 from charlm_training.budget import Spent
 from charlm_training.corpus.windows import Position, Window, Windows
 from charlm_training.optim.optimizer import Optimizer
-from charlm_training.process_group import ALONE, Crew
+from charlm_training.process_group import SINGLE_PROCESS, ProcessGroup
 from charlm_training.state_tree import Record
-from charlm_training.step.cuda_graph_update import GraphRecorder, RecordedUpdate
+from charlm_training.step.cuda_graph_update import GraphedUpdate, GraphRecorder
 from charlm_training.step.memory import keep_memory
 from charlm_training.step.update import Update
 
@@ -31,7 +31,7 @@ class StepResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class LearnerSnapshot:
     """A learner at one moment. Restored, it continues as if nothing had happened since.
 
     The state is that of the whole batch, however many processes share it.
@@ -58,7 +58,7 @@ class Snapshot:
         }
 
     @classmethod
-    def from_record(cls, record: Record) -> Snapshot:
+    def from_record(cls, record: Record) -> LearnerSnapshot:
         state = None if record["state"] is None else State(record["state"])
         position = Position(**record["position"])
         return cls(**{**record, "state": state, "position": position})
@@ -75,20 +75,20 @@ class Learner:
         clip_norm: float,
         weight_decay: float,
         muon_rate: float = 0.0,
-        crew: Crew = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         keep_memory()
-        self.model, self._crew = model, crew
+        self.model, self._group = model, group
         self._own_rows, self._batch_size = windows.shape.own_rows(), windows.shape.batch_size
         self._windows = windows
         self._optimizer = Optimizer(model, muon_rate=muon_rate, weight_decay=weight_decay)
         self._update = update_of(
-            Update(model, self._optimizer, clip_norm, self._own_rows, self._batch_size, crew)
+            Update(model, self._optimizer, clip_norm, self._own_rows, self._batch_size, group)
         )
         self._state: State | None = None
         self._next: Window
         self._steps = self._tokens = 0
-        crew.share_weights(model.state_dict())
+        group.broadcast_weights(model.state_dict())
         self._seek(Position())
 
     @property
@@ -107,8 +107,8 @@ class Learner:
         loss_nats, gradient_norm = told_2.tolist()
         return self._count(window, loss_nats, gradient_norm)
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(
+    def snapshot(self) -> LearnerSnapshot:
+        return LearnerSnapshot(
             weights=copy.deepcopy(self.model.state_dict()),
             optimizer=copy.deepcopy(self._optimizer.state_dict()),
             state=None if self._state is None else self._whole(self._state),
@@ -118,7 +118,7 @@ class Learner:
             random=_random_state(self.model.device),
         )
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def restore(self, snapshot: LearnerSnapshot) -> None:
         self.model.load_state_dict(snapshot.weights)
         self._optimizer.load_state_dict(copy.deepcopy(snapshot.optimizer))
         self._state = None if snapshot.state is None else self._own(snapshot.state)
@@ -128,7 +128,7 @@ class Learner:
         self._seek(snapshot.position)
 
     def _whole(self, state: State) -> State:
-        return self._crew.gather_rows(state, self._own_rows, self._batch_size)
+        return self._group.gather_rows(state, self._own_rows, self._batch_size)
 
     def _own(self, state: State) -> State:
         own = State({name: tensor[self._own_rows] for name, tensor in state.tensors.items()})
@@ -148,11 +148,11 @@ class Learner:
         )
 
 
-def update_of(update: Update) -> Update | RecordedUpdate:
+def update_of(update: Update) -> Update | GraphedUpdate:
     """Recorded where that pays. Processes that share a batch meet in the middle of a step."""
     device = update.model.device
-    if device.type == "cuda" and update.crew.is_alone:
-        return RecordedUpdate(update, GraphRecorder(device))
+    if device.type == "cuda" and update.group.is_single:
+        return GraphedUpdate(update, GraphRecorder(device))
     return update
 
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from charlm_training.budget import Budget, Clock
-from charlm_training.process_group import ALONE, Crew
-from charlm_training.step.learner import StepResult
+from charlm_training.process_group import SINGLE_PROCESS, ProcessGroup
 
 TRIAL_S, TRIAL_STEPS = 0.15, 3
 RETRIAL_INTERVAL_S = 10.0
@@ -84,19 +83,19 @@ class ThreadGovernor:
 
 @contextmanager
 def governed_threads(
-    budget: Budget, clock: Clock, crew: Crew = ALONE
-) -> Iterator[Callable[[StepResult], None]]:
-    """What to call after every step, so that the number of threads follows the machine's load.
+    budget: Budget, clock: Clock, group: ProcessGroup = SINGLE_PROCESS
+) -> Iterator[ThreadGovernor | None]:
+    """A governor to be told of every step; None where the number of threads must not change.
 
     Only where a clock runs: the number of threads changes the last bits of gradients, and a run of
     so many steps promises the same bits. Evaluation has the same bits with any number. Processes
     that wait for each other cannot tell whose threads were slow: torchrun gives each its number.
     """
-    if budget.seconds() is None or not crew.is_alone:
-        yield lambda result: None
+    if budget.seconds() is None or not group.is_single:
+        yield None
         return
     governor = ThreadGovernor(clock)
     try:
-        yield lambda result: governor.count(result.num_targets)
+        yield governor
     finally:
         governor.release()

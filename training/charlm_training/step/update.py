@@ -16,7 +16,7 @@ from charlm_model.layers.dropout import rows_of_batch
 from charlm_model.state import State
 from charlm_training.corpus.windows import NO_TARGET, Window
 from charlm_training.optim.optimizer import Optimizer
-from charlm_training.process_group import Crew
+from charlm_training.process_group import ProcessGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Update:
     clip_norm: float
     own_rows: slice
     batch_size: int
-    crew: Crew
+    group: ProcessGroup
 
     def __call__(self, window: Window, state: State | None, rate: float) -> tuple[Tensor, State]:
         """The loss in nats and the gradients' norm (2), and the state after the window."""
@@ -36,7 +36,7 @@ class Update:
         loss, after = self.gradients(
             window.input_BT, window.target_BT, window.num_targets, self._before(window, state)
         )
-        loss = self.crew.add_up(self.model.parameters(), loss)
+        loss = self.group.all_reduce_gradients(self.model.parameters(), loss)
         self.optimizer.set_rate(rate)
         norm = self.optimizer.step(self.clip_norm)
         return torch.stack([loss, norm]), after

@@ -1,6 +1,6 @@
 """Trains on a Ray cluster of its own, where a worker is killed, and alone.
 
-ray_crew.py TEXT FOLDER     the checkpoints are FOLDER/together and FOLDER/alone
+ray_program.py TEXT FOLDER     the checkpoints are FOLDER/together and FOLDER/alone
 """
 
 import os

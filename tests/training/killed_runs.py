@@ -1,6 +1,6 @@
 """A program for test_resume: trains in processes that die again and again, until one finishes.
 
-    python lives.py KILLS SEED LONGEST_LIFE_S ARGUMENTS OF charlm train
+    python killed_runs.py KILLS SEED LONGEST_LIFE_S ARGUMENTS OF charlm train
 
 Every life is a forked child, so that torch is imported once. Every second one is killed from
 outside after a random time; the others kill themselves at a random one of the moments that a save

@@ -36,7 +36,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arena:
+class EntryPlanner:
     """What the entries are made from."""
 
     data: Data

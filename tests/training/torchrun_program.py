@@ -1,7 +1,7 @@
-"""A program for test_distributed: several runs in one start of processes, or in one process.
+"""A program for test_process_group: several runs in one start of processes, or in one process.
 
-    torchrun --nproc-per-node N crew.py CORPUS FOLDER
-    python crew.py CORPUS FOLDER
+    torchrun --nproc-per-node N torchrun_program.py CORPUS FOLDER
+    python torchrun_program.py CORPUS FOLDER
 
 Every family into FOLDER/FAMILY; then an LSTM that one signal to one process stops, and that is
 resumed, into FOLDER/resumed. Prints how each process saw the runs end.
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from charlm_training.planning.options import SizeOptions, TrainOptions
-from charlm_training.process_group import Crew, crew_of
+from charlm_training.process_group import ProcessGroup, process_group_from
 from charlm_training.run.session import train_in_terminal
 from charlm_training.step.learner import Learner, StepResult
 
@@ -32,13 +32,13 @@ STOPPED_AT = 8
 
 
 @contextmanager
-def stopped_at(step: int, crew: Crew) -> Iterator[None]:
+def stopped_at(step: int, group: ProcessGroup) -> Iterator[None]:
     """As many steps on, the last process alone gets a signal."""
     original = Learner.step
 
     def make_step(learner: Learner, rate: float) -> StepResult:
         result = original(learner, rate)
-        if learner.spent.steps == step and crew.rank == crew.size - 1:
+        if learner.spent.steps == step and group.rank == group.size - 1:
             signal.raise_signal(signal.SIGINT)
         return result
 
@@ -64,18 +64,18 @@ def main() -> None:
     torch.set_num_threads(1)
     multiply_in_float32()
     corpus, folder = map(Path, sys.argv[1:])
-    with crew_of(os.environ) as crew:
+    with process_group_from(os.environ) as group:
 
         def train(out: str, family: str, **changes: Any) -> str:
             changes |= {"family": family, "steps": 20, "size": SizeOptions(**SIZES)}
             options = TrainOptions(corpus=str(corpus), out=folder / out, **changes)
-            return train_in_terminal(options, tensorboard=False, crew=crew).stopped_by
+            return train_in_terminal(options, tensorboard=False, group=group).stopped_by
 
         ends = [train(family, family) for family in FAMILIES]
-        with stopped_at(STOPPED_AT, crew):
+        with stopped_at(STOPPED_AT, group):
             ends.append(train("resumed", "lstm"))
         ends.append(train("resumed", "lstm", resume=True))
-        print(crew.rank, *ends)
+        print(group.rank, *ends)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The loop spends its budget and no more, keeps the best, and survives divergence."""
+"""The trainer spends its budget and no more, keeps the best, and survives divergence."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,13 +8,24 @@ from typing import Any
 import pytest
 import torch
 
+from charlm_model.config import ModelConfig
 from charlm_training.budget import Budget, Spent, StepBudget, TimeBudget
+from charlm_training.corpus.windows import BatchShape
 from charlm_training.errors import Diverged
 from charlm_training.monitoring.events import Evaluated, Event, Noticed, Progressed, Sampled
-from charlm_training.optim.lr_scheduler import Schedule
-from charlm_training.optim.weight_average import WeightAverage
-from charlm_training.run.loop import MAX_ROLLBACKS, Course, Loop, Milestones
+from charlm_training.planning.plan import Plan
+from charlm_training.run.metrics import Milestones
+from charlm_training.run.trainer import MAX_ROLLBACKS, Trainer
 from charlm_training.step.learner import StepResult
+
+PLAN = Plan(
+    config=ModelConfig(family="rnn", vocab_size=3, hidden_size=1),
+    shape=BatchShape(batch_size=1, length=1),
+    learning_rate=0.01,
+    clip_norm=1.0,
+    weight_decay=0.0,
+    muon_rate=0.0,
+)
 
 
 @dataclass
@@ -25,6 +36,7 @@ class FakeLearner:
     clock: Any
     step_s: float = 1.0
     steps: int = 0
+    model: torch.nn.Module = field(default_factory=lambda: torch.nn.Linear(1, 1))
     rates: list[float] = field(default_factory=list)
 
     @property
@@ -47,7 +59,7 @@ class FakeLearner:
 
 
 @dataclass
-class FakeExaminer:
+class FakeValidator:
     """Its scores are given; it remembers which were kept."""
 
     scores: Iterator[float]
@@ -60,13 +72,13 @@ class FakeExaminer:
     def sample(self) -> str:
         return "sample"
 
-    def keep(self) -> None:
+    def keep_best(self) -> None:
         self.kept += 1
 
 
 @dataclass
 class Bench:
-    """A loop with everything faked around it."""
+    """A trainer with fake components."""
 
     clock: Any
     loss_of: Callable[[int, float], float] = lambda step, rate: 2.0
@@ -76,15 +88,16 @@ class Bench:
 
     def run(self, budget: Budget) -> str:
         self.learner = FakeLearner(self.loss_of, self.clock)
-        self.examiner = FakeExaminer(self.scores())
-        course = Course(
-            schedule=Schedule(peak=0.01),
+        self.validator = FakeValidator(self.scores())
+        return Trainer(
+            plan=PLAN,
+            learner=self.learner,  # type: ignore[arg-type]
+            validator=self.validator,  # type: ignore[arg-type]
             budget=budget,
             clock=self.clock,
+            listener=self.events.append,
             is_interrupted=self.is_interrupted,
-        )
-        average = WeightAverage(torch.nn.Linear(1, 1))
-        return Loop(self.learner, average, course, self.examiner, self.events.append).run()  # type: ignore[arg-type]
+        ).train()
 
     def heard(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -136,7 +149,7 @@ def test_an_interruption_ends_after_the_step_with_an_evaluation(bench: Bench) ->
 
     assert bench.learner.steps == 5
     assert bench.heard(Evaluated)[-1].step == 5
-    assert bench.examiner.kept == 1
+    assert bench.validator.kept == 1
 
 
 def test_only_improvements_are_kept(bench: Bench) -> None:
@@ -144,7 +157,7 @@ def test_only_improvements_are_kept(bench: Bench) -> None:
 
     bench.run(StepBudget(120))
 
-    assert bench.examiner.kept == 3
+    assert bench.validator.kept == 3
     assert [event.is_best for event in bench.heard(Evaluated)][:5] == [
         True, True, False, True, False,
     ]  # fmt: skip
@@ -159,27 +172,30 @@ def test_the_mean_of_weights_is_looked_at_and_at_the_end_the_weights_too(clock: 
             model.weight.fill_(0.01 if step == 1000 else (-1.0) ** step)
         return 2.0
 
-    class Distance(FakeExaminer):
+    class Distance(FakeValidator):
         def score(self) -> float:
             return abs(float(model.weight.detach()))
 
-        def keep(self) -> None:
+        def keep_best(self) -> None:
             self.best = float(model.weight.detach())
 
-    learner, examiner, events = FakeLearner(jump, clock), Distance(iter(())), list[Event]()
-    course = Course(
-        schedule=Schedule(peak=0.01),
+    learner, validator, events = FakeLearner(jump, clock), Distance(iter(())), list[Event]()
+    learner.model = model
+    Trainer(
+        plan=PLAN,
+        learner=learner,  # type: ignore[arg-type]
+        validator=validator,  # type: ignore[arg-type]
         budget=StepBudget(1000),
         clock=clock,
+        listener=events.append,
         is_interrupted=lambda: False,
-    )
-    Loop(learner, WeightAverage(model), course, examiner, events.append).run()  # type: ignore[arg-type]
+    ).train()
 
     looks = [event.nats_per_token for event in events if isinstance(event, Evaluated)]
     assert len(looks) == 12
     assert max(looks) < 0.5
     assert looks[-1] == pytest.approx(0.01)
-    assert examiner.best == pytest.approx(0.01)
+    assert validator.best == pytest.approx(0.01)
 
 
 def test_progress_and_samples_come_now_and_then(bench: Bench) -> None:
@@ -236,7 +252,7 @@ def test_endless_divergence_keeps_the_best_there_was(bench: Bench) -> None:
 
     assert bench.run(StepBudget(100)) == "diverged"
 
-    assert bench.examiner.kept == 1
+    assert bench.validator.kept == 1
     assert len(bench.heard(Noticed)) == MAX_ROLLBACKS
 
 

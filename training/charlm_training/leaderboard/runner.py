@@ -9,8 +9,8 @@ from pathlib import Path
 
 from charlm_training.budget import Clock
 from charlm_training.corpus.dataset import DataOptions
-from charlm_training.leaderboard.match import Entry
-from charlm_training.leaderboard.result import Result
+from charlm_training.leaderboard.equal_cost import Entry
+from charlm_training.leaderboard.result import LeaderboardRun
 from charlm_training.monitoring.events import Evaluated, Event
 from charlm_training.planning.options import TrainOptions
 from charlm_training.run.run import Run
@@ -18,7 +18,7 @@ from charlm_training.run.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Contest:
+class LeaderboardRunner:
     """The corpus and how it is read: the same for everyone."""
 
     corpus: str
@@ -27,9 +27,9 @@ class Contest:
     is_interrupted: Callable[[], bool]
     announce: Callable[[str], None]
 
-    def run(self, entries: Sequence[Entry], num_seeds: int) -> list[Result]:
+    def run(self, entries: Sequence[Entry], num_seeds: int) -> list[LeaderboardRun]:
         """All runs; after an interruption those that were done, the last one cut short."""
-        results: list[Result] = []
+        results: list[LeaderboardRun] = []
         with tempfile.TemporaryDirectory(prefix="charlm-leaderboard-") as folder:
             for seed in range(num_seeds):
                 for entry in entries:
@@ -40,7 +40,7 @@ class Contest:
                     results.append(self._one(entry, seed, Path(folder) / f"{entry.family}-{seed}"))
         return results
 
-    def _one(self, entry: Entry, seed: int, out: Path) -> Result:
+    def _one(self, entry: Entry, seed: int, out: Path) -> LeaderboardRun:
         curve: list[tuple[float, float]] = []
 
         def listen(event: Event) -> None:
@@ -60,6 +60,6 @@ class Contest:
         )
         Workspace(out).prepare(force=False)
         report = Run(options, listen, self.is_interrupted, self.clock).train().report
-        result = Result(family=entry.family, seed=seed, report=report, curve=curve)
+        result = LeaderboardRun(family=entry.family, seed=seed, report=report, curve=curve)
         self.announce(f"{entry.family}, seed {seed}: {result.nats:.4f} nats per token")
         return result
