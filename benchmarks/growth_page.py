@@ -4,8 +4,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from charlm_training.report.drawing import save_png
 from charlm_training.report.plot import Curve, Plot
-from charlm_training.report.png import save_png
 
 Results = dict[str, Any]
 KIB = 1024

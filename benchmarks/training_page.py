@@ -6,8 +6,8 @@ from typing import Any
 
 from training_bars import bars
 
+from charlm_training.report.drawing import svg
 from charlm_training.report.plot import Curve, Plot
-from charlm_training.report.svg import svg
 
 Results = dict[str, Any]
 PUBLISHED_NATS = 1.4697  # nanoGPT on a GPU in three minutes, from its README

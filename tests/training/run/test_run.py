@@ -175,11 +175,9 @@ def test_token_files_are_gone_at_the_end(tmp_path: Path, clock: Any) -> None:
     assert not Workspace(run_options.out).tokens.exists()
 
 
-def test_an_unknown_family_is_refused_before_anything_is_read(tmp_path: Path, clock: Any) -> None:
-    run_options = options(tmp_path, family="mamba", corpus="/nowhere")
-
+def test_an_unknown_family_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(InvalidOption, match=r"--family is 'mamba'.*ngram, rnn, gru, lstm"):
-        train(run_options, clock)
+        options(tmp_path, family="mamba", corpus="/nowhere")
 
 
 @pytest.mark.parametrize(

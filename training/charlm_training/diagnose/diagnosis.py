@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from charlm_training.report.drawing import save_png
 from charlm_training.report.plot import Plot
-from charlm_training.report.png import save_png
 from charlm_training.report.tables import Row, make_directory, save_csv
 
 

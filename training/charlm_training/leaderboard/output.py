@@ -11,8 +11,8 @@ from rich.table import Table
 
 from charlm_training.leaderboard.result import LeaderboardRun
 from charlm_training.leaderboard.standing import Standing
+from charlm_training.report.drawing import save_png
 from charlm_training.report.plot import Curve, Plot
-from charlm_training.report.png import save_png
 from charlm_training.report.tables import make_directory, save_csv, save_json
 
 

@@ -1,4 +1,4 @@
-"""What a plot shows, free of how it is drawn: as PNG by `png`, as SVG by `svg`."""
+"""What a plot shows. `drawing` draws it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plot:
-    """What is to be seen, free of how it is drawn."""
+    """Curves, levels and their labels."""
 
     title: str
     x_label: str

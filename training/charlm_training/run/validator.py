@@ -22,9 +22,9 @@ SAVE_INTERVAL_S = 15.0
 # Both protocols of a stream read the text once, the second with a warm-up.
 READINGS_PER_EVALUATION = 2.2
 SLICES_AT_END = 2  # of the last weights, and of their mean
-# For the samples and the end of the process; a save of the best and one of the end; and for a
-# machine that is slower at the end than at the start.
-ENDING_S, NUM_SAVES, CAUTION = 0.6, 2, 1.2
+# For the samples, the page (0.3 s for its two plots) and the end of the process; a save of the best
+# and one of the end; and for a machine that is slower at the end than at the start.
+ENDING_S, NUM_SAVES, CAUTION = 0.9, 2, 1.2
 # Evaluation may take this share of a wall clock; a longer validation text is cut to fit.
 MOST_SHARE = 0.25
 

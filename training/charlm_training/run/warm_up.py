@@ -1,9 +1,9 @@
-"""What comes at the end of a run, done once on a small scale before its clock starts.
+"""Warm-up: the first and slow use of everything a run needs, before its clock starts.
 
 The first use of an exact path compiles its kernels, once on a machine, for up to a minute, and
-loads them, once in a process; torch's first optimizer imports a compiler for seconds. That is
-start-up, like the imports, and no part of a budget. And how long saving takes here and now must be
-known, so that a budget can be kept.
+loads them, once in a process; torch's first optimizer imports a compiler for seconds; matplotlib's
+first plot on a machine makes a list of fonts. That is start-up, like the imports, and no part of a
+budget. Warm-up also measures how long saving takes, so that a budget can be kept.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from charlm_model.text.vocabulary import CharVocabulary
 from charlm_training.budget import Clock
 from charlm_training.corpus.windows import BatchShape, StreamWindows
 from charlm_training.evaluation.samples_by_temperature import samples_by_temperature
+from charlm_training.report.drawing import svg
+from charlm_training.report.plot import Curve, Plot
 from charlm_training.step.learner import Learner
 
 VOCABULARY = CharVocabulary("\nab")
@@ -38,13 +40,14 @@ SIZES: dict[str, Any] = {
 
 
 def warm_up(family: str, folder: Path, clock: Clock, device: torch.device = CPU) -> float:
-    """Seconds that saving a small model in the folder takes.
+    """Returns the seconds that saving a small model in the folder takes.
 
     Raises OSError when the disk would not take it.
     """
     models = [_ngram()] if family == "ngram" else [_ngram(), _fresh(family)]
     if family != "ngram":
         _steps(family, device)
+    svg(Plot(title="", x_label="", y_label="", curves=[Curve(name="", x=[0, 1], y=[0, 1])]))
     for model in models:
         samples_by_temperature(model, VOCABULARY, seed=0, num_tokens=1)
     with TemporaryDirectory(dir=folder, prefix=".warm-up-") as scratch:

@@ -1,9 +1,13 @@
-"""Plots as PNG files, through matplotlib."""
+"""Draws plots through matplotlib: as PNG files, and as SVG elements for a page."""
 
 from __future__ import annotations
 
+import io
+from html import escape
 from pathlib import Path
+from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,6 +15,9 @@ from charlm_training.errors import OutputFailed
 from charlm_training.report.plot import Curve, Plot
 
 WIDTH_IN, HEIGHT_IN, DPI = 7.0, 4.2, 120
+# In SVG, black becomes the color of the page's text, so that axes are readable in dark mode too.
+BLACK, COLOR_OF_TEXT = "#000000", "currentColor"
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def draw(plot: Plot) -> Figure:
@@ -28,9 +35,28 @@ def draw(plot: Plot) -> Figure:
 
 def save_png(plot: Plot, path: Path) -> None:
     try:
-        draw(plot).savefig(path, dpi=DPI, format="png")
+        with _settings(plot):
+            draw(plot).savefig(path, dpi=DPI, format="png")
     except OSError as error:
         raise OutputFailed(f"Cannot write the plot {path}: {error.strerror}.") from error
+
+
+def svg(plot: Plot) -> str:
+    """An <svg> element, the same on every call. Text stays text; points not finite are left out."""
+    buffer = io.StringIO()
+    with _settings(plot):
+        draw(plot).savefig(buffer, format="svg", transparent=True, metadata=NO_METADATA)
+    document = buffer.getvalue().replace(BLACK, COLOR_OF_TEXT)
+    attributes = f'role="img" aria-label="{escape(plot.title)}" fill="{COLOR_OF_TEXT}"'
+    # Inside a page there is no place for the XML declaration before the element.
+    return f"<svg {attributes} " + document.partition("<svg ")[2].rstrip()
+
+
+def _settings(plot: Plot) -> Any:
+    """`$` is no formula. Names of SVG definitions depend on the title: a page has several plots."""
+    return rc_context(
+        {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": plot.title}
+    )
 
 
 def _draw_curve(axes: Axes, curve: Curve, color: str) -> None:
