@@ -1,6 +1,6 @@
-"""The commands `charlm train` and `charlm evaluate`. Flags are parsed here and nowhere else."""
+"""The commands `charlm train` and `charlm evaluate`."""
 
-# torch takes a second to import, so whatever reaches it is imported inside the commands:
+# torch takes a second to import, so modules that import it are imported inside the commands:
 # `charlm train --help` must answer at once.
 
 import os
@@ -23,74 +23,84 @@ from charlm_training.flags import (
 
 def train(
     corpus: Corpus,
-    out: Annotated[Path, typer.Option(help="Directory for the checkpoint.")],
+    out: Annotated[Path, typer.Option(help="Directory of the checkpoint.")],
     family: Annotated[
-        str, typer.Option(help="One of ngram, rnn, gru, lstm, transformer.")
+        str, typer.Option(help="Model family: ngram, rnn, gru, lstm or transformer.")
     ] = "lstm",
     budget: Annotated[
         str | None,
-        typer.Option(help="Wall clock for everything after the corpus is read: 90s, 3m, 1h30m."),
+        typer.Option(help="Wall-clock time, counted after the corpus is read: 90s, 3m, 1h30m."),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:N, or auto: a GPU where there is one.")
+        str, typer.Option(help="cpu, cuda, cuda:N, or auto (a GPU if there is one).")
     ] = "cpu",
-    steps: Annotated[int | None, typer.Option(help="Number of optimizer steps.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training text.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Train for this many optimizer steps.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Train for this many passes over the training text.")
+    ] = None,
     unit: Annotated[
-        str, typer.Option(help="stream: one long text. line: every line is a text of its own.")
+        str, typer.Option(help="stream: one long text. line: each line is a text of its own.")
     ] = "stream",
     vocabulary: Annotated[
-        str, typer.Option(help="char, byte or sentencepiece, built from the training part alone.")
+        str, typer.Option(help="char, byte or sentencepiece, built from the training part only.")
     ] = "char",
-    vocab_size: Annotated[int | None, typer.Option(help="Number of sentencepiece pieces.")] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Size of the sentencepiece vocabulary.")
+    ] = None,
     validation_fraction: Annotated[
-        float, typer.Option(help="The last share of the text, kept back for validation.")
+        float, typer.Option(help="Share of the text, at its end, held out for validation.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every random generator.")] = 0,
     hidden_size: Annotated[
-        int | None, typer.Option(help="Width; unset: chosen by probing.")
+        int | None, typer.Option(help="Width of the layers; unset: chosen by measuring speed.")
     ] = None,
-    num_layers: Annotated[int | None, typer.Option(help="Depth.")] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Attention heads (transformer).")] = None,
-    embedding_size: Annotated[int | None, typer.Option(help="Width of token vectors.")] = None,
+    num_layers: Annotated[int | None, typer.Option(help="Number of layers.")] = None,
+    num_heads: Annotated[
+        int | None, typer.Option(help="Number of attention heads (transformer).")
+    ] = None,
+    embedding_size: Annotated[int | None, typer.Option(help="Width of token embeddings.")] = None,
     context_length: Annotated[
-        int | None, typer.Option(help="Attention window, or the order of the n-gram.")
+        int | None, typer.Option(help="Attention window in tokens, or the order of the n-gram.")
     ] = None,
-    dropout: Annotated[float | None, typer.Option(help="From 0 to below 1.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak of the schedule.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows trained side by side.")] = None,
+    dropout: Annotated[
+        float | None, typer.Option(help="Dropout probability, from 0 to below 1.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak of the learning rate schedule.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Number of rows in a batch.")] = None,
     window_length: Annotated[
-        int | None, typer.Option(help="Tokens between two cuts of the gradient.")
+        int | None, typer.Option(help="Tokens of a window of truncated BPTT.")
     ] = None,
     kernel_size: Annotated[
         int | None,
-        typer.Option(help="Tokens that a step is given at once; 1: the newest alone."),
+        typer.Option(help="Latest tokens that form one input; 1: only the newest."),
     ] = None,
-    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard files.")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard event files.")] = False,
     as_json: AsJson = False,
     resume: Annotated[
-        bool, typer.Option(help="Go on where the same command was stopped or killed.")
+        bool, typer.Option(help="Continue the same command after it was stopped or killed.")
     ] = False,
     save_interval: Annotated[
-        float, typer.Option(help="Seconds between saves of the whole training state.")
+        float, typer.Option(help="Seconds between saves of the training state.")
     ] = 30.0,
-    force: Annotated[bool, typer.Option(help="Replace a checkpoint that is there.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace an existing checkpoint.")] = False,
     ray: Annotated[
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Train on a Ray cluster: HOST:PORT, auto for one on this host, or local.",
+            help="Train on a Ray cluster: HOST:PORT, auto (one on this host) or local.",
         ),
     ] = None,
     ray_workers: Annotated[
-        int | None, typer.Option(help="Processes on Ray; unset: one a host.")
+        int | None, typer.Option(help="Number of worker processes on Ray; unset: one per host.")
     ] = None,
     ray_restarts: Annotated[
         int | None,
-        typer.Option(help="How often Ray may start again after a worker was lost; unset: 3."),
+        typer.Option(help="How often Ray may restart after losing a worker; unset: 3."),
     ] = None,
 ) -> None:
-    """Fit a model to a text and say how good it is.
+    """Train a model on a text and report how good it is.
 
     [dim]charlm train book.txt --out book --budget 3m
     charlm train names.txt --out names --unit line --family transformer --steps 2000
@@ -159,14 +169,14 @@ def evaluate(
         bool,
         typer.Option(
             "--exact",
-            help="One pass in the arithmetic of the server: to the last bit the figures of "
-            "charlm score --file --total and of the lm-evaluation-harness, for the same text: any "
-            "but the one it was trained on. Takes longer.",
+            help="Evaluate in one pass with the arithmetic of the server: the same bits as "
+            "charlm score --file --total and the lm-evaluation-harness for the same text, except "
+            "for the text it was trained on. Slower.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say how good a checkpoint is on a text; on its own text, as its training did.
+    """Evaluate a checkpoint on a text, with the protocols of training.
 
     [dim]charlm evaluate book book.txt
     charlm evaluate book other.txt --exact

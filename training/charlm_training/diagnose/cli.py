@@ -15,23 +15,27 @@ def diagnose(
         str,
         typer.Argument(
             metavar="WHAT",
-            help="gradient-flow, truncation, context, order or memorization.",
+            help="Diagnosis: gradient-flow, truncation, context, order or memorization.",
         ),
     ],
     corpus: Corpus,
     checkpoint: Annotated[
         list[Path] | None,
-        typer.Option(help="Examine this checkpoint (may be repeated) instead of training."),
+        typer.Option(help="Diagnose this checkpoint (repeatable) instead of training models."),
     ] = None,
     families: Annotated[
-        str | None, typer.Option(help="What to train for it, with commas between.")
+        str | None, typer.Option(help="Families to train, separated by commas.")
     ] = None,
-    budget: Annotated[str, typer.Option(help="Wall clock of every training.")] = "20s",
-    seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
-    out: Annotated[Path, typer.Option(help="Directory for the CSV and PNG.")] = Path("diagnosis"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print rows and sentence.")] = False,
+    budget: Annotated[str, typer.Option(help="Wall-clock time of each training run.")] = "20s",
+    seed: Annotated[int, typer.Option(help="Seed of every random generator.")] = 0,
+    out: Annotated[Path, typer.Option(help="Directory of the CSV and PNG files.")] = Path(
+        "diagnosis"
+    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the finding as one JSON object.")
+    ] = False,
 ) -> None:
-    """Measure why a model learns what it learns: a CSV, a PNG and a sentence.
+    """Measure a property of a model or a text; write a CSV, a PNG and one sentence.
 
     [dim]charlm diagnose gradient-flow book.txt
     charlm diagnose context book.txt --checkpoint book[/dim]

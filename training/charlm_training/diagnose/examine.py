@@ -1,4 +1,4 @@
-"""Which measurement needs what, and how it gets it. One literal table says which there are."""
+"""The diagnoses by name, each with the text and the models that it needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from charlm_training.diagnose.diagnosed_model import DiagnosedModel
 from charlm_training.diagnose.diagnosis import Diagnosis
 from charlm_training.diagnose.inputs import DiagnosisInputs
 from charlm_training.errors import InvalidOption, NotPossible
-from charlm_training.planning.options import check_family
+from charlm_training.planning.options import check_family, check_seed
 
 GRADIENT_FAMILIES = ("rnn", "gru", "lstm", "transformer")
 DEFAULT_FAMILIES = {
@@ -26,7 +26,7 @@ DEFAULT_FAMILIES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiagnoseOptions:
-    """What `charlm diagnose` was asked."""
+    """The options of `charlm diagnose`."""
 
     what: str
     corpus: str
@@ -43,9 +43,17 @@ class DiagnoseOptions:
         if self.families is not None and self.checkpoints:
             raise InvalidOption("--checkpoint and --families exclude each other; give one.")
         if self.checkpoints and self.what not in TAKES_CHECKPOINTS:
-            raise InvalidOption(f"{self.what} trains its own models; leave --checkpoint away.")
+            paths = ", ".join(map(str, self.checkpoints))
+            raise InvalidOption(
+                f"--checkpoint is {paths}, but {self.what} trains its own models; leave "
+                "--checkpoint out."
+            )
         if self.what in ("gradient-flow", "truncation") and "ngram" in (self.families or ()):
-            raise InvalidOption(f"An n-gram has no gradients, so there is no {self.what} of it.")
+            raise InvalidOption(
+                f"--families is {','.join(self.families or ())!r}, but an n-gram has no gradients; "
+                f"leave ngram out, or choose another diagnosis than {self.what}."
+            )
+        check_seed(self.seed)
         parse_duration(self.budget)
 
     def chosen_families(self) -> tuple[str, ...]:
@@ -58,7 +66,7 @@ def examine(
     is_interrupted: Callable[[], bool],
     announce: Callable[[str], None],
 ) -> Diagnosis:
-    """Read the text, get the models, measure. `folder` takes files in passing."""
+    """Read the text, load or train the models, measure. `folder` is for temporary files."""
     inputs = DiagnosisInputs(
         corpus_name=options.corpus,
         folder=folder,
@@ -74,7 +82,9 @@ def _gradient_flow(options: DiagnoseOptions, inputs: DiagnosisInputs) -> Diagnos
     subjects = _of_streams(options, inputs)
     for subject in subjects:
         if subject.model.config.family == "ngram":
-            raise NotPossible(f"{subject.name} is an n-gram, which has no gradients.")
+            raise NotPossible(
+                f"--checkpoint {subject.name} is an n-gram, which has no gradients; give another."
+            )
     return gradient_flow.diagnose(subjects)
 
 
@@ -83,13 +93,13 @@ def _context(options: DiagnoseOptions, inputs: DiagnosisInputs) -> Diagnosis:
 
 
 def _of_streams(options: DiagnoseOptions, inputs: DiagnosisInputs) -> list[DiagnosedModel]:
-    """Models of lines forget at every line end, so there is no far context to speak of."""
+    """Refuses models of lines: they forget at every line end, so they have no far context."""
     subjects = inputs.subjects(options.checkpoints, options.chosen_families())
     for subject in subjects:
         if subject.model.config.unit == "line":
             raise NotPossible(
-                f"{subject.name} was trained with --unit line, where every line begins anew; "
-                f"{options.what} needs a model of one long text."
+                f"{subject.name} was trained with --unit line, where each line is a text of its "
+                f"own; {options.what} needs a model of one long text."
             )
     return subjects
 

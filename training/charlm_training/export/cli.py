@@ -10,12 +10,12 @@ from charlm_training.flags import clear_errors
 
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A trained checkpoint.")],
-    out: Annotated[Path, typer.Option(help="Directory for the exported model.")],
+    out: Annotated[Path, typer.Option(help="Directory of the exported model.")],
     format_name: Annotated[
         str, typer.Option("--format", help="torch-export, onnx, or hf for transformers.")
     ] = "torch-export",
 ) -> None:
-    """Write a model for other runtimes, after checking that it computes the same.
+    """Export a model for other runtimes, after checking that it computes the same.
 
     [dim]charlm export book --out book-pt2
     charlm export book --format onnx --out book-onnx[/dim]
@@ -26,5 +26,6 @@ def export(
     with clear_errors():
         worst = write(checkpoint.load(directory), format_name, out)
         print(
-            f"Saved in {out}. Log-probs differ from the checkpoint's by at most {worst:.1g} nats."
+            f"Saved in {out}. Its log-probs differ from those of the checkpoint by at most "
+            f"{worst:.1g} nats."
         )

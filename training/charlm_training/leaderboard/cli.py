@@ -12,22 +12,22 @@ from charlm_training.flags import AsJson, Corpus, clear_errors, shorten_spinning
 def leaderboard(
     corpus: Corpus,
     families: Annotated[
-        str, typer.Option(help="Who takes part, with commas between.")
+        str, typer.Option(help="Families to train, separated by commas.")
     ] = "ngram,rnn,gru,lstm,transformer",
     match: Annotated[
         str,
-        typer.Option(help="What is equal: seconds, parameters (and seconds), or flops."),
+        typer.Option(help="Equal cost: seconds, parameters (and seconds) or flops."),
     ] = "seconds",
-    budget: Annotated[str, typer.Option(help="Wall clock of every run: 30s, 3m.")] = "30s",
-    seeds: Annotated[int, typer.Option(help="Runs of every family.")] = 3,
-    unit: Annotated[str, typer.Option(help="stream or line, as in training.")] = "stream",
+    budget: Annotated[str, typer.Option(help="Wall-clock time of each run: 30s, 3m.")] = "30s",
+    seeds: Annotated[int, typer.Option(help="Runs of each family, with different seeds.")] = 3,
+    unit: Annotated[str, typer.Option(help="stream or line, as in charlm train.")] = "stream",
     vocabulary: Annotated[str, typer.Option(help="char, byte or sentencepiece.")] = "char",
-    out: Annotated[
-        Path, typer.Option(help="Directory for leaderboard.json, .csv and .png.")
-    ] = Path("leaderboard"),
+    out: Annotated[Path, typer.Option(help="Directory of leaderboard.json, .csv and .png.")] = Path(
+        "leaderboard"
+    ),
     as_json: AsJson = False,
 ) -> None:
-    """Train all families on one text at equal cost, and say who is best.
+    """Train all families on one text at equal cost and rank them.
 
     [dim]charlm leaderboard book.txt --budget 1m
     charlm leaderboard book.txt --families gru,lstm --match parameters --seeds 5[/dim]

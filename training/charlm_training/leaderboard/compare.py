@@ -1,4 +1,4 @@
-"""A whole comparison, from flags to a ranking."""
+"""A whole leaderboard, from flags to a ranking."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_SEEDS = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeaderboardOptions:
-    """What `charlm leaderboard` can be asked to do."""
+    """The options of `charlm leaderboard`."""
 
     corpus: str
     families: Sequence[str]
@@ -38,10 +38,11 @@ class LeaderboardOptions:
         for family in self.families:
             check_family(family, "--families")
         if len(set(self.families)) < len(self.families):
-            raise InvalidOption("--families names a family twice.")
+            names = ",".join(self.families)
+            raise InvalidOption(f"--families is {names!r}; it must name each family once.")
         if self.match not in MATCHES:
             raise InvalidOption(
-                f"--match is {self.match!r}; it must be seconds, parameters or flops."
+                f"--match is {self.match!r}; it must be one of {', '.join(MATCHES)}."
             )
         if not 1 <= self.num_seeds <= MOST_SEEDS:
             raise InvalidOption(f"--seeds is {self.num_seeds}; it must be from 1 to {MOST_SEEDS}.")
@@ -50,7 +51,7 @@ class LeaderboardOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Leaderboard:
-    """The outcome, as values and as what is written to leaderboard.json."""
+    """The runs, the ranking, and the content of leaderboard.json."""
 
     results: list[LeaderboardRun]
     standings: list[Standing]

@@ -1,4 +1,4 @@
-"""What `charlm train` can be asked to do, checked once."""
+"""The options of `charlm train`, checked once."""
 
 from __future__ import annotations
 
@@ -28,9 +28,15 @@ def check_family(family: str, flag: str = "--family") -> None:
         raise InvalidOption(f"{flag} is {family!r}; it must be one of {', '.join(FAMILIES)}.")
 
 
+def check_seed(seed: int) -> None:
+    """Raises InvalidOption for what random generators do not take."""
+    if not 0 <= seed < 1 << 63:
+        raise InvalidOption(f"--seed is {seed}; it must be from 0 to 2**63 - 1.")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SizeOptions:
-    """What a person set by hand; None leaves the choice to the plan."""
+    """Sizes given as flags; None leaves the choice to the planner."""
 
     hidden_size: int | None = None
     num_layers: int | None = None
@@ -87,8 +93,7 @@ class TrainOptions:
             raise InvalidOption(f"--epochs is {self.epochs}; it must be above 0, up to 1000000.")
         if not is_choice(self.device):
             raise InvalidOption(f"--device is {self.device!r}; it must be {CHOICES}.")
-        if not 0 <= self.seed < 1 << 63:
-            raise InvalidOption(f"--seed is {self.seed}; it must be from 0 to 2**63 - 1.")
+        check_seed(self.seed)
         if not 0 <= self.save_interval_s <= 86_400:
             raise InvalidOption(
                 f"--save-interval is {self.save_interval_s:g}; it must be from 0 to 86400 seconds."
