@@ -27,7 +27,7 @@ def test_a_time_budget_ends_where_its_reserve_begins(clock: Any) -> None:
     clock.now += 10
 
     budget.begin_training()
-    budget.keep_back(20)
+    budget.reserve(20)
     clock.now += 35
 
     assert budget.progress(Spent(0, 0)) == pytest.approx(0.5)
@@ -38,10 +38,10 @@ def test_a_time_budget_ends_where_its_reserve_begins(clock: Any) -> None:
 
 def test_what_is_kept_back_may_change_while_training_runs(clock: Any) -> None:
     budget = TimeBudget(100, clock)
-    budget.keep_back(10)
+    budget.reserve(10)
     clock.now += 45
 
-    budget.keep_back(40)
+    budget.reserve(40)
 
     assert budget.progress(Spent(0, 0)) == pytest.approx(0.75)
 
@@ -49,7 +49,7 @@ def test_what_is_kept_back_may_change_while_training_runs(clock: Any) -> None:
 def test_a_long_evaluation_still_leaves_half_to_training(clock: Any) -> None:
     budget = TimeBudget(100, clock)
 
-    budget.keep_back(1000)
+    budget.reserve(1000)
     clock.now += 25
 
     assert budget.progress(Spent(0, 0)) == pytest.approx(0.5)

@@ -58,7 +58,7 @@ def test_the_report_reads_well(corpus: Path, tmp_path: Path) -> None:
 
     for said in (
         "Trained lstm", "cold blocks of 256", "streamed", "nats/token", "bits/character",
-        "bits/byte", "The line to beat, an n-gram of order 6", "Saved in",
+        "bits/byte", "Baseline, an n-gram of order 6", "Saved in",
     ):  # fmt: skip
         assert said in result.stdout
     assert "validation slice" in result.stderr

@@ -1,4 +1,4 @@
-"""How much training is enough: a wall clock, a number of steps or a number of epochs."""
+"""The budget of a run: wall-clock time, a number of steps or a number of epochs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Clock = Callable[[], float]
 
 SECONDS_OF_UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0}
 SHORTEST_S, LONGEST_S = 1.0, 30 * 24 * 3600.0
-# The smallest share of a wall clock that is left to training when evaluation is slow.
+# The smallest share of the wall-clock time that training keeps when evaluation is slow.
 LEAST_TRAINING_SHARE = 0.5
-# The share that evaluation usually takes, for planning; the real reserve is measured.
+# The share that evaluation usually takes, for planning; the run reserves what it measured.
 USUAL_RESERVE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a run has used so far."""
+    """Steps and epochs that a run has made so far."""
 
     steps: int
     epochs: float
@@ -29,7 +29,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """How fast a model of some size works through a text. Speed is measured only when asked."""
+    """Tokens of a step and of an epoch, and their speed, which is measured only when called."""
 
     tokens_per_step: float
     tokens_per_epoch: float
@@ -37,7 +37,7 @@ class Throughput:
 
 
 class Budget(Protocol):
-    """Says how far a run has come: 0 at the start of training, 1 when it must stop."""
+    """Measures the progress of a run: 0 at the start of training, 1 when it must stop."""
 
     def progress(self, spent: Spent) -> float: ...
 
@@ -45,23 +45,23 @@ class Budget(Protocol):
         """About how many tokens can be trained on at this throughput."""
 
     def seconds(self) -> float | None:
-        """The whole wall clock; None where no clock runs."""
+        """The wall-clock time; None for a budget of steps or epochs."""
 
     def begin_training(self) -> None:
-        """Probing is over: the schedule counts from here."""
+        """Planning is over: progress counts from here."""
 
-    def keep_back(self, seconds: float) -> None:
-        """So long will take what follows training; said again whenever it is known better."""
+    def reserve(self, seconds: float) -> None:
+        """Seconds that evaluation and saving will take after training; the latest value counts."""
 
     def spent_s(self) -> tuple[float, float]:
-        """Seconds since the start, and those of them before training; zeros where no clock runs."""
+        """Seconds since the start, and those of them before training; zeros without a clock."""
 
     def carry_over(self, spent_s: tuple[float, float]) -> None:
-        """An earlier process has spent this already (see `spent_s`); the next second follows it."""
+        """Continue from the `spent_s` of an earlier process."""
 
 
 class CountedBudget:
-    """What is counted does not pass by itself, so there is nothing to keep back."""
+    """Steps and epochs do not pass by themselves, so nothing is reserved."""
 
     __slots__ = ()
 
@@ -71,7 +71,7 @@ class CountedBudget:
     def begin_training(self) -> None:
         return
 
-    def keep_back(self, seconds: float) -> None:
+    def reserve(self, seconds: float) -> None:
         return
 
     def spent_s(self) -> tuple[float, float]:
@@ -109,11 +109,11 @@ class EpochBudget(CountedBudget):
 
 @dataclass(slots=True)
 class TimeBudget:
-    """Seconds of wall clock for everything that happens after the corpus is read."""
+    """Seconds of wall-clock time, from the moment that the corpus is read."""
 
     total_s: float
     clock: Clock
-    _kept_back_s: float = field(init=False, default=0.0)
+    _reserved_s: float = field(init=False, default=0.0)
     _started: float = field(init=False)
     _training_since: float = field(init=False)
 
@@ -129,8 +129,8 @@ class TimeBudget:
     def begin_training(self) -> None:
         self._training_since = self.clock()
 
-    def keep_back(self, seconds: float) -> None:
-        self._kept_back_s = min(seconds, self._after_probing_s() * (1 - LEAST_TRAINING_SHARE))
+    def reserve(self, seconds: float) -> None:
+        self._reserved_s = min(seconds, self._after_probing_s() * (1 - LEAST_TRAINING_SHARE))
 
     def spent_s(self) -> tuple[float, float]:
         return self.clock() - self._started, self._training_since - self._started
@@ -141,8 +141,8 @@ class TimeBudget:
         self._training_since = self._started + before_training_s
 
     def progress(self, spent: Spent) -> float:
-        del spent  # seconds pass whether or not anything was done in them
-        available_s = max(self._after_probing_s() - self._kept_back_s, 1e-9)
+        del spent  # time passes whether or not steps are made
+        available_s = max(self._after_probing_s() - self._reserved_s, 1e-9)
         return (self.clock() - self._training_since) / available_s
 
     def affordable_tokens(self, throughput: Throughput) -> float:
@@ -156,7 +156,9 @@ def parse_duration(text: str) -> float:
     """Seconds in '90', '90s', '3m' or '1h30m'."""
     parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text)
     if parts is None or not text:
-        raise InvalidOption(f"--budget is {text!r}; write a duration such as 90s, 3m or 1h30m.")
+        raise InvalidOption(
+            f"--budget is {text!r}; it must be a duration such as 90s, 3m or 1h30m."
+        )
     amounts = [float(amount or 0) for amount in parts.groups()]
     seconds = sum(a * s for a, s in zip(amounts, SECONDS_OF_UNIT.values(), strict=True))
     if not SHORTEST_S <= seconds <= LONGEST_S:

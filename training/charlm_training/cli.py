@@ -29,7 +29,10 @@ def train(
     ] = "lstm",
     budget: Annotated[
         str | None,
-        typer.Option(help="Wall-clock time, counted after the corpus is read: 90s, 3m, 1h30m."),
+        typer.Option(
+            help="Wall-clock time after the corpus is read: 90s, 3m, 1h30m. Unset: 3m, unless "
+            "--steps or --epochs is given."
+        ),
     ] = None,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, cuda:N, or auto (a GPU if there is one).")

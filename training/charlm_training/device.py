@@ -1,4 +1,4 @@
-"""Which device trains: the processor, or a GPU made ready for it."""
+"""The device of a run: the processor, or a GPU that is configured for training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ CHOICES = "cpu, cuda, cuda:N or auto"
 
 
 def is_choice(name: str) -> bool:
-    """Whether `charlm train` can be asked for it."""
+    """Whether `--device` takes this name."""
     return name == AUTO or is_device_name(name)
 
 
 def training_device(name: str, *, local_rank: int = 0) -> torch.device:
-    """The device; of several processes on one host each takes the GPU of its own number.
+    """The device of that name; each process of a host takes the GPU of its local rank.
 
     Raises DeviceUnavailable where there is no such device.
     """
@@ -29,16 +29,16 @@ def training_device(name: str, *, local_rank: int = 0) -> torch.device:
 
 
 def ready(device: torch.device) -> torch.device:
-    """The GPU, made the one that torch takes, with products in float32 as exact as float32 is."""
+    """Make the GPU the current one, and turn TF32 off, so that products in float32 are exact."""
     torch.cuda.set_device(device)
-    # In training they are cast for every step, and so laid out anew in any case.
+    # Weights are cast for every step, so their layout changes in any case.
     warnings.filterwarnings("ignore", message="RNN module weights are not part of single")
-    torch.backends.cudnn.allow_tf32 = False  # evaluation would lose the third decimal
+    torch.backends.cudnn.allow_tf32 = False  # with TF32, evaluation loses the third decimal
     return device
 
 
 def described(device: torch.device) -> str:
-    """For a report."""
+    """The device as reports name it."""
     if device.type == "cpu":
         return "cpu"
     return f"{device.type}, {torch.cuda.get_device_name(device)}"

@@ -1,19 +1,19 @@
-"""What can go wrong in training. Every message is a sentence a person can act on.
+"""The errors of training. Every message says what was wrong and what to do about it.
 
 TrainingError
   CorpusError           the text cannot be used
-    CorpusNotFound      nothing is at that path
+    CorpusNotFound      there is no file at that path
     CorpusIsBinary      a file that is not text
     CorpusIsNotUtf8     a byte that is not UTF-8, at a named offset
     CorpusTooSmall      not enough characters to learn from
   InvalidOption         a flag is out of its range
-  NotPossible           what the flags ask for cannot be done here, or with this model
-  Interrupted           Ctrl-C came before there was anything to show
-  OutputInTheWay        the output directory holds something that would be lost
-  OutputFailed          the disk would not take the checkpoint
-  RunStateDamaged          what a killed run saved of itself cannot be read
-  Diverged              the loss exploded again and again
-  ProcessLost              another process of the same run is gone
+  NotPossible           the flags are valid, but this machine or model cannot do it
+  Interrupted           Ctrl-C, before there was a result
+  OutputInTheWay        the output directory has files that would be overwritten
+  OutputFailed          a file of the run could not be written
+  RunStateDamaged       the saved state of a run cannot be read
+  Diverged              the loss diverged repeatedly
+  ProcessLost           another process of the run has ended
   ClusterFailed         no Ray cluster answers, or it has given up
 """
 
@@ -47,7 +47,7 @@ class InvalidOption(TrainingError):
 
 
 class NotPossible(TrainingError):
-    """The flags are in order, but what they ask for cannot be done here, or with this model."""
+    """The flags are valid, but this machine or this model cannot do what they ask for."""
 
 
 class Interrupted(TrainingError):
@@ -55,7 +55,7 @@ class Interrupted(TrainingError):
 
 
 class OutputInTheWay(TrainingError):
-    """The output directory exists and was not said to be replaceable."""
+    """The output directory exists, and --force was not given."""
 
 
 class OutputFailed(TrainingError):
@@ -63,11 +63,11 @@ class OutputFailed(TrainingError):
 
 
 class RunStateDamaged(TrainingError):
-    """The saved state of a run is torn, and its spare too."""
+    """The saved state of a run is damaged, and so is the one before it."""
 
 
 class Diverged(TrainingError):
-    """Training diverged more often than lower learning rates could repair."""
+    """Training diverged again at every lower learning rate."""
 
 
 class ProcessLost(TrainingError):

@@ -1,7 +1,7 @@
-"""Several processes that train one model: each takes its share of the rows of every batch.
+"""The processes that train one model; each has its share of the rows of every batch.
 
-`torchrun` starts them. They stay in step because all that a clock, a signal or a disk decides is
-decided by the first and told to the others, and all else follows from sums they have in common.
+`torchrun` starts them. All make the same decisions: what depends on a clock, a signal or a disk is
+decided by the first process and broadcast; all else follows from gradients that are all-reduced.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from charlm_training.errors import ProcessLost
 
 T = TypeVar("T")
 
-# What torchrun tells each process; all of it, or the process is alone.
-TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# The others wait this long for the first, which evaluates; a process that dies is noticed at once.
+# The environment variables that torchrun sets; without all of them there is a single process.
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# The longest wait for the first process, which evaluates. A dead process is noticed at once.
 LONGEST_WAIT = timedelta(days=1)
 FIRST = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """The processes of a run, seen from one of them. All must make the same calls in turn."""
+    """The processes of a run. Each of them must make the same calls in the same order."""
 
     rank: int = 0
     size: int = 1
@@ -38,7 +38,7 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """The first one alone writes, prints and evaluates."""
+        """Only the first process writes, prints and evaluates."""
         return self.rank == FIRST
 
     @property
@@ -47,7 +47,7 @@ class ProcessGroup:
 
     @property
     def command(self) -> list[str]:
-        """What starts as many processes on one host."""
+        """The command that starts as many processes on one host."""
         if self.is_single:
             return []
         return ["torchrun", "--nproc-per-node", str(self.size), "--no-python"]
@@ -57,31 +57,31 @@ class ProcessGroup:
         if self.is_single:
             return make()
         box = [make() if self.is_first else None]
-        with _peers():
+        with _lost_processes():
             dist.broadcast_object_list(box, src=FIRST)
         value: T = box[0]  # type: ignore[assignment]  # the first put a T there
         return value
 
     def broadcast_number(self, value: float) -> float:
-        """The first one's number, told faster than `run_on_first` tells objects."""
+        """The number of the first process; faster than `run_on_first`, which pickles objects."""
         if self.is_single:
             return value
-        told = torch.tensor([value], dtype=torch.float64)
-        with _peers():
-            dist.broadcast(told, src=FIRST)
-        return float(told)
+        number = torch.tensor([value], dtype=torch.float64)
+        with _lost_processes():
+            dist.broadcast(number, src=FIRST)
+        return float(number)
 
     def any(self, answer: bool) -> bool:
-        """Whether it is so for any process."""
+        """Whether the answer of any process is true."""
         if self.is_single:
             return answer
         highest = torch.tensor([answer], dtype=torch.int32)
-        with _peers():
+        with _lost_processes():
             dist.all_reduce(highest, op=dist.ReduceOp.MAX)
         return bool(highest)
 
     def all_reduce_gradients(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
-        """Put the sum of all processes' gradients in place; returns the sum of their losses.
+        """Replace gradients by their sums over all processes; returns the sum of the losses.
 
         One message holds everything, so that the network is waited for once.
         """
@@ -89,7 +89,7 @@ class ProcessGroup:
             return loss
         gradients = [each.grad for each in parameters if each.grad is not None]
         bucket_N = torch.cat([*(each.flatten() for each in gradients), loss.view(1)])
-        with _peers():
+        with _lost_processes():
             dist.all_reduce(bucket_N)
         parts = bucket_N.split([*(each.numel() for each in gradients), 1])
         for gradient, part in zip(gradients, parts[:-1], strict=True):
@@ -98,14 +98,14 @@ class ProcessGroup:
         return total
 
     def broadcast_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Those of the first process, in place: no two processors need draw the same numbers."""
+        """Those of the first process, in place: other processors may draw other random numbers."""
         if not self.is_single:
-            with _peers():
+            with _lost_processes():
                 for tensor in weights.values():
                     dist.broadcast(tensor, src=FIRST)
 
     def gather_rows(self, state: State, own: slice, batch_size: int) -> State:
-        """The state of the whole batch, as one process would have it; a copy in any case."""
+        """The state of the whole batch, as a single process would have it; always a copy."""
         if self.is_single:
             return state.clone()
         return State(
@@ -118,12 +118,15 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def process_group_from(environment: Mapping[str, str]) -> Iterator[ProcessGroup]:
-    """The group that torchrun started, or a process alone."""
-    if any(name not in environment for name in TOLD) or environment["WORLD_SIZE"] == "1":
+    """The group that torchrun started, or a single process."""
+    if (
+        any(name not in environment for name in TORCHRUN_VARIABLES)
+        or environment["WORLD_SIZE"] == "1"
+    ):
         yield SINGLE_PROCESS
         return
     # No backend is named: torch takes gloo for what lies in memory, nccl for what lies on a GPU.
-    with _peers():
+    with _lost_processes():
         dist.init_process_group(timeout=LONGEST_WAIT)
     try:
         local_rank = int(environment.get("LOCAL_RANK", "0"))
@@ -133,17 +136,17 @@ def process_group_from(environment: Mapping[str, str]) -> Iterator[ProcessGroup]
 
 
 def _gathered(tensor: Tensor, own: slice, batch_size: int) -> Tensor:
-    """Every process adds its rows to zeros. As bytes, because 0.0 and -0.0 are to stay apart."""
+    """Every process adds its rows to zeros, as bytes, so that -0.0 stays different from 0.0."""
     whole = tensor.new_zeros(batch_size, *tensor.shape[1:])
     whole[own] = tensor
-    with _peers():
+    with _lost_processes():
         dist.all_reduce(whole.view(-1).view(torch.uint8))
     return whole
 
 
 @contextmanager
-def _peers() -> Iterator[None]:
-    """What torch says when another process is gone, as a sentence."""
+def _lost_processes() -> Iterator[None]:
+    """Turns an error of torch when another process has ended into ProcessLost."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Nested values with tensors in them, as JSON and safetensors: what a pickle is used for elsewhere.
+"""Nested values with tensors as JSON and safetensors, instead of a pickle.
 
 A value is None, a bool, int, float, str or tensor, or a list, tuple or dict of values.
 """
@@ -32,7 +32,7 @@ def flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unflatten(json_value: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `flatten` was given. Raises KeyError for a tensor that is not there."""
+    """The inverse of `flatten`. Raises KeyError for a missing tensor."""
     if isinstance(json_value, list):
         return [unflatten(each, tensors) for each in json_value]
     if not isinstance(json_value, dict):

@@ -129,7 +129,7 @@ def test_a_200_character_corpus_trains_with_a_warning(tmp_path: Path, clock: Any
 
     report = train(run_options, clock, events.append).report
 
-    assert any("shrunk" in event.text for event in events if isinstance(event, Noticed))
+    assert any("were reduced" in event.text for event in events if isinstance(event, Noticed))
     assert report["validation"][0]["num_tokens"] == 19
 
 

@@ -118,7 +118,7 @@ def test_a_wall_clock_ends_in_time(bench: Bench) -> None:
     """100 seconds, 20 of them reserved, a second a step: 80 steps, then the end."""
     budget = TimeBudget(100, bench.clock)
     budget.begin_training()
-    budget.keep_back(20)
+    budget.reserve(20)
 
     bench.run(budget)
 

@@ -1,4 +1,4 @@
-"""Recorded steps are the steps themselves; a fake recorder repeats the work where no GPU does."""
+"""Steps of a CUDA graph equal direct steps; without a GPU a fake capturer repeats the work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ META = torch.device("meta")
 
 @dataclass
 class Repeating:
-    """A recorder for processors: what it recorded, it does again."""
+    """A capturer for processors: it does the captured work again."""
 
     num_run: int = 0
-    num_recorded: int = 0
+    num_captured: int = 0
 
     def run(self, work: Work) -> None:
         self.num_run += 1
         work()
 
-    def record(self, work: Work) -> Work:
-        self.num_recorded += 1
+    def capture(self, work: Work) -> Work:
+        self.num_captured += 1
         return work
 
 
@@ -59,33 +59,33 @@ def losses_of(update: Update | GraphedUpdate, data: Data, num_steps: int) -> lis
     torch.manual_seed(1)
     told, state = [], None
     for step in range(num_steps):
-        told_2, state = update(next(upcoming), state, 0.01 / (step + 1))
-        told.append(told_2.tolist())
+        loss_and_norm_2, state = update(next(upcoming), state, 0.01 / (step + 1))
+        told.append(loss_and_norm_2.tolist())
     return told
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_recorded_steps_learn_the_same(read: Read, family: str) -> None:
-    data, recorder = read("the cat sat on the mat. " * 30), Repeating()
+def test_captured_steps_give_the_same_losses(read: Read, family: str) -> None:
+    data, capturer = read("the cat sat on the mat. " * 30), Repeating()
 
-    recorded = losses_of(GraphedUpdate(update_of(family, data), recorder), data, 6)
+    captured = losses_of(GraphedUpdate(update_of(family, data), capturer), data, 6)
 
     # Where a state is fresh and where not is not asked: all rows are computed the same way.
-    assert recorded == [
+    assert captured == [
         pytest.approx(each, rel=2e-3) for each in losses_of(update_of(family, data), data, 6)
     ]
-    assert (recorder.num_run, recorder.num_recorded) == (1, 1)
+    assert (capturer.num_run, capturer.num_captured) == (1, 1)
 
 
-def test_each_length_of_documents_is_recorded_once(read: Read) -> None:
+def test_each_length_of_documents_is_captured_once(read: Read) -> None:
     text = "".join(f"{'ab' * (number % 23 + 1)}\n" for number in range(150))
-    data, recorder = read(text, unit="line"), Repeating()
+    data, capturer = read(text, unit="line"), Repeating()
 
-    recorded = losses_of(GraphedUpdate(update_of("lstm", data), recorder), data, 40)
+    captured = losses_of(GraphedUpdate(update_of("lstm", data), capturer), data, 40)
 
     plain = losses_of(update_of("lstm", data), data, 40)
-    assert recorder.num_recorded <= recorder.num_run <= 64 // LENGTH_STEP
-    assert recorded == [pytest.approx(each, rel=1e-2) for each in plain]
+    assert capturer.num_captured <= capturer.num_run <= 64 // LENGTH_STEP
+    assert captured == [pytest.approx(each, rel=1e-2) for each in plain]
 
 
 def test_a_shorter_window_is_filled_up_with_nothing_to_learn() -> None:
@@ -100,33 +100,33 @@ def test_a_shorter_window_is_filled_up_with_nothing_to_learn() -> None:
 def test_a_state_from_elsewhere_is_taken_over(read: Read) -> None:
     """As after a rollback: what is carried on is what was given."""
     data = read("the cat sat on the mat. " * 30)
-    plain, recorded = (update_of("lstm", data) for _ in range(2))
-    update = GraphedUpdate(recorded, Repeating())
+    plain, captured = (update_of("lstm", data) for _ in range(2))
+    update = GraphedUpdate(captured, Repeating())
     state = plain.model.initial_state(2)
     given = State({name: torch.ones_like(each) for name, each in state.tensors.items()})
     update(window_of(16), state, 0.0)
 
-    told_2, kept = update(window_of(16), given, 0.0)
+    loss_and_norm_2, kept = update(window_of(16), given, 0.0)
 
     expected_2, after = plain(window_of(16), given, 0.0)
-    torch.testing.assert_close(told_2, expected_2, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(loss_and_norm_2, expected_2, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(kept["hidden"], after["hidden"], atol=1e-3, rtol=1e-3)
 
 
-def test_after_an_exchange_of_tensors_all_is_recorded_anew(read: Read) -> None:
-    recorder = Repeating()
-    update = GraphedUpdate(update_of("gru", read("the cat sat. " * 30)), recorder)
+def test_after_an_exchange_of_tensors_all_is_captured_anew(read: Read) -> None:
+    capturer = Repeating()
+    update = GraphedUpdate(update_of("gru", read("the cat sat. " * 30)), capturer)
     state = None
     for step in range(6):
         if step == 3:
             update.forget()
         _, state = update(window_of(16), state, 0.01)
 
-    assert (recorder.num_run, recorder.num_recorded) == (2, 2)
+    assert (capturer.num_run, capturer.num_captured) == (2, 2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_recorded_asks_for_no_number(
+def test_what_is_captured_asks_for_no_number(
     read: Read, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A GPU that records has nothing to answer with, and neither have tensors on the meta device.
@@ -138,17 +138,17 @@ def test_what_is_recorded_asks_for_no_number(
         lambda parameters, weight_decay: torch.optim.SGD(parameters, lr=0.1),
     )
     update = update_of(family, read("the cat sat on the mat. " * 30), dropout=0.3, device=META)
-    recorder, state = Repeating(), None
-    recorded = GraphedUpdate(update, recorder)
+    capturer, state = Repeating(), None
+    captured = GraphedUpdate(update, capturer)
 
     for _ in range(3):
-        told_2, state = recorded(window_of(16, BATCH_SIZE).to(META), state, 0.01)
+        loss_and_norm_2, state = captured(window_of(16, BATCH_SIZE).to(META), state, 0.01)
 
-    assert told_2.is_meta
-    assert recorder.num_recorded == 1
+    assert loss_and_norm_2.is_meta
+    assert capturer.num_captured == 1
 
 
-def test_on_a_processor_nothing_is_recorded(read: Read) -> None:
+def test_on_a_processor_nothing_is_captured(read: Read) -> None:
     data = read("the cat sat on the mat. " * 30)
     windows = windows_of(data, BatchShape(batch_size=4, length=16))
     model = update_of("rnn", data).model

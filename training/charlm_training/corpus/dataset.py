@@ -1,4 +1,4 @@
-"""Turns a corpus into what a run needs: a vocabulary and two token files."""
+"""Turns a corpus into the data of a run: a vocabulary and two token files."""
 
 from __future__ import annotations
 
@@ -91,18 +91,18 @@ class Data:
     validation: EncodedText
 
     def notices(self) -> list[str]:
-        """What was changed or replaced on the way from the file to the tokens."""
-        said = [*self.corpus.notices, *self.stats.notices()]
+        """One sentence for each change between the file and the tokens."""
+        notices = [*self.corpus.notices, *self.stats.notices()]
         if self.validation.num_unknown:
-            said.append(
+            notices.append(
                 f"{self.validation.num_unknown:,} of {self.validation.num_characters:,} validation "
                 "characters do not occur in the training part; they were replaced."
             )
-        return said
+        return notices
 
 
 def split_corpus(corpus: Corpus, stats: CorpusStats, unit: str, fraction: float) -> Split:
-    """The cut that a corpus of this unit gets."""
+    """Split the corpus; the line unit is split between lines."""
     split = split_characters(stats.num_characters, fraction)
     return split_lines(corpus.chunks(), split) if unit == "line" else split
 
@@ -134,7 +134,7 @@ class Encoder:
         self._knows = lru_cache(maxsize=None)(self._encodes)
 
     def write(self, chunks: Iterable[str], path: Path) -> EncodedText:
-        """Encode chunk by chunk, so that a text of any size passes through, as the whole would."""
+        """Encode chunk by chunk, so that a text of any size fits into memory."""
         counts = np.zeros(3, dtype=np.int64)
         pieces = self._pieces(documents(chunks, self._unit), counts)
         ids_N = write_token_file(path, pieces, self._vocabulary.size)
@@ -172,7 +172,7 @@ class Encoder:
 
 
 def documents(chunks: Iterable[str], unit: str) -> Iterator[str]:
-    """What is encoded at a time: chunks of one long text, or every line that is not empty."""
+    """The pieces that are encoded: chunks of one long text, or every line that is not empty."""
     if unit == "stream":
         yield from chunks
         return

@@ -1,6 +1,6 @@
-"""The text to learn from: a file, a folder, a glob or a text that every Python carries.
+"""Reads a corpus: a file, a folder, a pattern or a built-in text.
 
-A corpus is read in chunks, again for every pass, so its size is bounded by the disk alone.
+A corpus is read in chunks, and again for every pass, so it may be larger than memory.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TextSource:
 
 @dataclass(slots=True)
 class CorpusStats:
-    """What a pass over the corpus saw: sizes, the digest, and what was normalized on the way."""
+    """The sizes and the digest of a corpus, and counts of what was normalized."""
 
     num_characters: int = 0
     num_bytes: int = 0
@@ -81,7 +81,7 @@ class CorpusStats:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Sources in a fixed order; `name` is what the user called them."""
+    """Sources in a fixed order; `name` is the name on the command line."""
 
     name: str
     sources: tuple[Source, ...]
@@ -112,7 +112,7 @@ class Corpus:
 
 
 def open_corpus(name: str) -> Corpus:
-    """Find the corpus that a command line names."""
+    """Open the corpus named on the command line."""
     if name.startswith(BUILTIN_PREFIX):
         return _builtin(name)
     path = Path(name).expanduser()
@@ -132,7 +132,7 @@ def _builtin(name: str) -> Corpus:
 
 
 def _folder(name: str, folder: Path) -> Corpus:
-    """All text files below a folder; a folder may also hold pictures, which are skipped."""
+    """All text files below a folder; binary files are skipped."""
     files = _visible_files(folder)
     texts = [path for path in files if not _looks_binary(path)]
     if not texts:
@@ -158,7 +158,7 @@ def _glob(name: str, path: Path) -> Corpus:
     if not files:
         raise CorpusNotFound(
             f"There is no corpus at {name!r}: no such file or folder, and no file matches it "
-            "as a pattern. Try builtin:python-docs for a text that every Python carries."
+            "as a pattern. Try builtin:python-docs, which every Python installation has."
         )
     return Corpus(name, tuple(map(FileSource, files)))
 
@@ -176,7 +176,7 @@ def _read(source: Source, stats: CorpusStats) -> Iterator[str]:
             stats.num_byte_order_marks += text.startswith(BYTE_ORDER_MARK)
             text, is_first = text.removeprefix(BYTE_ORDER_MARK), False
         text = held + text
-        # A CR at the end may be half of a CRLF: it waits for the next chunk.
+        # A CR at the end may be half of a CRLF, so it is joined to the next chunk.
         held = "\r" if text.endswith("\r") else ""
         text = text.removesuffix(held)
         stats.num_carriage_returns += text.count("\r\n")

@@ -1,11 +1,11 @@
-"""Where training text ends and validation text begins: one cut, and the last part validates."""
+"""Splits a corpus: the last part of it is for validation."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from charlm_training.errors import CorpusTooSmall, InvalidOption
 
-# Below this a split leaves nothing to predict on one of its sides.
+# With fewer, one part of the split has nothing to predict.
 MIN_CHARACTERS = 10
 MIN_VALIDATION_CHARACTERS = 2
 LARGEST_FRACTION = 0.5
@@ -85,5 +85,5 @@ def _check(num_characters: int, validation_fraction: float) -> None:
     if num_characters < MIN_CHARACTERS:
         raise CorpusTooSmall(
             f"The corpus has {num_characters} character(s), and training needs at least "
-            f"{MIN_CHARACTERS}: some to learn from and some to validate on. Give it more text."
+            f"{MIN_CHARACTERS}, for both parts of the split. Use a longer text."
         )

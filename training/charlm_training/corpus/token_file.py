@@ -1,4 +1,4 @@
-"""Token ids on disk, mapped into memory: a text of any size costs no more than its open pages."""
+"""Token ids on disk, mapped into memory, so that a text may be larger than memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_token_file(path: Path, pieces: Iterable[Ids], vocab_size: int) -> Ids:
 
 
 def positions_of(ids_N: Ids, token_id: int, chunk: int = 1 << 22) -> npt.NDArray[np.int64]:
-    """Where a token occurs, found without a mask as long as the whole file."""
+    """The positions of a token, found chunk by chunk to save memory."""
     found = [
         start + np.flatnonzero(ids_N[start : start + chunk] == token_id)
         for start in range(0, len(ids_N), chunk)

@@ -1,4 +1,4 @@
-"""Builds the vocabulary a run asks for, from the training part of the text alone."""
+"""Builds the vocabulary of a run from the training part of the text only."""
 
 from collections.abc import Callable, Iterable, Iterator
 

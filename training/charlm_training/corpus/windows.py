@@ -23,7 +23,7 @@ Indices = npt.NDArray[np.int64]
 
 # What cross_entropy skips: the padding after the end of a short document.
 NO_TARGET = -100
-# What random draws are for: no two purposes share their numbers.
+# The purposes of random draws: no two of them share their numbers.
 PHASE, ORDER, FRESH = 0, 1, 2
 # Documents are sorted by length among this many batches, which keeps padding small.
 BATCHES_PER_POOL = 32
@@ -31,7 +31,7 @@ BATCHES_PER_POOL = 32
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The next window to be trained on; all that must be saved to continue exactly there."""
+    """The next window of training; a run continues exactly there."""
 
     epoch: int = 0
     window: int = 0
@@ -39,9 +39,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One worker's rows of a batch. Row b continues row b of the window before, unless it is fresh.
+    """The rows of one process. Row b continues row b of the window before, unless it is fresh.
 
-    `num_targets` counts those of all workers.
+    `num_targets` counts those of all processes.
     """
 
     input_BT: Tensor
@@ -51,7 +51,7 @@ class Window:
     after: Position
 
     def to(self, device: torch.device) -> Window:
-        """The same window where that device has it."""
+        """The same window in the memory of that device."""
         return replace(
             self,
             input_BT=self.input_BT.to(device),
@@ -62,10 +62,10 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchShape:
-    """How windows are cut. With several workers each takes its share of the rows of a batch.
+    """How windows are cut. With several processes each takes its share of the rows of a batch.
 
     In a stream, `fresh_share` of the rows of every window start from a fresh state, although the
-    text goes on: who never sees a cold start in training is bad at it.
+    text goes on: a model without cold starts in training predicts badly after one.
     """
 
     batch_size: int
@@ -76,7 +76,7 @@ class BatchShape:
     num_ranks: int = 1
 
     def share_of(self, rank: int, num_ranks: int) -> BatchShape:
-        """The same batch, of which one of several processes takes its own rows."""
+        """The share of one process: the same batch, with its own rows."""
         if self.batch_size < num_ranks:
             raise InvalidOption(
                 f"{num_ranks} processes cannot share a batch of {self.batch_size} rows; start at "
@@ -137,7 +137,7 @@ class StreamWindows:
             epoch, first = epoch + 1, 0
 
     def _lanes(self, epoch: int) -> Indices:
-        """Where each lane of this worker starts in this epoch."""
+        """Where each lane of this process starts in this epoch."""
         phase = int(generator(self.shape.seed, PHASE, epoch).integers(len(self._ids_N)))
         lanes_B = phase + np.arange(self.shape.batch_size, dtype=np.int64) * self._lane_length
         return lanes_B[self.shape.own_rows()]
@@ -215,7 +215,7 @@ class DocumentWindows:
 
 
 def stream_shape(num_tokens: int, wanted: BatchShape) -> BatchShape:
-    """The wanted shape, shrunk until every lane of a short text holds at least two windows."""
+    """The wanted shape, reduced until every lane of a short text holds at least two windows."""
     length = min(wanted.length, max(num_tokens // 4, 1))
     batch_size = max(min(wanted.batch_size, num_tokens // (2 * length)), 1)
     return replace(wanted, batch_size=batch_size, length=length)

@@ -1,4 +1,4 @@
-"""What happens during a run, as values. The terminal, the log and tests all listen to these."""
+"""The events of a run. The terminal, the log and tests listen to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Planned:
-    """Sizes and sources are decided; nothing has been learned yet."""
+    """The plan is made; training has not started."""
 
     family: str
     num_parameters: int
@@ -24,7 +24,7 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progressed:
-    """A few steps were made; the numbers are means over those steps."""
+    """Means over the steps since the last such event."""
 
     step: int
     epoch: float
@@ -52,7 +52,7 @@ class Evaluated:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampled:
-    """What the model writes by now."""
+    """A sample of the text that the model generates."""
 
     step: int
     text: str
@@ -60,21 +60,21 @@ class Sampled:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Noticed:
-    """Something a person should know: a repair, a shrunk size, a rollback."""
+    """A message for the user: a repair, a reduced size, a rollback."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumed:
-    """The run goes on where an earlier process of it was stopped; later steps are made again."""
+    """The run continues from the state of an earlier process; later steps are made again."""
 
     step: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """The run is over and its checkpoint is on disk."""
+    """The run has ended and its checkpoint is saved."""
 
     stopped_by: str
     report: dict[str, object]

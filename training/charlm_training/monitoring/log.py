@@ -1,4 +1,4 @@
-"""Writes what happens during a run to disk: JSON lines always, TensorBoard on request."""
+"""Writes the events of a run to disk: JSON lines always, TensorBoard on request."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class JsonLog:
             raise _unwritten(self._path, error) from error
 
     def _append(self, line: str) -> None:
-        """All of a line or nothing, also where the disk has room for half of it."""
+        """Write the whole line or, on a full disk, none of it."""
         data, whole = line.encode(), os.fstat(self._file.fileno()).st_size
         while data:
             try:
@@ -51,7 +51,7 @@ class JsonLog:
                 raise
 
     def _forget_after(self, step: int) -> None:
-        """Drop what will happen again, and the line that a killed process broke off."""
+        """Remove the lines of later steps, and a line that a killed process left incomplete."""
         lines = self._path.read_text(encoding="utf-8").split("\n")
         kept = "".join(f"{line}\n" for line in lines if _step_of(line) <= step)
         self._file.close()
@@ -59,7 +59,7 @@ class JsonLog:
         self._file = self._path.open("ab", buffering=0)
 
     def close(self) -> None:
-        with suppress(OSError):  # what could not be written was said when it happened
+        with suppress(OSError):  # a failed write was reported when it happened
             self._file.close()
 
 
@@ -89,7 +89,7 @@ class TensorBoardLog:
 
 
 def _summary_writer() -> Callable[..., SummaryWriter]:
-    """Imported on request, because TensorBoard is an extra that most runs do without."""
+    """Imported on request, because TensorBoard is an optional extra."""
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Shows a run to a person: a live view in a terminal, plain lines anywhere else."""
+"""Shows the progress of a run: a live view in a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _duration(seconds: float) -> str:
 
 
 class PlainProgress:
-    """One line for everything worth a line; steps at most every few seconds."""
+    """One line an event; lines of steps at most every few seconds."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
@@ -163,5 +163,5 @@ class LiveProgress:
 
 
 def progress_on(console: Console) -> AbstractContextManager[Listener]:
-    """The view that suits where the output goes."""
+    """A live view for a terminal, otherwise plain lines."""
     return LiveProgress(console) if console.is_terminal else PlainProgress(console)

@@ -1,4 +1,4 @@
-"""How the learning rate moves from the first step to the last of a budget."""
+"""The learning rate over the progress of a run."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from charlm_training.errors import InvalidOption
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """A short warm-up, then half a cosine down to nearly nothing.
+    """A short warm-up, then half a cosine down to nearly zero.
 
     Progress is the spent fraction of the budget, whether that is counted in seconds, steps or
     epochs, so every run ends annealed however fast the machine turned out to be.
@@ -31,6 +31,6 @@ class Schedule:
 
 
 def check_rate(peak: float) -> None:
-    """Asked of a flag before a text is read, too."""
+    """Raises InvalidOption for a rate out of range."""
     if not 0 < peak <= 1:
         raise InvalidOption(f"--learning-rate is {peak}; it must be above 0 and at most 1.")

@@ -1,4 +1,4 @@
-"""Muon: momentum whose direction is made muon, for the matrices between hidden layers.
+"""Muon: momentum made orthogonal, for the matrices between hidden layers.
 
 Legend: G blocks of a stacked matrix (gates of a cell; q, k and v), M rows, N columns.
 """
@@ -38,7 +38,7 @@ Array = NDArray[np.float32]
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps of equal size in every direction a matrix has, instead of in its few loudest ones.
+    """Steps of equal size in all singular directions of a matrix.
 
     A stacked matrix is treated block by block, because gates have nothing to do with each other.
 
@@ -59,16 +59,16 @@ class Muon(torch.optim.Optimizer):
         assert closure is None
         for group in self.param_groups:
             parameters = [each for each in group["params"] if each.grad is not None]
-            self._step_in_halves(group, [each for each in parameters if self._is_whole(each)])
-            self._step_plainly(group, [each for each in parameters if not self._is_whole(each)])
+            self._step_by_kernels(group, [each for each in parameters if self._has_kernel(each)])
+            self._step_by_torch(group, [each for each in parameters if not self._has_kernel(each)])
 
-    def _is_whole(self, parameter: Tensor) -> bool:
-        """Whether our kernels take its blocks."""
+    def _has_kernel(self, parameter: Tensor) -> bool:
+        """Whether our kernels support the shape of its blocks."""
         is_in_panels = all(size % PANEL_WIDTH == 0 for size in self._block_shape(parameter))
         return has_bfloat16_kernels(parameter.device) and is_in_panels
 
-    def _step_in_halves(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        """All blocks of all matrices, the most expensive first, dealt out to the threads."""
+    def _step_by_kernels(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """All blocks of all matrices, the most expensive first, distributed over the threads."""
         blocks = [block for each in parameters for block in self._blocks(group, each)]
         blocks.sort(key=lambda block: block.num_operations, reverse=True)
         num_operations = sum(block.num_operations for block in blocks)
@@ -91,7 +91,7 @@ class Muon(torch.optim.Optimizer):
         starts = range(0, parameter.numel(), M * N)
         return [MuonBlock(shape, start, (weights, gradient, momentum), factors) for start in starts]
 
-    def _step_plainly(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+    def _step_by_torch(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
         directions = orthogonalized_all([self._ahead(each) for each in parameters])
         for parameter, blocks_GMN in zip(parameters, directions, strict=True):
             shrink, rate = _shrink_and_rate(group, self._block_shape(parameter))
@@ -118,7 +118,7 @@ class Muon(torch.optim.Optimizer):
 
 @dataclass(frozen=True, slots=True)
 class MuonBlock:
-    """One block's step in our kernels: of its matrix, the matrix's gradient and momentum, flat."""
+    """One block of a matrix. `arrays` are its matrix, gradient and momentum, each flat."""
 
     shape: tuple[int, int]
     start: int
@@ -135,12 +135,12 @@ class MuonBlock:
 
 
 def rate_on(device: torch.device) -> float | Tensor:
-    """A rate to be set later; on a GPU a number in its memory, that recorded steps look up."""
+    """A rate to be set later; on a GPU a tensor, which CUDA graphs read."""
     return 0.0 if device.type == "cpu" else torch.zeros((), device=device)
 
 
 def _shrink_and_rate(group: dict[str, Any], shape: tuple[int, int]) -> tuple[Any, Any]:
-    """What is left of a weight, and how far a step goes: the same in matrices of all shapes."""
+    """The factor of weight decay, and the step size, scaled for the shape of the matrix."""
     M, N = shape
     return 1 - group["lr"] * group["weight_decay"], group["lr"] * max(1.0, M / N) ** 0.5
 

@@ -17,7 +17,7 @@ TOKEN_TABLES = ("embedding.", "head.")
 
 
 class Optimizer:
-    """Both parts as one: a rate, a step, a state."""
+    """Muon and AdamW as one optimizer, with one learning rate."""
 
     def __init__(self, model: LanguageModel, *, muon_rate: float, weight_decay: float) -> None:
         """`muon_rate` is Muon's rate at the peak, relative to AdamW's; 0 leaves all to AdamW."""
@@ -29,7 +29,7 @@ class Optimizer:
             self._parts["muon"] = Muon(matrices, block_rows=rows, weight_decay=weight_decay)
 
     def set_rate(self, rate: float) -> None:
-        """For the steps to come. Where they are recorded, the number must stay in its place."""
+        """Set the learning rate; in place where it is a tensor, because CUDA graphs read it."""
         for name, part in self._parts.items():
             part_rate = rate * self._muon_rate if name == "muon" else rate
             for group in part.param_groups:
@@ -39,7 +39,7 @@ class Optimizer:
                     group["lr"] = part_rate
 
     def step(self, clip_norm: float) -> Tensor:
-        """Clip, update, forget the gradients; returns the gradients' norm before clipping."""
+        """Clip, update, reset the gradients; returns their norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), clip_norm)
         for part in self._parts.values():
             part.step()
@@ -50,7 +50,7 @@ class Optimizer:
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Settings stay as they are, and where they are said: on another device they differ."""
+        """Load moments only: settings stay, because they differ on another device."""
         for name, part in self._parts.items():
             groups = part.state_dict()["param_groups"]
             part.load_state_dict({**state[name], "param_groups": groups})

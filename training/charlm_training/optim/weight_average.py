@@ -1,4 +1,4 @@
-"""The mean of the latest weights: what steps at a high rate add to them is mostly noise."""
+"""The mean of the latest weights: steps at a high learning rate add mostly noise to them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class WeightAverage:
         self._at = 0.0  # the progress at which weights were last added
 
     def follow(self, progress: float) -> None:
-        """Add the weights as they are after a step, where the last ones are old enough."""
+        """Add the weights after a step, if the last ones are old enough."""
         if not self._mean:
             self._mean, self._at = self._own(), progress
         if progress - self._at < INTERVAL:
@@ -39,12 +39,12 @@ class WeightAverage:
         self._at = progress
 
     def forget(self) -> None:
-        """Begin anew: the weights have gone back to earlier ones."""
+        """Start again: the weights were rolled back."""
         self._mean = {}
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Lets the model have the mean for its weights; its own come back afterwards."""
+        """The model has the mean as its weights inside this block, and its own afterwards."""
         own = self._own()
         self._model.load_state_dict(self._mean or own)
         try:

@@ -1,4 +1,4 @@
-"""Decides size, batch and schedule before the first step, from the flags, the text and a probe."""
+"""Chooses size, batch and schedule before the first step, from the flags, the text and a probe."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from charlm_training.step.learner import Learner
 
 T = TypeVar("T", int, float)
 
-# Long enough to be repeatable, short enough not to be missed.
+# Long enough to be repeatable, short against a budget of a minute.
 PROBE_S, PROBE_STEPS = 0.3, 4
-# Of a wall clock, a probe takes no more than this share, or its two first steps.
+# A probe takes at most this share of the wall-clock time, or two steps.
 PROBE_SHARE = 0.03
 PROBE_RATE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Everything that is decided before training. The same plan gives the same model."""
+    """All choices made before training. The same plan gives the same model."""
 
     config: ModelConfig
     shape: BatchShape
@@ -71,7 +71,7 @@ class Plan:
         return cls(**{**record, "config": config, "shape": shape})
 
     def settings(self) -> dict[str, int | float]:
-        """What decides a run beside the model's own sizes."""
+        """The settings of a run beside the sizes of the model."""
         return {
             "batch_size": self.shape.batch_size,
             "window_length": self.shape.length,
@@ -83,7 +83,7 @@ class Plan:
 
 
 def windows_of(data: Data, shape: BatchShape) -> Windows:
-    """Lanes of one long text, or batches of short ones."""
+    """Windows of one long text, or of lines."""
     kind = StreamWindows if data.unit == "stream" else DocumentWindows
     return kind(data.train.ids_N, shape)
 
@@ -126,7 +126,7 @@ class Planner:
         if self.data.unit == "line":
             return document_shape(ids_N, wanted), ()
         shape = stream_shape(len(ids_N), wanted)
-        return shape, () if shape == wanted else (shrunk(wanted, shape, self.data),)
+        return shape, () if shape == wanted else (reduced_notice(wanted, shape, self.data),)
 
     def _size(self, shape: BatchShape) -> ModelSize:
         if self.options.hidden_size is not None:
@@ -139,13 +139,13 @@ class Planner:
         )
 
     def _nearest(self, hidden_size: int) -> ModelSize:
-        """Layers and heads that suit a width chosen by hand."""
+        """The preset nearest to a width given as a flag, with that width."""
         sizes = self._recipe().sizes
         size = min(sizes, key=lambda size: abs(size.hidden_size - hidden_size))
         return replace(size, hidden_size=hidden_size)
 
     def _num_parameters(self, size: ModelSize) -> int:
-        """Those that every token passes through: rows that are looked up are no work."""
+        """Parameters that multiply every token, so without the embedding, which is looked up."""
         named = build(self._config(size)).named_parameters()
         return sum(each.numel() for name, each in named if not name.startswith("embedding."))
 
@@ -199,7 +199,7 @@ class Planner:
 
 
 def given(by_hand: T | None, otherwise: T) -> T:
-    """What a person set, even when that is zero and will be refused."""
+    """The value of a flag, even 0, which is refused later."""
     return otherwise if by_hand is None else by_hand
 
 
@@ -208,18 +208,18 @@ def tokens_per_s(
 ) -> float:
     """The training speed of a learner: its fastest step, since a busy machine only adds time.
 
-    Of a group's learner, the speed of all processes together, by the first one's clock.
+    With several processes, the speed of all together, by the clock of the first.
     """
     began, fastest, steps = clock(), 0.0, 0
     learner.step(PROBE_RATE)
 
-    def is_telling() -> bool:
+    def is_enough() -> bool:
         if not steps:
             return False
         elapsed_s = clock() - began
         return elapsed_s > most_s or (steps >= PROBE_STEPS and elapsed_s >= PROBE_S)
 
-    while not group.broadcast_number(is_telling()):
+    while not group.broadcast_number(is_enough()):
         since = clock()
         num_targets = learner.step(PROBE_RATE).num_targets
         fastest = max(fastest, num_targets / max(clock() - since, 1e-9))
@@ -227,9 +227,9 @@ def tokens_per_s(
     return fastest
 
 
-def shrunk(wanted: BatchShape, shape: BatchShape, data: Data) -> str:
+def reduced_notice(wanted: BatchShape, shape: BatchShape, data: Data) -> str:
     return (
         f"The training text is short ({data.train.num_characters:,} characters): batch and window "
-        f"were shrunk from {wanted.batch_size} x {wanted.length} to "
-        f"{shape.batch_size} x {shape.length}. Expect the model to learn it by heart."
+        f"were reduced from {wanted.batch_size} x {wanted.length} to "
+        f"{shape.batch_size} x {shape.length}. Expect overfitting."
     )

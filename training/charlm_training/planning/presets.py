@@ -8,7 +8,7 @@ from dataclasses import dataclass
 # How often a parameter should see a token. Measured on 1 MB of plays with LSTMs of 128 to 512
 # and budgets of 10 to 180 seconds: fewer underfits the time, more underuses the model.
 TOKENS_PER_PARAMETER = 4.0
-# A text of N tokens feeds no more than this many parameters per token before it is memorized.
+# With more parameters per token of text than this, a model memorizes the text.
 PARAMETERS_PER_TRAIN_TOKEN = 3.0
 
 
@@ -23,7 +23,7 @@ class ModelSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What works for a family at every size.
+    """Settings of a family that work at every size.
 
     Rates were found at sizes of 96 to 384 over 300 to 1,500 steps, dropout for LSTMs of 192 to 512
     and Transformers of 64 to 128, over 3 to 17 epochs of 1 MB and 10 to 150 of 100 KB
@@ -38,8 +38,8 @@ class Recipe:
     muon_rate: float = 2.0
     fresh_share: float = 0.05
     most_dropout: float = 0.65
-    half_tempted: float = 7.0
-    """The temptation (see `dropout_for`) that half of the most dropout answers."""
+    half_risk: float = 7.0
+    """The risk of overfitting (see `dropout_for`) that gets half of `most_dropout`."""
     clip_norm: float = 1.0
     weight_decay: float = 0.01
     embedding_size: int = 64
@@ -48,7 +48,7 @@ class Recipe:
     most_pair_rows: int = 0
 
 
-# Of a large vocabulary, pairs share their vectors rather than outgrow the model.
+# With a large vocabulary, pairs of tokens share vectors, so that the table stays small.
 PAIR_ROWS = 16_384
 RECURRENT_SIZES = tuple(ModelSize(width) for width in (32, 64, 128, 192, 256, 384, 512, 768))
 RECIPES: dict[str, Recipe] = {
@@ -68,7 +68,7 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=12e-3,
         weight_decay=0.1,
         most_dropout=0.3,
-        half_tempted=50.0,
+        half_risk=50.0,
         context_length=48,
         kernel_size=4,
     ),
@@ -76,9 +76,9 @@ RECIPES: dict[str, Recipe] = {
 
 
 def dropout_for(recipe: Recipe, *, epochs: float, parameters_per_token: float) -> float:
-    """Noise against learning by heart: repetition and size tempt to it, and less and less."""
-    temptation = max(epochs - 1, 0) * parameters_per_token
-    return round(recipe.most_dropout * temptation / (temptation + recipe.half_tempted), 2)
+    """More dropout for more epochs and more parameters per token, up to a limit."""
+    risk = max(epochs - 1, 0) * parameters_per_token
+    return round(recipe.most_dropout * risk / (risk + recipe.half_risk), 2)
 
 
 def choose_size(
@@ -88,9 +88,9 @@ def choose_size(
     affordable_tokens: Callable[[ModelSize], float],
     train_tokens: int,
 ) -> ModelSize:
-    """The largest size that the budget can feed and the text can fill; else the smallest.
+    """The largest size with enough budget and text; otherwise the smallest.
 
-    Bisection, because asking what is affordable costs a probe: larger is never cheaper.
+    Bisection, because every call of `affordable_tokens` costs a probe.
     """
 
     def is_fitting(size: ModelSize) -> bool:

@@ -1,4 +1,4 @@
-"""A wall clock that several processes share: the first one's."""
+"""A budget of wall-clock time for several processes: that of the first one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from charlm_training.process_group import ProcessGroup
 
 @dataclass(frozen=True, slots=True)
 class SharedBudget:
-    """Asks its own clock, and goes by what the first process's says."""
+    """Returns in every process what the first one measures."""
 
     own: Budget
     group: ProcessGroup
@@ -27,8 +27,8 @@ class SharedBudget:
     def begin_training(self) -> None:
         self.own.begin_training()
 
-    def keep_back(self, seconds: float) -> None:
-        self.own.keep_back(seconds)
+    def reserve(self, seconds: float) -> None:
+        self.own.reserve(seconds)
 
     def spent_s(self) -> tuple[float, float]:
         return self.own.spent_s()
@@ -38,5 +38,5 @@ class SharedBudget:
 
 
 def shared(budget: Budget, group: ProcessGroup) -> Budget:
-    """What is counted is the same everywhere already, and needs no telling."""
+    """Steps and epochs are equal in all processes, so they need no broadcast."""
     return budget if group.is_single or budget.seconds() is None else SharedBudget(budget, group)

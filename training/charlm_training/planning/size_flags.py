@@ -1,4 +1,4 @@
-"""Sizes under the names of their flags: what a family has a use for, and what no model can have."""
+"""Size flags: which family uses which, and errors of sizes under the names of their flags."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def refuse_unused(family: str, size: SizeOptions) -> None:
             users = ", ".join(other for other, unused in UNUSED.items() if name not in unused)
             raise InvalidOption(
                 f"{flag_of(name)} is {value}, but --family {family} has no use for it; leave it "
-                f"out, or train one that has ({users})."
+                f"out, or train a family that uses it ({users})."
             )
 
 
 @contextmanager
 def named_as_flags() -> Iterator[None]:
-    """What a model says of its sizes, as a person gave them: --hidden-size for hidden_size."""
+    """Turns InvalidConfig into InvalidOption: --hidden-size for hidden_size."""
     try:
         yield
     except InvalidConfig as error:
         names = "|".join(_NAMES)
         sentence = re.sub(rf"\b({names})\b", lambda found: flag_of(found[0]), str(error))
-        if sentence == str(error):  # no flag's doing
+        if sentence == str(error):  # not caused by a flag
             raise
         raise InvalidOption(sentence) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Wong (2011), "Points of view: Color blindness": told apart by everyone.
+# Source: Wong (2011), "Points of view: Color blindness".
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
@@ -18,7 +18,7 @@ class Curve:
     y: Sequence[float]
     is_dashed: bool = False
     band: tuple[Sequence[float], Sequence[float]] | None = None
-    """The lower and the upper edge of what is shaded around the curve."""
+    """The lower and the upper edge of a shaded band."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

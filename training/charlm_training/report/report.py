@@ -1,4 +1,4 @@
-"""What a run is worth, in figures a person can compare: `report.json` and a few printed lines."""
+"""The report of a run: the sections of `report.json`, and the lines printed at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Report = dict[str, Any]
 
 
 def data_section(data: Data, validation_fraction: float) -> Report:
-    """Where the text came from and how it was cut; enough to cut it the same way again."""
+    """The source of the text and its split; enough to split it the same way again."""
     return {
         "corpus": data.corpus.name,
         "sha256": data.stats.sha256,
@@ -62,7 +62,7 @@ def _version(distribution: str) -> str:
 
 
 def training_lines(report: Report, out: Path, page: Path) -> list[str]:
-    """The end of a run as a person reads it."""
+    """The lines printed at the end of a run."""
     training, model = report["training"], report["model"]
     how = f"{training['steps']:,} steps, {training['epochs']:.2f} epochs"
     return [
@@ -71,16 +71,18 @@ def training_lines(report: Report, out: Path, page: Path) -> list[str]:
         *evaluation_lines(report["validation"], report["evaluated_characters"]),
         *baseline_lines(report),
         f"Saved in {out}. Serve it: charlm serve {out}",
-        *([f"Curves, samples and a verdict: {page}"] if page.exists() else []),
+        *([f"Page with curves and samples: {page}"] if page.exists() else []),
     ]
 
 
 def evaluation_report_lines(report: Report) -> list[str]:
-    """What `charlm evaluate` prints."""
+    """The lines that `charlm evaluate` prints."""
     part = "the validation part" if report["part"] == "validation" else "the whole"
     unknown = report["unknown_characters"]
     said = (
-        [f"{unknown:,} characters that the model does not know were replaced."] if unknown else []
+        [f"{unknown:,} characters are not in the vocabulary; they were replaced."]
+        if unknown
+        else []
     )
     return [
         f"{report['family']} in {report['checkpoint']}, on {part} of {report['corpus']}.",
@@ -102,9 +104,9 @@ def evaluation_lines(evaluations: Sequence[Report], num_characters: int) -> list
 
 
 def baseline_lines(report: Report) -> list[str]:
-    """The n-gram's figures, by the same protocols, and whether they were beaten."""
+    """The figures of the n-gram, by the same protocols, and whether the model beats them."""
     if report["model"]["family"] == "ngram":
-        return ["This is the line to beat: every other family should come out below it."]
+        return ["This model is the baseline: every other family should have lower figures."]
     baseline = report["ngram"]
     ours = report["validation"][0]["bits_per_character"]
     theirs = baseline["validation"][0]["bits_per_character"]
@@ -117,11 +119,9 @@ def baseline_lines(report: Report) -> list[str]:
     where = (
         "" if limit == report["evaluated_characters"] else f", on the first {limit:,} characters"
     )
-    return [
-        f"The line to beat, an n-gram of order {baseline['order']}: {figures}{where}: {verdict}."
-    ]
+    return [f"Baseline, an n-gram of order {baseline['order']}: {figures}{where}: {verdict}."]
 
 
 def print_lines(lines: Iterable[str], data: Report, *, as_json: bool) -> None:
-    """One JSON object for machines, or the lines for people."""
+    """Print the lines, or with `as_json` the data as one JSON object."""
     print(json.dumps(data, ensure_ascii=False) if as_json else "\n".join(lines), flush=True)

@@ -1,4 +1,4 @@
-"""Rows of figures as CSV, which every tool reads."""
+"""Writes rows of figures as CSV, and documents as JSON."""
 
 from __future__ import annotations
 

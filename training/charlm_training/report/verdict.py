@@ -1,4 +1,4 @@
-"""What the curves of a run say about more time, more text and more parameters, in plain words."""
+"""A verdict on the curves of a run: overfitted, underfitted or about right."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ class History:
 
 
 def fit_verdict(history: History) -> str:
-    """Whether the model learned too little, too much by heart, or about as it should."""
+    """One or two sentences, with the flags that may help."""
     if len(history.validation) < 2 or not history.training:
-        return "The run was too short to tell whether the model learned too little or too much."
+        return "The run was too short to tell whether the model is underfitted or overfitted."
     best_at, best = min(history.validation, key=lambda point: point[1])
     last = history.validation[-1][1]
     if last > best + RISEN:
         return (
-            f"Overfitted: after {best_at:.0%} of the run the loss on unseen text rose again, by "
-            f"{last - best:.3f} nats, while the model learned its text by heart. The best weights "
-            "were kept. A shorter run, a smaller model or more --dropout wastes less."
+            f"Overfitted: after {best_at:.0%} of the run the validation loss rose again, by "
+            f"{last - best:.3f} nats, while the model memorized its training text. The best "
+            "weights were kept. Try a shorter run, a smaller model or a larger --dropout."
         )
     gap = last - history.training[-1][1]
     if gap > WIDE:
         return (
-            f"On the way to overfitting: the model is {gap:.3f} nats better on the text that it "
-            "learns from than on unseen text. More text would help most; so may --dropout."
+            f"On the way to overfitting: the training loss is {gap:.3f} nats below the validation "
+            "loss. More text would help most; a larger --dropout may help too."
         )
     if gap < CLOSE:
         return (
-            "Underfitted: the model is hardly better on the text that it learns from than on "
-            f"unseen text ({gap:+.3f} nats). A longer --budget or a larger --hidden-size would "
-            "help."
+            "Underfitted: the training loss is hardly below the validation loss "
+            f"({gap:+.3f} nats). A longer --budget or a larger --hidden-size would help."
         )
     return (
-        f"About right: the model is {gap:.3f} nats better on the text that it learns from than on "
-        "unseen text, and unseen text was still getting better at the end."
+        f"About right: the training loss is {gap:.3f} nats below the validation loss, which was "
+        "still falling at the end."
     )

@@ -13,9 +13,9 @@ from charlm_training.run.run_state_store import RunStateStore
 from charlm_training.run.stopwatch import Stopwatch
 from charlm_training.state_tree import Record
 
-# Saving takes at most one part in so many of the time, however slow the disk and large the model.
+# Saving takes at most 1/50 of the time, also on a slow disk.
 LEAST_INTERVAL_PER_SAVE = 50
-# What may differ between a run and its resumption: nothing that the result depends on.
+# Options that may differ when a run is resumed: the result does not depend on them.
 FREE = ("out", "force", "command", "resume", "save_interval_s")
 
 
@@ -85,7 +85,7 @@ class Checkpointer:
         loaded = self.store.load()
         if loaded is None:
             self.listener(
-                Noticed(text="Nothing was saved to resume from; starts at the beginning.")
+                Noticed(text="There is no saved state to resume; training starts at the beginning.")
             )
             self.listener(Resumed(step=0))
             return None
@@ -107,7 +107,7 @@ class Checkpointer:
 
 
 def owner_of(options: TrainOptions, sha256: str) -> Record:
-    """What a run depends on, flat: its options and the text's digest."""
+    """The options and the digest of the text, without nesting: what the result depends on."""
     chosen = {k: v for k, v in asdict(options).items() if k not in (*FREE, "corpus")}
     nested = {**chosen.pop("data"), **chosen.pop("size")}
     return {**chosen, **nested, "text (SHA-256)": sha256}

@@ -1,4 +1,4 @@
-"""The n-gram: a family of its own, and the line that every other family has to beat."""
+"""The n-gram: a family of its own, and the baseline of every other family."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from charlm_training.report.report import Report, evaluations_section
 DEFAULT_ORDER, HIGHEST_ORDER = 6, 32
 # Counting holds about 100 bytes for every token in memory.
 MOST_TOKENS = 50_000_000
-# As a baseline it may take this share of a wall clock, at speeds any machine reaches.
+# The share of the wall-clock time for the baseline, at speeds that any machine reaches.
 BUDGET_SHARE = 0.05
 FITTED_PER_S, SCORED_PER_S = 800_000, 40_000
-# Where no clock runs: enough for every small text, and seconds for a large one.
+# Without a clock: enough for all of a small text.
 UNTIMED_S = 60.0
 
 

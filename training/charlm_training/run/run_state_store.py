@@ -1,4 +1,4 @@
-"""Puts the whole state of a training run on disk, so that it survives a crash at any moment.
+"""Stores the whole state of a training run on disk; a crash at any moment leaves one intact.
 
 last/   state.json, tensors.safetensors, manifest.json with the SHA-256 of both
 spare/  the same, as it was one save before
@@ -38,9 +38,9 @@ class RunStateStore:
         return self._last.is_dir() or self._spare.is_dir()
 
     def save(self, value: dict[str, Any]) -> None:
-        """Write the next generation. At every moment `last` or `spare` is whole.
+        """Write the next generation. At every moment `last` or `spare` is complete.
 
-        Raises OSError when the disk would not take it; what was there before is untouched.
+        Raises OSError when it cannot be written; earlier files are untouched.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         self._sweep()
@@ -59,7 +59,7 @@ class RunStateStore:
         sync_directory(self._directory)
 
     def load(self) -> tuple[dict[str, Any], list[str]] | None:
-        """The newest whole generation, and what a person should know about it; None: no state.
+        """The newest complete generation, with notices for the user; None if there is no state.
 
         Raises RunStateDamaged when every generation is damaged.
         """
@@ -71,28 +71,28 @@ class RunStateStore:
                 return _read_checked(directory), damages
             except _Damaged as damage:
                 if directory.is_dir():
-                    damages.append(f"{damage} Continues from the save before it.")
+                    damages.append(f"{damage} Training continues from the save before it.")
         raise RunStateDamaged(
             f"The training state in {self._directory} is damaged, and so is its spare. "
             "Train without --resume."
         )
 
     def clear(self) -> None:
-        """The run is over: its state has no more use."""
+        """Remove the state of a finished run."""
         doomed = self._directory.with_name(f".{self._directory.name}.old")
         shutil.rmtree(doomed, ignore_errors=True)
         if self._directory.is_dir():
-            self._directory.rename(doomed)  # gone in one step, so never found half removed
+            self._directory.rename(doomed)  # one atomic step: a crash never leaves half of it
         shutil.rmtree(doomed, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove what a killed save left behind."""
+        """Remove the files of an interrupted save."""
         for unfinished in self._directory.glob(f"{UNFINISHED}*"):
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
 class _Damaged(Exception):
-    """One generation is not what was written."""
+    """The files of one generation are not as they were written."""
 
 
 def _files_of(value: dict[str, Any]) -> dict[str, bytes]:

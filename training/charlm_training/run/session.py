@@ -1,4 +1,4 @@
-"""A run with a person watching: progress, logs and Ctrl-C."""
+"""A run in a terminal: progress, logs and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def train_in_terminal(
 def listeners_of(
     options: TrainOptions, workspace: Workspace, stack: ExitStack, tensorboard: bool
 ) -> list[Listener]:
-    """The log, and TensorBoard on request; closed with the stack."""
+    """The log, and TensorBoard if requested; the stack closes both."""
     log = JsonLog(workspace.log, resume=options.resume)
     stack.callback(log.close)
     listeners: list[Listener] = [log]
@@ -68,36 +68,36 @@ def listeners_of(
 
 
 def earlier_outcome(options: TrainOptions, workspace: Workspace) -> RunOutcome | None:
-    """How the run ended that is to be resumed; None if there is something left to do."""
+    """The outcome of a run that is resumed but has already finished; otherwise None."""
     if options.resume and not options.force and workspace.is_finished():
         return finished_outcome(workspace)
     return None
 
 
 def finished_outcome(workspace: Workspace) -> RunOutcome:
-    """A run that is over is not made again: its report says how it ended."""
+    """The outcome of a finished run, from its report."""
     report = checkpoint.load(workspace.out).report
     return RunOutcome(report=report, stopped_by=report["training"]["stopped_by"])
 
 
 class Broadcast:
-    """One listener that tells many. A full disk costs a line of the log, never the run."""
+    """A listener that passes events to many. A full disk costs log lines, but never the run."""
 
     def __init__(self, listeners: list[Listener]) -> None:
-        self._listeners, self._has_complained = listeners, False
+        self._listeners, self._has_reported = listeners, False
 
     def __call__(self, event: Event) -> None:
         for listener in self._listeners:
             try:
                 listener(event)
             except OutputFailed as error:
-                self._complain(str(error), listener)
+                self._report_once(str(error), listener)
 
-    def _complain(self, sentence: str, about: Listener) -> None:
-        """Once to the others: every event of a long run would be too much."""
-        if self._has_complained:
+    def _report_once(self, sentence: str, about: Listener) -> None:
+        """Tell the other listeners, for the first error only."""
+        if self._has_reported:
             return
-        self._has_complained = True
+        self._has_reported = True
         for listener in self._listeners:
             if listener is not about:
                 listener(Noticed(text=f"{sentence} Training goes on."))

@@ -1,4 +1,4 @@
-"""Ctrl-C ends training cleanly: the step under way is finished, then evaluated and saved."""
+"""Ctrl-C ends training cleanly: the current step is finished, then the model is saved."""
 
 import signal
 import threading
@@ -11,9 +11,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def interruption() -> Iterator[Callable[[], bool]]:
-    """Yields a question: was the run asked to stop? A second signal stops at once.
+    """Yields a function: has a signal asked the run to stop? A second signal stops at once.
 
-    Python hands signals to its first thread alone: elsewhere the answer stays no.
+    Python delivers signals to its main thread only; in other threads it returns False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

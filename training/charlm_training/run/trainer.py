@@ -228,7 +228,7 @@ class Trainer:
         if math.isinf(self._best_nats):
             raise Diverged(
                 f"Training diverged {MAX_ROLLBACKS + 1} times, each time at a lower learning "
-                "rate, and has nothing worth keeping. Try a --learning-rate a hundredth as high."
+                "rate, before any weights could be kept. Try a --learning-rate a hundredth as high."
             )
         return "diverged"
 

@@ -15,9 +15,9 @@ from charlm_training.evaluation.sample import sample_text
 from charlm_training.process_group import SINGLE_PROCESS, ProcessGroup
 from charlm_training.run.model_writer import ModelWriter
 
-# Enough to tell the checkpoints of one run apart, and quick.
+# Large enough to rank the checkpoints of one run, small enough to be quick.
 SLICE_TOKENS = 16_384
-# Putting a checkpoint on disk takes a moment, so improvements in quick succession share one.
+# Saving takes time, so improvements in quick succession are saved together.
 SAVE_INTERVAL_S = 15.0
 # Both protocols of a stream read the text once, the second with a warm-up.
 READINGS_PER_EVALUATION = 2.2
@@ -25,13 +25,13 @@ SLICES_AT_END = 2  # of the last weights, and of their mean
 # For the samples, the page (0.3 s for its two plots) and the end of the process; a save of the best
 # and one of the end; and for a machine that is slower at the end than at the start.
 ENDING_S, NUM_SAVES, CAUTION = 0.9, 2, 1.2
-# Evaluation may take this share of a wall clock; a longer validation text is cut to fit.
+# The largest share of the wall-clock time for evaluation; a longer text is cut to fit.
 MOST_SHARE = 0.25
 
 
 @dataclass(slots=True)
 class FinalEvaluation:
-    """The text that is evaluated at the end, and how long that takes by the latest measurement."""
+    """The text of the final evaluation, and the latest estimate of its duration."""
 
     part: EncodedText
     seconds_per_token: float
@@ -45,7 +45,7 @@ class FinalEvaluation:
         return num_read * self.seconds_per_token * CAUTION + NUM_SAVES * self.save_s + ENDING_S
 
     def cut_to(self, most_s: float) -> None:
-        """A longer text is evaluated on its beginning only."""
+        """Shorten the text to its beginning, so that its evaluation takes at most this long."""
         if self.seconds > most_s:
             num_tokens = len(self.part.ids_N) - 1
             self.part = self.part.first(int(num_tokens * most_s / self.seconds))
@@ -79,7 +79,7 @@ class Validator:
         total_s = self.budget.seconds()
         if total_s is not None:
             self.final.cut_to(MOST_SHARE * total_s)
-            self.budget.keep_back(self.final.seconds)
+            self.budget.reserve(self.final.seconds)
 
     @property
     def tokens_per_character(self) -> float:
@@ -92,10 +92,10 @@ class Validator:
         began = self.clock()
         measured = score_slice(self.model, self.data.validation, SLICE_TOKENS)
         seconds_per_token = (self.clock() - began) / measured.num_tokens
-        # One slow moment must not eat training time, and one quick one must not promise too much.
+        # The mean of old and new: a single slow or fast measurement must not decide.
         before = self.final.seconds_per_token or seconds_per_token
         self.final.seconds_per_token = (before + seconds_per_token) / 2
-        self.budget.keep_back(self.final.seconds)
+        self.budget.reserve(self.final.seconds)
         return measured.nats_per_token
 
     def sample(self) -> str:

@@ -1,4 +1,4 @@
-"""The directories of a run: the checkpoint itself, and beside it what only training needs."""
+"""The directories of a run: the checkpoint, and the files that only training needs."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Workspace:
         return self.run / "tensorboard"
 
     def prepare(self, *, force: bool, resume: bool = False) -> None:
-        """Make room. Only a checkpoint is ever replaced, and only when that was asked for.
+        """Make the directories. Only a checkpoint is ever replaced, and only with `force`.
 
-        To resume, what the earlier process left is kept; its best so far may be replaced.
+        With `resume`, the files of the earlier process are kept; its best model may be replaced.
         """
         self._refuse_to_overwrite(force or (resume and not self.is_finished()))
         try:
@@ -63,12 +63,12 @@ class Workspace:
             ) from error
 
     def is_finished(self) -> bool:
-        """Whether `out` is the end of a run that left nothing to resume."""
+        """Whether `out` holds the model of a finished run, with nothing to resume."""
         report = self._report()
         return bool(report) and report["is_finished"] and not self.state.exists()
 
     def _report(self) -> dict[str, Any]:
-        """The section on training of the checkpoint that is there; empty when none is."""
+        """The training section of the report; empty without a checkpoint."""
         try:
             section: dict[str, Any] = json.loads((self.out / REPORT).read_bytes())["training"]
         except (OSError, ValueError, KeyError):
@@ -76,22 +76,22 @@ class Workspace:
         return section
 
     def clean(self) -> None:
-        """Remove what can be made again from the corpus."""
+        """Remove the token files, which can be made again from the corpus."""
         shutil.rmtree(self.tokens, ignore_errors=True)
 
     def _refuse_to_overwrite(self, force: bool) -> None:
         if not self.out.exists():
             return
         if not self.out.is_dir():
-            raise OutputInTheWay(f"--out {self.out} is a file; name a directory that can be made.")
+            raise OutputInTheWay(f"--out is {self.out}, which is a file; name a directory.")
         if not any(self.out.iterdir()):
             return
         if not (self.out / CHECKPOINT_MARK).exists():
             raise OutputInTheWay(
-                f"--out {self.out} holds files that are no checkpoint; name another directory."
+                f"--out is {self.out}, which has files but no checkpoint; name another directory."
             )
         if not force:
             raise OutputInTheWay(
-                f"--out {self.out} holds a checkpoint already; name another directory, or add "
-                "--force to replace it."
+                f"--out is {self.out}, which has a checkpoint already; name another directory, or "
+                "add --force to replace it."
             )

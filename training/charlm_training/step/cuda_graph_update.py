@@ -1,7 +1,7 @@
-"""Steps on a GPU as a recording: hundreds of small kernels begun by one call.
+"""Training steps on a GPU as CUDA graphs: hundreds of small kernels launched by one call.
 
-A step of such models is over before a processor has begun its kernels one by one; begun together
-they take a third of the time or less (docs/log/gpu.md).
+Launching the kernels of such models one by one takes longer than running them; as a graph, a step
+takes a third of the time or less (docs/log/gpu.md).
 
 Legend: B batch, T time.
 """
@@ -19,23 +19,23 @@ from charlm_model.state import State
 from charlm_training.corpus.windows import NO_TARGET, Window
 from charlm_training.step.update import Update
 
-# Documents come in all lengths, and every length has a recording of its own.
+# Lengths of windows are rounded up to a multiple of this, because each has a graph of its own.
 LENGTH_STEP = 16
 Work = Callable[[], None]
 
 
-class Recorder(Protocol):
-    """Makes what is done over and over with the same tensors quick to begin."""
+class GraphCapturer(Protocol):
+    """Captures work on always the same tensors, so that it can be repeated quickly."""
 
     def run(self, work: Work) -> None:
-        """Do it now, as it will be done later: the first time prepares what it needs."""
+        """Do the work once, without capture, as a warm-up."""
 
-    def record(self, work: Work) -> Work:
-        """What does it again, each time it is called; now it is not done."""
+    def capture(self, work: Work) -> Work:
+        """Capture the work without doing it; returns a function that does it."""
 
 
-class GraphRecorder:
-    """CUDA graphs, on a stream of their own that waits for everyone else's work."""
+class CudaGraphCapturer:
+    """Captures CUDA graphs on a stream of its own, which waits for the current stream."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._stream = device, torch.cuda.Stream(device)
@@ -46,7 +46,7 @@ class GraphRecorder:
             work()
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
-    def record(self, work: Work) -> Work:
+    def capture(self, work: Work) -> Work:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream):
             work()
@@ -55,13 +55,13 @@ class GraphRecorder:
 
 @dataclass(slots=True)
 class GraphBuffers:
-    """Where windows of one length are put, and what is done with them there."""
+    """The input and output tensors of a graph for windows of one length, and its replay."""
 
     input_BT: Tensor
     target_BT: Tensor
     is_fresh_B: Tensor
     num_targets: Tensor
-    told_2: Tensor
+    loss_and_norm_2: Tensor
     replay: Work | None = None
 
     @classmethod
@@ -72,7 +72,7 @@ class GraphBuffers:
         return cls(ids_BT, ids_BT.clone(), is_fresh_B, torch.ones((), device=device), numbers_2)
 
     def put(self, window: Window) -> None:
-        """A shorter window is filled up with what has no target."""
+        """Copy a window in; a shorter one is padded with positions that have no target."""
         length = window.input_BT.shape[1]
         self.input_BT[:, :length].copy_(window.input_BT, non_blocking=True)
         self.target_BT[:, :length].copy_(window.target_BT, non_blocking=True)
@@ -83,39 +83,39 @@ class GraphBuffers:
 
 @dataclass(slots=True)
 class GraphedUpdate:
-    """Makes the steps of an `Update`, each length of window once at once and then by recording.
+    """Makes the steps of an `Update`: the first of each length directly, later ones as a graph.
 
-    The state is always the same tensors. Whatever else the recordings hold on to, such as the
-    optimizer's moments, must stay where it is, or `forget` must be called.
+    The state is always the same tensors. When other tensors of a graph are replaced, such as the
+    optimizer's moments, `forget` must be called.
     """
 
     update: Update
-    recorder: Recorder
+    capturer: GraphCapturer
     _state: State | None = field(init=False, default=None)
-    _desks: dict[int, GraphBuffers] = field(init=False, default_factory=dict)
+    _buffers: dict[int, GraphBuffers] = field(init=False, default_factory=dict)
 
     def __call__(self, window: Window, state: State | None, rate: float) -> tuple[Tensor, State]:
         kept = self._take_over(state, len(window.is_fresh_B))
-        desk = self._desk(window)
-        desk.put(window)
+        buffers = self._buffers_for(window)
+        buffers.put(window)
         self.update.optimizer.set_rate(rate)
-        if desk.replay is None:
-            self.recorder.run(lambda: self._work(desk, kept))
-            desk.replay = self.recorder.record(lambda: self._work(desk, kept))
+        if buffers.replay is None:
+            self.capturer.run(lambda: self._work(buffers, kept))
+            buffers.replay = self.capturer.capture(lambda: self._work(buffers, kept))
         else:
-            desk.replay()
-        return desk.told_2, kept
+            buffers.replay()
+        return buffers.loss_and_norm_2, kept
 
     def forget(self) -> None:
-        """Record anew: the tensors have been exchanged."""
-        self._state, self._desks = None, {}
+        """Discard all graphs, because tensors have been replaced."""
+        self._state, self._buffers = None, {}
 
-    def _desk(self, window: Window) -> GraphBuffers:
+    def _buffers_for(self, window: Window) -> GraphBuffers:
         batch_size, length = window.input_BT.shape
         padded = -(-length // LENGTH_STEP) * LENGTH_STEP
-        if padded not in self._desks:
-            self._desks[padded] = GraphBuffers.of(batch_size, padded, self.update.model.device)
-        return self._desks[padded]
+        if padded not in self._buffers:
+            self._buffers[padded] = GraphBuffers.of(batch_size, padded, self.update.model.device)
+        return self._buffers[padded]
 
     def _take_over(self, state: State | None, batch_size: int) -> State:
         if self._state is None:
@@ -124,13 +124,15 @@ class GraphedUpdate:
             _write(self._state, state)
         return self._state
 
-    def _work(self, desk: GraphBuffers, kept: State) -> None:
+    def _work(self, buffers: GraphBuffers, kept: State) -> None:
         model, optimizer = self.update.model, self.update.optimizer
-        before = model.reset_rows(kept, desk.is_fresh_B)
-        loss, after = self.update.gradients(desk.input_BT, desk.target_BT, desk.num_targets, before)
+        before = model.reset_rows(kept, buffers.is_fresh_B)
+        loss, after = self.update.gradients(
+            buffers.input_BT, buffers.target_BT, buffers.num_targets, before
+        )
         norm = optimizer.step(self.update.clip_norm)
         _write(kept, after)
-        desk.told_2.copy_(torch.stack([loss, norm]))
+        buffers.loss_and_norm_2.copy_(torch.stack([loss, norm]))
 
 
 def _write(kept: State, state: State) -> None:

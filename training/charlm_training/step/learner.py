@@ -1,4 +1,4 @@
-"""A model in training: all that one more step depends on. B batch, T time, V vocabulary."""
+"""A model with its optimizer and its windows (a Learner, as fastai calls it); makes steps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from charlm_training.corpus.windows import Position, Window, Windows
 from charlm_training.optim.optimizer import Optimizer
 from charlm_training.process_group import SINGLE_PROCESS, ProcessGroup
 from charlm_training.state_tree import Record
-from charlm_training.step.cuda_graph_update import GraphedUpdate, GraphRecorder
+from charlm_training.step.cuda_graph_update import CudaGraphCapturer, GraphedUpdate
 from charlm_training.step.memory import keep_memory
 from charlm_training.step.update import Update
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """What one step saw, before its update."""
+    """Loss and gradient norm of one step, before its update."""
 
     loss_nats: float
     gradient_norm: float
@@ -32,7 +32,7 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class LearnerSnapshot:
-    """A learner at one moment. Restored, it continues as if nothing had happened since.
+    """A learner at one moment. A restored learner continues exactly from there.
 
     The state is that of the whole batch, however many processes share it.
     """
@@ -100,11 +100,11 @@ class Learner:
         return self._tokens
 
     def step(self, rate: float) -> StepResult:
-        """One window forward, one update."""
+        """One window forward and backward, one update at this learning rate."""
         window = self._next
-        told_2, self._state = self._update(window, self._state, rate)
-        self._next = next(self._upcoming)  # while a GPU is still at work
-        loss_nats, gradient_norm = told_2.tolist()
+        loss_and_norm_2, self._state = self._update(window, self._state, rate)
+        self._next = next(self._upcoming)  # prepared while the GPU still computes
+        loss_nats, gradient_norm = loss_and_norm_2.tolist()
         return self._count(window, loss_nats, gradient_norm)
 
     def snapshot(self) -> LearnerSnapshot:
@@ -149,15 +149,15 @@ class Learner:
 
 
 def update_of(update: Update) -> Update | GraphedUpdate:
-    """Recorded where that pays. Processes that share a batch meet in the middle of a step."""
+    """A CUDA graph on a single GPU. Processes that share a batch must communicate inside a step."""
     device = update.model.device
     if device.type == "cuda" and update.group.is_single:
-        return GraphedUpdate(update, GraphRecorder(device))
+        return GraphedUpdate(update, CudaGraphCapturer(device))
     return update
 
 
 def _random_state(device: torch.device) -> Tensor:
-    """Of the generator that draws what is dropped."""
+    """The state of the generator of dropout."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 

@@ -1,8 +1,8 @@
-"""Memory that one step gives back is kept for the next one.
+"""Keeps freed memory in the process, so that the next step can use it.
 
-A step takes and frees tens of megabytes. glibc returns them to the system as soon as they lie at
-the end of its heap, and the system clears every page again that the next step touches: 3,000 pages
-and up to 10 of 60 ms a step of an LSTM of 384 (docs/log/training-speed.md).
+A step allocates and frees tens of megabytes. glibc returns memory at the end of its heap to the
+system, which clears every page that the next step touches: 3,000 pages, and up to 10 of the 60 ms
+of a step of an LSTM of 384 (docs/log/training-speed.md).
 """
 
 import ctypes
@@ -17,7 +17,7 @@ _KEPT_BYTES = 1024**3
 
 @cache
 def keep_memory() -> None:
-    """For the rest of the process; does nothing where the C library has no such settings."""
+    """Has an effect for the rest of the process, and only with glibc."""
     if not sys.platform.startswith("linux"):
         return
     change = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,4 +1,4 @@
-"""Keeps training fast on a machine that has other work to do as well.
+"""Chooses the number of threads by measurement, for machines that are busy with other work.
 
 Two threads of one matrix product wait for each other many thousand times a second. When one of them
 is off its core, the other spins: measured with one busy neighbor on two cores, an LSTM of 256 fell
@@ -23,9 +23,9 @@ COLD_STEPS = 3  # the first of a process are slow in any number of threads, and 
 
 @dataclass(slots=True)
 class ThreadGovernor:
-    """Runs real steps with all threads and with one, and goes on with what was faster.
+    """Measures training steps with all threads and with one, and continues with the faster.
 
-    Trials cost little, because their steps count; they are repeated, because neighbors come and go.
+    Trials cost little, because they are real steps; they are repeated, because the load changes.
     """
 
     clock: Clock
@@ -45,7 +45,7 @@ class ThreadGovernor:
         self._start_trials()
 
     def count(self, num_tokens: int) -> None:
-        """A step was made. May change the number of threads of the next one."""
+        """Count a step. May change the number of threads of the next one."""
         if self._cold_steps_left:
             self._cold_steps_left -= 1
             self._use(self._current)
@@ -60,7 +60,7 @@ class ThreadGovernor:
             self._next_trial()
 
     def release(self) -> None:
-        """All threads again."""
+        """Use all threads again."""
         self.set_threads(self.most)
 
     def _start_trials(self) -> None:
@@ -85,7 +85,7 @@ class ThreadGovernor:
 def governed_threads(
     budget: Budget, clock: Clock, group: ProcessGroup = SINGLE_PROCESS
 ) -> Iterator[ThreadGovernor | None]:
-    """A governor to be told of every step; None where the number of threads must not change.
+    """A governor, whose `count` is called after every step; None for a fixed number of threads.
 
     Only where a clock runs: the number of threads changes the last bits of gradients, and a run of
     so many steps promises the same bits. Evaluation has the same bits with any number. Processes

@@ -21,7 +21,7 @@ from charlm_training.process_group import ProcessGroup
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Makes steps at once, on whatever device the model lies."""
+    """Makes steps directly, on the device of the model."""
 
     model: LanguageModel
     optimizer: Optimizer
@@ -42,12 +42,12 @@ class Update:
         return torch.stack([loss, norm]), after
 
     def forget(self) -> None:
-        """The tensors have been exchanged: nothing of them is held on to here."""
+        """Nothing to discard: this class keeps no tensors of earlier steps."""
 
     def gradients(
         self, input_BT: Tensor, target_BT: Tensor, num_targets: int | Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """Leaves them with the parameters; the loss and the state after, cut off from them."""
+        """Computes the gradients of the parameters; returns the detached loss and state."""
         self.model.train()
         with rows_of_batch(self.own_rows, self.batch_size):
             logits_BTV, after = self.model(input_BT, state)
@@ -68,7 +68,7 @@ def token_loss(
 ) -> Tensor:
     """Cross-entropy in nats over the tokens that have a target: its mean.
 
-    Of a part of a batch, the part's share of the mean over all `num_targets` of the batch.
+    With `num_targets`, the sum over the given rows divided by it: the share of a part of a batch.
     """
     logits_NV, target_N = logits_BTV.flatten(0, 1), target_BT.flatten()
     nats = cross_entropy(logits_NV, target_N, ignore_index=NO_TARGET, reduction="sum")
