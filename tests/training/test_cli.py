@@ -151,12 +151,12 @@ def test_a_missing_checkpoint_is_one_sentence(corpus: Path, tmp_path: Path) -> N
     assert "nothing" in result.stderr
 
 
-def test_evaluate_measures_its_corpus_and_learns_nothing() -> None:
+def test_help_says_which_command_trains_and_which_evaluates() -> None:
     learned, measured = (charlm(name, "--help").stdout for name in ("train", "evaluate"))
 
-    assert "Text to learn from" in learned
-    assert "Text to learn from" not in measured
-    assert "Text to measure on" in measured
+    assert "Text to train on" in learned
+    assert "Text to train on" not in measured
+    assert "Text to evaluate on" in measured
 
 
 def test_evaluate_says_of_which_text_the_server_gives_the_same_figures() -> None:

@@ -162,7 +162,7 @@ def test_an_interruption_has_the_exit_code_of_ctrl_c() -> None:
     ("changes", "said"),
     [
         ({"families": ["lstm", "rrn"]}, "rrn"),
-        ({"families": ["lstm", "lstm"]}, "twice"),
+        ({"families": ["lstm", "lstm"]}, "each family once"),
         ({"match": "luck"}, "luck"),
         ({"num_seeds": 0}, "--seeds is 0"),
         ({"budget": "soon"}, "soon"),
