@@ -69,7 +69,7 @@ def test_a_duration_that_is_none_is_refused(text: str) -> None:
         parse_duration(text)
 
 
-def test_what_is_affordable_follows_from_the_pace(clock: Any) -> None:
+def test_affordable_tokens_follow_from_the_throughput(clock: Any) -> None:
     throughput = Throughput(
         tokens_per_step=10, tokens_per_epoch=1000, measure_tokens_per_s=lambda: 50.0
     )

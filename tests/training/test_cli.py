@@ -53,7 +53,7 @@ def test_train_and_evaluate_print_the_same_number(corpus: Path, tmp_path: Path) 
     assert (events[0], events[-1]) == ("planned", "finished")
 
 
-def test_the_report_reads_well(corpus: Path, tmp_path: Path) -> None:
+def test_the_printed_report_has_every_figure(corpus: Path, tmp_path: Path) -> None:
     result = charlm("train", corpus, "--out", tmp_path / "out", "--steps", "5", *TINY)
 
     for said in (

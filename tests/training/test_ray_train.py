@@ -79,7 +79,7 @@ def test_the_command_shows_what_happened_to_its_workers(folder: Path) -> None:
 @needs_ray
 @needs_cluster
 @pytest.mark.slow
-def test_what_workers_refuse_is_said_in_a_sentence_and_not_tried_again(folder: Path) -> None:
+def test_an_error_of_the_user_in_a_worker_ends_the_run_without_a_restart(folder: Path) -> None:
     said = (folder / "said.txt").read_text().splitlines()[1]
 
     assert said.startswith("2 processes cannot share a batch of 1 rows")
@@ -162,11 +162,11 @@ def test_workers_find_the_same_paths_wherever_they_start(
     assert everywhere(builtin).corpus == "builtin:python-docs"
 
 
-def test_the_first_refusal_is_the_one_that_counts() -> None:
-    board = EventRelay()
+def test_the_relay_keeps_the_first_refusal() -> None:
+    relay = EventRelay()
 
-    board.refuse("The text is too short.")
-    board.refuse("Another process is gone.")
+    relay.refuse("The text is too short.")
+    relay.refuse("Another process is gone.")
 
-    assert board.refused() == "The text is too short."
-    assert (board.begin(), board.begin()) == (0, 1)
+    assert relay.refused() == "The text is too short."
+    assert (relay.begin(), relay.begin()) == (0, 1)

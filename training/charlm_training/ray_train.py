@@ -1,7 +1,7 @@
-"""The same run in workers of a Ray cluster: `charlm train --ray ADDRESS`.
+"""A run in the workers of a Ray cluster: `charlm train --ray ADDRESS`.
 
 Ray Train places the workers, connects them by gloo and starts them again when one is lost; the
-run's own state directory says where to go on. All hosts see the text and `--out` at one place.
+saved state of the run says where to continue. All hosts need the text and `--out` at the same path.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CLIENT_SCHEME = "ray://"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RayOptions:
-    """Where to train. Of `workers`, None means one for every host."""
+    """The cluster and its workers; `workers` None means one per host."""
 
     address: str
     workers: int | None = None
@@ -66,7 +66,7 @@ class RayOptions:
     def of_flags(
         cls, address: str | None, *, workers: int | None, restarts: int | None
     ) -> RayOptions | None:
-        """None where Ray is not asked for; flags that would then mean nothing are refused."""
+        """None without --ray; then other flags of Ray are refused."""
         if address is not None:
             return cls(
                 address=address,
@@ -84,17 +84,14 @@ class RayOptions:
 
 @dataclass(slots=True)
 class EventRelay:
-    """What the workers of one run tell each other and the command, in an actor that outlives them.
-
-    Whoever was lost knows nothing more, and neither does the attempt that follows.
-    """
+    """An actor that passes events from workers to the command. It outlives lost workers."""
 
     attempts: int = 0
     refusal: str = ""
     events: list[Event] = field(default_factory=list)
 
     def begin(self) -> int:
-        """Returns how many attempts there were before."""
+        """Count an attempt; returns the number of earlier ones."""
         self.attempts += 1
         return self.attempts - 1
 
@@ -104,27 +101,27 @@ class EventRelay:
     def refused(self) -> str:
         return self.refusal
 
-    def tell(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
         self.events.append(event)
 
-    def take(self) -> list[Event]:
-        """What was told since the last time."""
-        taken, self.events = self.events, []
-        return taken
+    def drain(self) -> list[Event]:
+        """The events since the last call."""
+        events, self.events = self.events, []
+        return events
 
 
 def train_on_ray(options: TrainOptions, where: RayOptions, *, tensorboard: bool) -> RunOutcome:
-    """Returns what the first worker made. Raises ClusterFailed where Ray gives up."""
+    """Returns the outcome of the first worker. Raises ClusterFailed when Ray gives up."""
     with cluster(where.address) as ray:
-        board = ray.remote(num_cpus=0)(EventRelay).remote()
+        relay = ray.remote(num_cpus=0)(EventRelay).remote()
         nodes = [each["Resources"].get("CPU", 0) for each in ray.nodes() if each["Alive"]]
         num_workers = where.workers or max(sum(num_cpus >= 1 for num_cpus in nodes), 1)
         num_cpus = cpus_of_worker(nodes, num_workers)
-        task = {"options": everywhere(options), "board": board, "tensorboard": tensorboard}
+        task = {"options": everywhere(options), "relay": relay, "tensorboard": tensorboard}
         with (
             redirect_stdout(sys.stderr),  # Ray prints warnings; stdout is for the report alone
             progress_on(Console(stderr=True)) as listener,
-            _shown(ray, board, listener),
+            _shown(ray, relay, listener),
         ):
             if (wanted := num_workers * num_cpus) > ray.available_resources().get("CPU", 0):
                 listener(Noticed(text=f"Waits until {wanted} processors of the cluster are free."))
@@ -135,7 +132,7 @@ def train_on_ray(options: TrainOptions, where: RayOptions, *, tensorboard: bool)
 
 
 def everywhere(options: TrainOptions) -> TrainOptions:
-    """Workers do not start where the command was given, and ask Ray for processors alone."""
+    """Options for workers, which start in another directory and have no GPU: absolute paths."""
     if options.device not in (AUTO, "cpu"):
         raise InvalidOption(f"--device is {options.device}, but --ray trains on processors.")
     is_builtin = options.corpus.startswith(BUILTIN_PREFIX)
@@ -144,9 +141,9 @@ def everywhere(options: TrainOptions) -> TrainOptions:
 
 
 def cpus_of_worker(nodes: list[float], num_workers: int) -> int:
-    """The most processors a worker can have so that all find a place.
+    """The most processors per worker with which all workers fit on the nodes.
 
-    Raises InvalidOption when not even one each is there.
+    Raises InvalidOption when there is less than one for each.
     """
     for num_cpus in range(int(max(nodes, default=0)), 0, -1):
         if sum(int(each // num_cpus) for each in nodes) >= num_workers:
@@ -163,7 +160,7 @@ def cluster(address: str) -> Iterator[Any]:
     ray = _library()
     _require_answer(address)
     try:
-        # What workers have to say, the board passes on.
+        # The relay passes the events of workers on.
         ray.init(address, logging_level=logging.WARNING, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterFailed(
@@ -177,8 +174,8 @@ def cluster(address: str) -> Iterator[Any]:
 
 
 def _library() -> Any:
-    """An extra, because few need it."""
-    # Ray counts how it is used and sends that to its makers; a private trainer does not.
+    """Imports Ray, an optional extra."""
+    # Ray sends usage statistics to its developers; training is private.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -191,7 +188,7 @@ def _library() -> Any:
 
 
 def _require_answer(address: str) -> None:
-    """Ray itself tries for minutes."""
+    """Fail at once when nothing listens, because Ray itself tries for minutes."""
     host, _, port = address.removeprefix(CLIENT_SCHEME).rpartition(":")
     if not (host and port.isdecimal()):
         return
@@ -205,16 +202,16 @@ def _require_answer(address: str) -> None:
 
 
 @contextmanager
-def _shown(ray: Any, board: Any, listener: Listener) -> Iterator[None]:
-    """Passes on what workers tell, while the block runs and once at its end."""
+def _shown(ray: Any, relay: Any, listener: Listener) -> Iterator[None]:
+    """Pass events of workers to the listener, while the block runs and once at its end."""
     is_over = threading.Event()
 
     def show() -> None:
-        with suppress(ray.exceptions.RayError):  # then there is nothing left to show
+        with suppress(ray.exceptions.RayError):  # the actor is gone: no more events
             while not is_over.wait(SHOW_INTERVAL_S):
-                for event in ray.get(board.take.remote()):
+                for event in ray.get(relay.drain.remote()):
                     listener(event)
-            for event in ray.get(board.take.remote()):
+            for event in ray.get(relay.drain.remote()):
                 listener(event)
 
     thread = threading.Thread(target=show, name="charlm-ray-progress")
@@ -259,45 +256,45 @@ def _fit(
 
 
 def work(task: dict[str, Any]) -> dict[str, Any]:
-    """What every worker does; what the first one returns reaches `train_on_ray`."""
+    """Runs in every worker; `train_on_ray` gets the value of the first."""
     import ray
 
-    board, group = task["board"], ProcessGroup(dist.get_rank(), dist.get_world_size())
+    relay, group = task["relay"], ProcessGroup(dist.get_rank(), dist.get_world_size())
     try:
-        attempts = group.run_on_first(lambda: ray.get(board.begin.remote()))
+        attempts = group.run_on_first(lambda: ray.get(relay.begin.remote()))
         options: TrainOptions = task["options"]
         if attempts:
             options = replace(options, resume=True)
-            _tell(board, group, Noticed(text="A worker was lost; all were started again."))
-        view = nullcontext(lambda event: _tell(board, group, event))
+            _publish(relay, group, Noticed(text="A worker was lost; all were started again."))
+        view = nullcontext(lambda event: _publish(relay, group, event))
         outcome = train_in_terminal(
             options, tensorboard=task["tensorboard"], group=group, view=view
         )
     except ProcessLost:
-        # Lost, because another worker was refused: then a new attempt would be, too.
-        if refusal := ray.get(board.refused.remote()):
+        # Another worker ended with an error of the user: a new attempt would end in the same one.
+        if refusal := ray.get(relay.refused.remote()):
             return {"refusal": refusal}
         raise
     except (TrainingError, ModelError) as error:
-        ray.get(board.refuse.remote(str(error)))
+        ray.get(relay.refuse.remote(str(error)))
         dist.destroy_process_group()
         return {"refusal": str(error)}
     return {"report": outcome.report, "stopped_by": outcome.stopped_by}
 
 
-def _tell(board: Any, group: ProcessGroup, event: Event) -> None:
+def _publish(relay: Any, group: ProcessGroup, event: Event) -> None:
     if group.is_first:
-        board.tell.remote(event)
+        relay.publish.remote(event)
 
 
 def _cause(error: Exception) -> str:
-    """What went wrong in a worker, or else in what controls them: the last line of a trace."""
+    """The last line of the trace of a worker, or of the controller."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     lines = str(next(iter(failures.values()), error)).strip().splitlines()
     return f"{lines[-1].rstrip('.')}." if lines else f"{type(error).__name__}."
 
 
 def _first_line(error: BaseException) -> str:
-    """As a sentence."""
+    """The first line of the error, with a full stop."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line if line.endswith(".") else f"{line}."

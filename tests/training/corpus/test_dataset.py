@@ -39,7 +39,7 @@ def test_a_line_end_is_no_character_of_the_line_vocabulary(read: Read) -> None:
     assert data.vocabulary.size == 5
 
 
-def test_characters_of_the_validation_part_alone_are_replaced_counted_and_said(read: Read) -> None:
+def test_unknown_characters_of_the_validation_part_are_replaced_and_reported(read: Read) -> None:
     data = read("ab " * 30 + "xyzab a", validation_fraction=0.07)
 
     assert data.vocabulary.size == 4

@@ -48,7 +48,7 @@ def test_chunking_changes_nothing(
     assert corpus.scan().num_carriage_returns == 2
 
 
-def test_crlf_and_byte_order_mark_are_normalized_and_said(tmp_path: Path) -> None:
+def test_crlf_and_byte_order_mark_are_normalized_and_reported(tmp_path: Path) -> None:
     path = write(tmp_path / "dos.txt", b"\xef\xbb\xbfone\r\ntwo\r\n")
 
     corpus = open_corpus(str(path))

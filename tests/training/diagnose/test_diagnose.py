@@ -164,7 +164,7 @@ def test_a_model_of_lines_has_no_far_context_to_measure(tmp_path: Path, what: st
     Run(options, lambda event: None, lambda: False).train()
     request = DiagnoseOptions(what=what, corpus=str(path), checkpoints=(options.out,))
 
-    with pytest.raises(NotPossible, match="every line begins anew"):
+    with pytest.raises(NotPossible, match="each line is a text of its own"):
         examine(request, tmp_path, lambda: False, lambda line: None)
 
 
@@ -192,7 +192,7 @@ def test_a_diagnosis_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
         ({"families": ("cnn",)}, "cnn"),
         ({"families": ("ngram",)}, "no gradients"),
         ({"checkpoints": (Path("x"),), "families": ("lstm",)}, "exclude"),
-        ({"what": "order", "checkpoints": (Path("x"),)}, "leave --checkpoint away"),
+        ({"what": "order", "checkpoints": (Path("x"),)}, "leave --checkpoint out"),
         ({"budget": "soon"}, "soon"),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_training.diagnose.diagnosed_model import DiagnosedModel
-from charlm_training.diagnose.memorization import overlaps_with, samples, sentence
+from charlm_training.diagnose.memorization import finding, overlaps_with, samples
 from charlm_training.diagnose.suffix_automaton import SuffixAutomaton
 from charlm_training.run.ngram_baseline import fit_ngram
 
@@ -55,7 +55,7 @@ def test_a_planted_copy_is_found_and_quoted() -> None:
 
     assert overlaps["lstm"].longest == len(secret)
     assert overlaps["lstm"].longest_text == secret
-    said = sentence(overlaps)
+    said = finding(overlaps)
     assert said.startswith(f"The longest copy that lstm wrote has {len(secret)} characters")
     assert "more than in unseen text" in said
     assert "longest 5" in said
@@ -64,15 +64,15 @@ def test_a_planted_copy_is_found_and_quoted() -> None:
 def test_what_copies_no_more_than_text_does_is_not_accused() -> None:
     overlaps = overlaps_with("abcdef", {"lstm": ["abc"], "unseen text": ["def"]})
 
-    assert "no more than in unseen text" in sentence(overlaps)
+    assert "no more than in unseen text" in finding(overlaps)
 
 
-def test_one_long_copy_is_enough_to_be_told_from_unseen_text() -> None:
+def test_one_long_copy_counts_as_copying() -> None:
     train = "".join(f"{n * 7919 % 1000} and so on, " for n in range(30))
     overlaps = overlaps_with(train, {"lstm": [train[40:75]], "unseen text": ["and so on, 7 or 8"]})
 
-    assert "more than in unseen text" in sentence(overlaps)
-    assert "no more" not in sentence(overlaps)
+    assert "more than in unseen text" in finding(overlaps)
+    assert "no more" not in finding(overlaps)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def test_a_stream_is_one_pass_from_its_start(read: Read) -> None:
     assert evaluation.num_tokens == evaluation.num_bytes == part.num_characters
 
 
-def test_every_line_begins_anew_and_its_end_counts_as_a_character(read: Read) -> None:
+def test_every_line_starts_fresh_and_its_end_counts_as_a_character(read: Read) -> None:
     lines = ["ab", "abc", "b"]
     data = read("ab\nabc\n\nb\n" * 40, unit="line", validation_fraction=0.1)
     model = fit_ngram(data, order=3)

@@ -146,7 +146,7 @@ def compared(tmp_path: Path, clock: Any, families: list[str], match: str) -> Lea
     return compare(options, lambda: False, lambda line: None, clock)
 
 
-def test_an_interruption_before_any_run_is_said(tmp_path: Path, clock: Any) -> None:
+def test_an_interruption_before_any_run_is_an_error(tmp_path: Path, clock: Any) -> None:
     with pytest.raises(Interrupted, match="nothing to rank"):
         compare(runner(tmp_path), lambda: True, lambda line: None, clock)
 
@@ -175,12 +175,12 @@ def test_what_cannot_be_compared_is_refused(
         runner(tmp_path, **changes)
 
 
-def test_a_verdict_tells_difference_from_luck() -> None:
+def test_a_verdict_compares_the_lead_with_the_spread_of_seeds() -> None:
     clear = [standing("lstm", 1.5, 0.01, 3), standing("rnn", 1.7, 0.01, 3)]
     unclear = [standing("lstm", 1.5, 0.2, 3), standing("rnn", 1.6, 0.2, 3)]
     single = [standing("lstm", 1.5), standing("rnn", 1.6)]
 
     assert "more than seeds explain" in verdict(clear, "seconds")
     assert "seeds alone could explain" in verdict(unclear, "seconds")
-    assert "how much of that is luck" in verdict(single, "seconds")
-    assert "nobody else" in verdict(single[:1], "seconds")
+    assert "the spread between seeds is unknown" in verdict(single, "seconds")
+    assert "no other family" in verdict(single[:1], "seconds")

@@ -57,7 +57,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     assert (record["nats_per_token"], record["bits_per_character"]) == (None, None)
 
 
-def test_a_log_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(OutputFailed, match="Cannot write the log"):
@@ -65,7 +65,7 @@ def test_a_log_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
-def test_a_log_on_a_full_disk_is_said() -> None:
+def test_a_log_on_a_full_disk_is_an_error() -> None:
     log = JsonLog(Path("/dev/full"))
 
     with pytest.raises(OutputFailed, match="No space left on device"):

@@ -22,7 +22,7 @@ def planner(data: Data, clock: Any, *, steps: int = 10, **options: Any) -> Plann
     return Planner("lstm", data, StepBudget(steps), SizeOptions(**options), clock)
 
 
-def test_a_200_character_corpus_is_shrunk_and_says_what(read: Read, clock: Any) -> None:
+def test_a_200_character_corpus_reduces_the_batch_with_a_notice(read: Read, clock: Any) -> None:
     plan = planner(read("to be or not to be, " * 10), clock).plan(seed=0)
 
     (notice,) = plan.notices

@@ -63,7 +63,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.slow
-def test_a_page_fetches_nothing_and_shows_everything(run: Any) -> None:
+def test_a_page_is_self_contained_and_complete(run: Any) -> None:
     outcome, workspace = run
     shown = Reader(workspace.page.read_text(encoding="utf-8"))
 
@@ -90,7 +90,7 @@ def test_markup_in_a_text_stays_text(run: Any) -> None:
     assert "<script" not in page(evil, records)
 
 
-def test_what_a_log_says_becomes_two_curves() -> None:
+def test_a_log_becomes_two_curves() -> None:
     records = [
         {"event": "progressed", "progress": 0.5, "loss_nats": 2.0},
         {"event": "progressed", "progress": 1.0, "loss_nats": 1.0},

@@ -221,7 +221,7 @@ def test_a_file_is_no_output_directory(tmp_path: Path) -> None:
         Workspace(path).prepare(force=True)
 
 
-def test_a_full_disk_is_said_in_a_sentence(
+def test_a_full_disk_is_reported_in_a_sentence(
     tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: object) -> None:

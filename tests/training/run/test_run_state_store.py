@@ -75,7 +75,7 @@ def test_a_torn_last_generation_is_replaced_by_the_spare(tmp_path: Path, name: s
     assert "the save before it" in loaded[1][0]
 
 
-def test_two_torn_generations_are_said_in_a_sentence(tmp_path: Path) -> None:
+def test_two_damaged_generations_are_an_error(tmp_path: Path) -> None:
     store = saved(tmp_path, 1, 2)
     for generation in ("last", "spare"):
         (tmp_path / "state" / generation / "state.json").write_bytes(b"{}")
@@ -142,7 +142,7 @@ def test_a_full_disk_costs_a_notice_and_nothing_that_was_saved(
     assert loaded[0]["n"] == 1
 
 
-def test_saving_is_seldom_on_a_slow_disk(tmp_path: Path, clock: Any) -> None:
+def test_saves_take_at_most_a_fiftieth_of_the_time(tmp_path: Path, clock: Any) -> None:
     clock.tick_s = 1.0
     trainer = FakeTrainer(clock)
     checkpointer = Checkpointer(

@@ -108,7 +108,7 @@ def bench(clock: Any) -> Bench:
     return Bench(clock)
 
 
-def test_it_makes_exactly_the_steps_it_was_given(bench: Bench) -> None:
+def test_a_step_budget_makes_exactly_its_steps(bench: Bench) -> None:
     assert bench.run(StepBudget(37)) == "budget"
 
     assert bench.learner.steps == 37
@@ -163,7 +163,7 @@ def test_only_improvements_are_kept(bench: Bench) -> None:
     ]  # fmt: skip
 
 
-def test_the_mean_of_weights_is_looked_at_and_at_the_end_the_weights_too(clock: Any) -> None:
+def test_the_mean_of_weights_is_evaluated_and_at_the_end_the_weights_too(clock: Any) -> None:
     """Weights jump to and fro about zero, and come to rest at the end, where their mean lags."""
     model = torch.nn.Linear(1, 1, bias=False)
 
@@ -198,7 +198,7 @@ def test_the_mean_of_weights_is_looked_at_and_at_the_end_the_weights_too(clock: 
     assert validator.best == pytest.approx(0.01)
 
 
-def test_progress_and_samples_come_now_and_then(bench: Bench) -> None:
+def test_progress_and_samples_are_reported_at_milestones(bench: Bench) -> None:
     bench.run(StepBudget(1000))
 
     assert len(bench.heard(Progressed)) == 200
@@ -207,7 +207,7 @@ def test_progress_and_samples_come_now_and_then(bench: Bench) -> None:
     assert bench.heard(Progressed)[-1].remaining_s == 0
 
 
-def test_speed_and_time_left_are_those_of_the_clock(bench: Bench) -> None:
+def test_speed_and_remaining_time_follow_the_clock(bench: Bench) -> None:
     bench.run(StepBudget(400))
 
     half = bench.heard(Progressed)[99]
@@ -217,7 +217,7 @@ def test_speed_and_time_left_are_those_of_the_clock(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e9])
-def test_divergence_goes_back_with_a_lower_rate_and_says_so(bench: Bench, bad: float) -> None:
+def test_divergence_rolls_back_with_a_lower_rate_and_a_notice(bench: Bench, bad: float) -> None:
     """It explodes at step 50 while the rate is high."""
     bench.loss_of = lambda step, rate: bad if step == 50 and rate > 0.004 else 2.0
 
@@ -247,7 +247,7 @@ def test_a_noisy_loss_is_no_divergence(bench: Bench) -> None:
     assert not bench.heard(Noticed)
 
 
-def test_endless_divergence_keeps_the_best_there_was(bench: Bench) -> None:
+def test_repeated_divergence_keeps_the_best_weights(bench: Bench) -> None:
     bench.loss_of = lambda step, rate: math.nan if step > 50 else 2.0
 
     assert bench.run(StepBudget(100)) == "diverged"
@@ -256,7 +256,7 @@ def test_endless_divergence_keeps_the_best_there_was(bench: Bench) -> None:
     assert len(bench.heard(Noticed)) == MAX_ROLLBACKS
 
 
-def test_divergence_with_nothing_to_keep_is_an_error_that_says_what_to_try(bench: Bench) -> None:
+def test_divergence_without_any_kept_weights_is_an_error(bench: Bench) -> None:
     bench.loss_of = lambda step, rate: math.nan
 
     with pytest.raises(Diverged, match="Try a --learning-rate"):

@@ -33,6 +33,6 @@ def test_its_sizes_are_those_of_the_kernels_for_training() -> None:
     assert transformer_block.supports_sizes(transformer.hidden_size, transformer.num_heads)
 
 
-def test_a_disk_that_takes_nothing_is_noticed_before_the_run(tmp_path: Path, clock: Any) -> None:
+def test_an_unwritable_disk_is_an_error_before_the_run(tmp_path: Path, clock: Any) -> None:
     with pytest.raises(OSError, match="No such file"):
         warm_up("ngram", tmp_path / "missing", clock)

@@ -1,4 +1,4 @@
-"""`context`: how far back a model looks, and whether the order of far text matters to it.
+"""`context`: how many tokens of context a model uses, and whether the order of far ones matters.
 
 Source: Khandelwal et al. (2018), "Sharp nearby, fuzzy far away". B rows, T time, K context.
 """
@@ -21,14 +21,14 @@ FULL = 256
 KEPT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 NUM_TARGETS, ROWS_AT_ONCE = 1024, 64
 NEGLIGIBLE_NATS = 0.01
-# Two standard errors are what is drawn around a mean.
+# The band around a mean, in standard errors.
 BAND = 2.0
 KINDS = ("dropped", "shuffled", "replaced")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loss:
-    """What it costs when only the last `kept` tokens are as they were."""
+    """The extra loss when only the last `kept` tokens are unchanged."""
 
     kind: str
     kept: int

@@ -1,4 +1,4 @@
-"""What every measurement ends in: figures, a picture and a sentence."""
+"""The result of a diagnosis: rows of figures, plots and a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gradient-flow`: vanishing gradients made visible, before and after training."""
+"""`gradient-flow`: norms of gradients by lag, before and after training."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def diagnose(subjects: Sequence[DiagnosedModel]) -> Diagnosis:
     if states:
         plots.append(_plot(states, "State by earlier state, Frobenius norm / sqrt(H)"))
     return Diagnosis(
-        name="gradient-flow", sentence=sentence(flows, subjects[0]), rows=rows, plots=plots
+        name="gradient-flow", sentence=finding(flows, subjects[0]), rows=rows, plots=plots
     )
 
 
@@ -100,7 +100,7 @@ def half_life(norms: Sequence[float]) -> float:
     return math.inf if slope >= 0 else math.log(2) / -slope
 
 
-def sentence(flows: Sequence[Flow], subject: DiagnosedModel) -> str:
+def finding(flows: Sequence[Flow], subject: DiagnosedModel) -> str:
     """The half-lives after training, and what training did to the longest of them."""
     trained = [flow for flow in flows if flow.phase == PHASES[1]]
     before = {(flow.name, flow.path): flow for flow in flows if flow.phase == PHASES[0]}
@@ -129,7 +129,7 @@ def _plot(flows: Sequence[Flow], title: str) -> Plot:
             Curve(
                 name=flow.name if flow.path == INPUTS else f"{flow.name} {flow.path}",
                 x=range(len(flow.norms)),
-                y=[norm or math.nan for norm in flow.norms],  # nothing has no logarithm
+                y=[norm or math.nan for norm in flow.norms],  # 0 has no logarithm
                 is_dashed=flow.phase == PHASES[0],
             )
             for flow in flows

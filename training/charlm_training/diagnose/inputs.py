@@ -18,7 +18,7 @@ from charlm_training.run.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiagnosisInputs:
-    """A text, a folder for files in passing, and a way to train."""
+    """A text, a folder for temporary files, and settings of training."""
 
     corpus_name: str
     folder: Path
@@ -55,7 +55,7 @@ class DiagnosisInputs:
         )
 
     def trained(self, family: str) -> DiagnosedModel:
-        """Trains for the budget, in a folder that does not last."""
+        """Train a model for the budget, in the temporary folder."""
         self.announce(f"training {family} for {self.budget} ...")
         out = self.folder / family
         options = TrainOptions(

@@ -1,4 +1,4 @@
-"""`memorization`: does a model write, or does it copy its training text?"""
+"""`memorization`: how much of its training text a model copies."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from charlm_training.report.plot import Curve, Plot
 # Where texts are short, as lines are, there are more of them.
 NUM_SAMPLES, SAMPLE_TOKENS, MOST_SAMPLES = 16, 512, 400
 LENGTHS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
-# The length of a copy that is spoken of: a long phrase, seldom met twice by chance.
+# The length of the copies in the sentence: a long phrase, which seldom occurs twice by chance.
 COPY_LENGTH = 50
-# What is shorter are words and phrases that everybody uses.
+# Shorter copies are common words and phrases.
 SHORTEST_COPY, CLEAR_SHARE = 20, 0.01
 # One pass over the training text takes about a second per million characters.
 MOST_CHARACTERS = 50_000_000
@@ -76,12 +76,12 @@ def diagnose(
         for length in LENGTHS
     ]
     return Diagnosis(
-        name="memorization", sentence=sentence(overlaps), rows=rows, plots=[_plot(overlaps)]
+        name="memorization", sentence=finding(overlaps), rows=rows, plots=[_plot(overlaps)]
     )
 
 
 def samples(subject: DiagnosedModel, seed: int) -> list[str]:
-    """What the model writes at temperature 1 from the start of a text; no empty ones."""
+    """Samples at temperature 1 from the start of a text, without empty ones."""
     written: list[str] = []
     num_tokens = 0
     for number in range(MOST_SAMPLES):
@@ -107,7 +107,7 @@ def overlaps_with(training: Iterable[str], groups: dict[str, Sequence[str]]) -> 
     return found
 
 
-def sentence(overlaps: dict[str, Overlap]) -> str:
+def finding(overlaps: dict[str, Overlap]) -> str:
     """The longest copy of each, and whether samples copy more than unseen text does."""
     *models, unseen = overlaps.items()
     said = []

@@ -1,4 +1,4 @@
-"""`order`: how much of a text is explained by its last few tokens, from none of them upwards."""
+"""`order`: how well the last few tokens predict the next, from 0 to 8 tokens of context."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def diagnose(data: Data) -> Diagnosis:
             for name, nats in losses.items()
         ],
     )
-    return Diagnosis(name="order", sentence=sentence(losses["validation"]), rows=rows, plots=[plot])
+    return Diagnosis(name="order", sentence=finding(losses["validation"]), rows=rows, plots=[plot])
 
 
 def scorer(data: Data, order: int) -> Callable[[EncodedText], float]:
@@ -64,7 +64,7 @@ def independent(train_N: Ids, scored_N: Ids, vocab_size: int) -> float:
     return -float(logprobs_V[scored_N[1:]].mean())
 
 
-def sentence(nats: list[float]) -> str:
+def finding(nats: list[float]) -> str:
     """What the first token of context gains, where gaining ends, and the price of i.i.d."""
     best = int(np.argmin(nats))
     enough = next(order for order, loss in enumerate(nats) if loss < nats[best] + FLAT_NATS)

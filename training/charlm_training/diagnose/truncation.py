@@ -1,4 +1,4 @@
-"""`truncation`: what it costs to cut gradients every k tokens, in loss and in direction.
+"""`truncation`: how cutting gradients every k tokens changes the loss and their direction.
 
 Source: Tallec & Ollivier (2017), "Unbiasing truncated backpropagation through time", on the bias.
 Legend: B rows, T time, P parameters.
@@ -46,7 +46,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """What one truncation length led to."""
+    """The result of training with one truncation length."""
 
     length: int
     nats: float

@@ -1,4 +1,4 @@
-"""A model's figures over a text, by the protocols that its unit has.
+"""Evaluates a model on a text, by the protocols of its unit.
 
 Through the differentiable path with many rows at once: ten times as fast as the exact path, and
 the same numbers on every call, because batches are cut from the text alone.
@@ -33,7 +33,7 @@ MAX_ROWS, MAX_WINDOW, MAX_LOGITS = 64, 1024, 8_000_000
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The surprisals of so many tokens, added up."""
+    """The sum of the surprisals of some tokens."""
 
     protocol: str
     nats: float
@@ -45,7 +45,7 @@ class Measured:
 
 
 def evaluate(model: LanguageModel, part: EncodedText) -> list[Evaluation]:
-    """Every protocol that the part's unit has, over all of it."""
+    """All protocols of the unit, over the whole part."""
     protocols = (lines,) if part.is_lines else (cold_blocks, streamed)
     return [_evaluation(protocol(model, part.ids_N), part) for protocol in protocols]
 
@@ -118,7 +118,7 @@ def _lanes_window(
     tokens_BT = ids_N[np.clip(at_BT, 0, len(ids_N) - 1)].astype(np.int64)
     is_own_BT = (offsets_T[1:] > 0) & (at_BT[:, 1:] <= starts_B[1:, None])
     target_BT = np.where(is_own_BT, tokens_BT[:, 1:], NO_TARGET)
-    # Before the first lane there is no text: it waits at the start, in a fresh state.
+    # Before the first lane there is no text, so its state stays fresh until its start.
     if offsets_T[0] <= 0:
         fresh = torch.from_numpy(at_BT[:, 0] <= 0).to(model.device)
         state = model.reset_rows(state, fresh)

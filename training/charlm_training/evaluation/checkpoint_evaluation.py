@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on a corpus; on its own corpus, just as its training did."""
+"""Evaluates a checkpoint on a corpus; on its training corpus, only the validation part."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _validation(
     *,
     is_cut: bool,
 ) -> EncodedText:
-    """The part that training kept back; cut, as much of it as training had time to evaluate."""
+    """The validation part; if `is_cut`, as much of it as the final evaluation of training used."""
     data = report["data"]
     split = split_corpus(corpus, stats, data["unit"], data["validation_fraction"])
     part = encoder.write(split.validation(corpus.chunks()), path)

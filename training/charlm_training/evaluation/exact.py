@@ -1,4 +1,4 @@
-"""A model's figures over a text, by the arithmetic that a server uses: its figures, bit for bit.
+"""Evaluates a model on a text with the exact arithmetic: the same bits as a server.
 
 Legend: N tokens.
 """

@@ -1,4 +1,4 @@
-"""A few characters from a model in training, so that a person sees what it has learned."""
+"""A short sample of a model in training."""
 
 from charlm_model.inference.sampling_loop import generate
 from charlm_model.language_model import LanguageModel
@@ -12,7 +12,7 @@ PARAMS = SamplingParams(temperature=0.8)
 
 
 def sample_text(model: LanguageModel, vocabulary: Vocabulary, unit: str, seed: int) -> str:
-    """What follows a line end; in the `line` unit several lines, each a text of its own."""
+    """The continuation of a line end; in the `line` unit several lines, each sampled alone."""
     model.eval()
     if unit == "stream":
         prompt_ids = vocabulary.encode("\n", unknown="replace")

@@ -1,4 +1,4 @@
-"""What a model writes at three temperatures, all of them advanced together as rows of one batch."""
+"""Samples of a model at three temperatures, as the rows of one batch."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A trained model as one step that other runtimes can compute."""
+"""Exports a trained model for other runtimes."""

@@ -1,4 +1,4 @@
-"""Writes an exported model with all that is needed to run it, after proving that it computes right.
+"""Writes an exported model with everything needed to run it, after checking its log-probs.
 
 A directory for transformers (see `hf`), or one step:
 
@@ -80,7 +80,7 @@ def difference(step: Step, initial: tuple[Tensor, ...], golden: dict[str, list[A
 
 
 def description(made: StepProgram, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a program in another language must know."""
+    """A description for programs in other languages."""
     return {
         "inputs": ["ids", *made.state_names],
         "outputs": ["logits", *(f"{name}_after" for name in made.state_names)],

@@ -163,7 +163,7 @@ def _letters_of_bytes() -> list[str]:
 
 @torch.no_grad()
 def _logprobs(folder: str, ids: list[int]) -> list[float]:
-    """As anyone would compute them, from the files."""
+    """Log-probs that transformers computes from the saved files."""
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
@@ -174,7 +174,7 @@ def _logprobs(folder: str, ids: list[int]) -> list[float]:
 
 
 def _require() -> None:
-    """It is an extra, because few need it."""
+    """Raises NotPossible without transformers, an optional extra."""
     try:
         import transformers
     except ImportError as error:

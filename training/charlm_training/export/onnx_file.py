@@ -1,4 +1,4 @@
-"""A step program as an ONNX file, and a plain interpreter that proves it."""
+"""A step program as an ONNX file, and the reference interpreter that checks it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def onnx_bytes(made: StepProgram) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed
     names = list(made.state_names)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own deprecations are no news to a user
+        warnings.simplefilter("ignore")  # deprecations inside torch
         program = torch.onnx.export(
             made.program,
             dynamo=True,
@@ -51,7 +51,7 @@ def onnx_step(data: bytes) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def _require() -> None:
-    """They are an extra, because few need them."""
+    """Raises NotPossible without ONNX, an optional extra."""
     try:
         import onnx
         import onnxscript

@@ -36,7 +36,7 @@ class StepProgram:
 
 @torch.no_grad()
 def step_program(model: LanguageModel) -> StepProgram:
-    """Traces the model. Raises NotPossible for one that is no graph."""
+    """Traces the model. Raises NotPossible for a family without a computation graph."""
     model.eval()
     module, initial = _step_of(model)
     state = tuple(each.expand(EXAMPLE_ROWS, *each.shape[1:]).clone() for each in initial)
@@ -63,6 +63,6 @@ def _step_of(
         others = tuple(model.initial_state(1).tensors.values())[2:]
         return TransformerStep(model), (ring, ring, *others)
     raise NotPossible(
-        f"A model of the family {config.family} is looked up, not computed, so it cannot be "
+        f"A model of the family {config.family} is a table of counts, which cannot be "
         "exported; serve it instead."
     )

@@ -1,1 +1,1 @@
-"""All families on one text, at equal cost: who is best, and by how much."""
+"""All families on one text at equal cost, ranked."""

@@ -1,4 +1,4 @@
-"""What makes families equal: the same seconds, the same parameters or the same arithmetic."""
+"""Equal cost for all families: the same seconds, parameters or floating-point operations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLOPS_PER_WEIGHT = 6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One family and how it takes part. Either seconds or steps limit it."""
+    """One family with its sizes, limited by seconds or by steps."""
 
     family: str
     size: SizeOptions
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EntryPlanner:
-    """What the entries are made from."""
+    """Makes an entry for every family."""
 
     data: Data
     seconds: float
@@ -62,7 +62,7 @@ class EntryPlanner:
     def _by_parameters(self, families: list[str]) -> list[Entry]:
         """As many parameters as the smallest of the families' own choices for these seconds.
 
-        Nobody looks up pairs or earlier tokens: a table of pairs alone would outweigh the layers.
+        No family has embeddings of pairs or earlier tokens: such a table would outweigh the layers.
         """
         if not families:
             return []
@@ -75,7 +75,7 @@ class EntryPlanner:
         ]
 
     def _by_flops(self, families: list[str]) -> list[Entry]:
-        """As much arithmetic as the family that does least of it in these seconds."""
+        """As many operations as the family that does the fewest in these seconds."""
         plans = {family: self._plan(family, shape_options()) for family in families}
         costs = {family: flops_per_token(build(plan.config)) for family, plan in plans.items()}
         most = min((self._tokens(plans[each]) * costs[each] for each in families), default=0.0)

@@ -1,4 +1,4 @@
-"""Trains every entry with every seed, one after another, and keeps what is to be compared."""
+"""Trains every entry with every seed, one after another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from charlm_training.run.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeaderboardRunner:
-    """The corpus and how it is read: the same for everyone."""
+    """Runs all entries on the same corpus."""
 
     corpus: str
     data: DataOptions
@@ -28,7 +28,7 @@ class LeaderboardRunner:
     announce: Callable[[str], None]
 
     def run(self, entries: Sequence[Entry], num_seeds: int) -> list[LeaderboardRun]:
-        """All runs; after an interruption those that were done, the last one cut short."""
+        """All runs; after an interruption the finished ones, and the last one as far as it came."""
         results: list[LeaderboardRun] = []
         with tempfile.TemporaryDirectory(prefix="charlm-leaderboard-") as folder:
             for seed in range(num_seeds):
@@ -36,7 +36,7 @@ class LeaderboardRunner:
                     if self.is_interrupted():
                         return results
                     if entry.family == "ngram" and seed:
-                        continue  # counting draws nothing by chance
+                        continue  # counting has no random draws
                     results.append(self._one(entry, seed, Path(folder) / f"{entry.family}-{seed}"))
         return results
 

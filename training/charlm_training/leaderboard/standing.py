@@ -1,4 +1,4 @@
-"""From single runs to a ranking, and one sentence that claims no more than the runs show."""
+"""Ranks the runs of a leaderboard, and says in one sentence whether the best is clearly so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from charlm_training.leaderboard.result import LeaderboardRun
 from charlm_training.report.tables import Row
 
-# Two means this many standard errors of their difference apart are told apart.
+# Means differ clearly if they are this many standard errors of their difference apart.
 CLEAR = 2.0
 
 
@@ -64,16 +64,16 @@ def _standing(results: Sequence[LeaderboardRun]) -> Standing:
 
 
 def verdict(ranked: Sequence[Standing], match: str) -> str:
-    """Who is best at equal cost, and whether that is more than luck of the seeds."""
+    """The best family, and whether its lead exceeds the spread between seeds."""
     best = ranked[0]
     said = f"At equal {match}, {best.family} is best with {best.nats:.4f} nats per token"
     if len(ranked) == 1:
-        return f"{said}; nobody else took part."
+        return f"{said}; no other family was trained."
     second = ranked[1]
     gap = second.nats - best.nats
     said = f"{said}, {gap:.4f} below {second.family}"
     if max(best.num_seeds, second.num_seeds) == 1:
-        return f"{said}; one seed each cannot say how much of that is luck."
+        return f"{said}; with one seed each, the spread between seeds is unknown."
     error = (best.sd**2 / best.num_seeds + second.sd**2 / second.num_seeds) ** 0.5
     if gap > CLEAR * error:
         return f"{said}, which is more than seeds explain (standard error {error:.4f})."
