@@ -1,4 +1,4 @@
-"""What every servicer does around its work: deadlines, large requests, answers that must fit."""
+"""Helpers of the servicers: deadlines, large requests, response size, concurrent jobs."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
@@ -22,7 +22,7 @@ MARGIN_SHARE, MOST_MARGIN_SHARE = 0.02, 0.2
 
 
 def deadline_of(context: Any, model: LoadedModel) -> float:
-    """When the call must have ended, on the engine's clock."""
+    """When the call must end, on the engine's clock; infinity if it has no deadline."""
     remaining_s: float | None = context.time_remaining()
     if remaining_s is None:
         return FOREVER
@@ -45,14 +45,14 @@ async def convert_off_loop(
 
 
 def checked_size(response: MessageT, limit: int, advice: str) -> MessageT:
-    """The response, if it fits a message."""
+    """The response. Raises AnswerTooLarge if it exceeds `limit` bytes."""
     if response.ByteSize() > limit:
         raise AnswerTooLarge(limit, advice)
     return response
 
 
 async def gather_all(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """What each returns, done side by side; the first error ends the others and is raised."""
+    """The results of works that run concurrently; the first error cancels the others."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in works]

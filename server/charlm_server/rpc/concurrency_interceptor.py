@@ -1,4 +1,4 @@
-"""Bounds the calls that are open at the same time, of all connections together."""
+"""Limits the open calls of all connections together."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,10 +14,10 @@ Tasks = set[asyncio.Task[Any]]
 
 
 class ConcurrencyInterceptor(grpc.aio.ServerInterceptor):
-    """Comes after the error interceptor, which tells callers why they are refused.
+    """Stands inside the error interceptor, which reports refusals to callers.
 
-    A server that is full is not ill: questions after its health are not counted, and those who
-    watch it have a bound of the same size for themselves.
+    A full server is still healthy: Health.Check is not counted, and Health.Watch has a limit of
+    its own, of the same size.
     """
 
     def __init__(self, limit: int) -> None:

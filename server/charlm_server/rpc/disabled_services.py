@@ -1,4 +1,4 @@
-"""Services of the contract that a server was not started with: they say so in a sentence."""
+"""Services of the API that this server does not run: each call says how to enable them."""
 
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, NoReturn

@@ -1,4 +1,4 @@
-"""Server reflection in both its versions: stock clients find the contract without our files."""
+"""Server reflection v1 and v1alpha, so that tools find the services without our proto files."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -31,7 +31,7 @@ def add_reflection(server: grpc.aio.Server, service_names: Iterable[str]) -> Non
 
 
 def _describe_v1() -> None:
-    """Put v1's own description where v1alpha's is, so that it can be asked about too."""
+    """Register v1's description beside v1alpha's, so that reflection describes itself too."""
     description = FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(description)
     text = text_format.MessageToString(description).replace("v1alpha", "v1")

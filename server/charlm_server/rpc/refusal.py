@@ -12,7 +12,7 @@ def refusal_handler(error: CharlmError) -> Any:
     """A handler that raises the error in place of any method.
 
     It takes a stream of requests, whatever the method takes: gRPC reads a single request to its
-    end before the handler is asked, and a refused caller could send many megabytes.
+    end before it calls the handler, so a refused caller could send many megabytes.
     """
 
     async def refuse(_requests: Any, _context: Any) -> AsyncIterator[Any]:

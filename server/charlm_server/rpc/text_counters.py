@@ -1,4 +1,4 @@
-"""How much text a message brings, for whoever counts: requests and responses, method by method."""
+"""Counts the text in requests and responses, method by method, for the metrics."""
 
 from collections.abc import Callable
 from typing import Any

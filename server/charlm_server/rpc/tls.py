@@ -1,4 +1,4 @@
-"""Encryption of the port: certificates from files, read again whenever they change."""
+"""TLS of the port: certificates from files, reloaded when they change."""
 
 import logging
 import ssl
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Credentials that follow their files. Raises ServeError if the files will not do."""
+    """Credentials that reload their files. Raises ServeError if the files are unusable."""
     try:
         certificates = _Certificates(files)
     except (OSError, ssl.SSLError) as error:
@@ -29,7 +29,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
 
 
 class _Certificates:
-    """Asked at every handshake, on a thread of gRPC's: it may read files, and must not raise."""
+    """Called at each handshake on a thread of gRPC: it may read files, and must not raise."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
@@ -44,7 +44,7 @@ class _Certificates:
         )
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """The new certificates, or None to go on with the old: also while they are unusable."""
+        """The new certificates; None to keep the old, also while the new ones are unusable."""
         try:
             version = self._present_version()
             if version == self._version:

@@ -1,4 +1,4 @@
-"""What a request conditions on: a text from its start, or a state and what is read after it."""
+"""Contexts to what the engine reads: a whole text, or a state and the text after it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,30 +16,30 @@ from charlm_server.state_store import OwnedStates
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Ids to read after a snapshot, or from the start of a text, whose id is then the first."""
+    """Ids to read after a snapshot, or a whole text that begins with the start id."""
 
     ids: list[int]
     snapshot: Snapshot | None = None
 
     @property
     def num_new_tokens(self) -> int:
-        """Those to be read; the start is not counted."""
+        """Tokens that are still to be read, without the start."""
         return len(self.ids) - (self.snapshot is None)
 
     @property
     def num_tokens(self) -> int:
-        """All of the text, with what the snapshot has read."""
+        """Tokens of the whole text, with those of the snapshot."""
         return self.num_new_tokens + (self.snapshot.num_tokens if self.snapshot else 0)
 
 
 class ContextResolver:
-    """One model's view of the contexts in one request."""
+    """Resolves the contexts of one request for one model."""
 
     def __init__(self, reader: TextReader, model: LoadedModel, states: OwnedStates) -> None:
         self._reader, self._model, self._states = reader, model, states
 
     def prefix(self, context: pb.Context, field: str, appended_ids: Sequence[int] = ()) -> Prefix:
-        """What to read before anything else. Raises CharlmError for what cannot be read."""
+        """The tokens of a context. Raises CharlmError if it is invalid, unknown or too long."""
         snapshot = None
         if context.WhichOneof("kind") == "state":
             snapshot = self._snapshot(context.state, f"{field}.state")
@@ -98,7 +98,7 @@ def check_provenance(provenance: Provenance, model: LoadedModel) -> None:
 
 
 def state_error_from(error: SnapshotError) -> CharlmError:
-    """What a caller is told of it."""
+    """The error to report for a snapshot that cannot be used."""
     if isinstance(error, SnapshotMismatch):
         return StateMismatch(str(error), "MODEL" if error.what == "checkpoint" else "NUMERICS")
     if isinstance(error, SnapshotDamaged):

@@ -1,6 +1,6 @@
-"""Messages to what the engine understands: the parts that every request shares.
+"""Fields that many requests share: texts, token ids, counts, durations.
 
-Every value out of its range is refused here, with the name of its field.
+A value out of range raises InvalidRequest with the name of its field.
 """
 
 from collections.abc import Callable, Iterable
@@ -53,7 +53,7 @@ class TextMessage(Protocol):
 
 
 class TextReader:
-    """One model's view of the texts in one request."""
+    """Encodes the texts of one request with one vocabulary."""
 
     def __init__(self, vocabulary: Vocabulary, policy: int) -> None:
         if policy not in POLICIES:
@@ -63,7 +63,7 @@ class TextReader:
         self._policy = POLICIES[policy]
 
     def context_ids(self, context: context_pb2.Context, field: str) -> list[int]:
-        """The start of a text, then the context, which is no state."""
+        """The start id and the ids of a context that is not a state."""
         kind = context.WhichOneof("kind")
         if kind in ("state", "resume_token"):
             raise NotOffered(f"{field}.{kind}")
@@ -97,7 +97,7 @@ class TextReader:
         return list(tokens.ids)
 
     def incremental(self, field: str) -> Callable[[bytes, bool], Ids]:
-        """Encodes a text that comes in pieces; told whether each is the last."""
+        """An encoder of a text in pieces: called with each piece, and whether it is the last."""
         encoder = IncrementalEncoder(self._vocabulary, unknown=self._policy)
 
         def encode(data: bytes, is_last: bool) -> Ids:
@@ -115,7 +115,7 @@ class TextReader:
 
 
 def check_token_ids(ids: Iterable[int], vocab_size: int, field: str, part: str = "") -> None:
-    """Of a list of ids, or of messages of which the part is one."""
+    """Raises InvalidRequest for an id outside the vocabulary; `part` names the id in a message."""
     for index, token_id in enumerate(ids):
         if token_id >= vocab_size:
             raise InvalidRequest(f"{field}[{index}]{part}", token_id, f"below {vocab_size}")
@@ -124,7 +124,7 @@ def check_token_ids(ids: Iterable[int], vocab_size: int, field: str, part: str =
 def returns_from(
     options: distribution_pb2.ReturnOptions, limits: Limits, vocab_size: int
 ) -> Returns:
-    """Which columns are wanted; log-probs unless declined."""
+    """The columns to return; log-probs are included unless the request declines them."""
     check_data_type(options.data_type, "returns.data_type")
     return Returns(
         logprobs=options.logprobs if options.HasField("logprobs") else True,
@@ -170,7 +170,7 @@ def check_states_fit(num_states: int, state_size_bytes: int, limits: Limits) -> 
 
 
 def seconds_of(duration: Duration, field: str) -> float:
-    """Raises InvalidRequest for what protobuf's own definition does not allow."""
+    """Raises InvalidRequest for a duration that protobuf's definition does not allow."""
     seconds, nanos = duration.seconds, duration.nanos
     if abs(nanos) >= 10**9 or seconds * nanos < 0 or abs(seconds) > MOST_SECONDS:
         allowed = f"at most {MOST_SECONDS} seconds, and below 10^9 nanos of the same sign"

@@ -1,4 +1,4 @@
-"""Long texts: what the stream of requests says, and what the stream of responses tells."""
+"""StreamScore: the requests to a scorer, and scored blocks to responses."""
 
 from collections.abc import AsyncIterator
 
@@ -18,7 +18,7 @@ from charlm_server.tasks.search_series import SearchSeries
 
 
 async def first_of(requests: AsyncIterator[pb.StreamScoreRequest]) -> pb.StreamScoreRequest:
-    """The message that says how. Raises InvalidRequest if none came, or it does not say."""
+    """The first message. Raises InvalidRequest if there is none, or it has no `start`."""
     async for request in requests:
         if request.HasField("start"):
             return request
@@ -29,7 +29,7 @@ async def first_of(requests: AsyncIterator[pb.StreamScoreRequest]) -> pb.StreamS
 async def pieces_of(
     first: pb.StreamScoreRequest, requests: AsyncIterator[pb.StreamScoreRequest]
 ) -> AsyncIterator[bytes]:
-    """What each message brings of the text. Raises InvalidRequest."""
+    """The text of each message. Raises InvalidRequest for a second `start`."""
     yield first.data
     async for request in requests:
         if request.HasField("start"):
@@ -40,7 +40,7 @@ async def pieces_of(
 def scorer_from(
     start: pb.StreamScoreStart, series: SearchSeries, *, states: OwnedStates
 ) -> tuple[LongTextScorer, Encode, "StreamBuilder"]:
-    """What does the work, spells the text and makes the messages. Raises InvalidRequest."""
+    """The scorer, the encoder of its text and the builder of responses. Raises InvalidRequest."""
     model = series.model
     reader = TextReader(model.vocabulary, start.unknown_characters)
     returns = returns_from(start.returns, model.limits, model.vocab_size)
@@ -56,7 +56,7 @@ def scorer_from(
 
 
 class StreamBuilder:
-    """Makes messages of blocks, and of all of them the totals; holds counts only."""
+    """Makes a response of each block and of the totals; holds counts only."""
 
     def __init__(self, model: LoadedModel, returns: Returns) -> None:
         self._model, self._returns = model, returns
@@ -67,7 +67,7 @@ class StreamBuilder:
         self._is_greedy = True
 
     def response(self, block: ScoredBlock) -> pb.StreamScoreResponse | None:
-        """What is told of a block; None if only totals are wanted."""
+        """The response for a block; None if only totals were requested."""
         columns, first_position = block.columns, self._num_tokens
         tokens = [self._model.token_bytes[token] for token in columns.ids_T.tolist()]
         offsets = self._characters.feed(tokens)

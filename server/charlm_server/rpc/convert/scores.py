@@ -10,7 +10,7 @@ NATS_PER_BIT = log(2)
 
 
 def bits_per(nats: float, count: int) -> float:
-    """0 where there is nothing to divide by: an end of text alone has no characters."""
+    """Bits for each of `count`; 0 if there are none, as in an end of text alone."""
     return -nats / count / NATS_PER_BIT if count else 0.0
 
 
@@ -37,14 +37,14 @@ def score_from(
 
 
 def wants_tokens(returns: Returns) -> bool:
-    """Whether anything is wanted token by token, not only in total."""
+    """Whether values for each token were requested, not only totals."""
     return returns.logprobs or returns.details
 
 
 def tokens_from(
     columns: TokenColumns, offsets: list[int], returns: Returns, *, first_position: int = 0
 ) -> pb.ScoredTokens | None:
-    """What is wanted token by token; None if nothing is."""
+    """The requested values of each token; None if only totals were requested."""
     if not wants_tokens(returns):
         return None
     return pb.ScoredTokens(

@@ -1,4 +1,4 @@
-"""Messages about states to what is kept, and back."""
+"""State messages to kept states and back."""
 
 import re
 import time
@@ -18,7 +18,7 @@ _PAGE_TOKEN = re.compile(PREFIX + "[0-9a-f]{32}")
 
 
 def state_from(kept: KeptState, now: float, *, is_batch_invariant: bool) -> pb.State:
-    """A kept state as it is told; `now` is on the store's clock."""
+    """The message of a kept state; `now` is on the store's clock."""
     numerics = distribution_pb2.Numerics(
         id=kept.provenance.numerics, is_batch_invariant=is_batch_invariant
     )
@@ -36,7 +36,7 @@ def state_from(kept: KeptState, now: float, *, is_batch_invariant: bool) -> pb.S
 
 
 def continuation_ids(request: pb.AdvanceStateRequest, reader: TextReader) -> list[int]:
-    """What to read next. Raises InvalidRequest if that is nothing."""
+    """The ids to read next. Raises InvalidRequest if there are none."""
     ids = reader.ids(request, request.WhichOneof("continuation"))
     if not ids:
         raise InvalidRequest("continuation", "", "at least one token")

@@ -1,4 +1,4 @@
-"""Exported states that come in pieces: gathered within a bound, and given to their model."""
+"""Imported states: collected from pieces up to a limit, and opened by the model that made them."""
 
 import asyncio
 from collections.abc import AsyncIterator

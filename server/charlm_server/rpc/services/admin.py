@@ -1,4 +1,4 @@
-"""AdminService: changes what is served, and tells how busy it is."""
+"""AdminService: loads and unloads models, sets aliases, and reports the load."""
 
 from __future__ import annotations  # gRPC's context is generic for type checkers only
 

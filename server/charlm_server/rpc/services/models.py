@@ -1,4 +1,4 @@
-"""ModelService: what is served and what may be asked of it."""
+"""ModelService: the loaded models and their limits."""
 
 from __future__ import annotations  # gRPC's context is generic for type checkers only
 
