@@ -201,7 +201,8 @@ def interceptors_of(
     """The first is the outermost: it tells callers what the others refuse."""
     auth = [] if config.tokens is None else [AuthInterceptor(Callers(config.tokens))]
     concurrency = ConcurrencyInterceptor(config.limits.max_open_calls)
-    return [ErrorInterceptor(calls or Calls()), concurrency, *auth]
+    errors = ErrorInterceptor(calls or Calls(), config.limits.max_score_tokens)
+    return [errors, concurrency, *auth]
 
 
 def try_to_bind(host: str, port: int) -> None:

@@ -7,6 +7,7 @@ CharlmError
   InvalidRequest        a field has a value that is not allowed
     InvalidText         a text has a character outside the model's vocabulary, or is not UTF-8
   MessageDamaged        the bytes of a request cannot be parsed
+  TooManyEntries        a request has too many fields or numbers to be parsed
   AnswerTooLarge        the response would exceed the limit of one message
   NotOffered            a part of the API that this server does not support
   EngineFailed          the engine failed on the call; the details are in the log
@@ -75,6 +76,22 @@ class MessageDamaged(CharlmError):
             "The request cannot be parsed as this method's message: it was damaged, or made from "
             "another version of the API."
         )
+
+
+class TooManyEntries(CharlmError):
+    """A request has too many fields or numbers to be parsed."""
+
+    reason = "TOO_MANY_ENTRIES"
+
+    def __init__(self, what: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"The request has more than {limit:,} {what}; it was not parsed. Split it into several."
+        )
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {"limit": str(self.limit)}
 
 
 class AnswerTooLarge(CharlmError):

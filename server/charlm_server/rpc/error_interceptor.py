@@ -21,6 +21,7 @@ from charlm_server.errors.base import (
     InvalidRequest,
     MessageDamaged,
     NotOffered,
+    TooManyEntries,
 )
 from charlm_server.errors.codec import CodecDamaged, CodecMismatch
 from charlm_server.errors.models import (
@@ -43,6 +44,7 @@ from charlm_server.errors.states import (
 from charlm_server.rpc.call_context import AuthenticatedHandler, IncomingCall, TrackedContext
 from charlm_server.rpc.call_tracking import Calls, trailing_of
 from charlm_server.rpc.convert.fields import duration_from
+from charlm_server.rpc.request_bounds import check_entries
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ STATUS_DETAILS = "grpc-status-details-bin"  # where every gRPC library looks for
 STATUS_OF: dict[type[CharlmError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     MessageDamaged: grpc.StatusCode.INVALID_ARGUMENT,
+    TooManyEntries: grpc.StatusCode.INVALID_ARGUMENT,
     AnswerTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ModelNotFound: grpc.StatusCode.NOT_FOUND,
     CheckpointUnknown: grpc.StatusCode.NOT_FOUND,
@@ -87,8 +90,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     It is the outermost, so it also tells those who observe of every call.
     """
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, calls: Calls, max_numbers: int) -> None:
+        """`max_numbers` bounds the packed numbers of a request, such as token ids."""
+        self._calls, self._max_numbers = calls, max_numbers
 
     async def intercept_service(
         self,
@@ -103,10 +107,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             self._calls.refuse_unknown(incoming)
             return None  # gRPC answers UNIMPLEMENTED by itself
-        return _with_errors_reported(handler, incoming, self._calls)
+        return _with_errors_reported(handler, incoming, self._calls, self._max_numbers)
 
 
-def _with_errors_reported(handler: Any, incoming: IncomingCall, calls: Calls) -> Any:
+def _with_errors_reported(
+    handler: Any, incoming: IncomingCall, calls: Calls, max_numbers: int
+) -> Any:
     """The same handler, with reports around its method."""
     kinds: dict[tuple[bool, bool], tuple[Method, Callable[..., Any]]] = {
         (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
@@ -118,7 +124,7 @@ def _with_errors_reported(handler: Any, incoming: IncomingCall, calls: Calls) ->
     wrapped = _report_stream if handler.response_streaming else _report_unary
     return handler_of(
         wrapped(method, incoming, calls, is_stream=handler.request_streaming),
-        request_deserializer=tolerant(handler.request_deserializer),
+        request_deserializer=tolerant(handler.request_deserializer, max_numbers),
         response_serializer=handler.response_serializer,
     )
 
@@ -208,31 +214,35 @@ def _packed(message: Message) -> AnyMessage:
     return packed
 
 
-_DAMAGED = object()
-
-
-def tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+def tolerant(
+    deserialize: Callable[[bytes], Any] | None, max_numbers: int
+) -> Callable[[bytes], Any] | None:
     """gRPC would call an exception in here INTERNAL; so it is raised later, by `checked`."""
     if deserialize is None:
         return None
+    message = getattr(deserialize, "__self__", None)  # of FromString: the message's class
 
     def deserialized(data: bytes) -> Any:
         try:
+            if message is not None:
+                check_entries(data, message, max_numbers)
             return deserialize(data)
         except DecodeError:
-            return _DAMAGED
+            return MessageDamaged()
+        except TooManyEntries as error:
+            return error
 
     return deserialized
 
 
 def checked(request: Any, on_request: Callable[[Any], None], *, is_stream: bool) -> Any:
-    """The request, or requests as they come; `on_request` sees each. Raises MessageDamaged."""
+    """The request, or each of a stream, after `on_request` saw it. Raises if it was refused."""
     return (_checked_stream if is_stream else _checked)(request, on_request)
 
 
 def _checked(request: Any, on_request: Callable[[Any], None]) -> Any:
-    if request is _DAMAGED:
-        raise MessageDamaged
+    if isinstance(request, CharlmError):
+        raise request
     on_request(request)
     return request
 
