@@ -229,13 +229,13 @@ async def test_the_watch_loads_new_checkpoints_and_keeps_old_models_otherwise(
     root: Path,
 ) -> None:
     async with serving(root) as wire:
-        await wire.app.watch.project_heads()
+        await wire.app.watch.look()
         assert wire.models.names == [MODEL, "models/two"]
         digests = {name: wire.models.digest(name) for name in wire.models.names}
         write(root / "one", 5)
         (root / "two" / checkpoints.MANIFEST).write_text("{")
         shutil.copytree(root / "one", root / "three")
-        await wire.app.watch.project_heads()
+        await wire.app.watch.look()
         after = {name: wire.models.digest(name) for name in wire.models.names}
 
     assert after["models/one"] == after["models/three"] != digests[MODEL]
