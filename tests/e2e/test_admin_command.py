@@ -51,7 +51,7 @@ async def test_models_are_loaded_renamed_and_unloaded(
     assert "it is new" in admin(address, "alias", "best", "newer")
     assert "models/newer  running 0" in admin(address, "list")
     assert "points to models/newer" in admin(address, "unload", "newer")
-    assert "holds no checkpoint '../new'" in admin(address, "load", "../new", "--as", "x")
+    assert "has no checkpoint '../new'" in admin(address, "load", "../new", "--as", "x")
     async with Client(address) as client:
         with pytest.raises(InvalidRequest):
             await client.admin.unload_model("newer")
