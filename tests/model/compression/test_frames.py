@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_model.compression import frames
@@ -99,7 +99,6 @@ def test_a_stream_may_arrive_in_any_pieces(payloads: list[bytes], cuts: list[int
     )
 
 
-@settings(deadline=None)
 @given(payloads=st.lists(st.binary(min_size=8, max_size=8), min_size=2, max_size=4), data=st.data())
 def test_a_flipped_bit_costs_one_frame(payloads: list[bytes], data: st.DataObject) -> None:
     stream = stream_of(payloads)
@@ -156,7 +155,6 @@ def flipped(data: bytes, bit: int) -> bytes:
     return bytes(changed)
 
 
-@settings(deadline=None)
 @given(payloads=payloads.filter(lambda each: len(each) >= 2), data=st.data())
 def test_bytes_put_in_or_taken_out_cost_no_frame_but_their_own(
     payloads: list[bytes], data: st.DataObject

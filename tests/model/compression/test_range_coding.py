@@ -157,7 +157,7 @@ def test_no_character_is_cut(text: str) -> None:
     assert "".join(piece.decode() for piece in cut) == text
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(words=st.lists(st.integers(0, 2**32 - 1), max_size=4), num_tokens=st.integers(0, 9))
 @torch.inference_mode()
 def test_a_forged_payload_decodes_to_something(words: list[int], num_tokens: int) -> None:

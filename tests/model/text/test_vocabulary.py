@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm_model.errors import InvalidConfig, InvalidUtf8, UnknownCharacter
@@ -52,7 +52,6 @@ def test_characters_round_trip(text: str, data: st.DataObject) -> None:
     assert vocabulary.decode(vocabulary.encode(sample)) == sample
 
 
-@settings(deadline=None)
 @given(text=TEXTS)
 def test_pieces_round_trip(pieces: SentencePieceVocabulary, text: str) -> None:
     ids = pieces.encode(text)

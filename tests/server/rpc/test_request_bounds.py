@@ -7,7 +7,7 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from charlm.v1 import context_pb2, scoring_pb2
@@ -74,7 +74,6 @@ def test_the_smallest_entries_of_every_repeated_field_are_counted(name: str) -> 
         check_entries(data, message, MAX_NUMBERS)
 
 
-@settings(deadline=None)
 @given(data=st.binary(max_size=40))
 def test_bytes_that_are_no_message_end_the_count(data: bytes) -> None:
     padded = data + b"\xff" * (MAX_FIELDS + 1)

@@ -40,7 +40,6 @@ def test_transpose_agrees_with_numpy(num_rows: int, num_columns: int, margin: in
     assert not out[:, num_rows:].any()
 
 
-@settings(deadline=None)
 @given(num_rows=sizes, num_pairs=sizes)
 def test_panels_of_rows_hold_pairs_of_columns(num_rows: int, num_pairs: int) -> None:
     bfloat16s = matrix(num_rows, 2 * num_pairs)
@@ -55,7 +54,6 @@ def test_panels_of_rows_hold_pairs_of_columns(num_rows: int, num_pairs: int) -> 
     assert not rows[num_rows:].any()
 
 
-@settings(deadline=None)
 @given(num_pairs=sizes, num_vectors=st.integers(1, 5), is_rounded=st.booleans())
 def test_panels_of_columns_hold_pairs_of_rows(
     num_pairs: int, num_vectors: int, is_rounded: bool
