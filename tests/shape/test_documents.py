@@ -68,8 +68,9 @@ def test_every_document_is_in_the_index() -> None:
     assert pages <= linked
 
 
-def test_every_topic_of_the_log_is_in_its_readme() -> None:
-    readme = (ROOT / "docs" / "log" / "README.md").read_text(encoding="utf-8")
-    topics = {path.name for path in (ROOT / "docs" / "log").glob("*.md")} - {"README.md"}
+@pytest.mark.parametrize("folder", ["docs/log", "docs/decisions"])
+def test_every_page_of_a_folder_is_in_its_readme(folder: str) -> None:
+    readme = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / folder).glob("*.md")} - {"README.md"}
 
-    assert topics <= set(LINK.findall(readme))
+    assert pages <= set(LINK.findall(readme))
