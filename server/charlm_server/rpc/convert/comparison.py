@@ -9,7 +9,7 @@ from charlm_model.scoring import posteriors
 from charlm_model.text.vocabulary import END_OF_TEXT_ID
 from charlm_server.engine.scoring import ScoringItem, ScoringJob
 from charlm_server.engine.token_columns import Returns
-from charlm_server.errors.base import InvalidRequest, InvalidText
+from charlm_server.errors.base import Described, InvalidRequest, InvalidText
 from charlm_server.models.registry import LoadedModel, Models, check_named
 from charlm_server.rpc.convert.fields import TextReader, check_count
 
@@ -21,10 +21,12 @@ def compared_models(request: pb.CompareRequest, models: Models) -> list[LoadedMo
     """The models that a request names. Raises InvalidRequest or ModelNotFound."""
     if not request.models:
         raise InvalidRequest("models", [], "a list of at least one model")
+    earlier: set[str] = set()
     for index, name in enumerate(request.models):
         check_named(name, f"models[{index}]")
-        if name in request.models[:index]:
+        if name in earlier:
             raise InvalidRequest(f"models[{index}]", name, "a model that is not in the list yet")
+        earlier.add(name)
     found = [models.get(name) for name in request.models]
     priors_from(request)
     return found
@@ -36,7 +38,7 @@ def priors_from(request: pb.CompareRequest) -> list[float]:
         return [1.0] * len(request.models)
     if len(request.priors) != len(request.models):
         allowed = f"empty, or a list of {len(request.models)}, one for each model"
-        raise InvalidRequest("priors", list(request.priors), allowed)
+        raise InvalidRequest("priors", Described(f"a list of {len(request.priors)}"), allowed)
     for index, prior in enumerate(request.priors):
         if not (isfinite(prior) and prior > 0):
             allowed = "positive and finite; to exclude a model, leave it out"

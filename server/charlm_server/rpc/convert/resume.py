@@ -9,13 +9,17 @@ from charlm_server.engine.resume import ReceivedDigest, ResumePosition
 from charlm_server.engine.sequence import GenerationJob
 from charlm_server.errors.base import Described, InvalidRequest
 from charlm_server.models.registry import LoadedModel
-from charlm_server.rpc.convert.fields import check_token_ids
+from charlm_server.rpc.convert.fields import check_count, check_token_ids
 
 
 def resume_positions_from(
-    request: pb.StreamGenerateRequest,
+    request: pb.StreamGenerateRequest, max_outputs: int
 ) -> list[tuple[ResumePosition, list[int]]]:
-    """Where a stream is to go on, and what was received by there. Raises ResumeTokenDamaged."""
+    """Where a stream is to go on, and what was received by there.
+
+    Raises ResumeTokenDamaged, and InvalidRequest for more points than a call can have outputs.
+    """
+    check_count("resume", len(request.resume), 0, max_outputs)
     return [
         (ResumePosition.from_token(point.resume_token), list(point.received.ids))
         for point in request.resume

@@ -75,8 +75,9 @@ def stopping_from(
     constraint: Constraint | None = None,
     search: ConstraintSearch | None = None,
 ) -> Stopping:
+    num_stops = len(message.stop_sequences)
+    check_count("stopping.stop_sequences", num_stops, 0, limits.max_stop_sequences)
     stops = [stop.encode() for stop in message.stop_sequences]
-    check_count("stopping.stop_sequences", len(stops), 0, limits.max_stop_sequences)
     for index, stop in enumerate(stops):
         if not 1 <= len(stop) <= limits.max_stop_sequence_bytes:
             allowed = f"from 1 to {limits.max_stop_sequence_bytes} bytes long"

@@ -96,7 +96,9 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
             states=states,
             deadline=deadline_of(context, model),
             constraint=await self._compiler.compiled(request.generate, model),
-            streaming=StreamOptions(max_tokens, resume_positions_from(request)),
+            streaming=StreamOptions(
+                max_tokens, resume_positions_from(request, model.limits.max_outputs)
+            ),
         )
         tokens = resume_tokens_for(request, job)
         header: pb.StreamHeader | None = _header_from(job, model)
