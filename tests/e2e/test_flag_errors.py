@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 MODEL = "fox"
 BAD_VALUES: list[tuple[str, str, str]] = [
     # command and its other arguments, flag and value, what the error must say
-    ("generate fox", "--temperature=-1", "100"),
+    ("generate fox", "--temperature=-1", "; it must be from 0 to 100"),
     ("generate fox", "--top-k=-1", "from 0 to"),
     ("generate fox", "--top-p=2", "1"),
     ("generate fox", "--min-p=2", "1"),
@@ -65,8 +65,8 @@ BAD_VALUES: list[tuple[str, str, str]] = [
     ("bench serve", "--seed=18446744073709551616", "from 0 to"),
     ("bench serve", "--plot=a.png", ".svg"),
     ("state create fox", "--time-to-live=0", "0.001"),
-    ("state create fox", "--time-to-live=1e9", "seconds"),
-    ("state import EMPTY", "--time-to-live=1e9", "seconds"),
+    ("state create fox", "--time-to-live=1e9", "86400"),
+    ("state import EMPTY", "--time-to-live=1e9", "86400"),
     ("health", "--timeout=0", "0.001"),
     ("models", "--color=pink", "auto, always, never"),
 ]
@@ -113,5 +113,7 @@ def test_an_error_names_the_flag_as_typed(
     assert done.exit_code != 0
     error = " ".join((str(done.exception) + done.output).replace("│", "").split())
     assert said in error
-    if flag.startswith("-"):
-        assert flag.partition("=")[0] in error or "--model" in flag
+    name = flag.partition("=")[0]
+    if name.startswith("-") and name != "--model":
+        is_usage = isinstance(done.exception, SystemExit)
+        assert name in error if is_usage else str(done.exception).startswith(name)
