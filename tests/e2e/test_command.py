@@ -76,7 +76,7 @@ def test_the_command_asks_a_real_server(server_address: str) -> None:
     assert "'Ü'" in unknown.stderr
     assert "offset 0" in unknown.stderr
     assert refused.returncode == 1
-    assert "top_p is 2.0" in refused.stderr
+    assert "--top-p is 2.0" in refused.stderr
     assert "Traceback" not in unknown.stderr + refused.stderr
 
 

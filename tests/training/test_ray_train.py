@@ -12,7 +12,7 @@ import pytest
 import typer
 from safetensors.torch import load_file
 from torch.testing import assert_close
-from typer.testing import CliRunner, LeaderboardRun
+from typer.testing import CliRunner, Result
 
 from charlm_training.cli import train
 from charlm_training.errors import InvalidOption
@@ -109,7 +109,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     assert "pip install 'charlm[ray]'" in done.stderr
 
 
-def trained(folder: Path, *flags: str) -> LeaderboardRun:
+def trained(folder: Path, *flags: str) -> Result:
     (folder / "text.txt").write_text(TEXT)
     app = typer.Typer()
     app.command()(train)
