@@ -10,6 +10,7 @@ a truncated one. Numbers are little-endian.
 """
 
 import hashlib
+import re
 import struct
 from binascii import crc32, crc_hqx
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ _NUMERICS_BYTES = 20
 _HEADER = struct.Struct(f"<4s8s{_NUMERICS_BYTES}sI")
 _FRAME = struct.Struct("<BIHHIIH")
 _CODED, _LAST_CODED, _STORED, _LAST_STORED = KINDS = 0xC5, 0xC6, 0xC7, 0xC8
+_MARK = re.compile(rb"[\xc5-\xc8]")
 HEADER_BYTES, FRAME_HEAD_BYTES = _HEADER.size, _FRAME.size
 MAX_MISSING = 1 << 16  # frames that can be missing at once; a larger number is taken for damage
 # Where frames are looked for after damage: noise has a mark every 64 bytes, a hostile text more.
@@ -198,5 +200,5 @@ class Deframer:
 
     def _next_mark(self, start: int) -> int:
         """The next byte that may begin a frame, or the end of what there is."""
-        places = [self._buffer.find(kind, start) for kind in KINDS]
-        return min((place for place in places if place >= 0), default=len(self._buffer))
+        mark = _MARK.search(self._buffer, start)
+        return len(self._buffer) if mark is None else mark.start()
