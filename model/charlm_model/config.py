@@ -42,10 +42,10 @@ class ModelConfig:
         _require(self.unit in UNITS, "unit", self.unit, " or ".join(UNITS))
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            allowed = f"a whole number in [{low}, {high}]"
+            allowed = f"a whole number from {low} to {high}"
             _require(type(value) is int and low <= value <= high, name, value, allowed)
-        is_number = type(self.dropout) in (int, float)
-        _require(is_number and 0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        is_share = type(self.dropout) in (int, float) and 0 <= self.dropout < 1
+        _require(is_share, "dropout", self.dropout, "at least 0 and below 1")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,4 +63,4 @@ class ModelConfig:
 
 def _require(is_met: bool, name: str, value: object, allowed: str) -> None:
     if not is_met:
-        raise InvalidConfig(f"{name} is {value!r}, but must be {allowed}.")
+        raise InvalidConfig(f"{name} is {value!r}; it must be {allowed}.")

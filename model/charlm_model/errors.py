@@ -62,7 +62,7 @@ class InvalidSampling(ModelError):
         self.field = field
         self.value = value
         self.allowed = allowed
-        super().__init__(f"{field} is {value}, but must be {allowed}.")
+        super().__init__(f"{field} is {value}; it must be {allowed}.")
 
 
 class CheckpointError(ModelError):
@@ -90,7 +90,7 @@ class InvalidConstraint(ModelError):
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
-        super().__init__(f"{field} is {value!r}, but it must be {allowed}.")
+        super().__init__(f"{field} is {value!r}; it must be {allowed}.")
 
 
 class SnapshotError(ModelError):

@@ -68,7 +68,7 @@ class LanguageModel(nn.Module, ABC):
                 list(each[name].shape) if name in each else None for each in (expected, tensors)
             ]
             if shapes[0] != shapes[1]:
-                raise ValueError(f"{name} has the shape {shapes[1]}, but must have {shapes[0]}")
+                raise ValueError(f"{name} has the shape {shapes[1]}; it must have {shapes[0]}")
         model = cls(config)
         model.load_state_dict(dict(tensors), strict=True)
         return model

@@ -47,16 +47,16 @@ class Mixing:
     def __post_init__(self) -> None:
         if not 2 <= len(self.weights) <= MAX_MEMBERS:
             raise InvalidConfig(
-                f"A mixture has {len(self.weights)} models, but must have 2 to {MAX_MEMBERS}."
+                f"A mixture has {len(self.weights)} models; it must have from 2 to {MAX_MEMBERS}."
             )
         low = -MAX_WEIGHT if self.kind is MixtureKind.LOG_LINEAR else 0.0
         for weight in self.weights:
             is_high_enough = weight >= low if self.kind is MixtureKind.LOG_LINEAR else weight > low
             if not (isfinite(weight) and is_high_enough and weight <= MAX_WEIGHT):
-                bracket = "[" if self.kind is MixtureKind.LOG_LINEAR else "("
+                least = f"from {low:g} to" if low else "above 0 and at most"
                 raise InvalidConfig(
-                    f"A weight of a {self.kind.value} mixture is {weight}, but must be in "
-                    f"{bracket}{low:g}, {MAX_WEIGHT:g}]."
+                    f"A weight of a {self.kind.value} mixture is {weight}; it must be "
+                    f"{least} {MAX_WEIGHT:g}."
                 )
 
     @property

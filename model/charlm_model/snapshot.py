@@ -177,7 +177,7 @@ def _check_shapes(tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor]) -
         expected = layout[name]
         if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
             raise SnapshotDamaged(
-                f"{name} is {tensor.dtype} of shape {list(tensor.shape)}, but must be "
+                f"{name} is {tensor.dtype} of shape {list(tensor.shape)}; it must be "
                 f"{expected.dtype} of shape {list(expected.shape)}"
             )
 

@@ -222,7 +222,7 @@ def test_from_tensors_checks_shapes_before_it_allocates(saved: Path) -> None:
         saved, "config.json", json.dumps({**config, "hidden_size": 8192, "num_layers": 64}).encode()
     )
 
-    with pytest.raises(CheckpointCorrupt, match=r"has the shape .*but must have"):
+    with pytest.raises(CheckpointCorrupt, match=r"has the shape .*; it must have"):
         load(saved)
 
 

@@ -131,10 +131,10 @@ def test_models_that_cannot_be_mixed_are_refused(others: list[Checkpoint], words
 @pytest.mark.parametrize(
     ("kind", "weights", "words"),
     [
-        (MixtureKind.LINEAR, (1.0,), "2 to 16"),
-        (MixtureKind.LINEAR, (1.0, 0.0), r"in \(0, 100\]"),
-        (MixtureKind.ONLINE, (1.0, -1.0), r"in \(0, 100\]"),
-        (MixtureKind.LOG_LINEAR, (1.0, -101.0), r"in \[-100, 100\]"),
+        (MixtureKind.LINEAR, (1.0,), "; it must have from 2 to 16"),
+        (MixtureKind.LINEAR, (1.0, 0.0), "; it must be above 0 and at most 100"),
+        (MixtureKind.ONLINE, (1.0, -1.0), "; it must be above 0 and at most 100"),
+        (MixtureKind.LOG_LINEAR, (1.0, -101.0), "; it must be from -100 to 100"),
         (MixtureKind.LINEAR, (1.0, float("nan")), "nan"),
     ],
 )

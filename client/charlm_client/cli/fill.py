@@ -83,7 +83,8 @@ def fill(
 def _sides(text: str, mark: str) -> tuple[str, int, str]:
     """What is before the gap, its length, and what is after it."""
     if len(mark) != 1:
-        raise typer.BadParameter(f"{mark!r} must be one character.", param_hint="--mark")
+        message = f"{mark!r} has {len(mark)} characters; it must have one."
+        raise typer.BadParameter(message, param_hint="--mark")
     gaps = list(re.finditer(re.escape(mark) + "+", text))
     if len(gaps) != 1:
         raise typer.BadParameter(

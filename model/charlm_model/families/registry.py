@@ -33,5 +33,5 @@ def restore(config: ModelConfig, tensors: Mapping[str, Tensor]) -> LanguageModel
 def _class_of(config: ModelConfig) -> type[LanguageModel]:
     if config.family not in FAMILIES:
         names = ", ".join(FAMILIES)
-        raise InvalidConfig(f"family is {config.family!r}, but must be one of {names}.")
+        raise InvalidConfig(f"family is {config.family!r}; it must be one of {names}.")
     return FAMILIES[config.family]

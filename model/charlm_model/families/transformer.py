@@ -87,7 +87,7 @@ class Transformer(KernelModel):
         # The kernels process four numbers of a head at a time.
         if width % (4 * heads):
             raise InvalidConfig(
-                f"hidden_size is {width}, but must be a multiple of 4 * num_heads = {4 * heads}."
+                f"hidden_size is {width}; it must be a multiple of 4 * num_heads = {4 * heads}."
             )
         self._num_slots = lanes_of(config.context_length)
         self.embedding = TokenEmbedding(

@@ -117,12 +117,12 @@ def _caller_from(table: dict[str, Any]) -> Caller:
     name, digest = table.get("name", ""), str(table.get("sha256", "")).lower()
     roles = frozenset(table.get("roles", ()))
     if not isinstance(name, str) or not name:
-        raise ValueError(f"the name of a token is {name!r}, but must be a text")
+        raise ValueError(f"the name of a token is {name!r}; it must be a text")
     if unknown := sorted(table.keys() - KNOWN) or sorted(roles - set(ROLES)):
         raise ValueError(f"token {name!r} has unknown {', '.join(unknown)}")
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise ValueError(f"the sha256 of token {name!r} is not 64 hexadecimal digits")
     for key in ("calls_per_minute", "max_concurrent"):
         if key in table and (type(table[key]) is not int or table[key] < 1):
-            raise ValueError(f"{key} of token {name!r} is {table[key]!r}, but must be 1 or more")
+            raise ValueError(f"{key} of token {name!r} is {table[key]!r}; it must be 1 or more")
     return Caller(**{**table, "sha256": digest, "roles": roles})

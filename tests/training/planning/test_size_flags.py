@@ -38,12 +38,12 @@ def test_every_family_says_what_it_has_no_use_for() -> None:
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
-        ({"dropout": 1.5}, r"^--dropout is 1.5, but must be in \[0, 1\)\.$"),
-        ({"hidden_size": 0}, "^--hidden-size is 0, but must be a whole number"),
-        ({"kernel_size": 1000}, "^--kernel-size is 1000, but must be"),
+        ({"dropout": 1.5}, r"^--dropout is 1.5; it must be at least 0 and below 1\.$"),
+        ({"hidden_size": 0}, "^--hidden-size is 0; it must be a whole number from 1 to"),
+        ({"kernel_size": 1000}, "^--kernel-size is 1000; it must be a whole number from"),
         (
             {"hidden_size": 33, "num_heads": 4},
-            r"^--hidden-size is 33, but must be a multiple of 4 \* --num-heads = 16\.$",
+            r"^--hidden-size is 33; it must be a multiple of 4 \* --num-heads = 16\.$",
         ),
     ],
 )
@@ -55,5 +55,5 @@ def test_a_size_that_no_model_can_have_is_named_by_its_flag(
 
 
 def test_what_no_flag_decides_keeps_its_name() -> None:
-    with pytest.raises(InvalidConfig, match="vocab_size is 1, but"), named_as_flags():
-        raise InvalidConfig("vocab_size is 1, but must be 2.")
+    with pytest.raises(InvalidConfig, match="vocab_size is 1; it must be 2"), named_as_flags():
+        raise InvalidConfig("vocab_size is 1; it must be 2.")
