@@ -1,4 +1,4 @@
-"""Stands before every method when tokens are asked for: who calls, may they, not too often."""
+"""Authentication: checks the token, role and quota of every call, when tokens are required."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from charlm_server.rpc.refusal import refusal_handler
 
 SCHEME = "bearer "
 OPEN_SERVICES = {"grpc.health.v1.Health"}  # probes carry no token, and learn no more than health
-# A service that is not named here needs a known token of whatever role: it only tells.
+# A service that is not named here needs a known token of any role: it changes nothing.
 ROLE_OF_SERVICE = {
     "charlm.v1.AdminService": "admin",
     "charlm.v1.CodecService": "score",
@@ -27,7 +27,7 @@ ROLE_OF_SERVICE = {
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
-    """Stands inside the error interceptor, which reports refusals and unwraps the handler."""
+    """Runs inside the error interceptor, which reports refusals and unwraps the handler."""
 
     def __init__(self, callers: Callers) -> None:
         self._callers = callers
@@ -37,7 +37,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        # A path needs no slash on the wire: what has none is a service that nobody offers.
+        # A path on the wire may lack the slash; it then names an unknown service.
         service = handler_call_details.method.lstrip("/").partition("/")[0]
         if service in OPEN_SERVICES:
             return await continuation(handler_call_details)
@@ -48,7 +48,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         return AuthenticatedHandler(await continuation(handler_call_details), caller)
 
     def _let_in(self, metadata: Any, service: str) -> str:
-        """The caller's name; before the request is read.
+        """The caller's name, found before the request is read.
 
         Raises Unauthenticated, NotAllowed or QuotaExceeded.
         """
@@ -61,7 +61,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
 
 
 def token_of(metadata: Any) -> str:
-    """What the call's metadata carry. Raises Unauthenticated."""
+    """The bearer token in the call's metadata. Raises Unauthenticated."""
     for key, value in metadata or ():
         if key == "authorization" and value[: len(SCHEME)].lower() == SCHEME:
             return str(value[len(SCHEME) :]).strip()

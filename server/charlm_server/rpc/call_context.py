@@ -1,4 +1,4 @@
-"""What travels with one call: from the interceptors outward, and inward to the servicer."""
+"""Types that carry data of one call between the interceptors and to the servicer."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -7,18 +7,18 @@ from charlm_server.calls.call import Call
 
 
 class AuthenticatedHandler(NamedTuple):
-    """What the auth interceptor answers: the handler that gRPC found, and whose call it is for."""
+    """The auth interceptor's result: the handler that gRPC found, and the caller."""
 
     handler: Any
     caller: str  # the name of a token's holder
 
 
 class IncomingCall(NamedTuple):
-    """What is known of a call before its request is read."""
+    """The data of a call that are known before its request is read."""
 
     method: str  # as "/charlm.v1.GenerationService/Generate"
     metadata: Iterable[tuple[str, str | bytes]]
-    caller: str  # empty where everyone may call
+    caller: str  # empty on a server without tokens
 
 
 class TrackedContext:
@@ -32,6 +32,6 @@ class TrackedContext:
 
 
 def call_of(context: Any) -> Call:
-    """The record of the call that a servicer answers."""
+    """The record of the call in progress; for servicers."""
     call: Call = context.call
     return call

@@ -15,8 +15,8 @@ Result = TypeVar("Result")
 MessageT = TypeVar("MessageT", bound=Message)
 
 LARGE_REQUEST_BYTES = 1 << 16
-# A call must end this long before its deadline, or its last message would come too late: longer
-# where more was made that must be put together, and never most of a short time.
+# A call ends this long before its deadline, so that its last message still arrives in time: longer
+# for long deadlines, whose results take longer to convert, and never most of a short one.
 LEAST_MARGIN_S, MOST_MARGIN_S = 0.05, 1.0
 MARGIN_SHARE, MOST_MARGIN_SHARE = 0.02, 0.2
 
@@ -38,7 +38,7 @@ async def convert_off_loop(
     **kwargs: Params.kwargs,
 ) -> Result:
     """The conversion's result; a large request is converted in a thread, so that the event loop
-    goes on serving other calls."""
+    keeps serving other calls."""
     if request.ByteSize() < LARGE_REQUEST_BYTES:
         return convert(*args, **kwargs)
     return await asyncio.to_thread(convert, *args, **kwargs)
@@ -52,7 +52,7 @@ def checked_size(response: MessageT, limit: int, advice: str) -> MessageT:
 
 
 async def gather_all(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """The results of works that run concurrently; the first error cancels the others."""
+    """The results of the coroutines, run concurrently; the first error cancels the others."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in works]

@@ -1,4 +1,4 @@
-"""Makes a Call of every call, and tells those who observe when it begins and ends."""
+"""Creates the record of every call, and notifies the observers when it begins and ends."""
 
 import asyncio
 import random
@@ -28,11 +28,11 @@ from charlm_server.rpc.reflection import PACKAGES
 from charlm_server.rpc.text_counters import COUNTER_OF, num_characters
 
 REQUEST_ID = "x-request-id"  # in the metadata of a call and of its answer
-OTHER = "other"  # a method that is none of ours: names from outside are no labels
+OTHER = "other"  # for unknown methods: callers could otherwise create any number of labels
 STREAMED_TEXT = "charlm.v1.GenerationService/StreamGenerate"
 
 MAX_ID = 128
-_ids = random.Random()  # of the system's entropy; an id is no secret
+_ids = random.Random()  # seeded from the system's entropy; an id is no secret
 _SENDABLE = re.compile(r"[!-~]+")
 _FILES = (
     admin_pb2, codec_pb2, generation_pb2, inference_pb2, models_pb2, scoring_pb2, state_pb2,
@@ -53,20 +53,20 @@ METHODS = _methods()
 
 
 class Calls:
-    """Every call of one server. Without observers a call is given its id, and no more is done."""
+    """Tracks every call of one server. Without observers a call only gets its id."""
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = tuple(observers)
 
     @contextmanager
     def observed(self, incoming: IncomingCall, request: Any, context: Any) -> Iterator[Call]:
-        """Around the answering of one call, by whatever road it ends."""
+        """Wraps one call and records its end, however it ends."""
         call = self._begun(incoming, request, _address_of(context.peer()))
         context.set_trailing_metadata(trailing_of(call))
         try:
             yield call
         except grpc.aio.AbortError:
-            if call.code == OK:  # a servicer told the caller by itself
+            if call.code == OK:  # the servicer called abort itself
                 call.code = _name_of(context.code())
             raise
         except (asyncio.CancelledError, GeneratorExit):
@@ -76,13 +76,13 @@ class Calls:
             self._end(call)
 
     def refuse_unknown(self, incoming: IncomingCall) -> None:
-        """A method was called that does not exist; gRPC itself says so."""
+        """Record a call of an unknown method; gRPC itself answers it with UNIMPLEMENTED."""
         call = self._begun(incoming, None)
         call.code = grpc.StatusCode.UNIMPLEMENTED.name
         self._end(call)
 
     def receive(self, call: Call, request: Any) -> None:
-        """A request was read: the call's only one, or one of its stream."""
+        """Count a request that was read: the call's only one, or one of its stream."""
         if self._observers:
             call.amounts.received_characters += num_characters(request)
 
@@ -110,21 +110,21 @@ class Calls:
 
 
 def trailing_of(call: Call) -> tuple[tuple[str, str], ...]:
-    """What goes back with every answer; an id that metadata cannot hold stays in the log."""
+    """The trailing metadata; an id that metadata cannot hold is only in the log."""
     return ((REQUEST_ID, call.request_id),) if _SENDABLE.fullmatch(call.request_id) else ()
 
 
 def _id_of(request: Any, metadata: Mapping[str, Any]) -> str:
-    """The caller's own, or a new one."""
+    """The caller's request id, or a new one."""
     told = getattr(getattr(request, "generate", request), "request_id", "")
     return (metadata.get(REQUEST_ID) or told)[:MAX_ID] or f"{_ids.getrandbits(64):016x}"
 
 
 def _address_of(peer: str) -> str:
-    """Of gRPC's "ipv4:127.0.0.1:54321", all but the port."""
+    """The peer without its port: "ipv4:127.0.0.1" of "ipv4:127.0.0.1:54321"."""
     return peer.rpartition(":")[0]
 
 
 def _name_of(code: Any) -> str:
-    """gRPC tells a number here and there."""
+    """The name of a status code; in some places gRPC has the bare number."""
     return next((each.name for each in grpc.StatusCode if code in (each, each.value[0])), "UNKNOWN")

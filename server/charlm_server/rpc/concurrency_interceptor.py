@@ -14,7 +14,7 @@ Tasks = set[asyncio.Task[Any]]
 
 
 class ConcurrencyInterceptor(grpc.aio.ServerInterceptor):
-    """Stands inside the error interceptor, which reports refusals to callers.
+    """Runs inside the error interceptor, which reports refusals to callers.
 
     A full server is still healthy: Health.Check is not counted, and Health.Watch has a limit of
     its own, of the same size.

@@ -87,7 +87,7 @@ Method = Callable[[Any, Any], Any]
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Sends our errors to callers in full, and of other exceptions only that one occurred.
 
-    It is the outermost, so it also tells those who observe of every call.
+    It is the outermost, so it also notifies the observers of every call.
     """
 
     def __init__(self, calls: Calls, max_numbers: int) -> None:
@@ -106,14 +106,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         incoming = IncomingCall(details.method, details.invocation_metadata, caller)
         if handler is None:
             self._calls.refuse_unknown(incoming)
-            return None  # gRPC answers UNIMPLEMENTED by itself
+            return None  # gRPC itself answers UNIMPLEMENTED
         return _with_errors_reported(handler, incoming, self._calls, self._max_numbers)
 
 
 def _with_errors_reported(
     handler: Any, incoming: IncomingCall, calls: Calls, max_numbers: int
 ) -> Any:
-    """The same handler, with reports around its method."""
+    """The same handler; errors of its method become statuses."""
     kinds: dict[tuple[bool, bool], tuple[Method, Callable[..., Any]]] = {
         (False, False): (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
         (False, True): (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
@@ -141,7 +141,7 @@ def _report_unary(
                 return response
             except grpc.aio.AbortError:
                 raise
-            except Exception as error:  # noqa: BLE001 - the seam: whatever it is, it is told
+            except Exception as error:  # noqa: BLE001 - every error becomes a status
                 await _abort(context, error, call)
 
     return reporting
@@ -160,7 +160,7 @@ def _report_stream(
                         yield response
             except grpc.aio.AbortError:
                 raise
-            except Exception as error:  # noqa: BLE001 - the seam: whatever it is, it is told
+            except Exception as error:  # noqa: BLE001 - every error becomes a status
                 await _abort(context, error, call)
 
     return reporting
@@ -217,7 +217,7 @@ def _packed(message: Message) -> AnyMessage:
 def tolerant(
     deserialize: Callable[[bytes], Any] | None, max_numbers: int
 ) -> Callable[[bytes], Any] | None:
-    """gRPC would call an exception in here INTERNAL; so it is raised later, by `checked`."""
+    """gRPC reports an exception raised here as INTERNAL; so `checked` raises it later."""
     if deserialize is None:
         return None
     message = getattr(deserialize, "__self__", None)  # of FromString: the message's class
@@ -236,7 +236,7 @@ def tolerant(
 
 
 def checked(request: Any, on_request: Callable[[Any], None], *, is_stream: bool) -> Any:
-    """The request, or each of a stream, after `on_request` saw it. Raises if it was refused."""
+    """The request, or each of a stream, passed to `on_request` first. Raises if it was refused."""
     return (_checked_stream if is_stream else _checked)(request, on_request)
 
 

@@ -106,7 +106,7 @@ class InProcessServer:
         self._services += handlers
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        """Nothing: generated code adds the same handlers a second time, for a faster look-up."""
+        """Does nothing: generated code adds the same handlers twice, for a faster look-up."""
 
     async def stop(self, grace: float | None) -> None:
         """Refuse new calls, and cancel those that are open after `grace` seconds."""
@@ -149,7 +149,7 @@ class InProcessServer:
         return task
 
     async def _run(self, answer: Coroutine[Any, Any, Any], context: CallContext) -> Any:
-        """What the answer returns, by the deadline. Raises grpc.aio.AioRpcError."""
+        """The result of the handler, by the deadline. Raises grpc.aio.AioRpcError."""
         try:
             if self._has_stopped:
                 answer.close()

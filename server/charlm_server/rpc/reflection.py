@@ -31,7 +31,7 @@ def add_reflection(server: grpc.aio.Server, service_names: Iterable[str]) -> Non
 
 
 def _describe_v1() -> None:
-    """Register v1's description beside v1alpha's, so that reflection describes itself too."""
+    """Register v1's description beside v1alpha's, so that reflection lists both."""
     description = FileDescriptorProto()
     reflection_pb2.DESCRIPTOR.CopyToProto(description)
     text = text_format.MessageToString(description).replace("v1alpha", "v1")

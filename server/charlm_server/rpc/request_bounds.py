@@ -1,4 +1,4 @@
-"""Counts what a request's bytes would become, before anything is made of them.
+"""Counts the fields and numbers in a request's bytes before it is parsed.
 
 Two bytes can become a message of a hundred: 16 MiB of empty items would take gigabytes and keep the
 event loop for half a minute. So fields and numbers are counted in the raw bytes, and a request with
@@ -15,7 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from charlm_server.errors.base import TooManyEntries
 
 MAX_FIELDS = 65_536
-"""Of one request, in all its messages: 4,096 items with all their fields are half of it."""
+"""Most fields of one request, nested ones included; 4,096 full items have half as many."""
 _VARINT, _BYTES = 0, 2
 _SIZES = {1: 8, 3: 0, 4: 0, 5: 4}  # of the other wire types: numbers of fixed size, ends of groups
 _CONTINUED = bytes(range(128, 256))  # the bytes of a varint before its last
@@ -45,9 +45,9 @@ def check_entries(data: bytes, message: type[Any], max_numbers: int) -> None:
 def _fields_in(
     data: bytes, descriptor: Descriptor
 ) -> Iterator[tuple[Descriptor | int | None, int, int]]:
-    """Every field of a message and of those in it: what it holds, and where its bytes are.
+    """Every field of a message and of nested messages: its type, and where its bytes are.
 
-    Bytes that are no message end the walk: the parser will refuse them.
+    Malformed bytes end the walk: the parser refuses them later.
     """
     waiting = [(descriptor, 0, len(data))]
     while waiting:
@@ -93,7 +93,7 @@ _FIELDS: dict[str, dict[int, Descriptor | int]] = {}
 
 
 def _fields_of(descriptor: Descriptor) -> dict[int, Descriptor | int]:
-    """By number: the type of a message, or of packed numbers their width, 0 for varints."""
+    """By field number: a message's type, or the width of packed numbers, 0 for varints."""
     found = _FIELDS.get(descriptor.full_name)
     if found is None:
         found = _FIELDS[descriptor.full_name] = {

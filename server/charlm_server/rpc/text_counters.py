@@ -8,15 +8,15 @@ from google.protobuf.message import Message
 from charlm.v1 import codec_pb2, generation_pb2, scoring_pb2, state_pb2
 from charlm_server.calls.amounts import Amounts
 
-# Fields of requests that hold text to be read by a model, and those that hold such messages.
+# Fields of requests that hold text for a model, and fields that hold messages with such text.
 TEXTS = {"text", "append_text", "texts", "right", "data"}
 AROUND_TEXTS = {"generate", "context", "left", "items", "start"}
-# `data` in these is no text.
+# `data` in these messages is not text.
 NO_TEXTS = (codec_pb2.DecompressRequest, state_pb2.ImportStateRequest)
 
 
 def num_characters(request: Any) -> int:
-    """Code points of all text in a request. Bytes that are no UTF-8 count as one each."""
+    """Code points of all text in a request. Bytes that are not UTF-8 count as one each."""
     if isinstance(request, NO_TEXTS) or not isinstance(request, Message):
         return 0
     found = 0
@@ -60,7 +60,7 @@ def _scored(response: scoring_pb2.ScoreResponse, totals: list[Amounts]) -> None:
 
 def _stream_scored(response: scoring_pb2.StreamScoreResponse, totals: list[Amounts]) -> None:
     for each in totals:
-        each.scored_characters += response.total.num_characters  # in the last message alone
+        each.scored_characters += response.total.num_characters  # only in the last message
         each.scored_tokens += response.total.num_tokens
 
 
@@ -68,7 +68,7 @@ def _coded(
     response: codec_pb2.CompressResponse | codec_pb2.DecompressResponse, totals: list[Amounts]
 ) -> None:
     for each in totals:
-        each.coded_bytes += response.totals.num_text_bytes  # in the last message alone
+        each.coded_bytes += response.totals.num_text_bytes  # only in the last message
 
 
 COUNTER_OF: dict[str, Callable[[Any, list[Amounts]], None]] = {

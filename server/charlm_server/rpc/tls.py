@@ -63,7 +63,7 @@ class _Certificates:
         return [(stat.st_mtime_ns, stat.st_ino) for stat in stats]
 
     def _check(self) -> None:
-        """Raise unless the key belongs to the certificate: gRPC would say so to callers only."""
+        """Raise unless the key belongs to the certificate; gRPC would fail only at a handshake."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._files.cert, self._files.key, password="")
         if self._files.client_ca:

@@ -53,7 +53,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
 
 
 def load_of(model: LoadedModel, states: StateStore) -> pb.ModelLoad:
-    """Read while the engine works: each number is right, their moments differ a little."""
+    """Each number is exact, but they are read at slightly different times: the engine runs."""
     load = model.scheduler.load
     return pb.ModelLoad(
         model=model.name,

@@ -77,7 +77,7 @@ async def _first(requests: AsyncIterator[Request]) -> Request:
 
 
 async def _data(first: Request, requests: AsyncIterator[Request]) -> AsyncIterator[bytes]:
-    """What each message brings. Raises InvalidRequest."""
+    """The data of each message. Raises InvalidRequest."""
     yield _checked(first)
     async for request in requests:
         if request.model:

@@ -112,7 +112,7 @@ class GenerationService(pb_grpc.GenerationServiceServicer):
 
 
 def least_bytes_per_token(returns: Returns, model: LoadedModel) -> int:
-    """Beside its text, at the very least; there are two log-probs, one of what was drawn from."""
+    """Least bytes of a token beside its text; it has two log-probs, model's and sampler's."""
     return returns.least_bytes_per_token(model.vocab_size) + 4 * returns.logprobs
 
 

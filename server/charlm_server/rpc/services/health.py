@@ -1,4 +1,4 @@
-"""grpc.health.v1: whether the server, a service or a model can be asked, now and as it changes.
+"""grpc.health.v1: whether the server, a service or a model is ready, once or on every change.
 
 Names: "" for the server, "charlm.v1.GenerationService" for a service, "models/{model}" for a model.
 """
@@ -17,8 +17,8 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health:
-    """Written out because the packaged one holds a lock while it writes to a watcher: one slow
-    watcher would then stop all changes."""
+    """Replaces the packaged servicer, which holds a lock while it writes to a watcher: one slow
+    watcher would block every change."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._statuses = dict.fromkeys(["", *names], NOT_SERVING)
@@ -32,12 +32,12 @@ class Health:
             self.set(name, is_serving=is_serving)
 
     def set(self, name: str, *, is_serving: bool) -> None:
-        """Change one status; those who watch are told."""
+        """Change one status and notify its watchers."""
         self._statuses[name] = SERVING if is_serving else NOT_SERVING
         self._notify_watchers()
 
     def forget(self, name: str) -> None:
-        """The name means nothing any more; those who watch are told."""
+        """Remove the name and notify its watchers."""
         self._statuses.pop(name, None)
         self._notify_watchers()
 
@@ -54,7 +54,7 @@ class Health:
     ) -> health_pb2.HealthCheckResponse:
         if request.service not in self._statuses:
             known = ", ".join(repr(name) for name in self._statuses)
-            sentence = f"No service {request.service!r} is known here; known: {known}."
+            sentence = f"No service {request.service!r} is known; known: {known}."
             await context.abort(grpc.StatusCode.NOT_FOUND, sentence)
         return health_pb2.HealthCheckResponse(status=self._statuses[request.service])
 
@@ -82,7 +82,7 @@ class Health:
         """The status now, and again whenever it has changed."""
         told = None
         while True:
-            changed = self._changed  # taken first, so that no change falls between look and wait
+            changed = self._changed  # first, or a change could be missed
             status = self._statuses.get(request.service, SERVICE_UNKNOWN)
             if status != told:
                 yield health_pb2.HealthCheckResponse(status=status)

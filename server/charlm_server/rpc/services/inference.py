@@ -54,7 +54,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
 
 
 async def _answer(job: SearchJob, model: LoadedModel, call: Call) -> Any:
-    """What the search found."""
+    """The result of the search."""
     async with model.scheduler.run(job, call):
         [answer] = await job.output.take(1)
     return answer.value

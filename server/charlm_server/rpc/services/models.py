@@ -43,7 +43,7 @@ class ModelService(pb_grpc.ModelServiceServicer):
         )
 
     def _names_after(self, page_token: str) -> list[str]:
-        """A page token is the last name of the page before."""
+        """A page token is the last name on the previous page."""
         if page_token and page_token not in self._models.names:
             raise InvalidRequest(
                 "page_token", page_token, "the next_page_token of an earlier response"

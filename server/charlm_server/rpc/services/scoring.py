@@ -125,7 +125,7 @@ class ScoringService(pb_grpc.ScoringServiceServicer):
 async def _scores(
     request: pb.ScoreRequest | pb.CompareRequest, job: ScoringJob, model: LoadedModel, call: Call
 ) -> list[pb.Score]:
-    """Have a job done, and what it found made into messages."""
+    """Run a job and convert its results to messages."""
     builder = ScoreBuilder(job, model)
     async with model.scheduler.run(job, call):
         async for parts in job.output.batches(model.limits.max_response_message_bytes):

@@ -40,7 +40,7 @@ from charlm_server.tasks.state_reading import advance, read
 class StateService(pb_grpc.StateServiceServicer):
     def __init__(self, models: Models, states: StateStore) -> None:
         self._models, self._states = models, states
-        # Two that advance one state do so one after the other; a lock lives while it is used.
+        # Calls that advance the same state take turns; a lock exists only while it is used.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def CreateState(

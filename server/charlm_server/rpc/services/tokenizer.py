@@ -1,4 +1,4 @@
-"""TokenizerService: a model's vocabulary, for callers that want ids."""
+"""TokenizerService: encodes, decodes and lists a model's vocabulary."""
 
 from __future__ import annotations  # gRPC's context is generic for type checkers only
 
