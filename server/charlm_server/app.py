@@ -68,7 +68,7 @@ SERVICES = [
 ]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 HEALTH_SERVICE = "grpc.health.v1.Health"
-LAST_WORDS_S = 0.5  # for messages on their way and for those who watch the health
+LAST_WORDS_S = 0.5  # for messages in transit and for watchers of the health service
 
 
 class App:
@@ -191,14 +191,14 @@ async def serve(config: ServeConfig, on_ready: Callable[[str], None]) -> None:
         if app.telemetry.metrics_address is not None:
             on_ready(f"charlm: metrics on http://{app.telemetry.metrics_address}/metrics")
         await asked_to_stop.wait()
-    finally:  # also where nobody can be told that it is ready
+    finally:  # also where the ready message cannot be printed
         await app.drain()
 
 
 def interceptors_of(
     config: ServeConfig, calls: Calls | None = None
 ) -> list[grpc.aio.ServerInterceptor]:
-    """The first is the outermost: it tells callers what the others refuse."""
+    """The first is the outermost: it reports the refusals of the others."""
     auth = [] if config.tokens is None else [AuthInterceptor(Callers(config.tokens))]
     concurrency = ConcurrencyInterceptor(config.limits.max_open_calls)
     errors = ErrorInterceptor(calls or Calls(), config.limits.max_score_tokens)
@@ -206,7 +206,7 @@ def interceptors_of(
 
 
 def try_to_bind(host: str, port: int) -> None:
-    """Raise OSError if the address cannot be had: gRPC would say why in its own log only."""
+    """Raise OSError if the address is unavailable; gRPC logs the cause but does not raise it."""
     [(family, *_, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -237,10 +237,11 @@ def _ms(seconds: float) -> int:
 
 
 def freeze_collector() -> None:
-    """Let the collector walk only over what is made from here on; for once, before models are.
+    """Freeze long-lived objects so that the collector skips them; once, before models load.
 
-    Most of a server's objects are torch's and live as long as it does: a walk over them takes 100
-    to 200 ms, in which every call and the engine wait. Models come and go, and are not spared.
+    Most of a server's objects are torch's and live as long as the process: a collection that scans
+    them takes 100 to 200 ms and blocks every call and the engine. Models can be unloaded, so they
+    are not frozen.
     """
     gc.collect()
     gc.freeze()

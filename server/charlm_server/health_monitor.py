@@ -16,17 +16,17 @@ from charlm_server.rpc.services.health import Health
 
 logger = logging.getLogger(__name__)
 
-CHECKS_PER_BOUND = 4  # so that a stuck engine is noticed within 1.25 times the bound
+CHECKS_PER_BOUND = 4  # a stuck engine is noticed within 1.25 times the bound
 
 
 class HealthMonitor:
     """Checks every engine periodically, since one that is stuck in a step cannot report it.
 
-    A model serves while its engine's thread lives and, where there is work, some of it was done
-    within the bound; work that failed was not done. The server and its services serve while every
-    model does: a stuck thread ends only with its process, so the supervisor of the server should
-    replace it. An engine whose last call failed, and which has no other, gets a probe of one token:
-    then one bad call does not mark it as unhealthy, and a recovery is seen without calls.
+    A model is serving while its engine's thread is alive and, if it has work, completed some of it
+    within the bound; failed work does not count. The server and its services are serving while
+    every model is: a stuck thread ends only with its process, so the supervisor should replace the
+    process. An idle engine whose last call failed gets a probe of one token: so one bad call does
+    not make it unhealthy, and its recovery is noticed without calls.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class HealthMonitor:
     def check(self) -> None:
         """Report to the health service what has changed since the last check."""
         are_healthy = {model.name: self.is_healthy(model) for model in self._models}
-        for old in self._models.replaced:  # states go on with it, under the same name
+        for old in self._models.replaced:  # calls with kept states still use it
             are_healthy[old.name] &= self.is_healthy(old)
         are_healthy |= {alias: are_healthy[name] for alias, name in self._models.aliases.items()}
         for name, is_healthy in are_healthy.items():
@@ -68,7 +68,7 @@ class HealthMonitor:
         task.add_done_callback(self.probes.discard)
 
     def is_healthy(self, model: LoadedModel) -> bool:
-        """Whether its engine's thread lives and is not stuck; any thread may ask."""
+        """Whether its engine's thread is alive and not stuck. Thread-safe."""
         scheduler = model.scheduler
         return scheduler.is_alive and scheduler.heartbeat.silent_s < self._stuck_after_s
 
@@ -83,7 +83,7 @@ class HealthMonitor:
 
 
 async def probe(model: LoadedModel) -> None:
-    """Have one token sampled; whether that was done, the engine's heartbeat tells."""
+    """Sample one token; the engine's heartbeat shows whether it succeeded."""
     job = GenerationJob(
         prompt_ids=[END_OF_TEXT_ID],
         params=SamplingParams(),

@@ -1,4 +1,4 @@
-"""How much text calls brought and got, and how long they waited for it."""
+"""How much text calls sent and received, and how long they waited for it."""
 
 from dataclasses import dataclass, field
 

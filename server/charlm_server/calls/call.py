@@ -12,7 +12,7 @@ OK, CANCELLED, LATE = "OK", "CANCELLED", "DEADLINE_EXCEEDED"
 
 
 class Observer(Protocol):
-    """Is notified of every call, on the loop."""
+    """Notified of every call, on the event loop."""
 
     def began(self, call: "Call") -> None: ...
 
@@ -53,7 +53,7 @@ class Call:
     count_response: Callable[[Any, list[Amounts]], None] | None = None  # None: nothing is counted
     streams_text: bool = False  # the times between its messages are recorded
     began_at: float = field(default_factory=time.monotonic)
-    first_at: float = 0.0  # of the first message back; 0 until then
+    first_at: float = 0.0  # of the first response; 0 until then
     last_at: float = 0.0
     ended_at: float = 0.0
     submitted_at: float = 0.0  # of its first job, as are the next two
@@ -73,7 +73,7 @@ class Call:
 
     @property
     def turns_of(self) -> str:
-        """Whose fair share its jobs count for: the token holder's, or that of an address."""
+        """The caller for fair sharing: the token's name, or else the address."""
         return self.caller or self.address
 
     @property
@@ -98,7 +98,7 @@ class Call:
         self._used.clear()
 
     def wrote(self, response: Any) -> None:
-        """A message goes back. This runs for every message, so it must be cheap."""
+        """Record a response. This runs for every message, so it must be cheap."""
         if self.count_response is None:
             return
         if self.streams_text:

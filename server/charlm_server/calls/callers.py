@@ -23,7 +23,7 @@ KNOWN = {"name", "sha256", "roles", "calls_per_minute", "max_concurrent"}
 
 @dataclass(slots=True)
 class Use:
-    """What a caller has used. It is kept when the file of tokens is read again."""
+    """A caller's use of its quotas. It is kept when the file of tokens is reloaded."""
 
     num_open: int = 0
     allowance: float = 0.0  # calls that may begin now: a bucket that refills
@@ -32,7 +32,7 @@ class Use:
 
 @dataclass(kw_only=True, slots=True)
 class Caller:
-    """One token's holder. For the event loop's thread only."""
+    """The holder of one token. Only for the event loop's thread."""
 
     name: str
     sha256: str

@@ -14,7 +14,7 @@ from charlm_server.errors.base import ServeError
 
 NAME = "charlm"
 ADD_SERVICES = "charlm_server.cluster.proxy:add_services"
-STOPPING_MARGIN_S = 5.0  # beyond the grace that calls have
+STOPPING_MARGIN_S = 5.0  # added to the grace for open calls
 
 
 def application(config: ServeConfig, autoscaling: Autoscaling) -> Any:

@@ -1,4 +1,4 @@
-"""How many replicas there are, and when there are more."""
+"""Settings of autoscaling on a Ray cluster."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from charlm_server.errors.base import ServeError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Autoscaling:
-    """How many replicas, and what each gets.
+    """The number of replicas, and the resources and calls of each.
 
-    There are more when each has more than `target_calls` calls at once, and fewer when it has less
-    for a while. `max_calls` wait or run in one replica at most.
+    Ray adds replicas while each has more than `target_calls` open calls, and removes some after a
+    time with fewer. At most `max_calls` wait or run in one replica.
     """
 
     min_replicas: int = 1

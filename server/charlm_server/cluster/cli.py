@@ -128,7 +128,7 @@ def _range_from(replicas: str) -> tuple[int, int]:
 
 
 def _run(config: ServeConfig, autoscaling: Autoscaling, address: str, port: int) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody about this cluster
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends usage statistics by default
     # Ray takes seconds to import: `charlm serve-ray --help` and wrong flags must answer at once.
     try:
         import ray
@@ -140,7 +140,7 @@ def _run(config: ServeConfig, autoscaling: Autoscaling, address: str, port: int)
 
     asked_to_stop = threading.Event()
     local: dict[str, Any] = {
-        "_node_ip_address": "127.0.0.1",  # the parts of the cluster talk to each other there
+        "_node_ip_address": "127.0.0.1",  # between the cluster's processes
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
     }
@@ -150,7 +150,7 @@ def _run(config: ServeConfig, autoscaling: Autoscaling, address: str, port: int)
     try:
         serve.start(
             proxy_location="EveryNode",
-            http_options={"host": "127.0.0.1", "port": _free_port()},  # Ray insists on one
+            http_options={"host": "127.0.0.1", "port": _free_port()},  # required by Ray
             grpc_options={
                 "port": port,
                 "grpc_servicer_functions": [ADD_SERVICES],

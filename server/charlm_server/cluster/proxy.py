@@ -21,9 +21,9 @@ from charlm.v1 import (
 )
 
 STATUS_DETAILS = "grpc-status-details-bin"
-# What would not work behind a proxy that gives every call to another replica.
+# RPCs that cannot work behind a proxy that routes each call to any replica.
 REFUSED = {
-    # A watch that lasts would count as work, and Ray would add replicas for it.
+    # Ray would count an open watch as load and add replicas for it.
     "/grpc.health.v1.Health/Watch": (
         "Health.Watch is not offered on a Ray cluster: Ray replaces unhealthy replicas. "
         "Use Health.Check."
@@ -55,7 +55,7 @@ Handler = Callable[[Any, Any], Any]
 
 
 def add_services(servicer: Any, server: Any) -> None:
-    """Named in Ray's `grpc_servicer_functions`. Every method leads to a replica."""
+    """Named in Ray's `grpc_servicer_functions`. Every method is routed to a replica."""
     route: Callable[..., Handler] = server.service_handler_factory
 
     def route_with_our_errors(*, service_method: str, streaming_type: Any) -> Handler:

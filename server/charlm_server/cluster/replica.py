@@ -15,21 +15,21 @@ from charlm_server.models.loading import load_models
 from charlm_server.rpc.in_process import CallContext, InProcessServer
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
-# Ray knows methods by their bare names, so no two services may share one; a test looks.
+# Ray finds methods by name alone, so no two services may share one; a test checks this.
 METHODS: list[MethodDescriptor] = [
     method for service in (*SERVICES, ADMIN, HEALTH) for method in service.methods
 ]
 
 
 class ReplicaUnhealthy(Exception):
-    """Tells Ray to replace this replica."""
+    """Raised to make Ray replace this replica."""
 
 
 @dataclass(frozen=True)
 class Refusal:
     """Takes the place of a response to a failed call; the status is in the context."""
 
-    def SerializeToString(self) -> bytes:  # the name by which Ray asks for it
+    def SerializeToString(self) -> bytes:  # Ray looks the method up by this name
         return b""
 
 
@@ -57,7 +57,7 @@ class RayContext(CallContext):
 
 
 class Replica:
-    """Models in a process of Ray's, which ends it once its calls have ended or had their grace."""
+    """Models in a process of Ray's, which stops it after its calls end or the grace runs out."""
 
     async def __init__(self, config: ServeConfig) -> None:  # type: ignore[misc] # Ray awaits it
         self.server = InProcessServer(interceptors_of(config))

@@ -1,4 +1,4 @@
-"""From what a person names on the command line to checkpoints and their resource names."""
+"""Converts arguments of the command line to checkpoints and their resource names."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 def named_checkpoints(arguments: Iterable[str]) -> dict[str, Path]:
     """Resource names and directories of all arguments, each DIR or NAME=DIR.
 
-    A directory that is no checkpoint but holds some stands for all of those.
+    A directory that is not a checkpoint but holds some means all of them.
     """
     found: dict[str, Path] = {}
     for name, directory in (pair for argument in arguments for pair in _pairs(argument)):

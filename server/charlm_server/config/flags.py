@@ -1,4 +1,4 @@
-"""Flags that `charlm serve` and `charlm serve-ray` share, and how both say what is wrong."""
+"""Flags and error messages that `charlm serve` and `charlm serve-ray` share."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ def _refuse(param: typer.CallbackParam, value: object, allowed: str) -> NoReturn
 
 
 def _parser_of(kind: type[int] | type[float]) -> Callable[[Any], Any]:
-    """Leaves a text that is no number to the check, which knows the flag and its range."""
+    """Passes text that is not a number to the check, which names the flag and its range."""
 
     def parse(text: Any) -> Any:
         try:

@@ -13,7 +13,7 @@ FORM = "NAME=KIND:MODEL@WEIGHT,MODEL@WEIGHT, for instance both=online:austen@0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixtureConfig:
-    """Which models of this server are to answer as one."""
+    """Models of this server that are served as one mixture."""
 
     kind: str
     members: tuple[str, ...]  # resource names

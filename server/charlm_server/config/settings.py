@@ -1,4 +1,4 @@
-"""What a server is told when it starts: addresses, limits, and where the checkpoints are."""
+"""Settings of a server process: addresses, limits, and paths of the checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,15 +34,15 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = 50051
     max_batch_size: int = 64
-    threads: int | None = None  # of torch; None leaves its own choice
-    device: str = "cpu"  # where models compute: cpu, cuda, or cuda:1
+    threads: int | None = None  # of torch; None keeps torch's default
+    device: str = "cpu"  # cpu, cuda, or cuda:1
     drain_grace_s: float = 25.0
-    stuck_after_s: float = 30.0  # a step of the engine that lasts longer makes health say so
+    stuck_after_s: float = 30.0  # a longer step of the engine makes the server unhealthy
     reflection: bool = True
     admin: bool = False  # AdminService even without tokens
-    model_root: Path | None = None  # where LoadModel and the watch find checkpoints
-    watch_s: float | None = None  # how often to look for new checkpoints there; None: when asked
-    unload_grace_s: float = 600.0  # for calls on a model that is replaced or unloaded
+    model_root: Path | None = None  # folder of the checkpoints for LoadModel and the watch
+    watch_s: float | None = None  # interval of the watch; None: only on SIGHUP
+    unload_grace_s: float = 600.0  # for open calls on a model that is replaced or unloaded
     tls: TlsFiles | None = None  # None is plain text
     tokens: Path | None = None  # None lets everyone call
     metrics_host: str = METRICS_HOST

@@ -1,1 +1,1 @@
-"""What an operator sees of a running server: metrics, traces and logs. No texts, no secrets."""
+"""Telemetry of a running server: metrics, traces and logs, without texts and secrets."""

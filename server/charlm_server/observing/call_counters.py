@@ -8,7 +8,7 @@ from charlm_server.calls.histogram import Histogram
 
 
 class CallCounters:
-    """By method, by model; both sets are bounded, so whatever callers send, this stays small."""
+    """By method, by model; both sets are bounded, so callers cannot make it grow."""
 
     def __init__(self) -> None:
         self.num_open: Counter[str] = Counter()  # by method
@@ -29,4 +29,4 @@ class CallCounters:
             self.num_refused[call.method, call.reason] += 1
         if call.model:
             self.models[call.model].amounts.received_characters += call.amounts.received_characters
-        self.num_open[call.method] -= 1  # last: whoever sees it closed sees all of it
+        self.num_open[call.method] -= 1  # last, so that its other counts are visible first

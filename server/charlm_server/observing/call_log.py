@@ -12,7 +12,7 @@ class CallLog:
     """Observes every call; lines are of level INFO."""
 
     def began(self, call: Call) -> None:
-        """Told when it ends."""
+        """Writes the line."""
 
     def ended(self, call: Call) -> None:
         logger.info("%s %s", call.method, call.code, extra=fields(**_told_of(call)))

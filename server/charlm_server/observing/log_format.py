@@ -10,7 +10,7 @@ _FIELDS = "charlm_fields"
 
 
 def fields(**named: str | int | float | None) -> dict[str, Any]:
-    """What goes beside the message, for `extra`; what is empty is left out."""
+    """Fields of a log line, for `extra`, without the empty ones."""
     return {_FIELDS: {name: value for name, value in named.items() if value not in ("", None)}}
 
 

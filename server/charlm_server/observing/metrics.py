@@ -1,7 +1,7 @@
-"""Prometheus metrics, on a port of their own: read from counters that are there anyway.
+"""Prometheus metrics, on a port of their own: read from counters that the server keeps anyway.
 
-Nothing is computed before somebody asks; then on a thread of its own, so that a loop or an engine
-that is stuck can still be seen. docs/observability.md lists every metric.
+Metrics are computed only for a scrape, on a thread of their own, so that a stuck event loop or
+engine is still reported. docs/observability.md lists every metric.
 """
 
 import platform
@@ -230,7 +230,7 @@ def _histograms(name: str, words: str, label: str) -> HistogramMetricFamily:
 
 
 def _add(family: HistogramMetricFamily, label: str, histogram: Histogram) -> None:
-    """Prometheus counts all that a bound holds, not only what is above the bound before."""
+    """Prometheus buckets are cumulative: each counts all values up to its bound."""
     counts = accumulate(histogram.counts)
     bounds = [*map(str, histogram.bounds), "+Inf"]
     family.add_metric([label], list(zip(bounds, counts, strict=True)), histogram.total)

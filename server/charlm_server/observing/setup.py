@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from charlm_server.observing.metrics import MetricsServer
     from charlm_server.observing.tracing import Tracing
 
-LAST_SPANS_S = 2.0  # for a collector that may be gone
+LAST_SPANS_S = 2.0  # for a collector that may not respond
 
 
 class Telemetry:

@@ -26,10 +26,10 @@ from opentelemetry.util.types import AttributeValue
 from charlm_server.calls.call import OK, Call
 from charlm_server.observing.version import VERSION
 
-# Codes that a server answers for; the others are the caller's doing.
+# Codes of server errors; the others are errors of the caller.
 FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 GENERATING = "charlm.v1.GenerationService/"
-OTHER = "_OTHER"  # the conventions' word for a method that is none
+OTHER = "_OTHER"  # the conventions' name for an unknown method
 
 
 class Tracing:
@@ -61,7 +61,7 @@ class Tracing:
         span.end(self._ns(call.ended_at))
 
     def close(self, seconds: float) -> None:
-        """Send what is left, if the collector takes it within so long."""
+        """Export the remaining spans, within this time at most."""
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         sending.join(seconds)
@@ -91,7 +91,7 @@ class Tracing:
             span.set_status(Status(StatusCode.ERROR, call.reason))
 
     def _add_phases(self, span: Span, call: Call) -> None:
-        """Where the time went, as spans within the call's."""
+        """Adds child spans for queue, prefill and decode."""
         if call.first_at:
             span.add_event("first character", timestamp=self._ns(call.first_at))
         moments = [call.submitted_at, call.started_at, call.prefilled_at, call.ended_at]

@@ -1,4 +1,4 @@
-"""Which charlm this is."""
+"""The version of charlm."""
 
 from importlib.metadata import version
 
