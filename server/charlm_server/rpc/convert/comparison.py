@@ -33,7 +33,7 @@ def compared_models(request: pb.CompareRequest, models: Models) -> list[LoadedMo
 
 
 def priors_from(request: pb.CompareRequest) -> list[float]:
-    """One for each model; all alike unless given. Raises InvalidRequest."""
+    """The prior of each model; uniform unless given. Raises InvalidRequest."""
     if not request.priors:
         return [1.0] * len(request.models)
     if len(request.priors) != len(request.models):
@@ -73,7 +73,7 @@ def _item_from(text: str, reader: TextReader, field: str, model: str) -> Scoring
     try:
         ids = reader.text_ids(text, field)
     except InvalidText as error:
-        error.args = (f"{error} The model is {model}.",)  # the others may well know it
+        error.args = (f"{error} The model is {model}.",)  # the other models may have the character
         raise
     return ScoringItem(
         context_ids=[END_OF_TEXT_ID], continuation_ids=ids, num_text_bytes=len(text.encode())

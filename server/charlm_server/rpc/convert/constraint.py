@@ -27,7 +27,7 @@ MAX_KEPT = 16  # compiled constraints; some 16 MB each at the very most
 
 @dataclass(frozen=True, slots=True)
 class CompiledConstraint:
-    """What an output must be in, and how it is drawn if not token by token."""
+    """The constraint's automaton, and the search that draws the output, if any."""
 
     constraint: Constraint
     search: ConstraintSearch | None
@@ -54,7 +54,7 @@ def search_from(message: pb.Constraint, model: LoadedModel) -> ConstraintSearch 
 
 
 def check_fits(job: GenerationJob) -> None:
-    """An output that is drawn as a whole is kept as a whole, and must end as its language says."""
+    """A search draws the output as a whole, so stop sequences cannot end it early."""
     if job.stopping.stops is not None:
         allowed = "empty if constraint.mode is REJECTION or SMC"
         raise InvalidRequest("stopping.stop_sequences", Described("not empty"), allowed)
@@ -63,7 +63,7 @@ def check_fits(job: GenerationJob) -> None:
 
 
 def check_size(message: pb.Constraint, model: LoadedModel) -> None:
-    """Raises InvalidRequest before anything is made of it."""
+    """Raises InvalidRequest before the constraint is compiled."""
     num_bytes, limit = message.ByteSize(), model.limits.max_constraint_bytes
     if num_bytes > limit:
         raise InvalidRequest(
@@ -72,7 +72,7 @@ def check_size(message: pb.Constraint, model: LoadedModel) -> None:
 
 
 class ConstraintCompiler:
-    """Compiles constraints, and keeps the last ones: the same are asked for again and again."""
+    """Compiles constraints, and caches the last ones, since callers repeat them."""
 
     def __init__(self) -> None:
         self._one_at_a_time = asyncio.Lock()
@@ -81,7 +81,7 @@ class ConstraintCompiler:
     async def compiled(
         self, request: generation_pb2.GenerateRequest, model: LoadedModel
     ) -> CompiledConstraint | None:
-        """None where there is none; off the loop, which serves others meanwhile."""
+        """None without a constraint. Compiles in a thread, so that the event loop stays free."""
         if not request.HasField("constraint"):
             return None
         check_size(request.constraint, model)
@@ -90,7 +90,7 @@ class ConstraintCompiler:
         return CompiledConstraint(constraint, search)
 
     async def _compiled(self, language: pb.Constraint, model: LoadedModel) -> Constraint:
-        """From memory, or compiled in a second or two at most; one at a time, for memory's sake."""
+        """From the cache, or compiled in at most two seconds; one at a time, to bound memory."""
         data = language.SerializeToString(deterministic=True)
         key = model.name, model.checkpoint.digest, hashlib.sha256(data).digest()
         if key not in self._kept:
@@ -111,7 +111,7 @@ def _language(message: pb.Constraint) -> pb.Constraint:
 
 
 def constraint_from(message: pb.Constraint, model: LoadedModel) -> Constraint:
-    """Raises InvalidRequest with the field that cannot be."""
+    """Raises InvalidRequest, which names the field."""
     made, limit = _made(message, model), model.limits.max_constraint_states
     if made.num_states > limit:
         field = f"constraint.{message.WhichOneof('kind')}"
@@ -145,6 +145,6 @@ def _check_can_be_spelled(choices: pb.Choices, model: LoadedModel) -> None:
         field = f"constraint.choices.texts[{index}]"
         try:
             reader.text_ids(text, field)
-        except InvalidText as error:  # whose advice is for texts that are read
+        except InvalidText as error:  # its advice is for prompts
             allowed = "made of characters in the model's vocabulary"
             raise InvalidRequest(field, text, allowed, reason=error.reason) from error

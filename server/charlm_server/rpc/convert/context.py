@@ -1,4 +1,4 @@
-"""Contexts to what the engine reads: a whole text, or a state and the text after it."""
+"""Contexts to the engine's prefixes: a whole text, or a state and the text after it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Prefix:
 
     @property
     def num_new_tokens(self) -> int:
-        """Tokens that are still to be read, without the start."""
+        """Number of tokens still to be read, without the start."""
         return len(self.ids) - (self.snapshot is None)
 
     @property

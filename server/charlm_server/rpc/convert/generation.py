@@ -1,4 +1,4 @@
-"""Generation requests to jobs, and what the engine made of them to messages."""
+"""Generation requests to jobs, and their results to messages."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ FINISH_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What is asked of a stream beside its text."""
+    """Options of a stream beside its text."""
 
     max_chunk_tokens: int | None = None
     positions: list[tuple[ResumePosition, list[int]]] = field(default_factory=list)  # to go on from

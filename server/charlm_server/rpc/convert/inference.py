@@ -1,4 +1,4 @@
-"""Inference requests to searches, and what they found to messages."""
+"""Inference requests to searches, and their results to messages."""
 
 from collections.abc import Generator, Iterable
 
@@ -22,7 +22,7 @@ MAX_FILLINGS, DEFAULT_FILLINGS = 1000, 10
 MAX_PARTICLES, DEFAULT_PARTICLES = 4096, 256
 MAX_CONTINUATIONS, DEFAULT_CONTINUATIONS = 1000, 10
 MAX_STEPS, DEFAULT_STEPS = 1_000_000, 10_000
-LAST_SECONDS, LAST_SHARE = 0.5, 0.3  # before a deadline, for a list to be told
+LAST_SECONDS, LAST_SHARE = 0.5, 0.3  # before a deadline, to send the list
 MAX_GAP_STEPS = 20_000_000  # tokens read for one gap
 
 
@@ -92,7 +92,7 @@ class GapQuery:
         return gaps.num_steps(self.length, vocab_size, num_right, self.num_particles)
 
     def _check_size(self) -> None:
-        """Refuse what would take too long, and say how much of the right text would do."""
+        """Refuse a gap that would take too long, and give the longest right text that would not."""
         if self.num_steps <= MAX_GAP_STEPS:
             return
         fixed = self._num_steps(0)

@@ -67,7 +67,7 @@ def mixture_from(mixture: MixtureConfig) -> pb.Mixture:
 
 
 def limits_from(limits: Limits) -> pb.Limits:
-    """Every limit under its own name; a caller's share as what it comes to."""
+    """Every limit under its own name; a caller's share as absolute numbers."""
     told = pb.Limits(
         max_queued_requests_per_caller=limits.share_of(limits.max_queued_requests),
         max_queued_tokens_per_caller=limits.share_of(limits.max_queued_tokens),
@@ -83,7 +83,7 @@ def limits_from(limits: Limits) -> pb.Limits:
 
 
 def report_from(report: Mapping[str, Any]) -> pb.TrainingReport:
-    """What is in the checkpoint's report; whatever training did not say stays unset."""
+    """The checkpoint's training report; values that it lacks stay unset."""
     training, data = report.get("training", {}), report.get("data", {})
     return pb.TrainingReport(
         evaluations=[_evaluation_from(entry) for entry in report.get("validation", [])],
@@ -105,7 +105,7 @@ def _evaluation_from(entry: Mapping[str, Any]) -> pb.EvaluationResult:
 
 
 def numerics_from(model: LoadedModel) -> distribution_pb2.Numerics:
-    """What the bits of the model's results depend on."""
+    """The arithmetic that determines the bits of the model's results."""
     return distribution_pb2.Numerics(
         id=model.numerics, is_batch_invariant=model.batch_invariance.is_batch_invariant
     )

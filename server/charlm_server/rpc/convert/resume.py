@@ -1,4 +1,4 @@
-"""Resume tokens on the wire: into every chunk, and back from those who go on."""
+"""Resume tokens on the wire: added to chunks, and read from requests that resume a stream."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ from charlm_server.rpc.convert.fields import check_count, check_token_ids
 def resume_positions_from(
     request: pb.StreamGenerateRequest, max_outputs: int
 ) -> list[tuple[ResumePosition, list[int]]]:
-    """Where a stream is to go on, and what was received by there.
+    """The position at which a stream resumes, and the tokens received so far.
 
     Raises ResumeTokenDamaged, and InvalidRequest for more points than a call can have outputs.
     """
@@ -27,14 +27,14 @@ def resume_positions_from(
 
 
 def seed_of(positions: Iterable[tuple[ResumePosition, list[int]]]) -> int | None:
-    """The seed of the stream that goes on."""
+    """The seed of the resumed stream."""
     return next((position.origin.seed for position, _ in positions), None)
 
 
 def resumed_from(
     positions: list[tuple[ResumePosition, list[int]]], origin: Origin, model: LoadedModel
 ) -> dict[int, Resumption]:
-    """By index of the output. Raises ResumeMismatch, or InvalidRequest for what makes no sense."""
+    """By index of the output. Raises ResumeMismatch, or InvalidRequest for invalid indices."""
     resumed: dict[int, Resumption] = {}
     for at, (position, ids) in enumerate(positions):
         check_token_ids(ids, model.vocab_size, f"resume[{at}].received.ids")
@@ -59,9 +59,9 @@ def check_something_is_left(resumed: dict[int, Resumption], num_outputs: int) ->
 def origin_of(
     request: pb.GenerateRequest, model: LoadedModel, seed: int, snapshot: Snapshot | None
 ) -> Origin:
-    """What may differ when a stream goes on changes no character, or is known from elsewhere.
+    """The identity of a stream: all that decides its characters.
 
-    A state counts by what it holds, wherever it is kept by then.
+    Fields that may differ on resumption are left out. A state counts by its content, not its name.
     """
     asked = pb.GenerateRequest()
     asked.CopyFrom(request)
@@ -85,7 +85,7 @@ class ResumeTokens:
         self._received = [ReceivedDigest(each.received_ids) for each in job.sequences]
 
     def add_to(self, chunks: Iterable[pb.OutputChunk], deltas: list[Delta]) -> None:
-        """The deltas are those that the chunks were made of."""
+        """`deltas` are the ones that the chunks were built from."""
         last_deltas = {delta.index: delta for delta in deltas}
         for chunk in chunks:
             self._received[chunk.index].add(list(chunk.tokens.token_ids))

@@ -1,4 +1,4 @@
-"""States that come with an answer, so that the server need not keep them."""
+"""States returned in responses, so that the server need not keep them."""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from charlm_server.engine.sequence import GenerationJob
 async def add_end_states(
     chunks: Iterable[generation_pb2.OutputChunk], job: GenerationJob, provenance: Provenance
 ) -> None:
-    """To chunks that end an output, unless time cut it short."""
+    """Adds the state to chunks that end an output, unless time ran out."""
     for chunk in chunks:
         if chunk.HasField("end") and chunk.index in job.end_states:
             snapshot = job.end_states.pop(chunk.index)
@@ -23,7 +23,7 @@ async def add_end_states(
 async def add_score_states(
     scores: list[scoring_pb2.Score], job: ScoringJob, provenance: Provenance
 ) -> None:
-    """To the scores of items that asked for it."""
+    """Adds the state to the scores of items that requested it."""
     for index, snapshot in job.end_states.items():
         scores[index].state.CopyFrom(await _message_from(snapshot, provenance))
 

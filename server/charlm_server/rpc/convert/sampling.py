@@ -39,7 +39,7 @@ def seed_from(sampling: sampling_pb2.SamplingParams, resumed_seed: int | None) -
 
 
 def new_seed() -> int:
-    """Below 2^53, so that JSON's readers in JavaScript and jq tell the very number."""
+    """Below 2^53, so that JavaScript and jq read it from JSON without rounding."""
     return secrets.randbits(53)
 
 
@@ -65,7 +65,7 @@ def sampling_params_from(
 
 
 def sampling_message_from(params: SamplingParams) -> sampling_pb2.SamplingParams:
-    """Every value spelled out, as GetModel tells the defaults."""
+    """Every value spelled out, as GetModel returns the defaults."""
     return sampling_pb2.SamplingParams(**{name: getattr(params, name) for name in PLAIN_FIELDS})
 
 

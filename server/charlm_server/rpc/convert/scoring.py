@@ -1,4 +1,4 @@
-"""Scoring requests to jobs, and what the engine made of them to messages."""
+"""Scoring requests to jobs, and their results to messages."""
 
 from collections.abc import Iterable
 
@@ -62,7 +62,7 @@ def scoring_job_from(
 
 
 def _check_answer_fits(job: ScoringJob, model: LoadedModel) -> None:
-    """Refuse before the work what cannot fit after it: at least so many bytes a token."""
+    """Refuse, before scoring, a response too large even at the least bytes per token."""
     returns = job.returns
     if not wants_tokens(returns):
         return
@@ -120,7 +120,7 @@ def next_job_from(
 
 
 class ScoreBuilder:
-    """Collects the parts of one job's items, which come mixed, and makes messages of them."""
+    """Collects the parts of a job's items, which arrive interleaved, and builds messages."""
 
     def __init__(self, job: ScoringJob, model: LoadedModel) -> None:
         self._job, self._token_bytes = job, model.token_bytes

@@ -61,8 +61,10 @@ def time_to_live_from(
 def page_of(
     request: pb.ListStatesRequest, states: Sequence[KeptState]
 ) -> tuple[Sequence[KeptState], str]:
-    """Those that the request wants of all states, and the next page's token. The states are in
-    order of name. Raises InvalidRequest."""
+    """One page of the states, which are in order of name, and the next page's token.
+
+    Raises InvalidRequest.
+    """
     size = request.page_size if request.HasField("page_size") else DEFAULT_PAGE_SIZE
     check_count("page_size", size, 1, MAX_PAGE_SIZE)
     if request.page_token and not _PAGE_TOKEN.fullmatch(request.page_token):

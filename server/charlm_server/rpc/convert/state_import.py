@@ -14,7 +14,7 @@ from charlm_server.models.registry import LoadedModel, Models
 from charlm_server.rpc.convert.state import time_to_live_from
 
 MAX_DATA_BYTES = 1 << 20  # of one message
-MAX_HEADER_BYTES = 1 << 16  # of an exported state beside its values
+MAX_HEADER_BYTES = 1 << 16  # overhead of an exported state beside its values
 
 
 async def receive_export(
@@ -39,7 +39,7 @@ async def receive_export(
 
 
 async def import_state(data: bytes, models: Models, call: Call) -> tuple[LoadedModel, Snapshot]:
-    """The model that goes on with a state, and the state.
+    """The model that continues a state, and the state.
 
     Raises SnapshotError, or StateMismatch if no model made it.
     """
