@@ -119,7 +119,7 @@ class SetAliasRequest(_message.Message):
     alias: _builtins.str
     """The name, "models/{alias}". Required."""
     model: _builtins.str
-    """Resource name of the loaded model that it stands for. Required."""
+    """Resource name of the loaded model that it points to. Required."""
     def __init__(
         self,
         *,

@@ -72,9 +72,9 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnloadModel(self, request, context):
-        """Lets running calls finish on a model, then forgets it; answers once it is
-        gone. An alias is forgotten at once, and its model stays. NOT_FOUND for an
-        unknown model; FAILED_PRECONDITION while an alias stands for it;
+        """Lets running calls finish on a model, then unloads it; returns once it is
+        unloaded. An alias is removed at once, and its model stays. NOT_FOUND for an
+        unknown model; FAILED_PRECONDITION while an alias points to it;
         PERMISSION_DENIED without the admin role.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -90,7 +90,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLoad(self, request, context):
-        """Tells how busy the server is. PERMISSION_DENIED without the admin role.
+        """Returns the load of the server. PERMISSION_DENIED without the admin role.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,9 +40,9 @@ class AdminServiceStub:
     many models; PERMISSION_DENIED without the admin role.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.UnloadModelRequest, _admin_pb2.UnloadModelResponse]
-    """Lets running calls finish on a model, then forgets it; answers once it is
-    gone. An alias is forgotten at once, and its model stays. NOT_FOUND for an
-    unknown model; FAILED_PRECONDITION while an alias stands for it;
+    """Lets running calls finish on a model, then unloads it; returns once it is
+    unloaded. An alias is removed at once, and its model stays. NOT_FOUND for an
+    unknown model; FAILED_PRECONDITION while an alias points to it;
     PERMISSION_DENIED without the admin role.
     """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetAliasRequest, _admin_pb2.SetAliasResponse]
@@ -50,7 +50,7 @@ class AdminServiceStub:
     model; PERMISSION_DENIED without the admin role.
     """
     GetLoad: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetLoadRequest, _admin_pb2.GetLoadResponse]
-    """Tells how busy the server is. PERMISSION_DENIED without the admin role."""
+    """Returns the load of the server. PERMISSION_DENIED without the admin role."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -64,9 +64,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     many models; PERMISSION_DENIED without the admin role.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.UnloadModelRequest, _admin_pb2.UnloadModelResponse]  # type: ignore[assignment]
-    """Lets running calls finish on a model, then forgets it; answers once it is
-    gone. An alias is forgotten at once, and its model stays. NOT_FOUND for an
-    unknown model; FAILED_PRECONDITION while an alias stands for it;
+    """Lets running calls finish on a model, then unloads it; returns once it is
+    unloaded. An alias is removed at once, and its model stays. NOT_FOUND for an
+    unknown model; FAILED_PRECONDITION while an alias points to it;
     PERMISSION_DENIED without the admin role.
     """
     SetAlias: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetAliasRequest, _admin_pb2.SetAliasResponse]  # type: ignore[assignment]
@@ -74,7 +74,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     model; PERMISSION_DENIED without the admin role.
     """
     GetLoad: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetLoadRequest, _admin_pb2.GetLoadResponse]  # type: ignore[assignment]
-    """Tells how busy the server is. PERMISSION_DENIED without the admin role."""
+    """Returns the load of the server. PERMISSION_DENIED without the admin role."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Changes what is served. Offered on its own port or to its own role only."""
@@ -97,9 +97,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.UnloadModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.UnloadModelResponse, _abc.Awaitable[_admin_pb2.UnloadModelResponse]]:
-        """Lets running calls finish on a model, then forgets it; answers once it is
-        gone. An alias is forgotten at once, and its model stays. NOT_FOUND for an
-        unknown model; FAILED_PRECONDITION while an alias stands for it;
+        """Lets running calls finish on a model, then unloads it; returns once it is
+        unloaded. An alias is removed at once, and its model stays. NOT_FOUND for an
+        unknown model; FAILED_PRECONDITION while an alias points to it;
         PERMISSION_DENIED without the admin role.
         """
 
@@ -119,6 +119,6 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetLoadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetLoadResponse, _abc.Awaitable[_admin_pb2.GetLoadResponse]]:
-        """Tells how busy the server is. PERMISSION_DENIED without the admin role."""
+        """Returns the load of the server. PERMISSION_DENIED without the admin role."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

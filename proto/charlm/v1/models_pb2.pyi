@@ -421,17 +421,15 @@ class Limits(_message.Message):
     max_biases: _builtins.int
     """Biased tokens of one call."""
     max_top_k: _builtins.int
-    """Alternatives told for one token."""
+    """Alternatives returned for one token."""
     max_constraint_bytes: _builtins.int
     """Bytes of a constraint as it is sent."""
     max_waiting_bytes: _builtins.int
-    """Bytes of a stream that its reader may be behind; beyond them its outputs
-    pause until it has read on.
-    """
+    """Unread bytes of a stream before it is paused until its reader catches up."""
     max_queued_tokens: _builtins.int
     """Tokens of all calls that wait for this model at the same time."""
     max_queued_requests_per_caller: _builtins.int
-    """Those of them that may be one caller's."""
+    """Waiting calls of one caller for this model."""
     max_queued_tokens_per_caller: _builtins.int
     """Tokens of one caller's waiting calls."""
     max_open_calls: _builtins.int
@@ -458,11 +456,11 @@ class Limits(_message.Message):
 
     @_builtins.property
     def max_connection_age(self) -> _duration_pb2.Duration:
-        """Age at which a connection is asked to go: new calls take another one."""
+        """Age at which a connection gets GOAWAY: new calls need another connection."""
 
     @_builtins.property
     def connection_grace(self) -> _duration_pb2.Duration:
-        """Time that its calls have after that before they are ended."""
+        """Time after GOAWAY before the connection's open calls are cancelled."""
 
     @_builtins.property
     def max_connection_idle(self) -> _duration_pb2.Duration:
@@ -470,21 +468,21 @@ class Limits(_message.Message):
 
     @_builtins.property
     def keep_alive(self) -> _duration_pb2.Duration:
-        """Quiet time after which the server asks a client whether it lives."""
+        """Idle time before the server sends a keep-alive ping."""
 
     @_builtins.property
     def keep_alive_timeout(self) -> _duration_pb2.Duration:
-        """Time that the client has to say so."""
+        """How long the client has to acknowledge the ping."""
 
     @_builtins.property
     def min_ping_interval(self) -> _duration_pb2.Duration:
-        """How often a client may ask the same of the server. One that asks more
+        """Least time between the pings of a client. A client that sends them more
         often is disconnected.
         """
 
     @_builtins.property
     def state_time_to_live(self) -> _duration_pb2.Duration:
-        """How long a state is kept after its last use, unless asked otherwise."""
+        """How long a state is kept after its last use, unless the request says."""
 
     def __init__(
         self,

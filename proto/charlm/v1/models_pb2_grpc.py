@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Tells what can be asked.
+    """Lists and describes the loaded models.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Tells what can be asked.
+    """Lists and describes the loaded models.
     """
 
     def ListModels(self, request, context):
@@ -88,7 +88,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Tells what can be asked.
+    """Lists and describes the loaded models.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Tells what can be asked."""
+    """Lists and describes the loaded models."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -42,7 +42,7 @@ class ModelServiceStub:
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Tells what can be asked."""
+    """Lists and describes the loaded models."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -53,7 +53,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Describes a model. NOT_FOUND when none of that name is loaded."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells what can be asked."""
+    """Lists and describes the loaded models."""
 
     @_abc_1.abstractmethod
     def ListModels(

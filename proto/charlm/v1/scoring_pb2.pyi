@@ -189,7 +189,7 @@ class Score(_message.Message):
     """Whether every token was the most probable one."""
     @_builtins.property
     def tokens(self) -> Global___ScoredTokens:
-        """Everything asked for, token by token."""
+        """Everything requested, token by token."""
 
     @_builtins.property
     def state(self) -> _state_pb2.StateSnapshot:

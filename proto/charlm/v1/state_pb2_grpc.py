@@ -115,8 +115,8 @@ class StateServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListStates(self, request, context):
-        """Lists the caller's states; nobody is told of another caller's. INVALID_ARGUMENT for a page size out of range or a
-        page token that is not from an earlier answer.
+        """Lists the caller's own states. INVALID_ARGUMENT for a page size out of range
+        or a page token that is not from an earlier answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,8 +50,8 @@ class StateServiceStub:
     GetState: _grpc.UnaryUnaryMultiCallable[_state_pb2.GetStateRequest, _state_pb2.GetStateResponse]
     """Describes a state. NOT_FOUND when it expired."""
     ListStates: _grpc.UnaryUnaryMultiCallable[_state_pb2.ListStatesRequest, _state_pb2.ListStatesResponse]
-    """Lists the caller's states; nobody is told of another caller's. INVALID_ARGUMENT for a page size out of range or a
-    page token that is not from an earlier answer.
+    """Lists the caller's own states. INVALID_ARGUMENT for a page size out of range
+    or a page token that is not from an earlier answer.
     """
     DeleteState: _grpc.UnaryUnaryMultiCallable[_state_pb2.DeleteStateRequest, _state_pb2.DeleteStateResponse]
     """Forgets a state. NOT_FOUND when there is none of that name."""
@@ -86,8 +86,8 @@ class StateServiceAsyncStub(StateServiceStub):
     GetState: _aio.UnaryUnaryMultiCallable[_state_pb2.GetStateRequest, _state_pb2.GetStateResponse]  # type: ignore[assignment]
     """Describes a state. NOT_FOUND when it expired."""
     ListStates: _aio.UnaryUnaryMultiCallable[_state_pb2.ListStatesRequest, _state_pb2.ListStatesResponse]  # type: ignore[assignment]
-    """Lists the caller's states; nobody is told of another caller's. INVALID_ARGUMENT for a page size out of range or a
-    page token that is not from an earlier answer.
+    """Lists the caller's own states. INVALID_ARGUMENT for a page size out of range
+    or a page token that is not from an earlier answer.
     """
     DeleteState: _aio.UnaryUnaryMultiCallable[_state_pb2.DeleteStateRequest, _state_pb2.DeleteStateResponse]  # type: ignore[assignment]
     """Forgets a state. NOT_FOUND when there is none of that name."""
@@ -149,8 +149,8 @@ class StateServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _state_pb2.ListStatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_state_pb2.ListStatesResponse, _abc.Awaitable[_state_pb2.ListStatesResponse]]:
-        """Lists the caller's states; nobody is told of another caller's. INVALID_ARGUMENT for a page size out of range or a
-        page token that is not from an earlier answer.
+        """Lists the caller's own states. INVALID_ARGUMENT for a page size out of range
+        or a page token that is not from an earlier answer.
         """
 
     @_abc_1.abstractmethod
