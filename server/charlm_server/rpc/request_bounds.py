@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError
 
 from charlm_server.errors.base import TooManyEntries
 
 MAX_FIELDS = 65_536
 """Most fields of one request, nested ones included; 4,096 full items have half as many."""
 _VARINT, _BYTES = 0, 2
+_MAX_VARINT = 10  # bytes; every parser refuses longer ones
 _SIZES = {1: 8, 3: 0, 4: 0, 5: 4}  # of the other wire types: numbers of fixed size, ends of groups
 _CONTINUED = bytes(range(128, 256))  # the bytes of a varint before its last
 _WIDTHS = {
@@ -28,7 +30,10 @@ _OF_BYTES = {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}
 
 
 def check_entries(data: bytes, message: type[Any], max_numbers: int) -> None:
-    """Raises TooManyEntries for more than MAX_FIELDS fields or `max_numbers` packed numbers."""
+    """Raises TooManyEntries for more than MAX_FIELDS fields or `max_numbers` packed numbers.
+
+    Raises DecodeError for bytes that no parser reads: it would make all that is before them first.
+    """
     if len(data) <= MAX_FIELDS:  # a field takes two bytes, a number one
         return
     num_numbers = 0
@@ -45,10 +50,7 @@ def check_entries(data: bytes, message: type[Any], max_numbers: int) -> None:
 def _fields_in(
     data: bytes, descriptor: Descriptor
 ) -> Iterator[tuple[Descriptor | int | None, int, int]]:
-    """Every field of a message and of nested messages: its type, and where its bytes are.
-
-    Malformed bytes end the walk: the parser refuses them later.
-    """
+    """Every field of a message and of nested messages: its type, and where its bytes are."""
     waiting = [(descriptor, 0, len(data))]
     while waiting:
         of, at, end = waiting.pop()
@@ -66,7 +68,7 @@ def _fields_in(
             elif wire_type in _SIZES:
                 at = start + _SIZES[wire_type]
             else:
-                return
+                raise DecodeError(f"wire type {wire_type}")
             yield field, start, at
 
 
@@ -74,15 +76,12 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
     value = data[at] if at < end else 0
     if value < 0x80:  # nearly always
         return value, at + 1
-    value = shift = 0
-    while at < end:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
+    value = 0
+    for shift, byte in enumerate(data[at : min(at + _MAX_VARINT, end)]):
+        value |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
-            break
-        shift += 7
-    return value, at
+            return value, at + shift + 1
+    raise DecodeError("a varint without an end")
 
 
 def _num_packed(data: bytes, width: int) -> int:

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,10 +76,27 @@ def test_the_smallest_entries_of_every_repeated_field_are_counted(name: str) -> 
 
 
 @given(data=st.binary(max_size=40))
-def test_bytes_that_are_no_message_end_the_count(data: bytes) -> None:
+def test_bytes_are_damaged_only_where_the_parser_says_so(data: bytes) -> None:
     padded = data + b"\xff" * (MAX_FIELDS + 1)
 
-    check_entries(padded, scoring_pb2.ScoreRequest, MAX_NUMBERS)
+    try:
+        check_entries(padded, scoring_pb2.ScoreRequest, MAX_NUMBERS)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            scoring_pb2.ScoreRequest.FromString(padded)
+
+
+def test_a_varint_without_an_end_is_read_no_further_than_ten_bytes() -> None:
+    with pytest.raises(DecodeError):
+        check_entries(b"\xff" * NUM_BYTES, scoring_pb2.ScoreRequest, MAX_NUMBERS)
+
+
+@pytest.mark.parametrize("rest", [b"\x0f", b"\xff" * 11], ids=["wire type", "varint"])
+def test_entries_before_damaged_bytes_are_never_made(rest: bytes) -> None:
+    message, path = REQUESTS["charlm.v1.GenerationService.Generate:stopping.stop_sequences"]
+
+    with pytest.raises((DecodeError, TooManyEntries)):
+        check_entries(filled(path) + rest, message, MAX_NUMBERS)
 
 
 def test_the_largest_score_that_the_limits_allow_passes() -> None:
