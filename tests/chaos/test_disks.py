@@ -74,7 +74,7 @@ def served(fox: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
         assert server.faults() == []
 
 
-def test_a_full_disk_is_said_and_leaves_no_half_file(
+def test_a_full_disk_is_reported_and_leaves_no_partial_file(
     served: ServerProcess, text: Path, disk: Path, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     compressed = tmp_path / "text.charlm"
@@ -88,16 +88,14 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(
     figure("full disk: clients say so in a sentence, status 1, no half file; again with room: done")
 
 
-def test_a_read_only_disk_is_said(served: ServerProcess, text: Path, disk: Path) -> None:
+def test_a_read_only_disk_is_reported(served: ServerProcess, text: Path, disk: Path) -> None:
     commands = commands_that_write(served, text, text)
     for name in ("compress", "bench serve"):
         told = run([*on_small_disk(disk, read_only=True), *commands[name], "out.svg"])
         assert told == (1, "charlm: out.svg cannot be written: Read-only file system.")
 
 
-def test_a_file_that_may_not_grow_is_said(
-    served: ServerProcess, text: Path, tmp_path: Path
-) -> None:
+def test_a_file_size_limit_is_reported(served: ServerProcess, text: Path, tmp_path: Path) -> None:
     command = commands_that_write(served, text, text)["compress"]
 
     status, said = run(["prlimit", f"--fsize={16 * KIB}", *command, tmp_path / "out"])
@@ -107,7 +105,7 @@ def test_a_file_that_may_not_grow_is_said(
 
 
 @pytest.mark.parametrize("arguments", [["generate", "fox"], ["models", "--json"], ["--help"]])
-def test_a_full_standard_output_is_said(served: ServerProcess, arguments: list[str]) -> None:
+def test_a_full_standard_output_is_reported(served: ServerProcess, arguments: list[str]) -> None:
     at = [] if "--help" in arguments else ["--server", served.address]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -118,7 +116,7 @@ def test_a_full_standard_output_is_said(served: ServerProcess, arguments: list[s
     assert done.stderr == "charlm: The output cannot be written: No space left on device.\n"
 
 
-def test_a_server_that_cannot_say_that_it_is_ready_leaves_in_order(fox: Path) -> None:
+def test_a_server_that_cannot_print_its_ready_message_shuts_down_cleanly(fox: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*CHARLM, "serve", str(fox), "--port", "0"],
@@ -152,7 +150,7 @@ async def test_a_server_needs_no_disk(
     )
 
 
-async def test_a_server_out_of_files_serves_those_it_has_and_recovers(
+async def test_a_server_out_of_file_descriptors_serves_open_connections_and_recovers(
     fox: Path, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     endless = Stopping(max_new_tokens=100_000, ignore_end_of_text=True)

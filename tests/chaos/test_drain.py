@@ -103,7 +103,7 @@ async def test_within_the_grace_every_accepted_call_is_finished(
     )
 
 
-async def test_after_the_grace_calls_end_with_what_they_have(
+async def test_after_the_grace_calls_end_with_partial_results(
     whale: Path, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     arguments = [whale, "--admin", "--max-batch-size", BATCH, "--drain-grace", 0.5]
@@ -127,7 +127,7 @@ async def test_after_the_grace_calls_end_with_what_they_have(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_idle_server_leaves_at_once(fox: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_an_idle_server_stops_at_once(fox: Path, tmp_path: Path, number: signal.Signals) -> None:
     with running(tmp_path, [fox]) as server:
         server.process.send_signal(number)
 

@@ -172,7 +172,7 @@ async def dies_writing(command: list[str], seconds: float) -> bool:
     return False
 
 
-async def test_a_killed_trainer_never_makes_a_server_serve_half_a_model(
+async def test_a_killed_trainer_never_makes_a_server_load_a_partial_checkpoint(
     fox: Path, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     """A server watches the directory that a trainer, killed and resumed, writes its best into."""

@@ -104,7 +104,7 @@ async def storm(guarded: Guarded, num: int, seed: int) -> tuple[int, int]:
     return num_came, num_killed
 
 
-async def test_callers_that_leave_leave_nothing(
+async def test_cancelled_calls_leave_nothing_in_the_server(
     guarded: Guarded, figure: Callable[[str], None]
 ) -> None:
     server = guarded.server

@@ -22,7 +22,7 @@ def routes() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ENVOY.exists(), reason="Envoy is not installed: make unit")
-def test_envoy_takes_its_configuration() -> None:
+def test_envoy_accepts_its_configuration() -> None:
     command = [ENVOY, "--mode", "validate", "--config-path", SHIPPED]
     checked = subprocess.run(command, capture_output=True, text=True)
 
@@ -30,7 +30,7 @@ def test_envoy_takes_its_configuration() -> None:
     assert "deprecated" not in checked.stderr.lower()
 
 
-def test_the_proxy_repeats_what_the_client_would_repeat() -> None:
+def test_the_proxy_retries_the_same_errors_as_the_client() -> None:
     again = {
         prefix.strip("/") for prefix, route in routes().items()
         if "unavailable" in route["retry_policy"]["retry_on"].split(",")
@@ -40,11 +40,11 @@ def test_the_proxy_repeats_what_the_client_would_repeat() -> None:
     assert list(routes())[-1] == "/"
 
 
-def test_no_stream_ends_by_the_proxy_s_clock() -> None:
+def test_the_proxy_has_no_timeout_for_streams() -> None:
     assert {route["timeout"] for route in routes().values()} == {"0s"}
 
 
-def test_servers_are_asked_for_their_health_and_no_other_is_asked_for_work() -> None:
+def test_only_healthy_servers_get_calls() -> None:
     (check,) = CLUSTER["health_checks"]
 
     assert check["grpc_health_check"] == {"service_name": "charlm.v1.GenerationService"}

@@ -79,7 +79,7 @@ def test_a_pod_has_few_rights(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_object_is_about_the_same_pods(overlay: str) -> None:
+def test_every_object_selects_the_same_pods(overlay: str) -> None:
     parts = objects(overlay)
     labels = parts["Deployment"]["spec"]["template"]["metadata"]["labels"]
 

@@ -16,7 +16,7 @@ def bench(address: str, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_load_is_put_on_and_told(server_address: str, tmp_path: Path) -> None:
+def test_a_load_test_reports_its_measurements(server_address: str, tmp_path: Path) -> None:
     plot = tmp_path / "rates.svg"
     flags = ["--streams", "4", "--duration", "1.5", "--warm-up", "0.5", "--prompt-length", "1-9"]
 
@@ -30,7 +30,7 @@ def test_a_load_is_put_on_and_told(server_address: str, tmp_path: Path) -> None:
     assert plot.read_text(encoding="utf-8").startswith("<svg")
 
 
-def test_people_get_a_table(server_address: str) -> None:
+def test_the_default_report_is_a_table(server_address: str) -> None:
     done = bench(server_address, "--rate", "50", "--duration", "1", "--warm-up", "0.2")
 
     assert done.returncode == 0, done.stderr
@@ -38,7 +38,7 @@ def test_people_get_a_table(server_address: str) -> None:
     assert "first character" in done.stdout
 
 
-def test_what_cannot_be_is_refused_in_a_sentence(server_address: str) -> None:
+def test_invalid_options_are_refused_in_a_sentence(server_address: str) -> None:
     done = bench(server_address, "--duration", "1", "--warm-up", "2")
 
     assert done.returncode == 1

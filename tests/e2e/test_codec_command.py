@@ -35,7 +35,7 @@ def packed_by(address: str, model: str, text: bytes) -> bytes:
         pytest.param("fox", b"", id="empty"),
     ],
 )
-def test_whatever_is_compressed_comes_back(server_address: str, model: str, text: bytes) -> None:
+def test_decompressing_restores_every_input(server_address: str, model: str, text: bytes) -> None:
     packed = packed_by(server_address, model, text)
     restored = charlm(
         "decompress", "-", "-", "--server", server_address, "--model", model, data=packed
@@ -44,7 +44,9 @@ def test_whatever_is_compressed_comes_back(server_address: str, model: str, text
     assert (restored.returncode, restored.stdout) == (0, text), restored.stderr
 
 
-def test_a_flipped_bit_costs_its_frame_and_is_told(server_address: str, tmp_path: Path) -> None:
+def test_a_flipped_bit_loses_only_its_frame_and_is_reported(
+    server_address: str, tmp_path: Path
+) -> None:
     asking = ("--server", server_address, "--model", "fox")
     text = FOX * (5 * FRAME_BYTES // (2 * len(FOX)))  # three frames
     hurt = bytearray(packed_by(server_address, "fox", text))

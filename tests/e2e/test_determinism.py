@@ -189,7 +189,7 @@ class Company:
             self.num_compared += 1
 
 
-async def test_bits_do_not_depend_on_the_company(server: Server) -> None:
+async def test_bits_do_not_depend_on_the_other_rows(server: Server) -> None:
     chance = random.Random(2)
     asks = [drawn_ask(chance) for _ in range(NUM_ASKS)]
     async with (

@@ -144,7 +144,7 @@ def test_every_panel_of_the_dashboard_shows_something(watched: tuple[Server, Pro
     assert not empty
 
 
-def test_an_alert_is_raised_for_who_refuses_and_for_who_is_gone(
+def test_alerts_fire_for_refusals_and_for_a_stopped_server(
     watched: tuple[Server, Prometheus],
 ) -> None:
     server, prometheus = watched

@@ -65,7 +65,7 @@ def servers(running: list[Server], checkpoints: Path, port: str) -> list[Server]
 
 
 @pytest.mark.parametrize("kind", ["numbers", "name", pytest.param("envoy", marks=WITH_ENVOY)])
-async def test_nobody_notices_that_a_replica_is_killed(
+async def test_calls_succeed_when_a_replica_is_killed(
     servers: list[Server], port: str, kind: str
 ) -> None:
     async with one_address(kind, port) as address, Client(address, timeout_s=TIMEOUT_S) as client:
@@ -83,7 +83,7 @@ async def test_nobody_notices_that_a_replica_is_killed(
     assert sum(stream.num_resumptions > 0 for stream in streams) == 1
 
 
-async def test_a_replica_that_stops_is_not_asked_any_more(servers: list[Server], port: str) -> None:
+async def test_a_stopping_replica_gets_no_new_calls(servers: list[Server], port: str) -> None:
     async with (
         one_address("numbers", port) as address,
         Client(address, timeout_s=TIMEOUT_S) as client,

@@ -43,7 +43,7 @@ async def test_a_client_with_certificate_and_token_is_served(address: str, tmp_p
     assert generation.outputs
 
 
-async def test_a_client_with_a_wrong_token_is_told(address: str, tmp_path: Path) -> None:
+async def test_a_wrong_token_is_reported_to_the_client(address: str, tmp_path: Path) -> None:
     async with Client(address, security=shown(tmp_path, "wrong")) as client:
         with pytest.raises(NotAllowed, match="known token"):
             await client.generate("a", model="lstm-char")
@@ -77,7 +77,9 @@ async def test_a_client_that_cannot_trust_its_server_says_why(
                 await client.list_models()
 
 
-async def test_a_client_that_wants_encryption_is_told_that_there_is_none(tmp_path: Path) -> None:
+async def test_a_client_that_requires_encryption_reports_that_the_server_has_none(
+    tmp_path: Path,
+) -> None:
     (ca := tmp_path / "ca.pem").write_bytes(Authority().pem)
     security = Security(ca=ca)
     async with serving(("lstm", "char")) as wire, Client(wire.address, security=security) as client:
@@ -108,7 +110,7 @@ async def test_the_command_takes_it_all_from_the_environment(address: str, tmp_p
     assert "lstm-char" in result.output
 
 
-def test_half_a_pair_is_refused() -> None:
+def test_a_certificate_without_its_key_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="belong together"):
         Security(cert=Path("only.pem"))
 

@@ -123,7 +123,7 @@ def test_a_state_outlives_its_server(checkpoints: Path, tmp_path: Path) -> None:
     assert after == wanted
 
 
-def test_what_went_wrong_is_a_sentence(server_address: str, tmp_path: Path) -> None:
+def test_errors_are_reported_in_a_sentence(server_address: str, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.bin"
     damaged.write_bytes(b"CLMS and then nonsense")
 

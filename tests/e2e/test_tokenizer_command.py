@@ -38,7 +38,7 @@ def test_a_vocabulary_is_listed_by_id(server_address: str) -> None:
     assert [json.loads(text) for _, text in others if text in ('"T"', '"x"')] == ["T", "x"]
 
 
-def test_what_is_no_token_is_said(server_address: str) -> None:
+def test_text_and_ids_outside_the_vocabulary_are_refused(server_address: str) -> None:
     asking = ("--server", server_address, "--model", "fox")
 
     for words in (("encode", "é"), ("decode", "999")):

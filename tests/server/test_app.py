@@ -31,7 +31,7 @@ async def wire() -> AsyncIterator[Wire]:
         yield running
 
 
-async def test_a_model_tells_all_that_may_be_asked(wire: Wire) -> None:
+async def test_get_model_describes_the_model_and_its_limits(wire: Wire) -> None:
     answer = await wire.model_service.GetModel(models_pb2.GetModelRequest(name="models/lstm-char"))
 
     model = answer.model
@@ -79,7 +79,7 @@ async def test_the_server_each_service_and_each_model_are_healthy(wire: Wire, se
     assert answer.status == SERVING
 
 
-async def test_a_watcher_is_told_of_every_change(wire: Wire) -> None:
+async def test_a_watcher_receives_every_change(wire: Wire) -> None:
     stub = health_pb2_grpc.HealthStub(wire.channel)
     watch = stub.Watch(health_pb2.HealthCheckRequest(service="models/lstm-char"))
     first = await watch.read()
@@ -164,7 +164,7 @@ async def test_what_is_not_offered_says_so_in_a_sentence(wire: Wire, method: Any
 
 
 @pytest.mark.slow
-async def test_a_drained_server_ends_calls_with_what_they_have(wire: Wire) -> None:
+async def test_a_drained_server_ends_calls_with_partial_results(wire: Wire) -> None:
     endless = gen.GenerateRequest(
         model="models/lstm-char",
         stopping={"max_new_tokens": 1_000_000, "ignore_end_of_text": True},
@@ -196,7 +196,7 @@ def test_every_error_has_a_reason_of_its_own() -> None:
     assert len(set(reasons)) >= len(reasons) - 2
 
 
-def test_the_text_of_a_fault_of_ours_is_not_sent() -> None:
+def test_the_text_of_an_internal_error_is_not_sent() -> None:
     status = status_from(RuntimeError("secret path"))
 
     assert status.code == grpc.StatusCode.INTERNAL.value[0]

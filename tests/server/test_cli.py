@@ -180,11 +180,11 @@ def test_help_answers_without_loading_torch() -> None:
     assert loaded.stdout.strip() == "False"
 
 
-def test_a_wrong_path_is_said(tmp_path: Path) -> None:
+def test_a_wrong_path_is_reported(tmp_path: Path) -> None:
     assert "no directory" in failure(tmp_path / "missing")
 
 
-def test_a_directory_that_is_no_checkpoint_is_said(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_checkpoint_is_reported(tmp_path: Path) -> None:
     assert "not a checkpoint" in failure(tmp_path)
 
 
@@ -210,7 +210,7 @@ def test_traces_without_their_extra_are_refused_in_a_sentence(directory: Path) -
 
 
 @pytest.mark.parametrize("flags", [("--log-format", "xml"), ("--log-level", "loud")])
-def test_a_wrong_way_to_log_is_said(directory: Path, flags: tuple[str, str]) -> None:
+def test_an_invalid_log_option_is_reported(directory: Path, flags: tuple[str, str]) -> None:
     assert flags[0] in failure(directory, *flags)
 
 
@@ -218,7 +218,7 @@ def test_a_wrong_way_to_log_is_said(directory: Path, flags: tuple[str, str]) -> 
 @pytest.mark.parametrize(
     ("name", "sentence"), [("cuda", "finds no GPU. Use cpu"), ("gpu", "The device 'gpu'")]
 )
-def test_a_device_that_is_not_there_is_said(
+def test_a_missing_device_is_reported(
     directory: Path, monkeypatch: pytest.MonkeyPatch, name: str, sentence: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -241,7 +241,7 @@ def test_tokens_in_plain_text_where_others_listen_need_a_flag(
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_said(directory: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported(directory: Path, tmp_path: Path) -> None:
     damaged = copy_of(directory, tmp_path)
     weights = damaged / "model.safetensors"
     data = bytearray(weights.read_bytes())
@@ -252,7 +252,7 @@ def test_a_damaged_checkpoint_is_said(directory: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_truncated_checkpoint_is_said(directory: Path, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_reported(directory: Path, tmp_path: Path) -> None:
     damaged = copy_of(directory, tmp_path)
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
@@ -261,7 +261,7 @@ def test_a_truncated_checkpoint_is_said(directory: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_newer_format_is_said_with_both_numbers(directory: Path, tmp_path: Path) -> None:
+def test_a_newer_format_is_reported_with_both_numbers(directory: Path, tmp_path: Path) -> None:
     newer = copy_of(directory, tmp_path)
     config = json.loads((newer / "config.json").read_text())
     (newer / "config.json").write_text(json.dumps({**config, "format_version": 99}))
@@ -273,12 +273,12 @@ def test_a_newer_format_is_said_with_both_numbers(directory: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_two_models_of_one_name_are_said(directory: Path, tmp_path: Path) -> None:
+def test_two_models_with_one_name_are_reported(directory: Path, tmp_path: Path) -> None:
     assert "models/tiny" in failure(directory, copy_of(directory, tmp_path))
 
 
 @pytest.mark.slow
-def test_a_port_in_use_is_said(directory: Path) -> None:
+def test_a_port_in_use_is_reported(directory: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

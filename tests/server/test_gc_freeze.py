@@ -20,7 +20,7 @@ def thawed() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_what_lives_is_not_walked_over_again() -> None:
+def test_frozen_objects_are_not_scanned_again() -> None:
     kept = Circle()
 
     freeze_collector()
@@ -29,7 +29,7 @@ def test_what_lives_is_not_walked_over_again() -> None:
     assert not any(each is kept for each in gc.get_objects())
 
 
-def test_what_is_made_later_is_freed() -> None:
+def test_objects_made_later_are_freed() -> None:
     freeze_collector()
     circle = Circle()
     seen = weakref.ref(circle)

@@ -26,7 +26,7 @@ async def wire() -> AsyncIterator[Wire]:
         yield running
 
 
-async def test_a_stuck_engine_is_told_of_and_so_is_its_recovery(
+async def test_a_stuck_engine_and_its_recovery_are_reported(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, gate, scheduler = Clock(), Gate(), wire.models.get(STUCK).scheduler
@@ -105,7 +105,7 @@ def failing(**_options: Any) -> Any:
     raise RuntimeError("broken")
 
 
-async def test_an_engine_that_fails_at_every_step_is_told_of(case: Case) -> None:
+async def test_an_engine_that_fails_at_every_step_is_reported(case: Case) -> None:
     """Also where nobody calls any more: it is asked by the server itself."""
     tick = case.engine.tick
     assert await case.told() == [SERVING] * 3
@@ -120,7 +120,7 @@ async def test_an_engine_that_fails_at_every_step_is_told_of(case: Case) -> None
     assert await case.told() == [SERVING] * 3
 
 
-async def test_one_bad_call_is_not_held_against_an_engine(case: Case) -> None:
+async def test_one_failed_call_does_not_make_an_engine_unhealthy(case: Case) -> None:
     tick = case.engine.tick
     case.tick_is(failing)
     assert await case.ask() == "INTERNAL"
@@ -130,7 +130,7 @@ async def test_one_bad_call_is_not_held_against_an_engine(case: Case) -> None:
     assert await case.told() == [SERVING] * 3
 
 
-async def test_an_engine_that_does_nothing_is_told_of(case: Case) -> None:
+async def test_an_engine_without_progress_is_reported(case: Case) -> None:
     """Its thread goes round and round, and no step is made."""
     tick, idle = case.engine.tick, threading.Event()
 
@@ -148,7 +148,7 @@ async def test_an_engine_that_does_nothing_is_told_of(case: Case) -> None:
     assert await call == "OK"
 
 
-async def test_a_dead_engine_is_told_of_and_nobody_waits_for_it(
+async def test_a_dead_engine_is_reported_and_its_calls_fail_at_once(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     def dying(**_options: Any) -> Any:
@@ -166,7 +166,7 @@ async def test_a_dead_engine_is_told_of_and_nobody_waits_for_it(
     assert "the engine's thread has died" in caplog.text
 
 
-async def test_replaced_weights_that_do_not_work_are_told_of(case: Case) -> None:
+async def test_a_dead_engine_of_replaced_weights_is_reported(case: Case) -> None:
     [replaced] = load(("lstm", "char"))
     replaced.scheduler.start()
     await replaced.scheduler.close()

@@ -148,7 +148,7 @@ def value_for(field: FieldDescriptor, path: str, depth: int) -> Any:
     return path.encode() if field.type == FieldDescriptor.TYPE_BYTES else None
 
 
-async def test_no_path_in_a_request_is_looked_at(
+async def test_no_path_in_a_request_is_accessed(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every text and all bytes of every method are a path, in several spellings."""

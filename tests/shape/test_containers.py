@@ -74,7 +74,7 @@ def test_replicas_are_servers_that_only_the_proxy_publishes() -> None:
 
 
 @pytest.mark.parametrize("stage", ["server", "client"])
-def test_an_image_runs_as_nobody_special(stage: str) -> None:
+def test_an_image_runs_as_an_unprivileged_user(stage: str) -> None:
     users = re.findall(r"(?m)^USER (\S+)", stages()[stage])
 
     assert users == ["10001:10001"]

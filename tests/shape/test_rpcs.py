@@ -83,7 +83,7 @@ def commands(group: typer.Typer, prefix: str = "") -> Iterator[str]:
         yield from commands(inner.typer_instance, f"{inner.name} ")
 
 
-def test_every_rpc_has_a_face() -> None:
+def test_the_table_of_methods_and_commands_lists_every_rpc() -> None:
     found = {
         f"{service.name}.{method.name}" for service in services() for method in service.methods
     }

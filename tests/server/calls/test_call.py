@@ -50,7 +50,7 @@ def test_text_counts_for_the_model_that_the_call_uses() -> None:
     assert call.model == "models/a"
 
 
-def test_callers_without_a_token_take_turns_by_address() -> None:
+def test_callers_without_a_token_share_fairly_by_address() -> None:
     assert Call(method="m", request_id="1", address="ipv4:10.0.0.1").turns_of == "ipv4:10.0.0.1"
     named = Call(method="m", request_id="1", address="ipv4:10.0.0.1", caller="a")
     assert named.turns_of == "a"

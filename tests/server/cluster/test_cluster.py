@@ -121,7 +121,7 @@ async def test_a_replica_answers_as_a_server_with_a_port(replica: Any) -> None:
     assert data_of(answers) == data_of(streamed)
 
 
-async def test_a_stream_that_is_left_frees_its_row(replica: Any) -> None:
+async def test_an_abandoned_stream_frees_its_row(replica: Any) -> None:
     long = gen.GenerateRequest(model="models/lstm-char")
     long.stopping.max_new_tokens = 1_000_000
     answers = replica.StreamGenerate(
@@ -186,7 +186,7 @@ async def test_a_replica_asks_for_tokens_as_a_server_does(tmp_path: Path) -> Non
     assert answered.scores[0].num_tokens == len("once")
 
 
-async def test_ray_is_told_of_a_stuck_engine(replica: Any) -> None:
+async def test_a_stuck_engine_is_reported_to_ray(replica: Any) -> None:
     replica.check_health()
     health = await replica.Check(health_pb2.HealthCheckRequest(), grpc_context=Carried())
     replica._app.health.set_all(is_serving=False)
@@ -240,7 +240,7 @@ def test_the_proxy_leads_every_method_to_a_replica_or_refuses_it() -> None:
     ("trailing", "code"),
     [((), grpc.StatusCode.UNAVAILABLE), (((STATUS_DETAILS, b""),), grpc.StatusCode.INTERNAL)],
 )
-async def test_a_replica_s_death_is_told_apart_from_a_fault(
+async def test_a_crashed_replica_is_reported_as_unavailable_and_not_as_internal(
     trailing: tuple[tuple[str, bytes], ...], code: grpc.StatusCode
 ) -> None:
     async def failing(_request: Any, context: ProxyContext) -> bytes:

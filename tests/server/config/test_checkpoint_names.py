@@ -50,7 +50,7 @@ def test_a_path_with_an_equals_sign_is_a_path_if_it_exists(tmp_path: Path) -> No
         ("name!=good", "cannot name a model"),
     ],
 )
-def test_what_cannot_be_served_is_said(
+def test_an_argument_that_names_no_checkpoint_is_refused_with_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

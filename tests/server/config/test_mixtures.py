@@ -39,7 +39,7 @@ async def probabilities(wire: Wire, model: str, text: str) -> list[float]:
 
 
 @pytest.mark.slow
-async def test_a_linear_mixture_says_the_weighted_mean(wire: Wire) -> None:
+async def test_a_linear_mixture_returns_the_weighted_mean(wire: Wire) -> None:
     one, two, mean = [
         await probabilities(wire, name, "the c") for name in ("lstm-char", "gru-char", "mean")
     ]
@@ -65,7 +65,7 @@ async def test_get_model_describes_it(wire: Wire) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-async def test_what_it_streams_is_what_it_scores_in_any_company(wire: Wire, name: str) -> None:
+async def test_a_mixture_scores_what_it_streams_in_any_batch(wire: Wire, name: str) -> None:
     request = gen.GenerateRequest(
         model=f"models/{name}",
         context=context_pb2.Context(text="ab"),
@@ -91,7 +91,7 @@ async def test_what_it_streams_is_what_it_scores_in_any_company(wire: Wire, name
 
 
 @pytest.mark.slow
-async def test_it_fills_gaps_and_holds_to_languages_too(wire: Wire) -> None:
+async def test_a_mixture_fills_gaps_and_obeys_constraints(wire: Wire) -> None:
     filled = await wire.inference.FillGap(
         inference_pb2.FillGapRequest(
             model="models/learning", right="at", gap_length=1, max_fillings=1000
@@ -133,7 +133,7 @@ def test_an_argument_that_names_no_mixture_says_why(argument: str, words: str) -
         named_mixtures([argument], {"models/a", "models/b"})
 
 
-def test_weights_that_cannot_be_are_told_with_the_mixture() -> None:
+def test_invalid_weights_are_reported_with_the_name_of_the_mixture() -> None:
     mixture = MixtureConfig(kind="linear", members=LOADED, weights=(1.0, 0.0))
     config = ServeConfig(checkpoints={}, max_batch_size=1, mixtures={"models/x": mixture})
 

@@ -74,7 +74,7 @@ async def test_a_call_is_one_line(wire: Wire, lines: Lines) -> None:
     assert dict(await call.trailing_metadata())["x-request-id"] == "mine"
 
 
-async def test_a_stream_tells_when_its_first_character_left(wire: Wire, lines: Lines) -> None:
+async def test_a_stream_logs_the_time_of_its_first_character(wire: Wire, lines: Lines) -> None:
     await wire.stream(gen.GenerateRequest(model=MODEL))
     line = await lines.next()
 
@@ -167,7 +167,7 @@ def test_a_json_line_is_one_object_with_the_time_in_utc() -> None:
     assert told["time"].endswith("Z")
 
 
-async def test_a_caller_is_told_by_name_and_strange_methods_are_not_told_at_all(
+async def test_a_caller_is_logged_by_name_and_unknown_methods_without_theirs(
     lines: Lines, tmp_path: Path
 ) -> None:
     digest = hashlib.sha256(b"hunter2").hexdigest()

@@ -193,7 +193,7 @@ async def test_a_stuck_engine_and_its_queue_are_seen_meanwhile(
     assert well("engine_tick_seconds_count", LSTM) > 0
 
 
-async def test_states_models_and_memory_are_told(wire: Wire) -> None:
+async def test_states_models_and_memory_are_exported(wire: Wire) -> None:
     before = await scrape(wire)
     created = await wire.states.CreateState(state_pb2.CreateStateRequest(model=LSTM))
     after = await scrape(wire)
@@ -209,7 +209,7 @@ async def test_states_models_and_memory_are_told(wire: Wire) -> None:
         assert after("model_info", model.name, model.checkpoint.config.family, *made_by) == 1
 
 
-async def test_whatever_is_called_the_labels_are_few(wire: Wire) -> None:
+async def test_unknown_methods_and_models_add_no_labels(wire: Wire) -> None:
     for number in range(20):
         method = wire.channel.unary_unary(f"/evil.Service{number}/Method{number}")
         assert await code_of(method(b"")) is grpc.StatusCode.UNIMPLEMENTED
@@ -257,7 +257,7 @@ async def test_the_dashboard_and_the_alerts_ask_for_what_is_exported(wire: Wire)
     assert names <= seen.names
 
 
-async def test_a_port_in_use_is_said_in_a_sentence(wire: Wire) -> None:
+async def test_a_port_in_use_is_reported_in_a_sentence(wire: Wire) -> None:
     port = int(str(wire.app.telemetry.metrics_address).rpartition(":")[2])
     app = wire.app
     sources = Sources(wire.models, lambda: 0, app.states, app.monitor)

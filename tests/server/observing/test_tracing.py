@@ -94,7 +94,7 @@ async def test_queue_prefill_and_decode_are_within_the_call(wire: Wire, spans: S
     assert found["queue"].end_time == found["prefill"].start_time
 
 
-async def test_a_refusal_is_told_with_its_reason_and_is_no_fault(wire: Wire, spans: Spans) -> None:
+async def test_a_refusal_has_its_reason_and_is_not_a_server_error(wire: Wire, spans: Spans) -> None:
     async with Client(wire.address) as client:
         with pytest.raises(ModelNotFound):
             await client.generate("abc", model="nowhere")
@@ -129,7 +129,7 @@ async def test_what_the_sampler_drops_is_not_described(monkeypatch: pytest.Monke
     assert exporter.get_finished_spans() == ()
 
 
-def test_a_collector_that_takes_nothing_does_not_keep_the_server() -> None:
+def test_an_unresponsive_collector_does_not_delay_shutdown() -> None:
     class Deaf(InMemorySpanExporter):
         released = threading.Event()
 

@@ -39,14 +39,14 @@ with grpc.insecure_channel(sys.argv[1]) as channel:
 """
 
 
-def test_every_limit_is_told_under_its_own_name() -> None:
+def test_get_model_returns_every_limit_under_its_own_name() -> None:
     told = {field.name for field in models_pb2.Limits.DESCRIPTOR.fields}
     own = {parameter_name(limit) for limit in fields(Limits)} - {"caller_share"}
 
     assert own == {name for name in told if not name.endswith("_per_caller")}
 
 
-def test_limits_are_told_as_they_are() -> None:
+def test_limits_from_converts_shares_and_durations() -> None:
     told = limits_from(Limits(max_states=10, caller_share=0.25, keep_alive_s=1.5))
 
     assert (told.max_states, told.max_states_per_caller) == (10, 2)
@@ -92,7 +92,7 @@ async def test_open_calls_are_bounded_and_health_is_not_counted() -> None:
     assert healthy.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_those_who_watch_are_bounded_and_take_no_call_from_others() -> None:
+async def test_open_watches_are_bounded_apart_from_calls() -> None:
     async with serving(("lstm", "char"), limits=Limits(max_open_calls=1)) as wire:
         health, asked = health_pb2_grpc.HealthStub(wire.channel), health_pb2.HealthCheckRequest()
         watch = health.Watch(asked)
@@ -105,7 +105,7 @@ async def test_those_who_watch_are_bounded_and_take_no_call_from_others() -> Non
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_a_refused_call_is_told_before_its_request_is_read() -> None:
+async def test_a_call_is_refused_before_its_request_is_read() -> None:
     """The request is never sent; a server that waited for it would never answer."""
     async with serving(("lstm", "char"), limits=Limits(max_open_calls=1)) as wire:
         stream = wire.generation.StreamGenerate(ENDLESS)
@@ -146,7 +146,7 @@ async def test_connections_are_bounded() -> None:
 
 
 @pytest.mark.slow
-async def test_an_old_connection_goes_and_its_calls_go_on() -> None:
+async def test_an_old_connection_gets_goaway_and_its_calls_finish() -> None:
     async with serving(("lstm", "char"), limits=Limits(max_connection_age_s=0.2)) as wire:
         stream = aiter(wire.generation.StreamGenerate(ENDLESS))
         await anext(stream)

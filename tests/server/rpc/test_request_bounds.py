@@ -106,7 +106,7 @@ def test_the_largest_score_that_the_limits_allow_passes() -> None:
     check_entries(request.SerializeToString(), scoring_pb2.ScoreRequest, MAX_NUMBERS)
 
 
-async def test_a_caller_is_told_that_the_request_was_not_parsed() -> None:
+async def test_the_error_says_that_the_request_was_not_parsed() -> None:
     data = filled(REQUESTS["charlm.v1.ScoringService.Score:items"][1])[: 15 << 20]
 
     async with serving(("lstm", "char")) as wire:

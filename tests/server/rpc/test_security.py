@@ -158,7 +158,7 @@ async def test_unusable_new_certificates_change_nothing(
         assert await is_let_in(address, authority)
 
 
-def test_a_key_of_another_certificate_is_told_at_the_start(
+def test_a_key_of_another_certificate_is_refused_at_the_start(
     authority: Authority, files: TlsFiles
 ) -> None:
     files.key.write_bytes(authority.issue().key)
@@ -228,7 +228,7 @@ def test_every_service_that_works_or_changes_needs_a_role() -> None:
     assert services == ROLE_OF_SERVICE.keys() | only_tell
 
 
-async def test_nobody_sees_the_states_of_another(
+async def test_a_caller_cannot_see_the_states_of_another(
     authority: Authority, files: TlsFiles, tmp_path: Path
 ) -> None:
     rest = 'roles = ["state", "generate"]'
@@ -252,7 +252,7 @@ async def test_nobody_sees_the_states_of_another(
     assert found == ["NOT_FOUND"] * 3
 
 
-async def test_a_stranger_is_told_before_its_request_is_read(
+async def test_an_unauthenticated_call_is_refused_before_its_request_is_read(
     authority: Authority, files: TlsFiles, tokens: Path
 ) -> None:
     """The request is never sent; a server that waited for it would never answer."""

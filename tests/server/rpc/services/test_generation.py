@@ -183,7 +183,7 @@ async def test_several_models_at_once(wire: Wire) -> None:
     assert answers[0].outputs == answers[2].outputs == answers[4].outputs
 
 
-async def test_more_details_are_told_to_whom_asks(wire: Wire) -> None:
+async def test_details_are_returned_on_request(wire: Wire) -> None:
     returns = {"ranks": True, "entropies": True, "top_k": 3, "distributions": True}
 
     answer = await wire.generation.Generate(
@@ -264,7 +264,7 @@ async def test_the_callers_own_time_limit_returns_what_there_is(wire: Wire) -> N
     assert responses[-1].chunks[-1].end.finish_reason == gen.FINISH_REASON_TIME_LIMIT
 
 
-async def test_a_call_that_cannot_start_before_its_deadline_is_told() -> None:
+async def test_a_call_that_cannot_start_before_its_deadline_is_refused() -> None:
     async with serving(("lstm", "char")) as wire:
         filling = request_to("lstm-char", max_new_tokens=1_000_000, num_outputs=8)
         running = wire.generation.StreamGenerate(gen.StreamGenerateRequest(generate=filling))
@@ -371,7 +371,7 @@ async def test_a_bad_part_is_refused_with_its_field(
     assert violations[0].field == field
 
 
-async def test_allowed_values_are_told_in_full(wire: Wire) -> None:
+async def test_a_refusal_lists_all_allowed_values(wire: Wire) -> None:
     for options, words in (
         ({"sampling": sampling_pb2.SamplingParams(top_k=2**31)}, "from 0 to 2147483647"),
         ({"unknown_characters": 9}, "UNKNOWN_CHARACTER_POLICY_REPLACE"),

@@ -213,7 +213,7 @@ async def test_scores_have_the_same_bits_while_everything_else_goes_on(
 
 
 @every_model
-async def test_what_is_generated_scores_as_it_was_told(wire: Wire, model: str) -> None:
+async def test_generated_text_scores_as_it_was_streamed(wire: Wire, model: str) -> None:
     request = gen.GenerateRequest(model=f"models/{model}", num_outputs=2)
     request.sampling.seed = 5
     request.stopping.max_new_tokens = 40

@@ -184,7 +184,7 @@ async def test_a_search_past_its_deadline_is_dropped(wire: Wire) -> None:
 
 
 @pytest.mark.slow
-async def test_a_listing_that_runs_out_of_time_tells_what_it_has(wire: Wire) -> None:
+async def test_a_listing_that_runs_out_of_time_returns_partial_results(wire: Wire) -> None:
     request = pb.ListTopContinuationsRequest(
         model="models/gru-byte", num_continuations=1000, length=60, max_steps=1_000_000
     )

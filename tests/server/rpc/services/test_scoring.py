@@ -181,7 +181,9 @@ async def test_what_comes_next_is_the_distribution_that_scores_it(wire: Wire) ->
     assert np.float32(logprobs[score.tokens.token_ids[0]]) == score.tokens.logprobs[0]
 
 
-async def test_who_wants_more_of_the_best_is_told_where_all_are(wire: Wire) -> None:
+async def test_a_top_k_out_of_range_is_refused_with_the_field_of_the_whole_distribution(
+    wire: Wire,
+) -> None:
     request = pb.GetNextDistributionRequest(model="models/lstm-char", top_k=1000)
 
     with pytest.raises(grpc.aio.AioRpcError, match=r"top_k is 1000.*`distribution` has all"):

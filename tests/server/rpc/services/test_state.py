@@ -143,7 +143,7 @@ async def test_all_that_is_asked_after_a_state_is_as_after_its_text(wire: Wire, 
 
 
 @pytest.mark.parametrize("model", NAMES)
-async def test_advancing_tells_the_log_prob_that_scoring_tells(wire: Wire, model: str) -> None:
+async def test_advancing_returns_the_same_log_prob_as_scoring(wire: Wire, model: str) -> None:
     state = await created(wire, model, "once ")
     item = sco.ScoreItem(context=of_text("once "), text=TEXT)
     scored = await wire.scoring.Score(sco.ScoreRequest(model=model, items=[item]))
@@ -220,7 +220,7 @@ async def test_a_stream_after_a_state_goes_on_by_its_resume_token(wire: Wire, mo
         await wire.stream(request, resume=[point])
 
 
-async def test_who_knows_an_older_etag_is_told_so(wire: Wire) -> None:
+async def test_an_outdated_etag_is_refused(wire: Wire) -> None:
     state = await created(wire, "models/gru-char")
     answer = await advanced(wire, state, "a", etag=state.etag)
     assert answer.state.etag != state.etag
@@ -231,7 +231,7 @@ async def test_who_knows_an_older_etag_is_told_so(wire: Wire) -> None:
     assert answer.state.etag in sentence
 
 
-async def test_those_who_advance_one_state_at_once_do_so_one_after_the_other(wire: Wire) -> None:
+async def test_concurrent_advances_of_one_state_take_turns(wire: Wire) -> None:
     state = await created(wire, "models/gru-char")
 
     answers = await asyncio.gather(*(advanced(wire, state, "ab" * 50) for _ in range(8)))
@@ -242,7 +242,7 @@ async def test_those_who_advance_one_state_at_once_do_so_one_after_the_other(wir
 
 
 @pytest.mark.parametrize("model", NAMES)
-async def test_states_are_the_same_in_any_company(wire: Wire, model: str) -> None:
+async def test_states_are_the_same_in_any_batch(wire: Wire, model: str) -> None:
     """Many states advance by their own steps while texts are written and scored."""
 
     async def exported_in_steps(size: int) -> bytes:
