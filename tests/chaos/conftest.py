@@ -1,4 +1,4 @@
-"""What all trials share: checkpoints to serve, and figures that are told at the end."""
+"""What all trials share: checkpoints to serve, and figures that are printed at the end."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -86,7 +86,7 @@ class Damage:
         return change(number)
 
     def _numbers(self, data: bytes) -> bytes:
-        """Eight bytes somewhere become a number that nobody expects."""
+        """Overwrites eight bytes at a random place with an extreme number."""
         if len(data) < 8:
             return data
         at = self.random.randrange(len(data) // 8) * 8

@@ -21,7 +21,7 @@ PATIENCE_S = 60.0  # for what must come about in a moment
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """One that has said where it answers. What it logs is in the file `log`."""
+    """A server process that has printed its address. Its log is in the file `log`."""
 
     process: subprocess.Popen[str]
     address: str
@@ -54,7 +54,7 @@ class ServerProcess:
         return self.process.wait(STOP_TIMEOUT_S)
 
     def faults(self) -> list[str]:
-        """Errors that it logged, but for gRPC's words on callers who left during a write."""
+        """Errors in its log, except gRPC's about callers that disconnected during a write."""
         lines = self.log.read_text(encoding="utf-8").splitlines()
         return [line for line in lines if " ERROR " in line and LEFT_DURING_WRITE not in line]
 

@@ -41,7 +41,7 @@ def disk(tmp_path: Path) -> Path:
 
 
 def run(command: Sequence[object]) -> tuple[int, str]:
-    """Exit status, and what was said on standard error."""
+    """The exit status and the standard error."""
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     return done.returncode, done.stderr.strip()
 

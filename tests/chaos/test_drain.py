@@ -26,7 +26,7 @@ STAYS_ALONE = Resuming(max_attempts=0)  # or the client would look for another s
 
 @dataclass(frozen=True)
 class Ended:
-    """How a stream ended, and whether what it told is without a gap."""
+    """How a stream ended, and whether its chunks have no gap."""
 
     reason: FinishReason | None
     num_tokens: int
@@ -75,7 +75,7 @@ async def drained(
 
 
 async def knock_until_refused(address: str) -> Counter[str]:
-    """New calls, one after the other, until the server lets nobody in any more."""
+    """Makes one new call after the other until the server refuses them."""
     refusals: Counter[str] = Counter()
     async with Client(address, timeout_s=30.0, resuming=STAYS_ALONE) as client:
         while not refusals:

@@ -29,7 +29,7 @@ NUM_STEPS = str(form.of(60, 200))  # of a trainer that lives long enough to be k
 
 
 def told(chunks: Sequence[Chunk]) -> tuple[bytes, list[int], list[float]]:
-    """All that was told, to the last bit."""
+    """Everything in the chunks, to the last bit."""
     return (
         b"".join(chunk.data for chunk in chunks),
         [token for chunk in chunks for token in chunk.token_ids],
@@ -99,7 +99,7 @@ async def test_streams_go_on_when_servers_are_killed(
 
 
 async def test_an_exported_state_outlives_the_server(fox: Path, tmp_path: Path) -> None:
-    """What is kept in a server dies with it, and is said to; what was exported goes on."""
+    """A kept state is lost with its server, which the error says; an exported one continues."""
     with running(tmp_path, [fox]) as server:
         async with Client(server.address) as client:
             state = await client.states.create("the quick brown fox", model="fox")

@@ -72,7 +72,7 @@ def free_port(host: str = "127.0.0.1") -> str:
 
 
 def whole(chunks: list[Chunk], index: int = 0) -> tuple[bytes, list[int], list[float], object]:
-    """All that was told of an output; positions without a gap."""
+    """All chunks of an output, joined; asserts that positions have no gap."""
     own = [chunk for chunk in chunks if chunk.index == index]
     positions = [chunk.first_position for chunk in own if chunk.token_ids]
     lengths = [len(chunk.token_ids) for chunk in own if chunk.token_ids]

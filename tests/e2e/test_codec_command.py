@@ -1,4 +1,4 @@
-"""Compressing from the command line, on a real server: nothing is lost, and damage is told."""
+"""Compressing from the command line, on a real server: exact, and damage is reported."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The same request has the same bits alone and in any company, at any load, in any form.
+"""The same request has the same bits alone and in any batch, at any load, in any form.
 
 CHARLM_SOAK_SECONDS makes it go on for longer; then the server's memory must stay flat too.
 """
@@ -126,7 +126,7 @@ async def whole(client: Client, ask: Ask) -> list[Told]:
 async def streamed(
     channel: grpc.aio.Channel, ask: Ask, chance: random.Random, *, leaves: bool = False
 ) -> list[Told]:
-    """The answer put together from chunks of some size; who leaves has its beginning."""
+    """The response joined from chunks of some size; a cancelled call has its beginning."""
     generate = generate_message(
         ask.prompt,
         model=ask.model,

@@ -56,7 +56,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(checkpoints: Path) -> Iterator[Cluster]:
-    """It must leave with 0 when it is asked to stop."""
+    """It must exit with status 0 after SIGTERM."""
     command = [*CHARLM, "serve-ray", str(checkpoints / "bytes"), "--allow-insecure", *SCALE]
     command += ["--port", free_port()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""Three servers behind one client: calls take turns, one is killed, and nobody notices."""
+"""Three servers behind one client: calls are spread, and succeed when one server is killed."""
 
 import asyncio
 import signal
@@ -54,7 +54,7 @@ def running(checkpoints: Path, port: str) -> Iterator[list[Server]]:
 
 @pytest.fixture
 def servers(running: list[Server], checkpoints: Path, port: str) -> list[Server]:
-    """All three, whoever was killed before."""
+    """All three servers; one that was killed is started again."""
     for place, server in enumerate(running):
         if server.process.poll() is not None:
             close(server)
@@ -143,7 +143,7 @@ async def num_sampled(server: Server) -> int:
 
 @asynccontextmanager
 async def always_scoring(client: Client) -> AsyncIterator[None]:
-    """Meanwhile scores are asked for, one call after the other; none may fail or differ."""
+    """Scores in a loop meanwhile; no call may fail or differ."""
     (expected,) = await client.score(["once upon a time"], model="bytes")
 
     async def ask() -> None:

@@ -1,4 +1,4 @@
-"""The collector is spared what lives on, and frees what is made later, circles included."""
+"""The collector skips frozen objects, and frees later ones, cycles included."""
 
 import gc
 import weakref

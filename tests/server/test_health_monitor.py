@@ -1,4 +1,4 @@
-"""Health does not lie: an engine that does not work is told of, and so is its recovery."""
+"""The health service reports an engine that makes no progress, and its recovery."""
 
 import asyncio
 import threading
@@ -61,7 +61,7 @@ async def test_a_stuck_engine_and_its_recovery_are_reported(
 
 
 class Case:
-    """One model whose engine misbehaves, a clock of its own, and those who watch."""
+    """One model whose engine misbehaves, a clock of its own, and its watchers."""
 
     def __init__(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wire, self.clock = wire, Clock()
@@ -86,7 +86,7 @@ class Case:
         return "OK"
 
     async def told(self) -> list[int]:
-        """The next word to each who watches."""
+        """The next status that each watcher receives."""
         return [(await asyncio.wait_for(watch.read(), 30)).status for watch in self._watches]
 
     async def look(self, *, after_s: float) -> None:
@@ -106,7 +106,7 @@ def failing(**_options: Any) -> Any:
 
 
 async def test_an_engine_that_fails_at_every_step_is_reported(case: Case) -> None:
-    """Also where nobody calls any more: it is asked by the server itself."""
+    """Recovery is noticed without calls, because the server probes the engine."""
     tick = case.engine.tick
     assert await case.told() == [SERVING] * 3
     case.tick_is(failing)
@@ -131,7 +131,7 @@ async def test_one_failed_call_does_not_make_an_engine_unhealthy(case: Case) -> 
 
 
 async def test_an_engine_without_progress_is_reported(case: Case) -> None:
-    """Its thread goes round and round, and no step is made."""
+    """Its thread loops without a decode step."""
     tick, idle = case.engine.tick, threading.Event()
 
     def idling(**_options: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What can be known of the containers without an engine. `docs/decisions/0005` tells of one."""
+"""Checks the containers' files without a container engine; see `docs/decisions/0005`."""
 
 import re
 import subprocess

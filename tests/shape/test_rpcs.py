@@ -1,4 +1,4 @@
-"""Every RPC can be asked by both clients and in a terminal, and the documents show how."""
+"""Every RPC has a method in both clients and a command, and is documented."""
 
 import importlib
 import inspect

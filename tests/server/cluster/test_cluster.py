@@ -1,4 +1,4 @@
-"""Replicas without Ray: calls that come by method are answered as those that come by a port."""
+"""Replicas without Ray: calls by method have the same responses as calls through a port."""
 
 from __future__ import annotations  # the asynchronous stubs exist for type checkers only
 

@@ -1,4 +1,4 @@
-"""Models are loaded, replaced, renamed and unloaded while they are asked."""
+"""Models are loaded, replaced, renamed and unloaded while calls run."""
 
 import asyncio
 import shutil

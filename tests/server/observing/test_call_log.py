@@ -1,4 +1,4 @@
-"""One line a call: enough to find it again, and nothing of what was said."""
+"""One line a call: enough to identify it, and none of its text."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""Every call is a span in its caller's trace, tells how it went, and never what was said."""
+"""Every call is a span in its caller's trace, with its result and without its text."""
 
 import threading
 from collections.abc import AsyncIterator

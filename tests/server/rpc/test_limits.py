@@ -160,7 +160,7 @@ async def test_an_old_connection_gets_goaway_and_its_calls_finish() -> None:
 
 @pytest.mark.slow
 async def test_a_client_that_vanished_frees_its_row() -> None:
-    """It is stopped, not ended: its machine answers still, but nobody answers for it."""
+    """The client process is stopped (SIGSTOP): its sockets stay open, but it sends nothing."""
     limits = Limits(keep_alive_s=1, keep_alive_timeout_s=1)
     async with serving(("lstm", "char"), limits=limits) as wire:
         message = ENDLESS.SerializeToString().hex()

@@ -1,4 +1,4 @@
-"""Compression over the wire: nothing is lost, damage is told, and others are not held up."""
+"""Compression over the wire: exact, damage is reported, and other calls are not delayed."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""A stream that broke off goes on anywhere with the same text and the same bits."""
+"""A broken stream resumes on any server with the same text and the same bits."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -58,7 +58,7 @@ def point_after(chunks: list[gen.OutputChunk]) -> gen.ResumePoint:
 
 
 def without_time(responses: list[gen.StreamGenerateResponse], index: int = 0) -> tuple[object, ...]:
-    """All that must be the same, whoever answered."""
+    """Everything that must be the same on every server."""
     names = ("token_ids", "logprobs", "sampling_logprobs", "ranks", "constraint_log_masses")
     columns = [column(responses, name, index) for name in names]
     end = chunks_of(responses, index)[-1].end

@@ -1,4 +1,4 @@
-"""Scores are exact, complete, and the same however they are asked for."""
+"""Scores are exact, complete, and the same in every form of request."""
 
 import asyncio
 import math
