@@ -104,9 +104,11 @@ class Calls:
 
     def _end(self, call: Call) -> None:
         call.ended_at = time.monotonic()
-        for observer in reversed(self._observers):
-            observer.ended(call)
-        call.release_models()
+        try:
+            for observer in reversed(self._observers):
+                observer.ended(call)
+        finally:
+            call.release_models()
 
 
 def trailing_of(call: Call) -> tuple[tuple[str, str], ...]:
