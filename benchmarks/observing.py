@@ -3,7 +3,7 @@
     python benchmarks/observing.py [SECONDS]
 
 Prints characters a second, and microseconds of the server's processor time a character, which says
-the same on a busy machine. Ratios are to the server that nobody observes; all are medians of turns.
+the same on a busy machine. Ratios are to the server without observers; all are medians of turns.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
     python -m tests.chaos.leaver ADDRESS AUTHORITY TOKEN MODEL SEED CALLERS
 
-Prints the number of callers that have come so far, line by line, so that whoever started it can
+Prints the number of callers that have come so far, line by line, so that its parent process can
 kill it in the middle. A caller cancels after some messages, lets its deadline pass, closes its
 side early, or stays to the end.
 """

@@ -3,7 +3,7 @@
     python -m tests.chaos.loader_trials FIRST LAST
 
 Trials are numbered, and their numbers go round the loaders. Prints a line of JSON before and after
-each, so that whoever started it knows which one it did not survive. Memory beyond a bound cannot be
+each, so that its parent process knows which one it did not survive. Memory beyond a bound cannot be
 had, and no trial may take long.
 """
 
@@ -36,7 +36,7 @@ def outcome_of(
         if any(words in sentence for words in NO_MEMORY):
             return f"asked for too much memory: {sentence}"
         return "refused" if sentence else f"says nothing: {error!r}"
-    except Exception:  # noqa: BLE001 - whatever it is, it is told
+    except Exception:  # noqa: BLE001 - every error is reported
         return traceback.format_exc()
     return "fine"
 

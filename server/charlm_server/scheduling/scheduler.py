@@ -145,7 +145,7 @@ class Scheduler:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs: it ends only when closed, or by a fault of the server."""
+        """Whether the thread runs: it ends only when closed, or by an error in the server."""
         return self._thread.is_alive()
 
     @property
