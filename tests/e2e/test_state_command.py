@@ -5,11 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_resuming import serving
 
 from charlm_client import After, Client, Gap, StateMismatch, StateNotFound, SyncClient
 from charlm_client.types import Details, Sampling, Stopping
 from tests.e2e.conftest import CHARLM
+from tests.e2e.processes import serving
 
 pytestmark = pytest.mark.slow
 MODEL = "fox"
