@@ -34,15 +34,15 @@ pytestmark = pytest.mark.slow
 
 def stream_of(client: Client) -> GenerationStream:
     stopping = Stopping(max_new_tokens=NUM_TOKENS, ignore_end_of_text=True)
-    return client.stream_generate("once", model="bytes", sampling=SAMPLING, stopping=stopping)
+    return client.stream_generate("once", model="lstm", sampling=SAMPLING, stopping=stopping)
 
 
 @pytest.mark.parametrize("num_chunks_before", [1, 3])
 async def test_another_replica_goes_on_with_the_same_bits(
-    checkpoints: Path, num_chunks_before: int
+    families: Path, num_chunks_before: int
 ) -> None:
     port = free_port()
-    with serving(checkpoints / "bytes") as first:
+    with serving(families / "lstm") as first:
         async with Client(
             f"{first.address},localhost:{port}", resuming=PATIENT, timeout_s=CALL_TIMEOUT_S
         ) as client:
@@ -51,22 +51,22 @@ async def test_another_replica_goes_on_with_the_same_bits(
             chunks = aiter(stream)
             received = [await anext(chunks) for _ in range(num_chunks_before)]
             first.kill()
-            with serving(checkpoints / "bytes", port):
+            with serving(families / "lstm", port):
                 received += [chunk async for chunk in chunks]
 
     assert whole(received) == undisturbed
     assert stream.num_resumptions > 0
 
 
-async def test_a_server_that_comes_back_goes_on(checkpoints: Path) -> None:
-    with serving(checkpoints / "bytes") as first:
+async def test_a_server_that_comes_back_goes_on(families: Path) -> None:
+    with serving(families / "lstm") as first:
         async with Client(first.address, resuming=PATIENT, timeout_s=CALL_TIMEOUT_S) as client:
             undisturbed = whole([chunk async for chunk in stream_of(client)])
             stream = stream_of(client)
             chunks = aiter(stream)
             received = [await anext(chunks) for _ in range(2)]
             first.kill()
-            with serving(checkpoints / "bytes", first.address.rsplit(":", 1)[-1]):
+            with serving(families / "lstm", first.address.rsplit(":", 1)[-1]):
                 received += [chunk async for chunk in chunks]
 
     assert whole(received) == undisturbed
